@@ -1,0 +1,6 @@
+"""The one entry point; `python run_benchmark.py --help` lists what it does."""
+
+from benchmark.cli import main
+
+if __name__ == "__main__":
+    main()
