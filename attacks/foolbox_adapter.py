@@ -1,0 +1,72 @@
+"""foolbox's minimum-distance attacks behind our signature. Their results are proposals, judged like all others."""
+
+import foolbox
+from torch import Tensor
+
+from attacks.oracle import CountingClassifier
+from attacks.threat_model import ThreatModel
+
+
+def deepfool(
+    classifier: CountingClassifier,
+    x: Tensor,
+    y: Tensor,
+    threat: ThreatModel,
+    *,
+    seed: int,  # noqa: ARG001 (deterministic)
+    steps: int,
+    candidates: int,
+    overshoot: float,
+) -> Tensor:
+    """DeepFool in the threat model's norm: walks over the nearest linearised class boundary.
+
+    Args:
+        x: (N, C, H, W) in [0, 1].
+        y: (N,) class indices.
+
+    Returns: the point found, or its projection where it is farther away than epsilon; inside the threat model.
+    Source: Moosavi-Dezfooli et al., arXiv:1511.04599, Algorithm 2, as implemented by foolbox.
+    """
+    kind = foolbox.attacks.LinfDeepFoolAttack if threat.norm == "Linf" else foolbox.attacks.L2DeepFoolAttack
+    attack = kind(steps=steps, candidates=candidates, overshoot=overshoot)
+    return _nearest_found(attack, classifier, x, y, threat)
+
+
+def carlini_wagner_l2(
+    classifier: CountingClassifier,
+    x: Tensor,
+    y: Tensor,
+    threat: ThreatModel,
+    *,
+    seed: int,  # noqa: ARG001 (deterministic)
+    binary_search_steps: int,
+    steps: int,
+    stepsize: float,
+    initial_const: float,
+) -> Tensor:
+    """C&W's L2 attack: Adam on distance plus margin, with a binary search over their balance.
+
+    Args:
+        x: (N, C, H, W) in [0, 1].
+        y: (N,) class indices.
+
+    Returns: the point found, or its projection where it is farther away than epsilon; inside the threat model.
+        Under Linf it minimises another norm than the one it is judged by, and is a weak attack there.
+    Source: Carlini and Wagner, arXiv:1608.04644, Section VI-A, as implemented by foolbox.
+    """
+    attack = foolbox.attacks.L2CarliniWagnerAttack(
+        binary_search_steps=binary_search_steps, steps=steps, stepsize=stepsize, initial_const=initial_const
+    )
+    return _nearest_found(attack, classifier, x, y, threat)
+
+
+def _nearest_found(
+    attack: foolbox.attacks.base.MinimizationAttack,
+    classifier: CountingClassifier,
+    x: Tensor,
+    y: Tensor,
+    threat: ThreatModel,
+) -> Tensor:
+    model = foolbox.PyTorchModel(classifier, bounds=(0, 1), device=x.device)
+    found: Tensor = attack.run(model, x, foolbox.Misclassification(y))
+    return threat.project(found.detach(), x)

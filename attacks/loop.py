@@ -1,0 +1,239 @@
+"""The one loop around every attack: it advances a batch, has points judged, and keeps the batch full.
+
+An attack knows nothing of batches, budgets, judging or restarts; its state is a frozen dataclass of tensors whose first
+axis is the image. The loop takes images out when they are decided and puts waiting ones in their place.
+"""
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attacks.draws import Draws
+from attacks.oracle import Classifier, Oracle
+from attacks.registry import AttackSpec, Recurrence
+from attacks.threat_model import ThreatModel
+
+Judge = Callable[[Tensor, Tensor], Tensor]
+"""Points (M, C, H, W) and the positions (M,) of their images to (M,) bool: still classified correctly."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What one step count of an attack showed, image by image.
+
+    Args:
+        steps: the step count that is read.
+        correct_any: (N,) bool, correct at every judged iterate of every restart up to this step.
+        correct_last: (N,) bool, correct at this iterate of every restart; None where it was not asked for.
+        forwards, backwards: (N,) int64 passes spent on each image, the judge's included.
+    """
+
+    steps: int
+    correct_any: Tensor
+    correct_last: Tensor | None
+    forwards: Tensor
+    backwards: Tensor
+
+
+def run(
+    attack: AttackSpec,
+    classifier: Classifier,
+    judge: Judge,
+    x: Tensor,
+    y: Tensor,
+    index: Tensor,
+    threat: ThreatModel,
+    *,
+    readings: Sequence[int],
+    seed: int,
+    batch_size: int,
+    judge_every_iterate: bool = False,
+    precision: torch.dtype = torch.float32,
+    progress: Callable[[int], None] = lambda _: None,
+) -> list[Reading]:
+    """Attack images and read one trajectory at several step counts.
+
+    Args:
+        attack: a recurrence; its own step count is not used.
+        classifier: what the attack searches on.
+        judge: what decides; it may be another classifier (transfer).
+        x: (N, C, H, W) in [0, 1], all correctly classified by the judge. y, index: (N,).
+        readings: step counts, ascending.
+        seed: of the draws, which belong to the images.
+        batch_size: how many images are attacked at a time; it changes no draw.
+        judge_every_iterate: for transfer, where the searched classifier's own logits tell nothing of the judge.
+        progress: called after every step with the number of images that took it.
+
+    Returns: a Reading for each step count.
+    """
+    assert isinstance(attack.method, Recurrence)
+    tally = _Tally(len(x), readings, reads_last=attack.reads_last, device=x.device)
+    waiting = deque((position, 0) for position in range(len(x)))
+    batch: _Batch | None = None
+    queries: list[tuple[Tensor, Tensor]] = []
+    oracle = Oracle(classifier, threat, precision=precision, watch=lambda *query: queries.append(query))
+
+    while batch is not None or waiting:
+        free = batch_size if batch is None else batch_size - len(batch.position)
+        if free and waiting:
+            entering = [waiting.popleft() for _ in range(min(free, len(waiting)))]
+            fresh = _enter(attack, x, y, index, threat, seed, entering)
+            batch = fresh if batch is None else _join(batch, fresh)
+        assert batch is not None
+
+        position, before = batch.position, batch.state
+        queries.clear()
+        passes = oracle.forwards, oracle.backwards
+        after = attack.method.step(oracle, before, **attack.step_params)
+        tally.spend(position, before.steps, oracle.forwards - passes[0], oracle.backwards - passes[1])
+
+        for points, logits in queries:
+            suspect = tally.unbroken(position, before.steps)
+            if not judge_every_iterate:
+                suspect = suspect & (logits.argmax(1) != before.y)
+            rows = suspect.nonzero().squeeze(1)
+            rows = rows[threat.contains(points[rows], before.x[rows])]
+            if len(rows):
+                tally.record_query(position[rows], before.steps[rows], judge(points[rows], position[rows]))
+        for reading, steps in enumerate(readings):
+            rows = ((after.steps == steps) & ~tally.decided(position)[:, reading]).nonzero().squeeze(1)
+            if len(rows):
+                tally.record_reading(reading, position[rows], judge(after.x_adv[rows], position[rows]))
+
+        progress(len(position))
+        batch = _Batch(position, batch.restart, after)
+        over = ~tally.asked(position, after.steps).any(1)
+        if over.any():
+            for place, restart in zip(position[over].tolist(), batch.restart[over].tolist(), strict=True):
+                if restart + 1 < attack.restarts and tally.is_open(place):
+                    waiting.append((place, restart + 1))
+            batch = None if over.all() else _take(batch, (~over).nonzero().squeeze(1))
+    return tally.results()
+
+
+def run_steps(
+    method: Recurrence,
+    oracle: Oracle,
+    x: Tensor,
+    y: Tensor,
+    draws: Draws,
+    *,
+    steps: int,
+    init_params: Mapping[str, Any],
+    step_params: Mapping[str, Any],
+) -> Tensor:
+    """The same recurrence a fixed number of times, unjudged, as trainers want it: (N, C, H, W) in the threat model."""
+    state = method.init(x, y, oracle.threat, draws, **init_params)
+    for _ in range(steps):
+        state = method.step(oracle, state, **step_params)
+    x_adv: Tensor = state.x_adv
+    return x_adv.detach()
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Images under attack: their positions in the caller's arrays, the restart each is at, the attack's own state."""
+
+    position: Tensor
+    restart: Tensor
+    state: Any
+
+
+class _Tally:
+    """What is known of each image (rows) at each reading (columns)."""
+
+    def __init__(self, images: int, readings: Sequence[int], *, reads_last: bool, device: torch.device) -> None:
+        self.readings = torch.tensor(readings, device=device)
+        self._reads_last = reads_last
+        shape = (images, len(readings))
+        self._broken_any = torch.zeros(shape, dtype=torch.bool, device=device)
+        self._broken_last = torch.zeros(shape, dtype=torch.bool, device=device)
+        self._forwards = torch.zeros(shape, dtype=torch.int64, device=device)
+        self._backwards = torch.zeros(shape, dtype=torch.int64, device=device)
+
+    def decided(self, position: Tensor) -> Tensor:
+        """(M, R): nothing that these images could still show would change the reading."""
+        decided = self._broken_any[position]
+        return decided & self._broken_last[position] if self._reads_last else decided
+
+    def asked(self, position: Tensor, steps: Tensor) -> Tensor:
+        """(M, R): the reading lies ahead of these images and is undecided."""
+        return (steps[:, None] < self.readings) & ~self.decided(position)
+
+    def unbroken(self, position: Tensor, steps: Tensor) -> Tensor:
+        """(M,): a misclassified iterate would be news to some reading ahead."""
+        return (self.asked(position, steps) & ~self._broken_any[position]).any(1)
+
+    def is_open(self, position: int) -> bool:
+        """Some reading of this image is undecided, so another restart may tell more."""
+        return not bool(self.decided(torch.tensor([position], device=self.readings.device)).all())
+
+    def spend(self, position: Tensor, steps: Tensor, forwards: int, backwards: int) -> None:
+        """Charge passes to every reading that asked for them: each costs what it would have cost alone."""
+        asked = self.asked(position, steps).long()
+        self._forwards[position] += asked * forwards
+        self._backwards[position] += asked * backwards
+
+    def record_query(self, position: Tensor, steps: Tensor, correct: Tensor) -> None:
+        """A judged point, queried on the way from `steps` to the next."""
+        news = self.asked(position, steps) & ~self._broken_any[position]
+        self._forwards[position] += news.long()
+        self._broken_any[position] |= news & ~correct[:, None]
+
+    def record_reading(self, reading: int, position: Tensor, correct: Tensor) -> None:
+        """A judged iterate at which a reading is due; for later readings it is one of their iterates."""
+        self._forwards[position, reading] += 1
+        self._broken_last[position, reading] |= ~correct
+        self._broken_any[position, reading:] |= ~correct[:, None]
+
+    def results(self) -> list[Reading]:
+        """One Reading a column."""
+        return [
+            Reading(
+                steps=int(steps),
+                correct_any=~self._broken_any[:, r],
+                correct_last=~self._broken_last[:, r] if self._reads_last else None,
+                forwards=self._forwards[:, r],
+                backwards=self._backwards[:, r],
+            )
+            for r, steps in enumerate(self.readings.tolist())
+        ]
+
+
+def _enter(
+    attack: AttackSpec,
+    x: Tensor,
+    y: Tensor,
+    index: Tensor,
+    threat: ThreatModel,
+    seed: int,
+    entering: Sequence[tuple[int, int]],
+) -> _Batch:
+    """The initial states of (position, restart) pairs."""
+    position, restart = torch.tensor(entering, device=x.device).unbind(1)
+    draws = Draws.start(seed, index[position], restart)
+    assert isinstance(attack.method, Recurrence)
+    return _Batch(position, restart, attack.method.init(x[position], y[position], threat, draws, **attack.init_params))
+
+
+def _take(state: Any, rows: Tensor) -> Any:
+    """The given rows of a dataclass of tensors, nested ones included."""
+    if isinstance(state, Tensor):
+        return state[rows]
+    if is_dataclass(state) and not isinstance(state, type):
+        return replace(state, **{f.name: _take(getattr(state, f.name), rows) for f in fields(state)})
+    return state
+
+
+def _join(first: Any, second: Any) -> Any:
+    """Two dataclasses of tensors, one below the other; what is no tensor is the same in both."""
+    if isinstance(first, Tensor):
+        return torch.cat([first, second])
+    if is_dataclass(first) and not isinstance(first, type):
+        joined = {f.name: _join(getattr(first, f.name), getattr(second, f.name)) for f in fields(first)}
+        return replace(first, **joined)
+    return first

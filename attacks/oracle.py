@@ -1,0 +1,97 @@
+"""The classifier as an attack may use it: logits, or a per-image loss with its image gradient, counted."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from attacks.losses import LOSSES
+from attacks.threat_model import ThreatModel
+
+Classifier = Callable[[Tensor], Tensor]
+"""Images (N, C, H, W) in [0, 1] to logits (N, K)."""
+
+Watch = Callable[[Tensor, Tensor], None]
+"""Sees every query: the images (N, C, H, W) and their logits (N, K)."""
+
+
+class Oracle:
+    """Answers an attack's queries about one classifier under one threat model.
+
+    Gradients are taken with respect to the images only, in the search precision; logits, losses and gradients come
+    back in float32.
+
+    Args:
+        classifier: in the mode in which it is attacked; neither its mode nor its parameters are changed.
+        threat: what the attack may change.
+        precision: of the search, float32 or bfloat16 (by autocast). Judging is not the oracle's business.
+        watch: called with every query; how the loop learns of misclassified points without paying for them again.
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        threat: ThreatModel,
+        *,
+        precision: torch.dtype = torch.float32,
+        watch: Watch | None = None,
+    ) -> None:
+        self.threat = threat
+        self.forwards = 0
+        self.backwards = 0
+        self._classifier = classifier
+        self._precision = precision
+        self._watch = watch
+
+    def logits(self, x: Tensor) -> Tensor:
+        """(N, K) logits; one forward pass an image."""
+        with torch.no_grad():
+            return self._query(x)
+
+    def loss_and_gradient(self, x: Tensor, y: Tensor, loss: str) -> tuple[Tensor, Tensor]:
+        """A per-image loss (N,) and its gradient (N, C, H, W) at x; one forward and one backward pass an image.
+
+        Args:
+            x: (N, C, H, W) in [0, 1], not modified.
+            y: per-image label, as the loss understands it.
+            loss: a name of `attacks.losses.LOSSES`.
+        """
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            value = LOSSES[loss](self._query(x), y)
+            (gradient,) = torch.autograd.grad(value.sum(), x)
+        self.backwards += 1
+        return value.detach(), gradient
+
+    def _query(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self._precision == torch.bfloat16):
+            logits = self._classifier(x).float()
+        self.forwards += 1
+        if self._watch is not None:
+            self._watch(x.detach(), logits.detach())
+        return logits
+
+
+class CountingClassifier(nn.Module):
+    """A classifier for third-party attacks, which call it as they like: counts the passes of all images.
+
+    `forwards` and `backwards` count images that passed through; a second gradient from one forward pass counts as a
+    second backward pass.
+    """
+
+    def __init__(self, classifier: Classifier) -> None:
+        super().__init__()
+        self._classifier = classifier
+        self.forwards = 0
+        self.backwards = 0
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = self._classifier(x).float()
+        self.forwards += len(x)
+        if logits.requires_grad:
+            logits.register_hook(self._count_backward)
+        return logits
+
+    def _count_backward(self, gradient: Tensor) -> None:
+        self.backwards += len(gradient)

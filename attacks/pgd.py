@@ -1,0 +1,58 @@
+"""Projected gradient descent: the attack of nearly every robustness table, and the inner loop of most trainers."""
+
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from attacks.draws import Draws
+from attacks.errors import InputError
+from attacks.oracle import Oracle
+from attacks.threat_model import ThreatModel
+
+
+@dataclass(frozen=True)
+class State:
+    """x, x_adv (N, C, H, W) in [0, 1]; y per-image labels; steps (N,) taken so far."""
+
+    x: Tensor
+    y: Tensor
+    x_adv: Tensor
+    steps: Tensor
+
+
+def init(x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, *, start: str) -> State:
+    """The state before the first step.
+
+    Args:
+        x: (N, C, H, W) in [0, 1], not modified.
+        y: (N,) class indices, or what the loss of `step` understands.
+        start: "none" (the image itself), "uniform" (in the ball) or "gaussian" (x + 0.001 n, as TRADES trains).
+
+    Raises: InputError for another start.
+    """
+    if start == "none":
+        x_adv = x
+    elif start == "uniform":
+        x_adv = threat.random_start(x, draws)
+    elif start == "gaussian":
+        x_adv = threat.project(x + 0.001 * draws.normal(x.shape[1:]), x)
+    else:
+        raise InputError(f"start must be none, uniform or gaussian, got {start!r}")
+    return State(x, y, x_adv, draws.step)
+
+
+def step(oracle: Oracle, state: State, *, loss: str, rel_step_size: float) -> State:
+    """One step of steepest ascent on a loss, projected.
+
+    Args:
+        loss: a name of `attacks.losses.LOSSES`.
+        rel_step_size: step as a fraction of the threat model's epsilon.
+
+    Returns: the next state; its x_adv lies inside the threat model.
+    Source: Madry et al., arXiv:1706.06083, Section 2.1.
+    Deviations: none.
+    """
+    threat = oracle.threat
+    _, gradient = oracle.loss_and_gradient(state.x_adv, state.y, loss)
+    ascended = state.x_adv + rel_step_size * threat.epsilon * threat.direction(gradient)
+    return replace(state, x_adv=threat.project(ascended, state.x), steps=state.steps + 1)

@@ -1,0 +1,48 @@
+"""The reference AutoAttack (package pyautoattack) behind our signature: the oracle for every other strong attack."""
+
+import contextlib
+import io
+
+import torch
+from pyautoattack import AutoAttack
+from torch import Tensor
+
+from attacks.errors import InputError
+from attacks.oracle import CountingClassifier
+from attacks.threat_model import ThreatModel
+
+FEWEST_CLASSES = 4
+"""The targeted DLR loss of its second member divides by a difference with the third and fourth logits."""
+
+
+def autoattack(
+    classifier: CountingClassifier, x: Tensor, y: Tensor, threat: ThreatModel, *, seed: int, version: str
+) -> Tensor:
+    """The standard ensemble: APGD-CE, targeted APGD-DLR, targeted FAB, Square; each on the survivors of the others.
+
+    Its random draws are keyed by place in the batch, so the caller must not let the batch depend on anything but the
+    case. Its targets are at most the classes that there are.
+
+    Args:
+        x: (N, C, H, W) in [0, 1].
+        y: (N,) class indices.
+        seed: of its random draws; the global generator is left as it was.
+        version: of the ensemble: "standard", "plus" or "rand".
+
+    Returns: (N, C, H, W), the first adversarial example found for an image, or the image itself.
+    Raises: InputError for a classifier of fewer than four classes.
+    Source: Croce and Hein, arXiv:2003.01690, Section 5.
+    """
+    with torch.no_grad():
+        classes = classifier(x[:1]).shape[1]
+    if classes < FEWEST_CLASSES:
+        raise InputError(f"autoattack-reference needs at least {FEWEST_CLASSES} classes, got {classes}; use pgd-100")
+    devices = [x.device] if x.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices), contextlib.redirect_stdout(io.StringIO()):
+        ensemble = AutoAttack(
+            classifier, norm=threat.norm, eps=threat.epsilon, seed=seed, version=version, device=str(x.device)
+        )
+        for targeted in (ensemble.apgd_targeted, ensemble.fab):
+            targeted.n_target_classes = min(targeted.n_target_classes, classes - 1)
+        x_adv: Tensor = ensemble.run_standard_evaluation(x, y, batch_size=len(x))[0]
+    return x_adv.detach()

@@ -1,0 +1,183 @@
+"""Every named attack, in display order. `ATTACKS` names configurations (pgd-20); a module (pgd) is the algorithm."""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from torch import Tensor
+
+from attacks import foolbox_adapter, mi_fgsm, pgd, pyautoattack_adapter
+from attacks.errors import InputError
+from attacks.names import lookup
+
+ANY_NORM = ("Linf", "L2")
+
+
+@dataclass(frozen=True)
+class Recurrence:
+    """An attack that the loop advances: `init(x, y, threat, draws) -> state`, `step(oracle, state) -> state`."""
+
+    init: Callable[..., Any]
+    step: Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Proposer:
+    """A third-party attack, a batch in and a batch out: `propose(classifier, x, y, threat, *, seed) -> x_adv`."""
+
+    propose: Callable[..., Tensor]
+
+
+@dataclass(frozen=True)
+class AttackSpec:
+    """A named attack configuration.
+
+    Args:
+        name: as on the command line and in the tables.
+        algorithm: the algorithm's name; with version, parameters, steps and restarts it identifies the numbers.
+        method: the algorithm.
+        params: keyword arguments of the method's functions.
+        steps: of one restart; for a third-party attack what its progress bar weighs.
+        restarts: independent starts of each image.
+        reads_last: whether the last iterate is read beside any iterate (as the papers' tables do).
+        norms: the threat models that it is defined for.
+        version: raised whenever the attack's numbers may change.
+        source: the paper.
+
+    Raises: InputError for a parameter that the method does not take, or lacks.
+    """
+
+    name: str
+    algorithm: str
+    method: Recurrence | Proposer
+    params: Mapping[str, Any] = field(default_factory=dict)
+    steps: int = 1
+    restarts: int = 1
+    reads_last: bool = True
+    norms: Sequence[str] = ANY_NORM
+    version: int = 1
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        bound = {**self.init_params, **self.step_params, **self.propose_params}
+        surplus = set(self.params) - set(bound)
+        missing = {name for function in self._functions() for name in _required(function)} - set(self.params)
+        if surplus or missing:
+            raise InputError(f"attack {self.name}: unknown parameters {sorted(surplus)}, missing {sorted(missing)}")
+        if self.steps < 1 or self.restarts < 1:
+            raise InputError(
+                f"attack {self.name}: steps and restarts must be at least 1, got {self.steps}, {self.restarts}"
+            )
+
+    @property
+    def init_params(self) -> dict[str, Any]:
+        return _accepted(self.method.init, self.params) if isinstance(self.method, Recurrence) else {}
+
+    @property
+    def step_params(self) -> dict[str, Any]:
+        return _accepted(self.method.step, self.params) if isinstance(self.method, Recurrence) else {}
+
+    @property
+    def propose_params(self) -> dict[str, Any]:
+        return _accepted(self.method.propose, self.params) if isinstance(self.method, Proposer) else {}
+
+    def with_settings(self, *, steps: int | None = None, restarts: int | None = None, **params: object) -> "AttackSpec":
+        """The same attack by another paper's settings."""
+        return replace(
+            self,
+            steps=self.steps if steps is None else steps,
+            restarts=self.restarts if restarts is None else restarts,
+            params={**self.params, **params},
+        )
+
+    def _functions(self) -> Sequence[Callable[..., Any]]:
+        if isinstance(self.method, Recurrence):
+            return self.method.init, self.method.step
+        return (self.method.propose,)
+
+
+def _keywords(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """The keyword-only parameters of a function, but for `seed`, which the caller gives."""
+    parameters = inspect.signature(function).parameters.items()
+    return {name: p for name, p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY and name != "seed"}
+
+
+def _required(function: Callable[..., Any]) -> set[str]:
+    return {name for name, p in _keywords(function).items() if p.default is inspect.Parameter.empty}
+
+
+def _accepted(function: Callable[..., Any], params: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: params[name] for name in _keywords(function) if name in params}
+
+
+PGD = Recurrence(pgd.init, pgd.step)
+MI_FGSM = Recurrence(mi_fgsm.init, mi_fgsm.step)
+
+MADRY = "Madry et al., arXiv:1706.06083"
+
+
+def _pgd(name: str, steps: int, **params: object) -> AttackSpec:
+    defaults: dict[str, object] = {"start": "uniform", "loss": "cross-entropy", "rel_step_size": 0.1}
+    return AttackSpec(name, "pgd", PGD, {**defaults, **params}, steps=steps, source=MADRY)
+
+
+def _table(specs: Sequence[AttackSpec]) -> dict[str, AttackSpec]:
+    table: dict[str, AttackSpec] = {}
+    for spec in specs:
+        if spec.name in table:
+            raise InputError(f"attack {spec.name!r} is registered twice")
+        table[spec.name] = spec
+    return table
+
+
+ATTACKS: Mapping[str, AttackSpec] = _table(
+    [
+        replace(_pgd("fgsm", 1, start="none", rel_step_size=1.0), source="Goodfellow et al., arXiv:1412.6572"),
+        _pgd("pgd-20", 20),
+        _pgd("pgd-40", 40),
+        _pgd("pgd-100", 100),
+        replace(_pgd("pgd-20x10", 20), restarts=10),
+        replace(_pgd("cw-linf", 30, loss="margin"), norms=("Linf",), source="Carlini and Wagner, arXiv:1608.04644"),
+        AttackSpec(
+            "mi-fgsm",
+            "mi-fgsm",
+            MI_FGSM,
+            {"rel_step_size": 0.1, "momentum": 1.0},
+            steps=10,
+            source="Dong et al., arXiv:1710.06081",
+        ),
+        AttackSpec(
+            "foolbox-deepfool",
+            "foolbox-deepfool",
+            Proposer(foolbox_adapter.deepfool),
+            {"steps": 50, "candidates": 10, "overshoot": 0.02},
+            steps=500,
+            reads_last=False,
+            source="Moosavi-Dezfooli et al., arXiv:1511.04599",
+        ),
+        AttackSpec(
+            "foolbox-cw-l2",
+            "foolbox-cw-l2",
+            Proposer(foolbox_adapter.carlini_wagner_l2),
+            {"binary_search_steps": 5, "steps": 100, "stepsize": 0.05, "initial_const": 0.01},
+            steps=500,
+            reads_last=False,
+            source="Carlini and Wagner, arXiv:1608.04644",
+        ),
+        AttackSpec(
+            "autoattack-reference",
+            "pyautoattack-standard",
+            Proposer(pyautoattack_adapter.autoattack),
+            {"version": "standard"},
+            steps=8000,
+            reads_last=False,
+            source="Croce and Hein, arXiv:2003.01690",
+        ),
+    ]
+)
+
+
+def attack_spec(name: str) -> AttackSpec:
+    """The attack of that name. Raises: InputError that names the nearest match."""
+    return lookup(name, ATTACKS, "attack")

@@ -1,0 +1,66 @@
+"""What must hold before any attack: an error where the run would be meaningless, a flag where it is a caveat."""
+
+import torch
+from torch import Tensor, nn
+
+from attacks.errors import InputError
+from benchmark.data import Split
+from benchmark.evaluate import Hardware
+from benchmark.verdicts import predict
+
+PROBE = 64
+"""How many images the checks of the logits look at."""
+
+
+def check_images(split: Split) -> None:
+    """Raise InputError unless the images are finite and in [0, 1] and the labels in range."""
+    low, high = split.x.aminmax()
+    if not (low >= 0 and high <= 1):
+        raise InputError(f"{split.dataset}: expected pixels in [0, 1], got [{low:g}, {high:g}]; divide by 255")
+    if not (split.y.min() >= 0 and split.y.max() < split.classes):
+        raise InputError(
+            f"{split.dataset}: expected labels in 0..{split.classes - 1}, got {split.y.min()}..{split.y.max()}"
+        )
+
+
+@torch.no_grad()
+def check_model(name: str, model: nn.Module, split: Split, hardware: Hardware) -> list[str]:
+    """The caveats of evaluating this model on these images.
+
+    Returns: flags; "probabilities" where the outputs look like a softmax, "randomized" where two passes differ.
+    Raises: InputError for logits of a wrong shape or not finite, for a model that cannot take the images, and for a
+        clean accuracy that is not above chance.
+    """
+    x = split.x[:PROBE].to(hardware.device)
+    try:
+        first, second = model(x), model(x)
+    except (RuntimeError, TypeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"model {name}: cannot take {split.dataset} images of shape {tuple(x.shape)}: {reason}"
+        ) from error
+    expected = (len(x), split.classes)
+    if not isinstance(first, Tensor) or tuple(first.shape) != expected:
+        got = tuple(first.shape) if isinstance(first, Tensor) else type(first).__name__
+        raise InputError(
+            f"model {name}: expected logits of shape {expected} (one a class of {split.dataset}), got {got}"
+        )
+    if not first.isfinite().all():
+        raise InputError(
+            f"model {name}: expected finite logits, got NaN or infinity; check its weights and normalisation"
+        )
+    flags = []
+    if first.min() >= 0 and (first.sum(1) - 1).abs().max() < 1e-3:
+        flags.append("probabilities")
+    if not torch.equal(first, second):
+        flags.append("randomized")
+
+    prediction = predict(model, split.x.to(hardware.device), batch_size=hardware.batch_size)
+    correct = int((prediction.cpu() == split.y).sum())
+    if correct * split.classes <= len(split.x):
+        raise InputError(
+            f"model {name}: clean accuracy {100 * correct / len(split.x):.1f} on "
+            f"{len(split.x)} images is not above chance ({100 / split.classes:.1f}); check its input range, "
+            "normalisation and the order of the classes"
+        )
+    return flags

@@ -1,0 +1,158 @@
+"""The command line: words to suite, models, attacks and hardware, and one line for every mistake."""
+
+import functools
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from attacks.errors import InputError
+
+# What loads torch is imported inside the commands, so that help and mistakes answer at once.
+
+
+@dataclass(frozen=True)
+class Shared:
+    """The options that every command takes."""
+
+    data_dir: Path
+    results_dir: Path
+    checkpoint_dir: Path
+    device: str
+    precision: str
+    batch_size: str
+    seed: int
+    quiet: bool
+
+
+class Number(click.ParamType[float]):
+    """A number, or a fraction such as 8/255."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            return float(Fraction(str(value)))
+        except (ValueError, ZeroDivisionError):
+            self.fail(f"expected a number or a fraction such as 8/255, got {value!r}", param, ctx)
+
+
+def shared_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the shared options to a command, which receives them as `shared`."""
+    folder = click.Path(path_type=Path)
+    options = [
+        click.option(
+            "--data-dir", type=folder, default="data", show_default=True, help="datasets are found, or downloaded, here"
+        ),
+        click.option(
+            "--results-dir", type=folder, default="results", show_default=True, help="verdict store and tables"
+        ),
+        click.option(
+            "--checkpoint-dir",
+            type=folder,
+            default="checkpoints",
+            show_default=True,
+            help="trained and authors' checkpoints",
+        ),
+        click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True),
+        click.option(
+            "--precision",
+            type=click.Choice(["auto", "fp32", "bf16"]),
+            default="auto",
+            show_default=True,
+            help="of the search; judging is always float32",
+        ),
+        click.option("--batch-size", default="auto", show_default=True, metavar="auto|N"),
+        click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True),
+        click.option("--quiet", is_flag=True, help="no progress bars"),
+    ]
+
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> None:
+        shared = Shared(**{name: kwargs.pop(name) for name in Shared.__dataclass_fields__})
+        command(*args, shared=shared, **kwargs)
+
+    for option in reversed(options):
+        option(run)
+    return run
+
+
+@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--models", default="all", show_default=True, metavar="all|NAME,...", help="models of the suite")
+@click.option("--suite", metavar="NAME", help="what to run  [default: digits, or that of --dataset]")
+@click.option("--attacks", default="all", show_default=True, metavar="all|NAME,...", help="the suite's, or any others")
+@click.option("--transfer", metavar="none|NAME,...", help="crafted on the other models  [default: the suite's]")
+@click.option("--examples", type=click.IntRange(1), help="a seeded class-balanced subset of the test images")
+@click.option("--model", metavar="PATH.py:FACTORY", help="your own model, or module:FACTORY; no registration needed")
+@click.option("--checkpoint", type=click.Path(path_type=Path), help="weights for --model")
+@click.option("--dataset", metavar="NAME", help="for --model: the suite of that name is used")
+@click.option("--norm", type=click.Choice(["Linf", "L2"]), help="in place of the suite's")
+@click.option("--epsilon", type=Number(), help="in place of the suite's, in pixel scale: 8/255, not 8")
+@shared_options
+@click.pass_context
+def cli(ctx: click.Context, /, *, shared: Shared, **options: Any) -> None:
+    """Robust accuracy that you can defend. Without a command: run the benchmark and print its tables."""
+    given = [name for name in ctx.params if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+    if ctx.invoked_subcommand is None:
+        from benchmark.commands import run
+
+        run(shared, **options)
+    elif given:
+        raise InputError(
+            f"--{given[0].replace('_', '-')} stands before {ctx.invoked_subcommand!r}; options go behind it"
+        )
+
+
+@cli.command("list")
+@click.argument("what", type=click.Choice(["models", "attacks", "defenses", "datasets", "suites"]))
+@shared_options
+def list_command(*, shared: Shared, what: str) -> None:
+    """Show what there is to choose from."""
+    from benchmark.commands import list_table
+
+    print(list_table(what, shared))
+
+
+@cli.command("train")
+@click.option("--defense", required=True, metavar="NAME", help="see: list defenses")
+@click.option("--suite", default="digits", show_default=True, metavar="NAME", help="dataset and threat model")
+@click.option("--recipe", type=click.Choice(["paper", "fast"]), default="fast", show_default=True)
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="beta=6, epochs=5, lr=0.05, ...")
+@click.option("--name", help="of the model  [default: the defense and its parameters]")
+@shared_options
+def train_command(*, shared: Shared, **options: Any) -> None:
+    """Train a defense; ends with a checkpoint that --models knows. Killed, it goes on from the last whole epoch."""
+    from benchmark.commands import train
+
+    train(shared, **options)
+
+
+@cli.command("table")
+@shared_options
+def table_command(*, shared: Shared) -> None:
+    """Rebuild every table from the verdict store; needs no model."""
+    from benchmark.commands import rebuild_tables
+
+    rebuild_tables(shared)
+
+
+def main() -> None:
+    """Run the command line; exit 2 with one line for a mistake of the user's."""
+    try:
+        cli(standalone_mode=False)
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        _leave("interrupted; what was computed is kept: run the same command again to go on", 130)
+    except click.ClickException as error:
+        _leave(error.format_message(), 2)
+    except InputError as error:
+        _leave(str(error), 2)
+
+
+def _leave(message: str, code: int) -> None:
+    print("error: " + " ".join(message.split()), file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,323 @@
+"""What the commands do: names to suite, models, attacks and hardware, and on to the sweep, the trainer, the tables."""
+
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from tabulate import tabulate
+
+from attacks.errors import InputError
+from attacks.names import lookup
+from attacks.registry import ATTACKS, AttackSpec, attack_spec
+from attacks.threat_model import ThreatModel
+from benchmark.cli import Shared
+from benchmark.data import Split, balanced_subset, digest, holdout
+from benchmark.datasets import DATASETS, load
+from benchmark.evaluate import Hardware
+from benchmark.score import read_suite, show
+from benchmark.store import CHUNK_SIZE, Store
+from benchmark.suites import SUITES, Suite, cases
+from benchmark.sweep import VERSIONED, sweep
+from benchmark.tables import write_tables
+from model_zoo.checkpoint import atomic_write
+from model_zoo.defenses.registry import DEFENSES, DefenseSpec, defense_spec
+from model_zoo.recipes import Recipe, recipe, with_overrides
+from model_zoo.registry import ModelSpec, card, external_model, find_checkpoint, model_spec, models_of
+from model_zoo.training import Training
+from model_zoo.training import train as run_training
+
+
+def run(
+    shared: Shared,
+    *,
+    models: str,
+    suite: str | None,
+    attacks: str,
+    transfer: str | None,
+    examples: int | None,
+    model: str | None,
+    checkpoint: Path | None,
+    dataset: str | None,
+    norm: str | None,
+    epsilon: float | None,
+) -> None:
+    """Run the benchmark, write the tables and print them."""
+    chosen = _suite(suite, dataset, norm, epsilon, examples)
+    attack_specs = _attacks(chosen, attacks)
+    specs = _models(chosen, models, model, checkpoint, shared)
+    transferred = _transfer(chosen, transfer, attack_specs)
+    hardware = _hardware(shared)
+    split = load(chosen.dataset, "test", data_dir=shared.data_dir, quiet=shared.quiet)
+    if chosen.examples is not None:
+        split = balanced_subset(split, chosen.examples, seed=shared.seed)
+
+    grid = cases(chosen, specs, attack_specs, transferred, split, seed=shared.seed)
+    store = Store(shared.results_dir / "runs")
+    show(store, chosen.name, chosen.reading, grid, _ranks(chosen, grid, shared))
+    sweep(grid, split, store, hardware, checkpoint_dir=shared.checkpoint_dir, quiet=shared.quiet)
+    folder = shared.results_dir / chosen.name
+    print(write_tables(read_suite(store, chosen.name), folder))
+    print(f"Tables: {folder}")
+
+
+def rebuild_tables(shared: Shared) -> None:
+    """Write the tables of every suite from the store alone."""
+    store = Store(shared.results_dir / "runs")
+    if not store.suites():
+        raise InputError(f"expected verdicts in {store.root}, found none; run a benchmark first, or name --results-dir")
+    for suite in store.suites():
+        print(write_tables(read_suite(store, suite), shared.results_dir / suite))
+        print(f"Tables: {shared.results_dir / suite}")
+
+
+def list_table(what: str, shared: Shared) -> str:
+    """What there is to choose from, as text."""
+    rows: list[dict[str, Any]]
+    if what == "models":
+        specs = {
+            (name, spec.sha256): spec
+            for suite in SUITES
+            for name, spec in models_of(suite, shared.checkpoint_dir).items()
+        }
+        rows = [
+            {
+                "model": spec.name,
+                "suites": " ".join(spec.suites),
+                "defense": spec.defense,
+                "architecture": spec.architecture,
+                "sha256": spec.sha256[:12],
+                "paper": spec.paper,
+                "here": "yes" if _is_here(spec, shared.checkpoint_dir) else "no",
+            }
+            for spec in specs.values()
+        ]
+    elif what == "attacks":
+        rows = [
+            {
+                "attack": a.name,
+                "norms": " ".join(a.norms),
+                "steps": a.steps,
+                "restarts": a.restarts,
+                "settings": " ".join(f"{key}={value}" for key, value in a.params.items()),
+                "source": a.source,
+            }
+            for a in ATTACKS.values()
+        ]
+    elif what == "defenses":
+        rows = [
+            {
+                "defense": d.name,
+                "parameters": " ".join(f"{k}={v:g}" for k, v in d.params.items()),
+                "paper": d.paper,
+                "what": d.summary,
+            }
+            for d in DEFENSES.values()
+        ]
+    elif what == "datasets":
+        rows = [
+            {
+                "dataset": d.name,
+                "classes": d.classes,
+                "shape": "x".join(map(str, d.shape)),
+                "train": d.train_examples,
+                "test": d.test_examples,
+                "source": d.source,
+            }
+            for d in DATASETS.values()
+        ]
+    else:
+        rows = [
+            {
+                "suite": s.name,
+                "dataset": s.dataset,
+                "threat": f"{s.threat.norm} {s.threat.epsilon:.6g}",
+                "examples": s.examples or "all",
+                "reads": s.reading,
+                "attacks": " ".join(a.name for a in s.attacks),
+                "what": s.summary,
+            }
+            for s in SUITES.values()
+        ]
+    return tabulate(rows, headers="keys", tablefmt="simple")
+
+
+def train(shared: Shared, *, defense: str, suite: str, recipe: str, overrides: Sequence[str], name: str | None) -> None:
+    """Train, and register the result by its card."""
+    spec = defense_spec(defense)
+    chosen = lookup(suite, SUITES, "suite")
+    params, settings = _training_settings(spec, chosen, recipe, overrides)
+    name = name or spec.model_name.format(**params)
+    hardware = _hardware(shared)
+    images, validation = _training_images(chosen, settings, shared)
+    threat = chosen.threat if settings.epsilon is None else replace(chosen.threat, epsilon=settings.epsilon)
+    training = Training(spec, params, settings, threat, shared.seed, f"{digest(images)} {digest(validation)}")
+
+    stem = shared.checkpoint_dir / chosen.name / name
+    done = stem.with_name(name + ".json")
+    if done.exists():
+        raise InputError(f"{done}: a model of that name is trained already; use another --name, or remove it")
+    sha256 = run_training(
+        training, images, validation, stem, device=hardware.device, precision=hardware.precision, quiet=shared.quiet
+    )
+    model = ModelSpec(
+        name=name,
+        suites=(chosen.name,),
+        dataset=chosen.dataset,
+        architecture=settings.architecture,
+        defense=defense,
+        checkpoint=f"{chosen.name}/{name}.safetensors",
+        sha256=sha256,
+        paper=spec.paper,
+    )
+    record = {
+        "command": _command(),
+        "settings": training.settings(),
+        "precision": shared.precision,
+        "device": str(hardware.device),
+        "versions": {package: version(package) for package in VERSIONED},
+    }
+    atomic_write(done, card(model, record))
+    print(f"Trained {name}: {stem}.safetensors, sha256 {sha256}")
+    print(f"Evaluate it: python run_benchmark.py --suite {chosen.name} --models {name}")
+
+
+def _command() -> str:
+    """The command as it was given, without what says where things lie on this machine."""
+    return "python run_benchmark.py " + shlex.join(sys.argv[1:])
+
+
+def _training_settings(
+    spec: DefenseSpec, suite: Suite, recipe_name: str, overrides: Sequence[str]
+) -> tuple[dict[str, float], Recipe]:
+    """The loss's parameters and the recipe, with `--set` applied to whichever has that name."""
+    params, settings = dict(spec.params), recipe(spec.name, suite.dataset, recipe_name)
+    known: Mapping[str, None] = dict.fromkeys([*params, *(f.name for f in fields(Recipe) if f.name != "milestones")])
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals:
+            raise InputError(f"--set takes KEY=VALUE, got {override!r}")
+        lookup(key, known, "setting")
+        if key in params:
+            try:
+                params[key] = float(value)
+            except ValueError:
+                raise InputError(f"--set {key} must be a number, got {value!r}") from None
+        else:
+            settings = with_overrides(settings, {key: value})
+    return params, settings
+
+
+def _training_images(suite: Suite, settings: Recipe, shared: Shared) -> tuple[Split, Split]:
+    """Images to train on, and to choose the best epoch by; both from the training part."""
+    split = load(suite.dataset, "train", data_dir=shared.data_dir, quiet=shared.quiet)
+    images, validation = holdout(split, settings.validation, seed=shared.seed)
+    if settings.train_examples is not None:
+        images = balanced_subset(images, settings.train_examples, seed=shared.seed)
+    return images, validation
+
+
+def _suite(
+    name: str | None, dataset: str | None, norm: str | None, epsilon: float | None, examples: int | None
+) -> Suite:
+    """The suite named, or that of the dataset, with what the user wants otherwise."""
+    if dataset is not None:
+        lookup(dataset, DATASETS, "dataset")
+    suite = lookup(name or dataset or "digits", SUITES, "suite")
+    if dataset not in (None, suite.dataset):
+        raise InputError(
+            f"suite {suite.name} is of dataset {suite.dataset}, got --dataset {dataset}; leave one of them out"
+        )
+    threat = ThreatModel(norm or suite.threat.norm, suite.threat.epsilon if epsilon is None else epsilon)
+    return replace(suite, threat=threat, examples=examples or suite.examples)
+
+
+def _attacks(suite: Suite, names: str) -> list[AttackSpec]:
+    """The attacks named, with the suite's settings where it has any."""
+    specs = (
+        list(suite.attacks) if names == "all" else [suite.attack(name) or attack_spec(name) for name in _names(names)]
+    )
+    for spec in specs:
+        if suite.threat.norm not in spec.norms:
+            raise InputError(f"attack {spec.name} is defined for {', '.join(spec.norms)}, got {suite.threat.norm}")
+    return specs
+
+
+def _transfer(suite: Suite, names: str | None, attacks: Sequence[AttackSpec]) -> list[AttackSpec]:
+    """The attacks to transfer: those named, else those of the suite's that run white-box too."""
+    if names == "none":
+        return []
+    if names is None:
+        return [attack for attack in attacks if attack.name in suite.transfer]
+    return _attacks(suite, names)
+
+
+def _models(suite: Suite, names: str, factory: str | None, checkpoint: Path | None, shared: Shared) -> list[ModelSpec]:
+    """The models named, or the user's own. "all" leaves out, and says so, what has no checkpoint here."""
+    if factory is not None:
+        return [external_model(factory, checkpoint, dataset=suite.dataset, suite=suite.name)]
+    if checkpoint is not None:
+        raise InputError("--checkpoint needs --model PATH.py:FACTORY; for registered models use --checkpoint-dir")
+    if names != "all":
+        return [model_spec(name, suite.name, shared.checkpoint_dir) for name in _names(names)]
+    here = []
+    for spec in models_of(suite.name, shared.checkpoint_dir).values():
+        try:
+            find_checkpoint(spec, shared.checkpoint_dir)
+            here.append(spec)
+        except InputError as error:
+            print(f"left out: {error}", file=sys.stderr)
+    if not here:
+        raise InputError(
+            f"suite {suite.name} has no model with a checkpoint in {shared.checkpoint_dir}; "
+            f"train one: python run_benchmark.py train --defense trades --suite {suite.name}"
+        )
+    return here
+
+
+def _is_here(spec: ModelSpec, checkpoint_dir: Path) -> bool:
+    try:
+        find_checkpoint(spec, checkpoint_dir)
+    except InputError:
+        return False
+    return True
+
+
+def _names(text: str) -> list[str]:
+    """Names in a list with commas, each once."""
+    names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    if not names:
+        raise InputError(f"expected names separated by commas, got {text!r}")
+    return names
+
+
+def _ranks(suite: Suite, grid: Sequence[Any], shared: Shared) -> list[tuple[int, ...]]:
+    """Each case's place in the tables: by registry, not by the order on the command line."""
+    attacks = [*(attack.name for attack in suite.attacks), *ATTACKS]
+    models = list(models_of(suite.name, shared.checkpoint_dir))
+
+    def place(name: str) -> int:
+        return models.index(name) if name in models else len(models)
+
+    return [
+        (place(case.model.name), int(case.is_transfer), attacks.index(case.attack.name), place(case.source.name))
+        for case in grid
+    ]
+
+
+def _hardware(shared: Shared) -> Hardware:
+    """Device, precision and batch size as asked for, or as the machine has it."""
+    if shared.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: this machine has no usable CUDA device; use --device cpu or auto")
+    device = "cuda" if shared.device != "cpu" and torch.cuda.is_available() else "cpu"
+    if shared.batch_size != "auto" and not (shared.batch_size.isdigit() and int(shared.batch_size) > 0):
+        raise InputError(f"--batch-size must be auto or a positive whole number, got {shared.batch_size!r}")
+    return Hardware(
+        device=torch.device(device),
+        precision=torch.bfloat16 if shared.precision == "bf16" else torch.float32,
+        batch_size=CHUNK_SIZE if shared.batch_size == "auto" else int(shared.batch_size),
+    )

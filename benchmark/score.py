@@ -1,0 +1,165 @@
+"""Verdicts to scores: one row per model and attack. Nothing here needs a model."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import binomtest
+
+from benchmark.case import EvalCase, case_key
+from benchmark.store import Store
+from benchmark.verdicts import Bools, Verdicts
+
+Entry = Mapping[str, Any]
+"""One shown case: its key, and the names and settings that its row shows."""
+
+COLUMNS = (
+    "suite",
+    "dataset",
+    "model",
+    "defense",
+    "architecture",
+    "checkpoint_sha256",
+    "norm",
+    "epsilon",
+    "attack",
+    "source_model",
+    "n",
+    "clean_acc",
+    "robust_acc",
+    "robust_acc_last",
+    "ci_low",
+    "ci_high",
+    "asr",
+    "forwards_per_image",
+    "backwards_per_image",
+    "flags",
+    "seed",
+    "version",
+)
+
+
+def entry(case: EvalCase, rank: Sequence[int]) -> dict[str, Any]:
+    """What a table says of a case beside its numbers.
+
+    Args:
+        rank: its place in the tables, whatever the order in which the user named models and attacks.
+    """
+    model, attack, source = case.cell
+    return {
+        "key": case_key(case),
+        "rank": list(rank),
+        "suite": case.suite,
+        "dataset": case.dataset,
+        "model": model,
+        "defense": case.model.defense,
+        "architecture": case.model.architecture,
+        "paper": case.model.paper,
+        "checkpoint_sha256": case.model.sha256,
+        "norm": case.threat.norm,
+        "epsilon": case.threat.epsilon,
+        "attack": attack,
+        "source_model": source,
+        "n": case.n,
+        "seed": case.seed,
+        "version": case.attack.version,
+        "published": [list(figure) for figure in case.model.published if figure.suite == case.suite],
+    }
+
+
+def wilson(successes: int, n: int) -> tuple[float, float]:
+    """The 95% Wilson score interval of a share, in percent."""
+    interval = binomtest(successes, n).proportion_ci(confidence_level=0.95, method="wilson")
+    return 100 * float(interval.low), 100 * float(interval.high)
+
+
+def percent(flags: Bools) -> float:
+    """The share of True, in percent."""
+    return 100 * float(np.mean(flags))
+
+
+def score(entry: Entry, verdicts: Verdicts, flags: Sequence[str]) -> dict[str, Any]:
+    """A row of scores.csv: accuracies in percent, `robust_acc` over all images, `asr` over those correct when clean."""
+    correct, robust = int(verdicts.correct.sum()), int(verdicts.robust_any.sum())
+    low, high = wilson(robust, len(verdicts.index))
+    numbers = {
+        "clean_acc": percent(verdicts.correct),
+        "robust_acc": percent(verdicts.robust_any),
+        "robust_acc_last": None if verdicts.robust_last is None else percent(verdicts.robust_last),
+        "ci_low": low,
+        "ci_high": high,
+        "asr": 100 * (correct - robust) / correct if correct else None,
+        "forwards_per_image": float(np.mean(verdicts.forwards)),
+        "backwards_per_image": float(np.mean(verdicts.backwards)),
+        "flags": " ".join(flags),
+    }
+    return {column: {**entry, **numbers}[column] for column in COLUMNS}
+
+
+@dataclass(frozen=True)
+class SuiteScores:
+    """Everything the tables of a suite are made of.
+
+    Args:
+        suite: its name.
+        reading: the iterate that its tables show, "any" or "last".
+        scores: a row of `COLUMNS` for each complete case, in display order.
+        timing: the same rows, what differs from run to run.
+        worst: for each model (N,) bool, robust under every stored case: a fold, not another run.
+        entries: what each row was made of.
+    """
+
+    suite: str
+    reading: str
+    scores: pd.DataFrame
+    timing: pd.DataFrame
+    worst: Mapping[str, Bools]
+    entries: Sequence[Entry]
+
+
+def read_suite(store: Store, suite: str) -> SuiteScores:
+    """The scores of all complete cases that a suite shows, from disk alone."""
+    shown = store.read_suite(suite) or {}
+    selection = shown.get("selections", {}).get(shown.get("shown"), {"reading": "any", "entries": {}})
+    rows: list[dict[str, Any]] = []
+    timing: list[dict[str, Any]] = []
+    worst: dict[str, Bools] = {}
+    entries: list[Entry] = []
+    for item in sorted(selection["entries"].values(), key=lambda item: item["rank"]):
+        stored, record = store.read(item["key"], item["n"]), store.read_case(item["key"])
+        if stored is None or record is None:
+            continue
+        verdicts, chunks = stored
+        entries.append(item)
+        rows.append(score(item, verdicts, record["flags"]))
+        timing.append({**{name: item[name] for name in ("model", "attack", "source_model")}, **_total(chunks)})
+        worst[item["model"]] = worst.get(item["model"], verdicts.robust_any) & verdicts.robust_any
+    scores = pd.DataFrame(rows, columns=list(COLUMNS))
+    return SuiteScores(suite, selection["reading"], scores, pd.DataFrame(timing), worst, entries)
+
+
+def show(store: Store, suite: str, reading: str, cases: Sequence[EvalCase], ranks: Sequence[Sequence[int]]) -> None:
+    """Add cases to those that a suite's tables show.
+
+    Tables never mix images, threat models or seeds: each choice of these is a selection, and the newest is shown.
+    A cell that is computed again with another checkpoint or other settings replaces the old one.
+    """
+    first = cases[0]
+    chosen = f"{first.images[:16]} {first.threat.norm} {first.threat.epsilon} seed {first.seed}"
+    record = store.read_suite(suite) or {"selections": {}}
+    selection = record["selections"].setdefault(chosen, {"entries": {}})
+    selection["reading"] = reading
+    for case, rank in zip(cases, ranks, strict=True):
+        selection["entries"]["/".join(case.cell)] = entry(case, rank)
+    store.write_suite(suite, {**record, "shown": chosen})
+
+
+def _total(timing: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Seconds add up over chunks; what else differed between them is listed."""
+    listed = {
+        name: " | ".join(sorted({str(chunk[name]) for chunk in timing}))
+        for name in ("device", "precision", "batch_size", "versions")
+    }
+    return {"seconds": round(sum(chunk["seconds"] for chunk in timing), 3), **listed}

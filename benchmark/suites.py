@@ -1,0 +1,123 @@
+"""Suites: each binds a dataset, a threat model, attacks with their settings, and how many images."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from attacks.registry import ATTACKS, AttackSpec
+from attacks.threat_model import ThreatModel
+from benchmark.case import EvalCase
+from benchmark.data import Split, digest
+from model_zoo.registry import ModelSpec
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A benchmark that can be run by name.
+
+    Args:
+        dataset: its test part is attacked.
+        threat: what an attack may change.
+        attacks: white-box, in display order.
+        transfer: names of the attacks that are also crafted on every other model.
+        examples: a seeded class-balanced subset of so many test images; None for all of them.
+        reading: which iterate its tables show, "any" or "last".
+        summary: one line for `list suites`.
+    """
+
+    name: str
+    dataset: str
+    threat: ThreatModel
+    attacks: Sequence[AttackSpec]
+    transfer: Sequence[str]
+    examples: int | None
+    reading: str
+    summary: str
+
+    def attack(self, name: str) -> AttackSpec | None:
+        """The attack of that name with this suite's settings; None if it is not part of the suite."""
+        return next((attack for attack in self.attacks if attack.name == name), None)
+
+
+STANDARD = ("fgsm", "pgd-20", "pgd-40", "pgd-100", "cw-linf", "mi-fgsm", "autoattack-reference")
+FULL = (*STANDARD[:-1], "foolbox-deepfool", "foolbox-cw-l2", "autoattack-reference")
+TRANSFER = ("pgd-20", "mi-fgsm")
+
+
+def _suite(
+    name: str,
+    dataset: str,
+    threat: ThreatModel,
+    examples: int | None,
+    summary: str,
+    *,
+    attacks: Sequence[str] = STANDARD,
+    rel_step_size: float = 0.1,
+) -> Suite:
+    """A leaderboard suite: any iterate is read, and the attacks that PGD underlies share a step size."""
+    specs = [ATTACKS[name] for name in attacks if threat.norm in ATTACKS[name].norms]
+    sized = [
+        spec.with_settings(rel_step_size=rel_step_size) if "rel_step_size" in spec.params and spec.steps > 1 else spec
+        for spec in specs
+    ]
+    return Suite(name, dataset, threat, tuple(sized), TRANSFER, examples, "any", summary)
+
+
+SUITES: Mapping[str, Suite] = {
+    suite.name: suite
+    for suite in (
+        _suite(
+            "digits",
+            "digits",
+            ThreatModel("Linf", 0.2),
+            None,
+            "scikit-learn's 8x8 digits, embedded: 500 test images, no download",
+            attacks=FULL,
+        ),
+        _suite("digits-l2", "digits", ThreatModel("L2", 1.0), None, "the same images under L2", attacks=FULL),
+        _suite("mnist", "mnist", ThreatModel("Linf", 0.3), 1000, "1,000 balanced MNIST test images"),
+        _suite("mnist-l2", "mnist", ThreatModel("L2", 2.0), 1000, "the same images under L2"),
+        _suite("fashion-mnist", "fashion-mnist", ThreatModel("Linf", 0.1), 1000, "1,000 balanced test images"),
+        _suite(
+            "cifar10", "cifar10", ThreatModel("Linf", 8 / 255), 1000, "1,000 balanced test images", rel_step_size=0.25
+        ),
+        _suite("cifar10-l2", "cifar10", ThreatModel("L2", 0.5), 1000, "the same images under L2", rel_step_size=0.25),
+        _suite(
+            "cifar100", "cifar100", ThreatModel("Linf", 8 / 255), 1000, "1,000 balanced test images", rel_step_size=0.25
+        ),
+        _suite("svhn", "svhn", ThreatModel("Linf", 8 / 255), 1000, "1,000 balanced test images", rel_step_size=0.25),
+        Suite(
+            "trades-mnist",
+            "mnist",
+            ThreatModel("Linf", 0.3),
+            # The published figure was made from the image itself, though the released script starts at random.
+            (ATTACKS["pgd-40"].with_settings(start="none", rel_step_size=0.01 / 0.3),),
+            (),
+            None,
+            "last",
+            "TRADES (arXiv:1901.08573) on MNIST: all test images, 40 steps of 0.01, no random start, last iterate",
+        ),
+    )
+}
+
+
+def cases(
+    suite: Suite,
+    models: Sequence[ModelSpec],
+    attacks: Sequence[AttackSpec],
+    transfer: Sequence[AttackSpec],
+    split: Split,
+    *,
+    seed: int,
+) -> list[EvalCase]:
+    """The grid: every attack white-box on every model, and the transfer attacks between all pairs."""
+    images = digest(split)
+    grid = [
+        (target, source, attack)
+        for target in models
+        for source in models
+        for attack in (attacks if source is target else transfer)
+    ]
+    return [
+        EvalCase(suite.name, suite.dataset, images, len(split.y), target, source, attack, suite.threat, seed)
+        for target, source, attack in grid
+    ]

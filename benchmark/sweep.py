@@ -1,0 +1,133 @@
+"""Cases to missing chunks to verdicts in the store. It may be killed at any moment, and goes on where it was."""
+
+import itertools
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from attacks.errors import InputError
+from benchmark.case import EvalCase, case_key, identity, trajectory_key
+from benchmark.checks import check_images, check_model
+from benchmark.data import Split, take
+from benchmark.evaluate import Hardware, evaluate, halved
+from benchmark.store import Range, Store
+from benchmark.verdicts import Verdicts
+from model_zoo.registry import ModelSpec, load_model
+
+Advance = Callable[[int], None]
+OutOfMemory = torch.OutOfMemoryError
+VERSIONED = ("torch", "torchvision", "numpy", "foolbox", "pyautoattack")
+
+
+def sweep(
+    cases: Sequence[EvalCase],
+    split: Split,
+    store: Store,
+    hardware: Hardware,
+    *,
+    checkpoint_dir: Path,
+    quiet: bool = False,
+) -> None:
+    """Compute every chunk of every case that the store lacks.
+
+    Args:
+        cases: in any order; it changes no byte of any verdict.
+        split: the images that all cases attack.
+        checkpoint_dir: where the models' weights are looked for first.
+
+    Raises: InputError, before any attack, for images or a model that no number would mean anything for.
+    """
+    for path in itertools.chain.from_iterable(store.damaged(case_key(case)) for case in cases):
+        tqdm.write(f"damaged chunk, will be computed again: {path}")
+    work = [case for case in cases if store.missing(case_key(case), case.n) or not store.read_case(case_key(case))]
+    if not work:
+        return
+    check_images(split)
+    models = {
+        spec.name: load_model(spec, checkpoint_dir, classes=split.classes).to(hardware.device)
+        for spec in _distinct(spec for case in work for spec in (case.model, case.source))
+    }
+    flags = {
+        spec.name: check_model(spec.name, models[spec.name], split, hardware)
+        for spec in _distinct(case.model for case in work)
+    }
+    for case in work:
+        store.write_case(case_key(case), {"identity": identity(case), "flags": flags[case.model.name]})
+
+    todo = [(group, chunk) for group in _trajectories(work) for chunk in _missing(store, group)]
+    with tqdm(total=sum(_weight(*item) for item in todo), unit="step", unit_scale=True, disable=quiet) as bar:
+
+        def advance(steps: int) -> None:
+            bar.update(steps)
+
+        for group, chunk in todo:
+            bar.set_description(_title(group))
+            expected = bar.n + _weight(group, chunk)
+            target, source = models[group[0].model.name], models[group[0].source.name]
+            started = time.perf_counter()
+            verdicts, hardware = _evaluate_within_memory(
+                group, target, source, take(split, np.arange(*chunk)), hardware, advance
+            )
+            timing = _timing(hardware, (time.perf_counter() - started) / len(group))
+            for case, verdict in zip(group, verdicts, strict=True):  # the longest last: it decides who shared a batch
+                if chunk in store.missing(case_key(case), case.n):
+                    store.write_chunk(case_key(case), chunk, verdict, timing)
+            bar.update(expected - bar.n)
+
+
+def _distinct(specs: Iterable[ModelSpec]) -> list[ModelSpec]:
+    return list({spec.name: spec for spec in specs}.values())
+
+
+def _trajectories(cases: Sequence[EvalCase]) -> list[list[EvalCase]]:
+    """Cases that one trajectory serves, together, by ascending step count."""
+    groups: dict[str, list[EvalCase]] = {}
+    for case in cases:
+        groups.setdefault(trajectory_key(case), []).append(case)
+    return [sorted(group, key=lambda case: case.attack.steps) for group in groups.values()]
+
+
+def _missing(store: Store, group: Sequence[EvalCase]) -> list[Range]:
+    return sorted({chunk for case in group for chunk in store.missing(case_key(case), case.n)})
+
+
+def _weight(group: Sequence[EvalCase], chunk: Range) -> int:
+    """Steps of single images, the progress bar's unit."""
+    return (chunk[1] - chunk[0]) * group[-1].attack.steps * group[-1].attack.restarts
+
+
+def _title(group: Sequence[EvalCase]) -> str:
+    via = f" from {group[0].source.name}" if group[0].is_transfer else ""
+    return f"{group[0].model.name}: {', '.join(case.attack.name for case in group)}{via}"
+
+
+def _evaluate_within_memory(
+    group: Sequence[EvalCase], target: nn.Module, source: nn.Module, images: Split, hardware: Hardware, advance: Advance
+) -> tuple[list[Verdicts], Hardware]:
+    """Halve the batch until it fits; the smaller batch is kept for the chunks to come."""
+    while True:
+        with suppress(OutOfMemory):
+            return evaluate(group, target, source, images, hardware, progress=advance), hardware
+        if hardware.batch_size == 1:
+            raise InputError(f"{_title(group)}: out of memory with a single image; use another --device")
+        hardware = halved(hardware)
+        tqdm.write(f"out of memory, going on with batches of {hardware.batch_size}")
+
+
+def _timing(hardware: Hardware, seconds: float) -> dict[str, Any]:
+    """What differs from run to run."""
+    return {
+        "seconds": seconds,
+        "device": torch.cuda.get_device_name() if hardware.device.type == "cuda" else "cpu",
+        "precision": "bf16" if hardware.precision == torch.bfloat16 else "fp32",
+        "batch_size": hardware.batch_size,
+        "versions": " ".join(f"{name}={version(name)}" for name in VERSIONED),
+    }

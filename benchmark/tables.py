@@ -1,0 +1,159 @@
+"""Scores to tables: CSV for programs, Markdown for people. The same store gives the same bytes."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from benchmark.score import SuiteScores, percent, wilson
+from model_zoo.checkpoint import atomic_write
+
+READINGS = {
+    "any": "an image counts as robust if it is classified correctly at every judged iterate",
+    "last": "an image counts as robust if it is classified correctly at the last iterate, as in the papers' tables",
+}
+ROUNDED = (
+    "clean_acc",
+    "robust_acc",
+    "robust_acc_last",
+    "ci_low",
+    "ci_high",
+    "asr",
+    "forwards_per_image",
+    "backwards_per_image",
+)
+FLAGS = {
+    "probabilities": "the model returns probabilities, not logits: gradient attacks may be too weak",
+    "randomized": "two passes over the same images differ: gradient attacks may be too weak",
+    "transfer-beats-white-box": "an attack does better from another model: a sign of masked gradients",
+}
+
+
+def write_tables(suite: SuiteScores, folder: Path) -> str:
+    """Write every table of a suite into a folder.
+
+    Returns: the text to print: leaderboard, white-box and black-box tables.
+    """
+    _write_csv(folder / "scores.csv", suite.scores.round(dict.fromkeys(ROUNDED, 4)))
+    _write_csv(folder / "timing.csv", suite.timing)
+    leaderboard = _leaderboard(suite)
+    tables = {
+        "leaderboard": ("Leaderboard", leaderboard, _legend(leaderboard)),
+        "white_box": ("White-box attacks", _white_box(suite), "In brackets: the last iterate."),
+        "black_box": ("Transfer (black-box) attacks", _black_box(suite), "Rows: crafted on. Columns: judged on."),
+        "papers": ("Beside the papers", _papers(suite), "In the reading that the paper uses."),
+    }
+    printed = []
+    for name, (title, table, note) in tables.items():
+        if table.empty:
+            continue
+        printed.append(_section(title, suite, table, note))
+        atomic_write(folder / f"{name}.md", printed[-1].encode())
+        _write_csv(folder / f"{name}.csv", table.round(4))
+    return "\n".join(printed)
+
+
+def _leaderboard(suite: SuiteScores) -> pd.DataFrame:
+    """One row a model, most robust first; one column a white-box attack; the worst case over all that is stored."""
+    rows = []
+    for model, scores in suite.scores.groupby("model", sort=False):
+        worst = suite.worst[str(model)]
+        low, high = wilson(int(worst.sum()), len(worst))
+        first = scores.iloc[0]
+        rows.append(
+            {
+                "model": model,
+                "defense": first["defense"],
+                "architecture": first["architecture"],
+                "clean": first["clean_acc"],
+                **{str(s["attack"]): s[_column(suite, s)] for _, s in _white(scores).iterrows()},
+                "worst case": percent(worst),
+                "95% interval": f"{low:.2f}-{high:.2f}",
+                "flags": " ".join(sorted({*str(first["flags"]).split(), *_derived_flags(scores)})),
+                "n": len(worst),
+            }
+        )
+    table = pd.DataFrame(rows)
+    return table.sort_values(["worst case", "clean"], ascending=False, kind="stable") if rows else table
+
+
+def _derived_flags(scores: pd.DataFrame) -> list[str]:
+    white = _white(scores).set_index("attack")["robust_acc"]
+    transferred = scores[scores["source_model"] != ""]
+    beaten = [row["robust_acc"] < white.get(row["attack"], 0.0) for _, row in transferred.iterrows()]
+    return ["transfer-beats-white-box"] if any(beaten) else []
+
+
+def _white_box(suite: SuiteScores) -> pd.DataFrame:
+    """Robust accuracy by model and attack, any iterate, with the last iterate in brackets; and what the attack cost."""
+    rows: dict[str, dict[str, Any]] = {}
+    for _, score in _white(suite.scores).iterrows():
+        last = "" if pd.isna(score["robust_acc_last"]) else f" ({score['robust_acc_last']:.2f})"
+        row = rows.setdefault(str(score["attack"]), {"attack": score["attack"]})
+        row[str(score["model"])] = f"{score['robust_acc']:.2f}{last}"
+    for attack, row in rows.items():
+        cost = suite.scores[(suite.scores["attack"] == attack) & (suite.scores["source_model"] == "")]
+        row["forward passes"] = f"{cost['forwards_per_image'].mean():.0f}"
+        row["backward passes"] = f"{cost['backwards_per_image'].mean():.0f}"
+    return pd.DataFrame(list(rows.values()))
+
+
+def _black_box(suite: SuiteScores) -> pd.DataFrame:
+    """Robust accuracy of each target (columns) under examples crafted on each source (rows)."""
+    crossed = suite.scores[suite.scores["source_model"] != ""]
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    for _, score in crossed.iterrows():
+        key = str(score["attack"]), str(score["source_model"])
+        row = rows.setdefault(key, {"attack": key[0], "source": key[1]})
+        row[str(score["model"])] = score[_column(suite, score)]
+    targets = list(dict.fromkeys(crossed["model"]))
+    ordered = sorted(rows.items(), key=lambda item: _rank(suite, item[0]))
+    return pd.DataFrame([row for _, row in ordered], columns=["attack", "source", *targets] if rows else None)
+
+
+def _rank(suite: SuiteScores, key: tuple[str, str]) -> tuple[int, int]:
+    """Attacks in the order of the suite, sources in the order of the models."""
+    attacks, models = list(dict.fromkeys(suite.scores["attack"])), list(dict.fromkeys(suite.scores["model"]))
+    return attacks.index(key[0]), models.index(key[1]) if key[1] in models else len(models)
+
+
+def _papers(suite: SuiteScores) -> pd.DataFrame:
+    """The measured value beside the published one, wherever there is one."""
+    rows = []
+    for entry, (_, score) in zip(suite.entries, suite.scores.iterrows(), strict=True):
+        for _, attack, published, where in entry["published"]:
+            if entry["source_model"] or attack not in ("clean", entry["attack"]):
+                continue
+            measured = score["clean_acc"] if attack == "clean" else score[_column(suite, score)]
+            row = {"model": entry["model"], "attack": attack, "n": entry["n"], "measured": measured}
+            rows.append({**row, "published": published, "difference": measured - published, "source": where})
+    return pd.DataFrame(rows).drop_duplicates() if rows else pd.DataFrame()
+
+
+def _white(scores: pd.DataFrame) -> pd.DataFrame:
+    return scores[scores["source_model"] == ""]
+
+
+def _column(suite: SuiteScores, score: "pd.Series[Any]") -> str:
+    """The column that the suite's tables read; an attack without a last iterate has one reading only."""
+    return "robust_acc_last" if suite.reading == "last" and pd.notna(score["robust_acc_last"]) else "robust_acc"
+
+
+def _section(title: str, suite: SuiteScores, table: pd.DataFrame, note: str) -> str:
+    first = suite.scores.iloc[0]
+    head = (
+        f"## {title}: {suite.suite}\n\n"
+        f"{first['dataset']}, {first['norm']} {first['epsilon']:.6g}, {first['n']} test images, accuracies in percent; "
+        f"{READINGS[suite.reading]}.\n{note}\n\n"
+    )
+    return head.replace("\n\n\n", "\n\n") + table.to_markdown(index=False, floatfmt=".2f", missingval="-") + "\n"
+
+
+def _legend(leaderboard: pd.DataFrame) -> str:
+    used = sorted({flag for flags in leaderboard.get("flags", []) for flag in flags.split()})
+    worst = "Worst case: over all attacks stored for the model, transfer included; its 95% interval is Wilson's."
+    return " ".join([worst, *(f"Flag `{flag}`: {FLAGS[flag]}." for flag in used)])
+
+
+def _write_csv(path: Path, table: pd.DataFrame) -> None:
+    atomic_write(path, table.to_csv(index=False, lineterminator="\n").encode())

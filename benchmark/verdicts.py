@@ -1,0 +1,82 @@
+"""The one place that says what "robust" means."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from attacks.oracle import Classifier
+from attacks.threat_model import ThreatModel
+
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """What one case showed, one row per image, in the order of the images.
+
+    Args:
+        index: (N,) int64, the image's index in its dataset.
+        label: (N,) int64.
+        prediction: (N,) int64, the class of the clean image.
+        robust_any: (N,) bool, correct when clean and at every judged proposal.
+        robust_last: (N,) bool, correct when clean and at the last iterate; None where an attack has no such reading.
+        forwards, backwards: (N,) float64 passes spent on the image.
+    """
+
+    index: NDArray[np.int64]
+    label: NDArray[np.int64]
+    prediction: NDArray[np.int64]
+    robust_any: Bools
+    robust_last: Bools | None
+    forwards: NDArray[np.float64]
+    backwards: NDArray[np.float64]
+
+    @property
+    def correct(self) -> Bools:
+        """(N,) bool: classified correctly when clean."""
+        correct: Bools = self.label == self.prediction
+        return correct
+
+
+@torch.no_grad()
+def predict(classifier: Classifier, x: Tensor, *, batch_size: int) -> Tensor:
+    """(N,) predicted classes of images (N, C, H, W), in float32 with TF32 off."""
+    with _full_float32():
+        return torch.cat([classifier(part).argmax(1) for part in x.split(batch_size)])
+
+
+def judge(
+    classifier: Classifier, x: Tensor, y: Tensor, x_adv: Tensor, threat: ThreatModel, *, batch_size: int
+) -> Tensor:
+    """Whether each proposed image is still classified correctly; the only test of robustness there is.
+
+    Args:
+        x, x_adv: (N, C, H, W); y: (N,).
+
+    Returns: (N,) bool.
+    Raises: ValueError if a proposal is outside the threat model, outside [0, 1] or not a number: no success, an error.
+    """
+    outside = ~threat.contains(x_adv, x)
+    if outside.any():
+        worst = threat.distance(x_adv[outside], x[outside]).max().item()
+        raise ValueError(
+            f"an attack proposed {int(outside.sum())} of {len(x)} images outside the threat model: expected "
+            f"{threat.norm} <= {threat.epsilon} and pixels in [0, 1], got a distance up to {worst}; mend the attack"
+        )
+    return predict(classifier, x_adv, batch_size=batch_size) == y
+
+
+@contextmanager
+def _full_float32() -> Iterator[None]:
+    """Switch TF32 off, and back to what it was."""
+    matmul, cudnn = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = matmul, cudnn

@@ -1,0 +1,75 @@
+"""The table of architectures, in display order."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import nn
+
+from attacks.names import lookup
+from model_zoo.architectures.digits_cnn import DigitsCNN
+from model_zoo.architectures.preact_resnet import preact_resnet18
+from model_zoo.architectures.resnet import resnet18
+from model_zoo.architectures.small_cnn import SmallCNN
+from model_zoo.architectures.strided_cnn import StridedCNN
+from model_zoo.architectures.wide_resnet import WideResNet
+
+
+@dataclass(frozen=True)
+class ArchitectureSpec:
+    """One network that can be built by name.
+
+    Attributes:
+        build: number of classes K to a fresh module: images (N, *input_shape) in [0, 1] to logits (N, K).
+        input_shape: (C, H, W).
+        paper: where the network comes from.
+    """
+
+    name: str
+    build: Callable[[int], nn.Module]
+    input_shape: tuple[int, int, int]
+    paper: str
+
+
+def _wide(depth: int, width: int) -> ArchitectureSpec:
+    return ArchitectureSpec(
+        f"wrn-{depth}-{width}",
+        lambda num_classes: WideResNet(depth, width, num_classes),
+        (3, 32, 32),
+        "Zagoruyko and Komodakis, arXiv:1605.07146",
+    )
+
+
+_SPECS = (
+    ArchitectureSpec("digits-cnn", DigitsCNN, (1, 8, 8), "none (the project's own)"),
+    ArchitectureSpec("small-cnn", SmallCNN, (1, 28, 28), "Zhang et al. (TRADES), arXiv:1901.08573"),
+    ArchitectureSpec("strided-cnn", StridedCNN, (1, 28, 28), "Wong et al. (fast AT), arXiv:2001.03994"),
+    ArchitectureSpec("resnet-18", resnet18, (3, 32, 32), "He et al., arXiv:1512.03385"),
+    ArchitectureSpec("preact-resnet-18", preact_resnet18, (3, 32, 32), "He et al., arXiv:1603.05027"),
+    _wide(28, 10),
+    _wide(34, 10),
+)
+
+ARCHITECTURES = {spec.name: spec for spec in _SPECS}
+assert len(ARCHITECTURES) == len(_SPECS), "two architectures share a name"
+
+
+def find(name: str) -> ArchitectureSpec:
+    """The architecture called `name`; any wrn-DEPTH-WIDTH is one, in the table or not.
+
+    Raises:
+        InputError: no such architecture; the message gives the nearest name.
+    """
+    wide = re.fullmatch(r"wrn-([1-9][0-9]{0,3})-([1-9][0-9]{0,3})", name)
+    if name not in ARCHITECTURES and wide:
+        return _wide(int(wide[1]), int(wide[2]))
+    return lookup(name, ARCHITECTURES, "architecture")
+
+
+def build(name: str, num_classes: int = 10) -> nn.Module:
+    """A fresh network in train mode: images (N, C, H, W) in [0, 1] to logits (N, num_classes).
+
+    Raises:
+        InputError: no such architecture, or a wide ResNet of an impossible depth.
+    """
+    return find(name).build(num_classes)

@@ -1,0 +1,223 @@
+"""Reading and writing weights. Nothing in a file is ever run, and a bad file answers in one line."""
+
+import hashlib
+import io
+import json
+import os
+import pickle
+import pickletools
+import re
+import secrets
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from attacks.errors import InputError
+
+_ZIP = b"PK\x03\x04"
+_BEFORE_ZIP = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how torch files began up to version 1.5
+_WRAPPERS = ("state_dict", "model", "net")
+
+
+def load_state_dict(path: Path, *, sha256: str | None = None) -> dict[str, Tensor]:
+    """The weights in a file, on the CPU: safetensors by its suffix, anything else as a torch file of either format.
+
+    The tensors may lie under `state_dict`, `model` or `net`. A `module.` in front of every name is removed
+    (DataParallel puts it there).
+
+    Args:
+        sha256: what the file's hash must be, in hex; checked before anything is parsed. None: not checked.
+
+    Raises:
+        InputError: no readable file, another file than expected, or content that is not tensors by name. A pickle
+            that wants to run code is refused.
+    """
+    data = _read(path)
+    if sha256 is not None and (got := hashlib.sha256(data).hexdigest()) != sha256.lower():
+        raise InputError(f"{path}: expected sha256 {sha256}, got {got}; download the file again or mend the entry")
+    is_safetensors = path.suffix.lower() == ".safetensors"
+    return _named_tensors(path, _parse_safetensors(path, data) if is_safetensors else _parse_torch(path, data))
+
+
+def load_into(model: nn.Module, state_dict: Mapping[str, Tensor], *, source: str) -> None:
+    """Load weights strictly, in place; on an error the model is as it was.
+
+    Two differences are not errors: `sub_block1.*`, which released wide ResNets carry and never use, is dropped, and
+    `num_batches_tracked`, which old files lack and evaluation never reads, keeps its value.
+
+    Args:
+        source: where the weights come from, for the message.
+
+    Raises:
+        InputError: the weights are those of another architecture.
+    """
+    own = model.state_dict()
+    if not any(name.startswith("sub_block1.") for name in own):
+        state_dict = {name: value for name, value in state_dict.items() if not name.startswith("sub_block1.")}
+    missing = [name for name in own if name not in state_dict and not name.endswith(".num_batches_tracked")]
+    unexpected = [name for name in state_dict if name not in own]
+    reshaped = [name for name in own if name in state_dict and state_dict[name].shape != own[name].shape]
+    problem = ""
+    if missing or unexpected:
+        problem = f"{_count(missing, 'missing')} and {_count(unexpected, 'unexpected')}"
+    elif reshaped:
+        name = reshaped[0]
+        problem = f"{name!r} has shape {tuple(state_dict[name].shape)}, expected {tuple(own[name].shape)}"
+    if problem:
+        raise InputError(
+            f"{source}: expected the weights of a {type(model).__name__}, got another architecture's: {problem}; "
+            "name the architecture and number of classes that the checkpoint was trained with"
+        )
+    model.load_state_dict(own | dict(state_dict), strict=True)
+
+
+def save_state_dict(state_dict: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> str:
+    """Write weights as safetensors, all or nothing. The same weights and metadata give the same bytes.
+
+    Returns: the file's sha256 in hex.
+
+    Raises:
+        InputError: `path` does not end in .safetensors, by which `load_state_dict` knows the format.
+    """
+    if path.suffix.lower() != ".safetensors":
+        raise InputError(f"expected a file name ending in .safetensors, got {path}; rename it")
+    # Copied one by one: safetensors takes neither shared storage (tied weights) nor strides.
+    tensors = {name: value.detach().to("cpu", copy=True).contiguous() for name, value in state_dict.items()}
+    data = _with_sorted_header(safetensors.torch.save(tensors, dict(metadata)))
+    atomic_write(path, data)
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def state_digest(state_dict: Mapping[str, Tensor]) -> str:
+    """The sha256 of the weights themselves, in hex: names in sorted order, dtypes, shapes and bytes.
+
+    It depends neither on the file format nor on the order of the entries, nor on device, strides or metadata.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(state_dict):
+        value = state_dict[name].detach().cpu().contiguous()
+        digest.update(json.dumps([name, str(value.dtype), list(value.shape)]).encode() + b"\n")
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def atomic_write(path: Path, data: bytes) -> None:
+    """Write a file all or nothing: whoever opens `path` sees the old content or the new, never a part of it."""
+    temporary = path.parent / f".{secrets.token_hex(8)}.tmp"  # in the same folder: a rename across disks is a copy
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        data = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        where = path.absolute()
+        raise InputError(f"expected a checkpoint at {where}, found none; put it there or mend the path") from None
+    except IsADirectoryError:
+        raise InputError(f"{path}: expected a checkpoint file, got a folder; name the file inside it") from None
+    except OSError as error:
+        raise InputError(f"{path}: expected a readable checkpoint, got: {error.strerror}; mend its access") from None
+    start = data[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if not data:
+        raise InputError(f"{path}: expected a checkpoint, got an empty file; download it again")
+    if start.startswith((b"<!doctype", b"<html", b"<?xml")):
+        raise InputError(f"{path}: expected a checkpoint, got what looks like a web page; download the file itself")
+    if start.startswith(b"version https://git-lfs"):
+        raise InputError(f"{path}: expected a checkpoint, got a Git LFS pointer; run git lfs pull in its repository")
+    return data
+
+
+def _parse_safetensors(path: Path, data: bytes) -> object:
+    try:
+        return safetensors.torch.load(data)
+    except (SafetensorError, ValueError, KeyError):
+        raise InputError(
+            f"{path}: expected a safetensors file, got {len(data)} bytes that are none: truncated, damaged or of "
+            "another format; download it again"
+        ) from None
+
+
+def _parse_torch(path: Path, data: bytes) -> object:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # on odd pickles; whether it loads is all that matters
+        try:
+            content: object = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        except Exception as error:  # damaged bytes fail in any of pickle's, zip's and torch's ways
+            raise InputError(f"{path}: expected a torch checkpoint, got {_what_instead(data, error)}") from None
+    return content
+
+
+def _what_instead(data: bytes, error: Exception) -> str:
+    is_zip, is_before_zip = data.startswith(_ZIP), data.startswith(_BEFORE_ZIP)
+    damaged = f"a truncated or damaged file ({len(data)} bytes); download it again"
+    if is_before_zip and _ends_inside_pickle(data):
+        return damaged
+    remedy = "save a plain state dict or safetensors instead"
+    if "TorchScript" in str(error):
+        return f"a TorchScript program: refused because it wants to run code; {remedy}"
+    if wanted := re.search(r"GLOBAL ([\w.]+)", str(error)):
+        return f"a pickle that asks for {wanted[1]}: refused because it wants to run code; {remedy}"
+    if isinstance(error, pickle.UnpicklingError) and (is_zip or data[:1] == b"\x80"):
+        return f"a pickle of more than tensors: refused because it is damaged or wants to run code; {remedy}"
+    if is_zip or is_before_zip:
+        return damaged
+    return f"another kind of file; {remedy}"
+
+
+def _ends_inside_pickle(data: bytes) -> bool:
+    stream = io.BytesIO(data)
+    try:
+        for _ in range(5):  # magic number, protocol, system, the object, its storages' names; raw bytes follow
+            for _ in pickletools.genops(stream):
+                pass
+    except ValueError:
+        return True
+    return False
+
+
+def _named_tensors(path: Path, content: object) -> dict[str, Tensor]:
+    if isinstance(content, Mapping):
+        content = next((content[key] for key in _WRAPPERS if isinstance(content.get(key), Mapping)), content)
+    expected = f"{path}: expected tensors by name, plain or under {', '.join(_WRAPPERS)}"
+    if not isinstance(content, Mapping) or not content:
+        got = "an empty one" if isinstance(content, Mapping) else f"a {type(content).__name__}"
+        raise InputError(f"{expected}, got {got}; save model.state_dict()")
+    for name, value in content.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise InputError(f"{expected}, got {type(value).__name__} for {name!r}; save model.state_dict()")
+        if value.layout != torch.strided or value.device.type != "cpu":
+            raise InputError(f"{expected}, got a {value.layout} one on {value.device} for {name!r}; save dense tensors")
+    parallel = all(name.startswith("module.") for name in content)
+    return {name.removeprefix("module.") if parallel else name: value.detach() for name, value in content.items()}
+
+
+def _count(names: list[str], what: str) -> str:
+    shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    return f"{len(names)} {what} keys" + (f" ({shown})" if names else "")
+
+
+def _with_sorted_header(data: bytes) -> bytes:
+    """The same safetensors file with its header in sorted order: the library writes metadata in random order."""
+    size = int.from_bytes(data[:8], "little")
+    header = json.dumps(json.loads(data[8 : 8 + size]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)  # the format aligns the tensors that follow
+    return len(header).to_bytes(8, "little") + header + data[8 + size :]

@@ -1,0 +1,24 @@
+"""TRADES: clean accuracy traded against the stability of the prediction."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from attacks.losses import kl_divergence
+from model_zoo.defenses.context import TrainingContext
+
+
+def batch_loss(model: nn.Module, x: Tensor, y: Tensor, ctx: TrainingContext, *, beta: float) -> Tensor:
+    """CE(f(x), y) + beta * KL(p(x) || p(x')), where x' maximises the same divergence.
+
+    Args:
+        x: (N, C, H, W) in [0, 1]; y: (N,) class indices.
+        beta: weight of the divergence, 1/lambda in the paper; 0 is natural training.
+
+    Returns: a scalar.
+    Source: Zhang et al., arXiv:1901.08573, Equation 5 and Algorithm 1.
+    Deviations: the clean logits are computed once, where the authors' code computes them twice.
+    """
+    x_adv = ctx.craft(model, x, y, loss="kl-divergence", start="gaussian")
+    logits = model(x)
+    divergence = kl_divergence(model(x_adv), F.log_softmax(logits, 1))
+    return F.cross_entropy(logits, y) + beta * divergence.mean()

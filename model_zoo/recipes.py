@@ -1,0 +1,138 @@
+"""How long, how fast and on which network: the settings that a defense is trained by, per dataset."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from attacks.errors import InputError
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything about a training run but the loss.
+
+    Args:
+        architecture: a name of the architecture table.
+        epochs, batch_size: as they say.
+        optimizer: "sgd" (momentum 0.9) or "adam".
+        lr: learning rate of the first epoch.
+        milestones: (epoch, lr) pairs, from that epoch on, counted from 1.
+        weight_decay: L2, on all parameters.
+        inner_steps, inner_rel_step_size: of the attack inside the loss.
+        epsilon: trained against, in pixel scale; None for the suite's own.
+        augmentation: "none" or "crop-flip" (zero padding of an eighth of the side, horizontal flip).
+        validation: how many training images are held out to choose the best epoch.
+        train_examples: a class-balanced subset of the training images; None for all.
+    """
+
+    architecture: str
+    epochs: int
+    batch_size: int
+    optimizer: str
+    lr: float
+    milestones: Sequence[tuple[int, float]] = ()
+    weight_decay: float = 0.0
+    inner_steps: int = 10
+    inner_rel_step_size: float = 0.25
+    epsilon: float | None = None
+    augmentation: str = "none"
+    validation: int = 1000
+    train_examples: int | None = None
+
+    def lr_at(self, epoch: int) -> float:
+        """The learning rate of an epoch, counted from 1."""
+        return ([self.lr] + [lr for start, lr in self.milestones if epoch >= start])[-1]
+
+
+DIGITS = Recipe(
+    "digits-cnn",
+    60,
+    64,
+    "adam",
+    1e-3,
+    milestones=[(45, 1e-4)],
+    inner_steps=10,
+    inner_rel_step_size=0.25,
+    validation=200,
+)
+TRADES_MNIST = Recipe(
+    "small-cnn",
+    100,
+    128,
+    "sgd",
+    0.01,
+    milestones=[(55, 1e-3), (75, 1e-4), (90, 1e-5)],
+    inner_steps=40,
+    inner_rel_step_size=0.01 / 0.3,
+)
+MADRY_MNIST = Recipe("small-cnn", 83, 50, "adam", 1e-4, inner_steps=40, inner_rel_step_size=0.01 / 0.3)
+FAST_MNIST = Recipe(
+    "strided-cnn", 15, 128, "adam", 1e-3, milestones=[(11, 1e-4)], inner_steps=20, inner_rel_step_size=0.1
+)
+TRADES_CIFAR = Recipe(
+    "wrn-34-10",
+    76,
+    128,
+    "sgd",
+    0.1,
+    milestones=[(75, 0.01)],
+    weight_decay=2e-4,
+    inner_steps=10,
+    inner_rel_step_size=0.007 / 0.031,
+    epsilon=0.031,
+    augmentation="crop-flip",
+)
+RICE_CIFAR = Recipe(
+    "preact-resnet-18",
+    200,
+    128,
+    "sgd",
+    0.1,
+    milestones=[(100, 0.01), (150, 0.001)],
+    weight_decay=5e-4,
+    inner_steps=10,
+    inner_rel_step_size=0.25,
+    augmentation="crop-flip",
+)
+FAST_CIFAR = replace(
+    RICE_CIFAR, architecture="resnet-18", epochs=30, milestones=[(20, 0.01), (26, 0.001)], weight_decay=5e-4
+)
+
+RECIPES: Mapping[tuple[str, str, str], Recipe] = {
+    ("*", "digits", "paper"): DIGITS,
+    ("*", "digits", "fast"): DIGITS,
+    ("*", "mnist", "paper"): TRADES_MNIST,
+    ("madry", "mnist", "paper"): MADRY_MNIST,
+    ("*", "mnist", "fast"): FAST_MNIST,
+    ("*", "fashion-mnist", "paper"): TRADES_MNIST,
+    ("*", "fashion-mnist", "fast"): FAST_MNIST,
+    ("*", "cifar10", "paper"): TRADES_CIFAR,
+    ("madry", "cifar10", "paper"): RICE_CIFAR,
+    ("*", "cifar10", "fast"): FAST_CIFAR,
+    ("*", "cifar100", "paper"): TRADES_CIFAR,
+    ("*", "cifar100", "fast"): FAST_CIFAR,
+    ("*", "svhn", "paper"): TRADES_CIFAR,
+    ("*", "svhn", "fast"): FAST_CIFAR,
+}
+"""(defense, dataset, recipe) to settings; "*" stands for every defense that has no line of its own."""
+
+
+def recipe(defense: str, dataset: str, name: str) -> Recipe:
+    """The settings of a defense on a dataset. Raises: InputError where there are none."""
+    found = RECIPES.get((defense, dataset, name)) or RECIPES.get(("*", dataset, name))
+    if found is None:
+        known = sorted({kind for _, data, kind in RECIPES if data == dataset})
+        raise InputError(f"no recipe {name!r} for {dataset}; known: {', '.join(known) or 'none'}")
+    return found
+
+
+def with_overrides(chosen: Recipe, overrides: Mapping[str, Any]) -> Recipe:
+    """The recipe with some fields replaced by values given as text. Raises: InputError for a value of another type."""
+    parsed: dict[str, Any] = {}
+    for name, text in overrides.items():
+        kind = next(str(f.type) for f in fields(chosen) if f.name == name)
+        try:
+            parsed[name] = text if kind == "str" else float(text) if "float" in kind else int(text)
+        except ValueError:
+            raise InputError(f"--set {name} must be {kind}, got {text!r}") from None
+    return replace(chosen, **parsed)

@@ -1,0 +1,232 @@
+"""Every model that the harness knows: an explicit table, and the cards of models trained here."""
+
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from attacks.errors import InputError
+from attacks.names import lookup
+from model_zoo.architectures.registry import build
+from model_zoo.checkpoint import load_into, load_state_dict, sha256_of, state_digest
+
+SHIPPED = Path(__file__).parent / "checkpoints"
+"""Where the checkpoints lie that come with the harness."""
+
+
+class Published(NamedTuple):
+    """A figure from a paper: accuracy in percent under an attack ("clean" for none), and where it stands."""
+
+    suite: str
+    attack: str
+    accuracy: float
+    where: str
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A trained classifier: what it is, and where its weights are.
+
+    Args:
+        name: as on the command line and in the tables.
+        suites: the suites it belongs to.
+        dataset: it was trained on.
+        architecture: a name of the architecture table, or for a user's own model its factory.
+        defense: how it was trained.
+        checkpoint: file name below a checkpoint folder; a path for a user's own model; "" where its factory has the
+            weights.
+        sha256: of the checkpoint file; of the weights where there is no file.
+        paper: arXiv number or citation.
+        url: where the authors publish the file.
+        published: figures to stand beside the measured ones.
+        code: sha256 of a user's model code, which determines the numbers as the weights do.
+    """
+
+    name: str
+    suites: Sequence[str]
+    dataset: str
+    architecture: str
+    defense: str
+    checkpoint: str
+    sha256: str
+    paper: str = ""
+    url: str = ""
+    published: Sequence[Published] = ()
+    code: str = ""
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What determines this model's logits."""
+        return {"checkpoint_sha256": self.sha256, "architecture": self.code or self.architecture}
+
+
+MODELS: Sequence[ModelSpec] = (
+    ModelSpec(
+        name="trades-mnist-zhang2019",
+        suites=("mnist", "trades-mnist"),
+        dataset="mnist",
+        architecture="small-cnn",
+        defense="trades",
+        checkpoint="model_mnist_smallcnn.pt",
+        sha256="5b99888064f692047d5592b38df2dde126aa1b991a26c6aad683ce709634bea0",
+        paper="arXiv:1901.08573",
+        url="https://github.com/yaodongyu/TRADES",
+        published=(
+            Published("trades-mnist", "clean", 99.48, "README of yaodongyu/TRADES"),
+            Published("trades-mnist", "pgd-40", 96.07, "README of yaodongyu/TRADES, 40 steps of 0.01"),
+            Published("mnist", "clean", 99.48, "README of yaodongyu/TRADES"),
+            Published("mnist", "autoattack-reference", 92.81, "README of fra31/auto-attack"),
+        ),
+    ),
+)
+
+
+def models_of(suite: str, checkpoint_dir: Path) -> dict[str, ModelSpec]:
+    """The models of a suite by name: registered ones, then those trained into `checkpoint_dir`.
+
+    A model trained by the user stands in for a registered one of the same name.
+    """
+    specs = {spec.name: spec for spec in MODELS if suite in spec.suites}
+    for path in sorted((checkpoint_dir / suite).glob("*.json")):
+        spec = read_card(path)
+        specs[spec.name] = spec
+    return specs
+
+
+def model_spec(name: str, suite: str, checkpoint_dir: Path) -> ModelSpec:
+    """The model of that name. Raises: InputError that names the nearest match."""
+    return lookup(name, models_of(suite, checkpoint_dir), f"model of suite {suite}")
+
+
+def card(spec: ModelSpec, record: Mapping[str, Any]) -> bytes:
+    """The bytes of a model's card: its spec, and how it was trained."""
+    return (json.dumps({"model": asdict(spec), "training": dict(record)}, indent=1) + "\n").encode()
+
+
+def read_card(path: Path) -> ModelSpec:
+    """The model that a card describes. Raises: InputError for a file that is no card."""
+    try:
+        fields = json.loads(path.read_text())["model"]
+        return ModelSpec(**{**fields, "suites": tuple(fields["suites"]), "published": ()})
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path}: expected the card of a trained model, got {error}; remove it or train again"
+        ) from None
+
+
+def find_checkpoint(spec: ModelSpec, checkpoint_dir: Path) -> Path:
+    """The checkpoint's file: in the user's folder, else among those shipped. Raises: InputError if in neither."""
+    candidates = [folder / spec.checkpoint for folder in (checkpoint_dir, SHIPPED)]
+    for path in candidates:
+        if path.exists():
+            return path
+    get = f"get {Path(spec.checkpoint).name} from {spec.url}" if spec.url else "train it"
+    raise InputError(
+        f"model {spec.name}: expected its checkpoint at {candidates[0]}; {get}, or name its folder by --checkpoint-dir"
+    )
+
+
+def load_model(spec: ModelSpec, checkpoint_dir: Path, *, classes: int) -> nn.Module:
+    """The model with its weights, in eval mode, its parameters frozen, on the CPU.
+
+    Raises: InputError for a checkpoint that is missing, damaged, unsafe, or for another architecture.
+    """
+    if spec.code:
+        model = _call_factory(spec.architecture)
+        if spec.checkpoint:
+            _load_weights(model, Path(spec.checkpoint), spec.sha256)
+    else:
+        model = build(spec.architecture, classes)
+        _load_weights(model, find_checkpoint(spec, checkpoint_dir), spec.sha256)
+    return model.eval().requires_grad_(False)
+
+
+def external_model(factory: str, checkpoint: Path | None, *, dataset: str, suite: str, name: str = "") -> ModelSpec:
+    """The spec of a user's own model, which needs no registration.
+
+    Args:
+        factory: "PATH.py:FUNCTION" or "package.module:FUNCTION"; called without arguments, it returns a torch module.
+        checkpoint: its weights; None if the factory loads them.
+        name: in the tables; by default the function's name.
+
+    Raises: InputError for a factory or checkpoint that cannot be used.
+    """
+    function = _find_factory(factory)
+    code = inspect.getsourcefile(function)
+    code_sha256 = sha256_of(Path(code)) if code else factory
+    sha256 = sha256_of(checkpoint) if checkpoint and checkpoint.is_file() else ""
+    spec = ModelSpec(
+        name=name or function.__name__,
+        suites=(suite,),
+        dataset=dataset,
+        architecture=factory,
+        defense="",
+        checkpoint=str(checkpoint) if checkpoint else "",
+        sha256=sha256,
+        code=f"{function.__name__}@{code_sha256}",
+    )
+    model = load_model(spec, Path(), classes=0)
+    return spec if checkpoint else ModelSpec(**{**spec.__dict__, "sha256": state_digest(model.state_dict())})
+
+
+def _load_weights(model: nn.Module, path: Path, sha256: str) -> None:
+    load_into(model, load_state_dict(path, sha256=sha256 or None), source=str(path))
+
+
+def _call_factory(factory: str) -> nn.Module:
+    model = _find_factory(factory)()
+    if not isinstance(model, nn.Module):
+        raise InputError(
+            f"--model {factory}: expected the factory to return a torch.nn.Module, got {type(model).__name__}"
+        )
+    return model
+
+
+def _find_factory(factory: str) -> Callable[[], Any]:
+    place, _, function = factory.rpartition(":")
+    if not place or not function:
+        raise InputError(f"--model must be PATH.py:FACTORY or module:FACTORY, got {factory!r}")
+    module = _import_file(Path(place)) if place.endswith(".py") else _import_module(place)
+    found = getattr(module, function, None)
+    if not callable(found):
+        callables = {key: value for key, value in vars(module).items() if callable(value) and not key.startswith("_")}
+        return lookup(function, callables, f"factory in {place}")  # type: ignore[no-any-return]
+    return found  # type: ignore[no-any-return]
+
+
+def _import_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise InputError(f"--model: expected a Python file at {path}, found none")
+    name = f"user_model_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    module_spec = importlib.util.spec_from_file_location(name, path)
+    assert module_spec is not None
+    assert module_spec.loader is not None
+    module = importlib.util.module_from_spec(module_spec)
+    sys.modules[name] = module
+    sys.path.insert(0, str(path.parent.resolve()))
+    try:
+        module_spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise InputError(f"--model: {path} cannot be imported: {type(error).__name__}: {error}") from error
+    finally:
+        sys.path.remove(str(path.parent.resolve()))
+    return module
+
+
+def _import_module(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise InputError(f"--model: module {name!r} cannot be imported: {error}") from error
