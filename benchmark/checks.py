@@ -1,5 +1,8 @@
 """What must hold before any attack: an error where the run would be meaningless, a flag where it is a caveat."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
@@ -23,11 +26,20 @@ def check_images(split: Split) -> None:
         )
 
 
-@torch.no_grad()
-def check_model(name: str, model: nn.Module, split: Split, hardware: Hardware) -> list[str]:
-    """The caveats of evaluating this model on these images.
+@dataclass(frozen=True)
+class Checked:
+    """prediction: (N,) classes of the clean images, on the device. flags: caveats of every number of the model."""
 
-    Returns: flags; "probabilities" where the outputs look like a softmax, "randomized" where two passes differ.
+    prediction: Tensor
+    flags: Sequence[str]
+
+
+@torch.no_grad()
+def check_model(name: str, model: nn.Module, split: Split, hardware: Hardware) -> Checked:
+    """What must be known of a model before it is attacked.
+
+    Returns: its clean predictions, and its caveats: the flag "probabilities" where the outputs look like a softmax,
+        "randomized" where two passes differ.
     Raises: InputError for logits of a wrong shape or not finite, for a model that cannot take the images, and for a
         clean accuracy that is not above chance.
     """
@@ -56,11 +68,11 @@ def check_model(name: str, model: nn.Module, split: Split, hardware: Hardware) -
         flags.append("randomized")
 
     prediction = predict(model, split.x.to(hardware.device), batch_size=hardware.batch_size)
-    correct = int((prediction.cpu() == split.y).sum())
+    correct = int((prediction == split.y.to(hardware.device)).sum())
     if correct * split.classes <= len(split.x):
         raise InputError(
             f"model {name}: clean accuracy {100 * correct / len(split.x):.1f} on "
             f"{len(split.x)} images is not above chance ({100 / split.classes:.1f}); check its input range, "
             "normalisation and the order of the classes"
         )
-    return flags
+    return Checked(prediction, flags)

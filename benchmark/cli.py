@@ -151,6 +151,8 @@ def main() -> None:
         _leave(error.format_message(), 2)
     except InputError as error:
         _leave(str(error), 2)
+    except OSError as error:
+        _leave(f"cannot read or write: {error}; what was computed before is kept", 2)
 
 
 def _leave(message: str, code: int) -> None:

@@ -22,7 +22,7 @@ from benchmark.evaluate import Hardware
 from benchmark.score import read_suite, show
 from benchmark.store import CHUNK_SIZE, Store
 from benchmark.suites import SUITES, Suite, cases
-from benchmark.sweep import VERSIONED, sweep
+from benchmark.sweep import VERSIONED, prepare, sweep
 from benchmark.tables import write_tables
 from model_zoo.checkpoint import atomic_write
 from model_zoo.defenses.registry import DEFENSES, DefenseSpec, defense_spec
@@ -58,8 +58,9 @@ def run(
 
     grid = cases(chosen, specs, attack_specs, transferred, split, seed=shared.seed)
     store = Store(shared.results_dir / "runs")
+    work = prepare(grid, split, store, hardware, checkpoint_dir=shared.checkpoint_dir)
     show(store, chosen.name, chosen.reading, grid, _ranks(chosen, grid, shared))
-    sweep(grid, split, store, hardware, checkpoint_dir=shared.checkpoint_dir, quiet=shared.quiet)
+    sweep(work, store, hardware, quiet=shared.quiet)
     folder = shared.results_dir / chosen.name
     print(write_tables(read_suite(store, chosen.name), folder))
     print(f"Tables: {folder}")
@@ -175,7 +176,7 @@ def train(shared: Shared, *, defense: str, suite: str, recipe: str, overrides: S
         paper=spec.paper,
     )
     record = {
-        "command": _command(),
+        "command": _command(defense, suite, recipe, overrides, name, shared.seed),
         "settings": training.settings(),
         "precision": shared.precision,
         "device": str(hardware.device),
@@ -186,9 +187,11 @@ def train(shared: Shared, *, defense: str, suite: str, recipe: str, overrides: S
     print(f"Evaluate it: python run_benchmark.py --suite {chosen.name} --models {name}")
 
 
-def _command() -> str:
-    """The command as it was given, without what says where things lie on this machine."""
-    return "python run_benchmark.py " + shlex.join(sys.argv[1:])
+def _command(defense: str, suite: str, recipe: str, overrides: Sequence[str], name: str, seed: int) -> str:
+    """The command that trains the same again, wherever its files lie."""
+    words = ["train", "--defense", defense, "--suite", suite, "--recipe", recipe]
+    words += [word for override in overrides for word in ("--set", override)]
+    return shlex.join(["python", "run_benchmark.py", *words, "--name", name, "--seed", str(seed)])
 
 
 def _training_settings(

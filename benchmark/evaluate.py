@@ -14,7 +14,7 @@ from attacks.oracle import CountingClassifier
 from attacks.registry import Proposer
 from benchmark.case import EvalCase
 from benchmark.data import Split
-from benchmark.verdicts import Verdicts, judge, predict
+from benchmark.verdicts import Verdicts, judge
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ def evaluate(
     target: nn.Module,
     source: nn.Module,
     chunk: Split,
+    prediction: Tensor,
     hardware: Hardware,
     *,
     progress: Callable[[int], None] = lambda _: None,
@@ -47,12 +48,12 @@ def evaluate(
         cases: they differ in their step count only, ascending.
         target: judged; source: crafted on; the same module for white-box cases. Both in eval mode, on the device.
         chunk: the images, on the CPU.
+        prediction: (N,) the target's classes of the clean images; those that are wrong are not attacked.
         progress: called after every step with the number of images that took it.
 
     Returns: the verdicts of each case.
     """
     x, y, index = (tensor.to(hardware.device) for tensor in (chunk.x, chunk.y, chunk.index))
-    prediction = predict(target, x, batch_size=hardware.batch_size)
     attacked = (prediction == y).nonzero().squeeze(1)
     readings = _attack(cases, target, source, x[attacked], y[attacked], index[attacked], hardware, progress)
     return [_verdicts(chunk, prediction, attacked, reading) for reading in readings]

@@ -1,16 +1,18 @@
 """Cases to missing chunks to verdicts in the store. It may be killed at any moment, and goes on where it was."""
 
 import itertools
+import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from attacks.errors import InputError
@@ -27,16 +29,25 @@ OutOfMemory = torch.OutOfMemoryError
 VERSIONED = ("torch", "torchvision", "numpy", "foolbox", "pyautoattack")
 
 
-def sweep(
-    cases: Sequence[EvalCase],
-    split: Split,
-    store: Store,
-    hardware: Hardware,
-    *,
-    checkpoint_dir: Path,
-    quiet: bool = False,
-) -> None:
-    """Compute every chunk of every case that the store lacks.
+@dataclass(frozen=True)
+class Work:
+    """Cases that lack verdicts, and all that computing them needs, checked.
+
+    Args:
+        cases: with a chunk missing.
+        split: the images that they attack.
+        models: by name, on the device, in eval mode, frozen.
+        predictions: of the judged models by name, (N,) classes of the clean images.
+    """
+
+    cases: Sequence[EvalCase]
+    split: Split
+    models: Mapping[str, nn.Module]
+    predictions: Mapping[str, Tensor]
+
+
+def prepare(cases: Sequence[EvalCase], split: Split, store: Store, hardware: Hardware, *, checkpoint_dir: Path) -> Work:
+    """Find what the store lacks, load the models that it takes, and check them and the images.
 
     Args:
         cases: in any order; it changes no byte of any verdict.
@@ -46,23 +57,26 @@ def sweep(
     Raises: InputError, before any attack, for images or a model that no number would mean anything for.
     """
     for path in itertools.chain.from_iterable(store.damaged(case_key(case)) for case in cases):
-        tqdm.write(f"damaged chunk, will be computed again: {path}")
+        print(f"damaged chunk, will be computed again: {path}", file=sys.stderr)
     work = [case for case in cases if store.missing(case_key(case), case.n) or not store.read_case(case_key(case))]
     if not work:
-        return
+        return Work((), split, {}, {})
     check_images(split)
     models = {
         spec.name: load_model(spec, checkpoint_dir, classes=split.classes).to(hardware.device)
         for spec in _distinct(spec for case in work for spec in (case.model, case.source))
     }
-    flags = {
-        spec.name: check_model(spec.name, models[spec.name], split, hardware)
-        for spec in _distinct(case.model for case in work)
-    }
+    judged = [spec.name for spec in _distinct(case.model for case in work)]
+    checked = {name: check_model(name, models[name], split, hardware) for name in judged}
     for case in work:
-        store.write_case(case_key(case), {"identity": identity(case), "flags": flags[case.model.name]})
+        flags = checked[case.model.name].flags
+        store.write_case(case_key(case), {"identity": identity(case), "flags": list(flags)})
+    return Work(work, split, models, {name: checked[name].prediction for name in judged})
 
-    todo = [(group, chunk) for group in _trajectories(work) for chunk in _missing(store, group)]
+
+def sweep(work: Work, store: Store, hardware: Hardware, *, quiet: bool = False) -> None:
+    """Compute every missing chunk, the cheapest trajectories of a model in the order of its cases."""
+    todo = [(group, chunk) for group in _trajectories(work.cases) for chunk in _missing(store, group)]
     with tqdm(total=sum(_weight(*item) for item in todo), unit="step", unit_scale=True, disable=quiet) as bar:
 
         def advance(steps: int) -> None:
@@ -71,11 +85,8 @@ def sweep(
         for group, chunk in todo:
             bar.set_description(_title(group))
             expected = bar.n + _weight(group, chunk)
-            target, source = models[group[0].model.name], models[group[0].source.name]
             started = time.perf_counter()
-            verdicts, hardware = _evaluate_within_memory(
-                group, target, source, take(split, np.arange(*chunk)), hardware, advance
-            )
+            verdicts, hardware = _evaluate_within_memory(group, work, chunk, hardware, advance)
             timing = _timing(hardware, (time.perf_counter() - started) / len(group))
             for case, verdict in zip(group, verdicts, strict=True):  # the longest last: it decides who shared a batch
                 if chunk in store.missing(case_key(case), case.n):
@@ -110,16 +121,20 @@ def _title(group: Sequence[EvalCase]) -> str:
 
 
 def _evaluate_within_memory(
-    group: Sequence[EvalCase], target: nn.Module, source: nn.Module, images: Split, hardware: Hardware, advance: Advance
+    group: Sequence[EvalCase], work: Work, chunk: Range, hardware: Hardware, advance: Advance
 ) -> tuple[list[Verdicts], Hardware]:
     """Halve the batch until it fits; the smaller batch is kept for the chunks to come."""
+    target, source = group[0].model.name, group[0].source.name
+    images = take(work.split, np.arange(*chunk))
+    prediction = work.predictions[target][slice(*chunk)]
     while True:
         with suppress(OutOfMemory):
-            return evaluate(group, target, source, images, hardware, progress=advance), hardware
+            models = work.models[target], work.models[source]
+            return evaluate(group, *models, images, prediction, hardware, progress=advance), hardware
         if hardware.batch_size == 1:
             raise InputError(f"{_title(group)}: out of memory with a single image; use another --device")
         hardware = halved(hardware)
-        tqdm.write(f"out of memory, going on with batches of {hardware.batch_size}")
+        print(f"out of memory, going on with batches of {hardware.batch_size}", file=sys.stderr)
 
 
 def _timing(hardware: Hardware, seconds: float) -> dict[str, Any]:

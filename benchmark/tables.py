@@ -34,6 +34,8 @@ def write_tables(suite: SuiteScores, folder: Path) -> str:
 
     Returns: the text to print: leaderboard, white-box and black-box tables.
     """
+    if suite.scores.empty:
+        return f"No case of suite {suite.suite} is complete yet; run the benchmark again to go on."
     _write_csv(folder / "scores.csv", suite.scores.round(dict.fromkeys(ROUNDED, 4)))
     _write_csv(folder / "timing.csv", suite.timing)
     leaderboard = _leaderboard(suite)
@@ -46,6 +48,8 @@ def write_tables(suite: SuiteScores, folder: Path) -> str:
     printed = []
     for name, (title, table, note) in tables.items():
         if table.empty:
+            for suffix in ("csv", "md"):
+                (folder / f"{name}.{suffix}").unlink(missing_ok=True)
             continue
         printed.append(_section(title, suite, table, note))
         atomic_write(folder / f"{name}.md", printed[-1].encode())
@@ -146,7 +150,11 @@ def _section(title: str, suite: SuiteScores, table: pd.DataFrame, note: str) -> 
         f"{first['dataset']}, {first['norm']} {first['epsilon']:.6g}, {first['n']} test images, accuracies in percent; "
         f"{READINGS[suite.reading]}.\n{note}\n\n"
     )
-    return head.replace("\n\n\n", "\n\n") + table.to_markdown(index=False, floatfmt=".2f", missingval="-") + "\n"
+    return (
+        head.replace("\n\n\n", "\n\n")
+        + table.astype(object).where(table.notna(), "-").to_markdown(index=False, floatfmt=".2f")
+        + "\n"
+    )
 
 
 def _legend(leaderboard: pd.DataFrame) -> str:

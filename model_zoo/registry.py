@@ -69,7 +69,24 @@ class ModelSpec:
         return {"checkpoint_sha256": self.sha256, "architecture": self.code or self.architecture}
 
 
+def _digits(name: str, defense: str, sha256: str, paper: str) -> ModelSpec:
+    """A shipped model; the command that trained it stands in the card beside its checkpoint."""
+    suites = ("digits", "digits-l2")
+    return ModelSpec(name, suites, "digits", "digits-cnn", defense, f"digits/{name}.safetensors", sha256, paper)
+
+
 MODELS: Sequence[ModelSpec] = (
+    _digits("natural", "natural", "7d6381f3107ffb9caf175aa326ba958bf530a6b3ddc7b309b7b4ee5bda926cfa", "-"),
+    _digits("madry", "madry", "13439d8556b1ca66f6ca5a1752f5d310d135f4a07c4173a8857a04a6ed251d8a", "arXiv:1706.06083"),
+    _digits(
+        "half-half", "half-half", "d2ac3300aea5f2b66da794e1c6e853d1a7a5abdf594b8d1e823a470b80bc5ca3", "arXiv:2002.10716"
+    ),
+    _digits(
+        "trades-b1", "trades", "7afca270b764200d3c52e0f167e651f31a095011f477ddbf47783e90a6ae0211", "arXiv:1901.08573"
+    ),
+    _digits(
+        "trades-b6", "trades", "28df6ef08fa37eb4a461485161d05802e13b5285801a9397cc780ae3ea469f07", "arXiv:1901.08573"
+    ),
     ModelSpec(
         name="trades-mnist-zhang2019",
         suites=("mnist", "trades-mnist"),
