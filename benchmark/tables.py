@@ -152,9 +152,18 @@ def _section(title: str, suite: SuiteScores, table: pd.DataFrame, note: str) -> 
     )
     return (
         head.replace("\n\n\n", "\n\n")
-        + table.astype(object).where(table.notna(), "-").to_markdown(index=False, floatfmt=".2f")
+        + _rounded(table).to_markdown(index=False, disable_numparse=True, colalign=_alignment(table))
         + "\n"
     )
+
+
+def _rounded(table: pd.DataFrame) -> pd.DataFrame:
+    """Cells as they are read: two decimals, and a dash where there is nothing."""
+    return table.map(lambda cell: f"{cell:.2f}" if isinstance(cell, float) and cell == cell else cell).fillna("-")
+
+
+def _alignment(table: pd.DataFrame) -> list[str]:
+    return ["right" if pd.api.types.is_numeric_dtype(kind) else "left" for kind in table.dtypes]
 
 
 def _legend(leaderboard: pd.DataFrame) -> str:
