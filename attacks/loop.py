@@ -185,10 +185,10 @@ class _Tally:
         self._broken_any[position] |= news & ~correct[:, None]
 
     def record_reading(self, reading: int, position: Tensor, correct: Tensor) -> None:
-        """A judged iterate at which a reading is due; for later readings it is one of their iterates."""
+        """A judged iterate at which a reading is due; later readings learn of it by their own query, as if alone."""
         self._forwards[position, reading] += 1
         self._broken_last[position, reading] |= ~correct
-        self._broken_any[position, reading:] |= ~correct[:, None]
+        self._broken_any[position, reading] |= ~correct
 
     def results(self) -> list[Reading]:
         """One Reading a column."""

@@ -1,7 +1,8 @@
 """What attacks climb: per-sample objectives, (N, K) float32 logits and a per-image label to (N,) float32."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -32,4 +33,43 @@ def kl_divergence(logits: Tensor, clean_log_probabilities: Tensor) -> Tensor:
     return F.kl_div(F.log_softmax(logits, 1), clean_log_probabilities, reduction="none", log_target=True).sum(1)
 
 
-LOSSES: Mapping[str, Loss] = {"cross-entropy": cross_entropy, "margin": margin, "kl-divergence": kl_divergence}
+def difference(logits: Tensor, pair: Tensor) -> Tensor:
+    """z_t - z_y for the pairs (y, t) (N, 2): negative while y is ahead of t."""
+    true_logit, target_logit = logits.gather(1, pair).unbind(1)
+    return target_logit - true_logit
+
+
+def dlr(logits: Tensor, y: Tensor) -> Tensor:
+    """Difference of logits ratio, -(z_y - max_{c != y} z_c) / (z_(1) - z_(3)), with class indices y (N,).
+
+    Where there are two classes only, the difference itself: the ratio would be constant.
+    Source: Croce and Hein, arXiv:2003.01690, Equation 6.
+    """
+    true_logit = logits.gather(1, y[:, None]).squeeze(1)
+    other_logit = logits.scatter(1, y[:, None], float("-inf")).amax(1)
+    return -(true_logit - other_logit) / _spread(logits, (2,))
+
+
+def dlr_targeted(logits: Tensor, pair: Tensor) -> Tensor:
+    """-(z_y - z_t) / (z_(1) - (z_(3) + z_(4)) / 2) for the pairs (y, t) (N, 2); with three classes over z_(1) - z_(3).
+
+    Source: Croce and Hein, arXiv:2003.01690, Equation 7.
+    """
+    return difference(logits, pair) / _spread(logits, (2, 3))
+
+
+def _spread(logits: Tensor, places: Sequence[int]) -> Tensor:
+    """(N,) the largest logit minus the mean of those at the given places, as far as there are so many; else 1."""
+    ordered = logits.sort(1, descending=True).values
+    there = [place for place in places if place < logits.shape[1]]
+    return ordered[:, 0] - ordered[:, there].mean(1) + 1e-12 if there else torch.ones_like(ordered[:, 0])
+
+
+LOSSES: Mapping[str, Loss] = {
+    "cross-entropy": cross_entropy,
+    "margin": margin,
+    "kl-divergence": kl_divergence,
+    "difference": difference,
+    "dlr": dlr,
+    "dlr-targeted": dlr_targeted,
+}

@@ -1,0 +1,106 @@
+"""Fast adaptive boundary attack, targeted: walks to the nearest linearised boundary, and stays close to the image."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from attacks.draws import Draws
+from attacks.oracle import Oracle
+from attacks.targets import most_likely_others
+from attacks.threat_model import ThreatModel
+
+
+@dataclass(frozen=True)
+class State:
+    """One image's walk.
+
+    x, point, nearest, x_adv: (N, C, H, W) in [0, 1]: the image, where the walk is, the nearest adversarial point so far
+    (which may lie outside the threat model), and the proposal. distance: (N,) of `nearest`, infinite while there is none.
+    y, target: (N,) class indices. rank: (N,) which of the other classes the target is.
+    """
+
+    x: Tensor
+    y: Tensor
+    x_adv: Tensor
+    steps: Tensor
+    rank: Tensor
+    target: Tensor
+    point: Tensor
+    nearest: Tensor
+    distance: Tensor
+
+
+def init(x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> State:  # noqa: ARG001 (every init has these four)
+    """The image itself; the restart is the rank of the target."""
+    infinite = torch.full((len(x),), torch.inf, device=x.device)
+    return State(x, y, x, draws.step, draws.restart, torch.zeros_like(y), x, x, infinite)
+
+
+def step(oracle: Oracle, state: State, *, alpha_max: float, eta: float, beta: float) -> State:
+    """Step over the linearised boundary between the label and the target, biased towards the image.
+
+    Args:
+        alpha_max: largest weight of the step that starts at the image.
+        eta: overshoot over the boundary.
+        beta: how far a point that is adversarial is drawn back towards the image.
+
+    Returns: the next state; its x_adv, the projected point, lies inside the threat model.
+    Source: Croce and Hein, arXiv:1907.02044, Algorithm 1, with one target per restart as in arXiv:2003.01690.
+    Deviations: none.
+    """
+    threat = oracle.threat
+    rows = (state.steps == 0).nonzero().squeeze(1)
+    if len(rows):
+        target = most_likely_others(oracle.logits(state.x[rows], rows=rows), state.y[rows], state.rank[rows])
+        state = replace(state, target=state.target.index_copy(0, rows, target))
+    difference, normal = oracle.loss_and_gradient(state.point, torch.stack([state.y, state.target], 1), "difference")
+
+    lift = (normal * (state.point - state.x)).flatten(1).sum(1) - difference
+    from_point = to_hyperplane(state.point, normal, -difference, norm=threat.norm)
+    from_image = to_hyperplane(state.x, normal, lift, norm=threat.norm)
+    lengths = [threat.distance(d, torch.zeros_like(d)).float().clamp_min(1e-8) for d in (from_point, from_image)]
+    alpha = (lengths[0] / (lengths[0] + lengths[1])).clamp_max(alpha_max).view(-1, 1, 1, 1)
+    point = (state.point + eta * from_point) * (1 - alpha) + (state.x + eta * from_image) * alpha
+    point = point.clamp(0.0, 1.0)
+
+    is_adversarial = oracle.logits(point).argmax(1) != state.y
+    distance = threat.distance(point, state.x).float()
+    nearer = is_adversarial & (distance < state.distance)
+    drawn_back = torch.where(is_adversarial.view(-1, 1, 1, 1), state.x + beta * (point - state.x), point)
+    return replace(
+        state,
+        x_adv=threat.project(point, state.x),
+        steps=state.steps + 1,
+        point=drawn_back,
+        nearest=torch.where(nearer.view(-1, 1, 1, 1), point, state.nearest),
+        distance=torch.where(nearer, distance, state.distance),
+    )
+
+
+def to_hyperplane(x: Tensor, normal: Tensor, offset: Tensor, *, norm: str) -> Tensor:
+    """The shortest delta with normal . delta = offset and x + delta in [0, 1]; the largest there is if none reaches it.
+
+    Every coordinate moves in the direction that helps, by min(lam * pull, room): under Linf all alike (pull 1), under L2 in
+    proportion to the normal. The progress, sum_i slope_i * min(lam, full_i), is piecewise linear in lam, so sorting the
+    points `full` where coordinates run into the pixel range gives lam in closed form.
+
+    Args:
+        x, normal: (N, C, H, W); offset: (N,).
+    """
+    w = (normal * torch.where(offset < 0, -1.0, 1.0).view(-1, 1, 1, 1)).flatten(1)
+    flat = x.flatten(1)
+    room = torch.where(w > 0, 1 - flat, flat)
+    pull = torch.ones_like(w) if norm == "Linf" else w.abs()
+    full = torch.where(w == 0, 0.0, room / pull.clamp_min(1e-30))
+    slope = w.abs() * pull
+
+    order = full.argsort(1)
+    sorted_full, sorted_slope = full.gather(1, order), slope.gather(1, order)
+    spent = (sorted_slope * sorted_full).cumsum(1)
+    open_slope = sorted_slope.flip(1).cumsum(1).flip(1)  # of the coordinates that are not yet full, this one included
+    reached = spent - sorted_slope * sorted_full + open_slope * sorted_full  # progress when coordinate j runs full
+    j = torch.searchsorted(reached, offset.abs()[:, None]).clamp_max(w.shape[1] - 1)
+    before = (spent - sorted_slope * sorted_full).gather(1, j)
+    lam = (offset.abs()[:, None] - before) / open_slope.gather(1, j).clamp_min(1e-30)
+    return (w.sign() * torch.minimum(lam * pull, room)).view_as(x)

@@ -1,0 +1,187 @@
+"""Square attack: random search over square-shaped changes, by the logits alone."""
+
+import functools
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from attacks.draws import Draws
+from attacks.oracle import Oracle
+from attacks.threat_model import ThreatModel
+
+HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
+"""After so many queries the share of pixels in a square halves."""
+
+
+@dataclass(frozen=True)
+class State:
+    """x, x_adv (N, C, H, W); y (N,); steps (N,), each of several queries; margin (N,) of x_adv; the images' draws."""
+
+    x: Tensor
+    y: Tensor
+    x_adv: Tensor
+    steps: Tensor
+    margin: Tensor
+    draws: Draws
+
+
+def init(x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> State:
+    """Vertical stripes of +-epsilon (Linf), a grid of bumps (L2).
+
+    Args:
+        x: (N, C, H, W) in [0, 1], not modified; y: (N,) class indices.
+    """
+    _, channels, height, width = x.shape
+    if threat.norm == "Linf":
+        delta = threat.epsilon * _signs(draws.uniform((channels, 1, width), stream=1)).expand_as(x)
+    else:
+        delta = _bump_grid(x, draws)
+        delta = threat.epsilon * delta / _length(delta)
+    unknown = torch.full((len(x),), torch.inf, device=x.device)
+    return State(x, y, threat.project(x + delta, x), draws.step, unknown, draws)
+
+
+def step(oracle: Oracle, state: State, *, queries: int, p_init: float) -> State:
+    """Try changes one after the other, and keep each that lowers the margin.
+
+    Args:
+        queries: how many changes one step tries.
+        p_init: share of the pixels in a square at the beginning.
+
+    Returns: the next state; its x_adv lies inside the threat model.
+    Source: Andriushchenko et al., arXiv:1912.00049, Algorithms 1 to 3.
+    Deviations: a square may touch the last row and column, which the authors' code leaves out; squares are drawn for each
+        image, not for each batch.
+    """
+    threat, x, y = oracle.threat, state.x, state.y
+    x_best, margin = state.x_adv, state.margin
+    rows = (state.steps == 0).nonzero().squeeze(1)
+    if len(rows):
+        margin = margin.index_copy(0, rows, _margin(oracle.logits(x_best[rows], rows=rows), y[rows]))
+    change = _linf_change if threat.norm == "Linf" else _l2_change
+    draw = replace(state.draws, step=state.steps).uniform((queries, 5 + x.shape[1]))
+    for query in range(queries):
+        side = _sides(state.steps * queries + query, x, p_init, smallest=1 if threat.norm == "Linf" else 3)
+        x_new = threat.project(change(threat.epsilon, x, x_best, side, draw[:, query]), x)
+        new_margin = _margin(oracle.logits(x_new), y)
+        better = new_margin < margin
+        x_best = torch.where(better.view(-1, 1, 1, 1), x_new, x_best)
+        margin = torch.where(better, new_margin, margin)
+    return replace(state, x_adv=x_best, steps=state.steps + 1, margin=margin)
+
+
+def _sides(query: Tensor, x: Tensor, p_init: float, *, smallest: int) -> Tensor:
+    """(N,) side lengths of the squares at each image's query count."""
+    height, width = x.shape[2:]
+    halvings = (query[:, None] > torch.tensor(HALVINGS, device=x.device)).sum(1)
+    side = (p_init * 0.5**halvings * height * width).sqrt().round().long().clamp_min(smallest)
+    if smallest > 1:
+        side = side + (side % 2 == 0).long()
+    return side.clamp_max(min(height, width))
+
+
+def _linf_change(epsilon: float, x: Tensor, x_best: Tensor, side: Tensor, draw: Tensor) -> Tensor:
+    """x_best with a square shifted by +-2 epsilon in each channel (the projection makes it +-epsilon around x)."""
+    _, _, inside = _window(x, side, draw[:, 0], draw[:, 1])
+    return x_best + inside * (2 * epsilon * _signs(draw[:, 5:])[:, :, None, None])
+
+
+def _l2_change(epsilon: float, x: Tensor, x_best: Tensor, side: Tensor, draw: Tensor) -> Tensor:
+    """x_best with the change of one window spent in another, there shaped as two bumps of opposite sign."""
+    delta = x_best - x
+    rows, columns, into = _window(x, side, draw[:, 0], draw[:, 1])
+    _, _, out = _window(x, side, draw[:, 2], draw[:, 3])
+    both = torch.maximum(into, out)
+    left_over = (epsilon**2 - _length(delta) ** 2).clamp_min(0) / x.shape[1]
+    budget = left_over + _length(delta * both, per_channel=True) ** 2
+
+    swap = (draw[:, 4] > 0.5).view(-1, 1, 1)
+    along, across = torch.where(swap, columns, rows), torch.where(swap, rows, columns)
+    bumps = (_lookup(side, along, across).unsqueeze(1) * into) * _signs(draw[:, 5:])[:, :, None, None]
+    old = delta * into
+    fresh = bumps + old / _length(old, per_channel=True)
+    fresh = fresh / _length(fresh, per_channel=True) * budget.sqrt()
+    moved = delta * (1 - both) + fresh * into
+    return x + epsilon * moved / _length(moved)
+
+
+def _window(x: Tensor, side: Tensor, top: Tensor, left: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """A square at a uniform place in each image.
+
+    Args:
+        side: (N,) pixels; top, left: (N,) in [0, 1), its place.
+
+    Returns: (N, H, W) row and column of each pixel, counted from the square's corner, and (N, 1, H, W) ones inside it.
+    """
+    height, width = x.shape[2:]
+    corner_row = (top * (height - side + 1)).long().view(-1, 1, 1)
+    corner_column = (left * (width - side + 1)).long().view(-1, 1, 1)
+    rows = (torch.arange(height, device=x.device).view(1, -1, 1) - corner_row).expand(-1, -1, width)
+    columns = (torch.arange(width, device=x.device).view(1, 1, -1) - corner_column).expand(-1, height, -1)
+    size = side.view(-1, 1, 1)
+    inside = (rows >= 0) & (rows < size) & (columns >= 0) & (columns < size)
+    return rows, columns, inside.unsqueeze(1).float()
+
+
+def _bump_grid(x: Tensor, draws: Draws) -> Tensor:
+    """(N, C, H, W): the image tiled with double bumps, each turned and signed at random."""
+    _, channels, height, width = x.shape
+    side = max(height // 5, 1)
+    rows = torch.arange(height, device=x.device) - (height - 5 * side) // 2
+    columns = torch.arange(width, device=x.device) - (width - 5 * side) // 2
+    tile = (rows.clamp_min(0) // side)[:, None], (columns.clamp_min(0) // side)[None, :]
+    tiles = int(tile[0].max()) + 1, int(tile[1].max()) + 1
+    sign = _signs(draws.uniform((channels, *tiles), stream=1))[:, :, tile[0], tile[1]]
+    swap = draws.uniform(tiles, stream=2)[:, tile[0], tile[1]] > 0.5
+    pattern = _pattern(side).to(x.device)
+    straight = pattern[(rows % side)[:, None], (columns % side)[None, :]]
+    turned = pattern[(columns % side)[None, :], (rows % side)[:, None]]
+    inside = ((rows >= 0)[:, None] & (columns >= 0)[None, :]).float()
+    return torch.where(swap, turned, straight).unsqueeze(1) * sign * inside
+
+
+def _lookup(side: Tensor, along: Tensor, across: Tensor) -> Tensor:
+    """(N, H, W): the double bump of each image's side length at the given coordinates (anything outside of it)."""
+    kinds, which = side.unique(return_inverse=True)
+    largest = int(kinds[-1])
+    table = torch.zeros((len(kinds), largest, largest), device=side.device)
+    for row, kind in enumerate(kinds.tolist()):
+        table[row, :kind, :kind] = _pattern(kind)
+    return table[which.view(-1, 1, 1), along.clamp(0, largest - 1), across.clamp(0, largest - 1)]
+
+
+@functools.cache
+def _pattern(side: int) -> Tensor:
+    """(side, side): a bump above, one of opposite sign below, of unit length."""
+    upper, lower = side // 2, side - side // 2
+    pattern = torch.cat([_bump(upper, side), -_bump(lower, side)])
+    return pattern / pattern.norm()
+
+
+def _bump(rows: int, columns: int) -> Tensor:
+    """(rows, columns): at distance m from the centre the sum of 1/j^2 from j = m + 1 on; of unit length."""
+    distance = torch.maximum(
+        (torch.arange(rows) - rows // 2).abs()[:, None], (torch.arange(columns) - columns // 2).abs()[None, :]
+    )
+    reach = max(rows, columns) // 2 + 1
+    sums = torch.cat([torch.zeros(1), (1.0 / torch.arange(1, reach + 1) ** 2).cumsum(0)])
+    bump = sums[reach] - sums[distance]
+    return bump / bump.norm().clamp_min(1e-12)
+
+
+def _margin(logits: Tensor, y: Tensor) -> Tensor:
+    """(N,) z_y - max_{c != y} z_c."""
+    others = logits.scatter(1, y[:, None], float("-inf")).amax(1)
+    return logits.gather(1, y[:, None]).squeeze(1) - others
+
+
+def _signs(uniform: Tensor) -> Tensor:
+    """+1 or -1 from draws in [0, 1)."""
+    return torch.where(uniform < 0.5, -1.0, 1.0)
+
+
+def _length(delta: Tensor, *, per_channel: bool = False) -> Tensor:
+    """(N, 1, 1, 1) or (N, C, 1, 1) Euclidean norms, never zero."""
+    axes = (2, 3) if per_channel else (1, 2, 3)
+    return delta.pow(2).sum(axes, keepdim=True).sqrt().clamp_min(1e-12)
