@@ -7,7 +7,7 @@ from torch import Tensor
 
 from attacks.draws import Draws
 from attacks.oracle import Oracle
-from attacks.targets import most_likely_others
+from attacks.targets import first_targets
 from attacks.threat_model import ThreatModel
 
 FIRST_INTERVAL, SHRINK, SHORTEST_INTERVAL = 0.22, 0.03, 0.06
@@ -19,8 +19,8 @@ class State:
     """One image's search.
 
     x, x_adv, x_previous, x_best, gradient_best: (N, C, H, W). y, target: (N,) class indices. rank: (N,) which of the
-    other classes the target is, 0 for the likeliest. loss_*: (N,), the last one seen, the best, the best at the last check.
-    step_size: (N,) in pixel scale. interval, since_check, improvements: (N,) steps. reduced: (N,) bool, at the last check.
+    other classes the target is, 0 for the likeliest. loss_*: (N,), the last one, the best, the best at the last check.
+    step_size: (N,) in pixel scale. interval, since_check, improvements: (N,) steps. reduced: (N,), at the last check.
     """
 
     x: Tensor
@@ -49,10 +49,7 @@ def init(x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, *, iterations:
         x: (N, C, H, W) in [0, 1], not modified; y: (N,) class indices.
         iterations: how many steps will be taken.
     """
-    shape = x.shape[1:]
-    noise = 2 * draws.uniform(shape) - 1 if threat.norm == "Linf" else draws.normal(shape)
-    length = threat.distance(noise, torch.zeros_like(noise)).float().view(-1, 1, 1, 1)
-    x_adv = threat.project(x + threat.epsilon * noise / length, x)
+    x_adv = threat.on_sphere(x, draws)
     worst = torch.full((len(x),), -torch.inf, device=x.device)
     zero = torch.zeros_like(y)
     return State(
@@ -93,8 +90,9 @@ def step(oracle: Oracle, state: State, *, loss: str, iterations: int, rho: float
     """
     threat = oracle.threat
     if loss.endswith("targeted"):
-        state = _with_target(oracle, state)
-        label = torch.stack([state.y, state.target], 1)
+        target = first_targets(oracle, state.x, state.y, state.rank, state.target, state.steps)
+        state = replace(state, target=target)
+        label = torch.stack([state.y, target], 1)
     else:
         label = state.y
     answers = [oracle.loss_and_gradient(state.x_adv, label, loss) for _ in range(eot)]
@@ -137,15 +135,6 @@ def step(oracle: Oracle, state: State, *, loss: str, iterations: int, rho: float
         improvements=torch.where(check, 0, improvements),
         reduced=torch.where(check, halve, state.reduced),
     )
-
-
-def _with_target(oracle: Oracle, state: State) -> State:
-    """Images at their first step choose their target by the clean logits."""
-    rows = (state.steps == 0).nonzero().squeeze(1)
-    if not len(rows):
-        return state
-    target = most_likely_others(oracle.logits(state.x[rows], rows=rows), state.y[rows], state.rank[rows])
-    return replace(state, target=state.target.index_copy(0, rows, target))
 
 
 def _where(condition: Tensor, first: Tensor, second: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Fast adaptive boundary attack, targeted: walks to the nearest linearised boundary, and stays close to the image."""
+"""Fast adaptive boundary attack: walks to the nearest linearised boundary, and stays close to the image."""
 
 from dataclasses import dataclass, replace
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 from attacks.draws import Draws
 from attacks.oracle import Oracle
-from attacks.targets import most_likely_others
+from attacks.targets import first_targets
 from attacks.threat_model import ThreatModel
 
 
@@ -16,7 +16,7 @@ class State:
     """One image's walk.
 
     x, point, nearest, x_adv: (N, C, H, W) in [0, 1]: the image, where the walk is, the nearest adversarial point so far
-    (which may lie outside the threat model), and the proposal. distance: (N,) of `nearest`, infinite while there is none.
+    (which may lie outside the threat model), and the proposal. distance: (N,) of `nearest`, infinite at first.
     y, target: (N,) class indices. rank: (N,) which of the other classes the target is.
     """
 
@@ -31,30 +31,42 @@ class State:
     distance: Tensor
 
 
-def init(x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> State:  # noqa: ARG001 (every init has these four)
-    """The image itself; the restart is the rank of the target."""
+def init(x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, *, targeted: bool) -> State:
+    """The image itself; from the second start of an untargeted walk on, a random point at half of epsilon.
+
+    Args:
+        x: (N, C, H, W) in [0, 1], not modified; y: (N,) class indices.
+        targeted: whether the restart is the rank of a target.
+    """
+    point = x
+    if not targeted:
+        start = threat.on_sphere(x, draws)
+        point = torch.where((draws.restart > 0).view(-1, 1, 1, 1), x + 0.5 * (start - x), x)
     infinite = torch.full((len(x),), torch.inf, device=x.device)
-    return State(x, y, x, draws.step, draws.restart, torch.zeros_like(y), x, x, infinite)
+    return State(x, y, x, draws.step, draws.restart, torch.zeros_like(y), point, x, infinite)
 
 
-def step(oracle: Oracle, state: State, *, alpha_max: float, eta: float, beta: float) -> State:
+def step(oracle: Oracle, state: State, *, targeted: bool, alpha_max: float, eta: float, beta: float) -> State:
     """Step over the linearised boundary between the label and the target, biased towards the image.
 
     Args:
+        targeted: whether the target is the class of the image's rank; else it is the class with the nearest boundary.
         alpha_max: largest weight of the step that starts at the image.
         eta: overshoot over the boundary.
         beta: how far a point that is adversarial is drawn back towards the image.
 
     Returns: the next state; its x_adv, the projected point, lies inside the threat model.
-    Source: Croce and Hein, arXiv:1907.02044, Algorithm 1, with one target per restart as in arXiv:2003.01690.
+    Source: Croce and Hein, arXiv:1907.02044, Algorithm 1; targets as in arXiv:2003.01690, Section 4.
     Deviations: none.
     """
     threat = oracle.threat
-    rows = (state.steps == 0).nonzero().squeeze(1)
-    if len(rows):
-        target = most_likely_others(oracle.logits(state.x[rows], rows=rows), state.y[rows], state.rank[rows])
-        state = replace(state, target=state.target.index_copy(0, rows, target))
-    difference, normal = oracle.loss_and_gradient(state.point, torch.stack([state.y, state.target], 1), "difference")
+    if targeted:
+        target = first_targets(oracle, state.x, state.y, state.rank, state.target, state.steps)
+        state = replace(state, target=target)
+        pair = torch.stack([state.y, target], 1)
+        difference, normal = oracle.loss_and_gradient(state.point, pair, "difference")
+    else:
+        difference, normal = _nearest_boundary(oracle, state)
 
     lift = (normal * (state.point - state.x)).flatten(1).sum(1) - difference
     from_point = to_hyperplane(state.point, normal, -difference, norm=threat.norm)
@@ -78,12 +90,24 @@ def step(oracle: Oracle, state: State, *, alpha_max: float, eta: float, beta: fl
     )
 
 
+def _nearest_boundary(oracle: Oracle, state: State) -> tuple[Tensor, Tensor]:
+    """z_c - z_y (N,) and its gradient for the class c whose linearised boundary is nearest."""
+    logits, jacobian = oracle.logits_and_jacobian(state.point)
+    image = torch.arange(len(logits), device=logits.device)
+    differences = logits - logits.gather(1, state.y[:, None])
+    normals = jacobian - jacobian[image, state.y][:, None]
+    order = 1 if oracle.threat.norm == "Linf" else 2
+    distances = differences.abs() / normals.flatten(2).norm(p=order, dim=2).clamp_min(1e-12)
+    nearest = distances.scatter(1, state.y[:, None], float("inf")).argmin(1)
+    return differences[image, nearest], normals[image, nearest]
+
+
 def to_hyperplane(x: Tensor, normal: Tensor, offset: Tensor, *, norm: str) -> Tensor:
     """The shortest delta with normal . delta = offset and x + delta in [0, 1]; the largest there is if none reaches it.
 
-    Every coordinate moves in the direction that helps, by min(lam * pull, room): under Linf all alike (pull 1), under L2 in
-    proportion to the normal. The progress, sum_i slope_i * min(lam, full_i), is piecewise linear in lam, so sorting the
-    points `full` where coordinates run into the pixel range gives lam in closed form.
+    Every coordinate moves in the direction that helps, by min(lam * pull, room): under Linf all alike, under L2
+    in proportion to the normal. The progress, sum_i slope_i * min(lam, full_i), is piecewise linear in lam, so sorting
+    the points `full` where coordinates run into the pixel range gives lam in closed form.
 
     Args:
         x, normal: (N, C, H, W); offset: (N,).

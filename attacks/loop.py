@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from attacks.draws import Draws
-from attacks.oracle import Classifier, Oracle
+from attacks.oracle import Classifier, Oracle, Query
 from attacks.registry import AttackSpec, Recurrence
 from attacks.threat_model import ThreatModel
 
@@ -74,8 +74,20 @@ def run(
     tally = _Tally(len(x), readings, reads_last=attack.reads_last, device=x.device)
     waiting = deque((position, 0) for position in range(len(x)))
     batch: _Batch | None = None
-    queries: list[tuple[Tensor, Tensor]] = []
-    oracle = Oracle(classifier, threat, precision=precision, watch=lambda *query: queries.append(query))
+    oracle = Oracle(classifier, threat, precision=precision, watch=lambda query: hear(query))
+
+    def hear(query: Query) -> None:
+        """Count a query, and have the points judged that would be news: misclassified, and inside the threat model."""
+        asked = slice(None) if query.rows is None else query.rows
+        where, steps = position[asked], before.steps[asked]
+        tally.spend(where, open_readings[asked], backwards=query.backwards)
+        suspect = tally.unbroken(where, steps)
+        if not judge_every_iterate:
+            suspect = suspect & (query.logits.argmax(1) != before.y[asked])
+        rows = suspect.nonzero().squeeze(1)
+        rows = rows[threat.contains(query.points[rows], before.x[asked][rows])]
+        if len(rows):
+            tally.record_query(where[rows], steps[rows], judge(query.points[rows], where[rows]))
 
     while batch is not None or waiting:
         free = batch_size if batch is None else batch_size - len(batch.position)
@@ -86,19 +98,8 @@ def run(
         assert batch is not None
 
         position, before = batch.position, batch.state
-        queries.clear()
-        passes = oracle.forwards, oracle.backwards
+        open_readings = tally.asked(position, before.steps)
         after = attack.method.step(oracle, before, **attack.step_params)
-        tally.spend(position, before.steps, oracle.forwards - passes[0], oracle.backwards - passes[1])
-
-        for points, logits in queries:
-            suspect = tally.unbroken(position, before.steps)
-            if not judge_every_iterate:
-                suspect = suspect & (logits.argmax(1) != before.y)
-            rows = suspect.nonzero().squeeze(1)
-            rows = rows[threat.contains(points[rows], before.x[rows])]
-            if len(rows):
-                tally.record_query(position[rows], before.steps[rows], judge(points[rows], position[rows]))
         for reading, steps in enumerate(readings):
             rows = ((after.steps == steps) & ~tally.decided(position)[:, reading]).nonzero().squeeze(1)
             if len(rows):
@@ -172,11 +173,10 @@ class _Tally:
         """Some reading of this image is undecided, so another restart may tell more."""
         return not bool(self.decided(torch.tensor([position], device=self.readings.device)).all())
 
-    def spend(self, position: Tensor, steps: Tensor, forwards: int, backwards: int) -> None:
-        """Charge passes to every reading that asked for them: each costs what it would have cost alone."""
-        asked = self.asked(position, steps).long()
-        self._forwards[position] += asked * forwards
-        self._backwards[position] += asked * backwards
+    def spend(self, position: Tensor, asked: Tensor, *, backwards: int) -> None:
+        """Charge a query to every reading (M, R) that asked for the step: each costs what it would have cost alone."""
+        self._forwards[position] += asked.long()
+        self._backwards[position] += asked.long() * backwards
 
     def record_query(self, position: Tensor, steps: Tensor, correct: Tensor) -> None:
         """A judged point, queried on the way from `steps` to the next."""

@@ -1,6 +1,7 @@
 """The classifier as an attack may use it: logits, or a per-image loss with its image gradient, counted."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -11,8 +12,25 @@ from attacks.threat_model import ThreatModel
 Classifier = Callable[[Tensor], Tensor]
 """Images (N, C, H, W) in [0, 1] to logits (N, K)."""
 
-Watch = Callable[[Tensor, Tensor], None]
-"""Sees every query: the images (N, C, H, W) and their logits (N, K)."""
+
+@dataclass(frozen=True)
+class Query:
+    """What was asked about some images of a batch.
+
+    Args:
+        points: (M, C, H, W) where the classifier was asked.
+        logits: (M, K) its answers.
+        rows: (M,) which images of the batch they belong to; None for all of them.
+        backwards: how many gradients were taken of each image.
+    """
+
+    points: Tensor
+    logits: Tensor
+    rows: Tensor | None
+    backwards: int
+
+
+Watch = Callable[[Query], None]
 
 
 class Oracle:
@@ -25,7 +43,9 @@ class Oracle:
         classifier: in the mode in which it is attacked; neither its mode nor its parameters are changed.
         threat: what the attack may change.
         precision: of the search, float32 or bfloat16 (by autocast). Judging is not the oracle's business.
-        watch: called with every query; how the loop learns of misclassified points without paying for them again.
+        watch: called with every query; how the loop counts passes, and learns of misclassified points for nothing.
+
+    `forwards` and `backwards` count the images that passed.
     """
 
     def __init__(
@@ -43,32 +63,44 @@ class Oracle:
         self._precision = precision
         self._watch = watch
 
-    def logits(self, x: Tensor) -> Tensor:
-        """(N, K) logits; one forward pass an image."""
+    def logits(self, x: Tensor, *, rows: Tensor | None = None) -> Tensor:
+        """(N, K) logits; one forward pass an image. `rows` tells which images of the batch x belongs to, if not all."""
         with torch.no_grad():
-            return self._query(x)
+            return self._query(x, rows, backwards=0)
 
-    def loss_and_gradient(self, x: Tensor, y: Tensor, loss: str) -> tuple[Tensor, Tensor]:
+    def loss_and_gradient(
+        self, x: Tensor, y: Tensor, loss: str, *, rows: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """A per-image loss (N,) and its gradient (N, C, H, W) at x; one forward and one backward pass an image.
 
         Args:
             x: (N, C, H, W) in [0, 1], not modified.
             y: per-image label, as the loss understands it.
             loss: a name of `attacks.losses.LOSSES`.
+            rows: which images of the batch x belongs to; None for all of them.
         """
         with torch.enable_grad():
             x = x.detach().requires_grad_()
-            value = LOSSES[loss](self._query(x), y)
+            value = LOSSES[loss](self._query(x, rows, backwards=1), y)
             (gradient,) = torch.autograd.grad(value.sum(), x)
-        self.backwards += 1
         return value.detach(), gradient
 
-    def _query(self, x: Tensor) -> Tensor:
+    def logits_and_jacobian(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, K) logits and their gradients (N, K, C, H, W); one forward and K backward passes an image."""
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            logits = self._query(x, None, backwards=-1)
+            rows = [torch.autograd.grad(column.sum(), x, retain_graph=True)[0] for column in logits.unbind(1)]
+        return logits.detach(), torch.stack(rows, 1)
+
+    def _query(self, x: Tensor, rows: Tensor | None, *, backwards: int) -> Tensor:
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self._precision == torch.bfloat16):
             logits = self._classifier(x).float()
-        self.forwards += 1
+        backwards = logits.shape[1] if backwards < 0 else backwards
+        self.forwards += len(x)
+        self.backwards += len(x) * backwards
         if self._watch is not None:
-            self._watch(x.detach(), logits.detach())
+            self._watch(Query(x.detach(), logits.detach(), rows, backwards))
         return logits
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from attacks import foolbox_adapter, mi_fgsm, pgd, pyautoattack_adapter
+from attacks import apgd, fab, foolbox_adapter, mi_fgsm, pgd, pyautoattack_adapter, square
 from attacks.errors import InputError
 from attacks.names import lookup
 
@@ -30,6 +30,13 @@ class Proposer:
 
 
 @dataclass(frozen=True)
+class Ensemble:
+    """Attacks that an image walks through until it is broken."""
+
+    members: Sequence["AttackSpec"]
+
+
+@dataclass(frozen=True)
 class AttackSpec:
     """A named attack configuration.
 
@@ -42,6 +49,7 @@ class AttackSpec:
         restarts: independent starts of each image.
         reads_last: whether the last iterate is read beside any iterate (as the papers' tables do).
         norms: the threat models that it is defined for.
+        targeted: each restart aims at another class, so there are no more restarts than wrong classes.
         version: raised whenever the attack's numbers may change.
         source: the paper.
 
@@ -50,12 +58,13 @@ class AttackSpec:
 
     name: str
     algorithm: str
-    method: Recurrence | Proposer
+    method: Recurrence | Proposer | Ensemble
     params: Mapping[str, Any] = field(default_factory=dict)
     steps: int = 1
     restarts: int = 1
     reads_last: bool = True
     norms: Sequence[str] = ANY_NORM
+    targeted: bool = False
     version: int = 1
     source: str = ""
 
@@ -91,10 +100,32 @@ class AttackSpec:
             params={**self.params, **params},
         )
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """All that determines the attack's numbers; its name does not."""
+        own = {
+            "algorithm": self.algorithm,
+            "version": self.version,
+            "params": dict(sorted(self.params.items())),
+            "steps": self.steps,
+            "restarts": self.restarts,
+            "reads_last": self.reads_last,
+        }
+        if isinstance(self.method, Ensemble):
+            own["members"] = [member.identity for member in self.method.members]
+        return own
+
+    @property
+    def weight(self) -> int:
+        """Steps of one image, at most; for progress bars."""
+        if isinstance(self.method, Ensemble):
+            return sum(member.weight for member in self.method.members)
+        return self.steps * self.restarts
+
     def _functions(self) -> Sequence[Callable[..., Any]]:
         if isinstance(self.method, Recurrence):
             return self.method.init, self.method.step
-        return (self.method.propose,)
+        return (self.method.propose,) if isinstance(self.method, Proposer) else ()
 
 
 def _keywords(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
@@ -131,6 +162,45 @@ def _table(specs: Sequence[AttackSpec]) -> dict[str, AttackSpec]:
     return table
 
 
+AUTOATTACK = "Croce and Hein, arXiv:2003.01690"
+
+
+def _apgd(name: str, loss: str, *, targeted: bool = False) -> AttackSpec:
+    params = {"loss": loss, "iterations": 100, "rho": 0.75, "momentum": 0.75, "eot": 1}
+    method = Recurrence(apgd.init, apgd.step)
+    restarts = TARGETS if targeted else 1
+    return AttackSpec(
+        name, "apgd", method, params, 100, restarts, reads_last=False, targeted=targeted, source=AUTOATTACK
+    )
+
+
+def _fab(name: str, *, targeted: bool, restarts: int) -> AttackSpec:
+    params = {"targeted": targeted, "alpha_max": 0.1, "eta": 1.05, "beta": 0.9}
+    method, source = Recurrence(fab.init, fab.step), "Croce and Hein, arXiv:1907.02044"
+    return AttackSpec(name, "fab", method, params, 100, restarts, reads_last=False, targeted=targeted, source=source)
+
+
+TARGETS = 9
+AUTOATTACK_MEMBERS: Mapping[str, AttackSpec] = {
+    spec.name: spec
+    for spec in (
+        _apgd("apgd-ce", "cross-entropy"),
+        _apgd("apgd-dlr", "dlr"),
+        _apgd("apgd-t", "dlr-targeted", targeted=True),
+        _fab("fab", targeted=False, restarts=5),
+        _fab("fab-t", targeted=True, restarts=TARGETS),
+        AttackSpec(
+            "square",
+            "square",
+            Recurrence(square.init, square.step),
+            {"queries": 50, "p_init": 0.8},
+            steps=100,
+            reads_last=False,
+            source="Andriushchenko et al., arXiv:1912.00049",
+        ),
+    )
+}
+
 ATTACKS: Mapping[str, AttackSpec] = _table(
     [
         replace(_pgd("fgsm", 1, start="none", rel_step_size=1.0), source="Goodfellow et al., arXiv:1412.6572"),
@@ -165,6 +235,34 @@ ATTACKS: Mapping[str, AttackSpec] = _table(
             reads_last=False,
             source="Carlini and Wagner, arXiv:1608.04644",
         ),
+        *AUTOATTACK_MEMBERS.values(),
+        AttackSpec(
+            "autoattack",
+            "autoattack-standard",
+            Ensemble([AUTOATTACK_MEMBERS[name] for name in ("apgd-ce", "apgd-t", "fab-t", "square")]),
+            reads_last=False,
+            source=AUTOATTACK,
+        ),
+        AttackSpec(
+            "autoattack-plus",
+            "autoattack-plus",
+            Ensemble(
+                [
+                    replace(AUTOATTACK_MEMBERS["apgd-ce"], restarts=5),
+                    replace(AUTOATTACK_MEMBERS["apgd-dlr"], restarts=5),
+                    *(AUTOATTACK_MEMBERS[name] for name in ("fab", "square", "apgd-t", "fab-t")),
+                ]
+            ),
+            reads_last=False,
+            source=AUTOATTACK,
+        ),
+        AttackSpec(
+            "autoattack-rand",
+            "autoattack-rand",
+            Ensemble([AUTOATTACK_MEMBERS[name].with_settings(eot=20) for name in ("apgd-ce", "apgd-dlr")]),
+            reads_last=False,
+            source=AUTOATTACK,
+        ),
         AttackSpec(
             "autoattack-reference",
             "pyautoattack-standard",
@@ -172,7 +270,7 @@ ATTACKS: Mapping[str, AttackSpec] = _table(
             {"version": "standard"},
             steps=8000,
             reads_last=False,
-            source="Croce and Hein, arXiv:2003.01690",
+            source=AUTOATTACK,
         ),
     ]
 )

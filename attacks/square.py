@@ -32,7 +32,7 @@ def init(x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> State:
     Args:
         x: (N, C, H, W) in [0, 1], not modified; y: (N,) class indices.
     """
-    _, channels, height, width = x.shape
+    channels, width = x.shape[1], x.shape[3]
     if threat.norm == "Linf":
         delta = threat.epsilon * _signs(draws.uniform((channels, 1, width), stream=1)).expand_as(x)
     else:
@@ -51,8 +51,8 @@ def step(oracle: Oracle, state: State, *, queries: int, p_init: float) -> State:
 
     Returns: the next state; its x_adv lies inside the threat model.
     Source: Andriushchenko et al., arXiv:1912.00049, Algorithms 1 to 3.
-    Deviations: a square may touch the last row and column, which the authors' code leaves out; squares are drawn for each
-        image, not for each batch.
+    Deviations: a square may touch the last row and column, which the authors' code leaves out; squares are drawn for
+        each image, not for each batch.
     """
     threat, x, y = oracle.threat, state.x, state.y
     x_best, margin = state.x_adv, state.margin
@@ -156,7 +156,8 @@ def _pattern(side: int) -> Tensor:
     """(side, side): a bump above, one of opposite sign below, of unit length."""
     upper, lower = side // 2, side - side // 2
     pattern = torch.cat([_bump(upper, side), -_bump(lower, side)])
-    return pattern / pattern.norm()
+    unit: Tensor = pattern / pattern.norm()
+    return unit
 
 
 def _bump(rows: int, columns: int) -> Tensor:
@@ -167,7 +168,8 @@ def _bump(rows: int, columns: int) -> Tensor:
     reach = max(rows, columns) // 2 + 1
     sums = torch.cat([torch.zeros(1), (1.0 / torch.arange(1, reach + 1) ** 2).cumsum(0)])
     bump = sums[reach] - sums[distance]
-    return bump / bump.norm().clamp_min(1e-12)
+    unit: Tensor = bump / bump.norm().clamp_min(1e-12)
+    return unit
 
 
 def _margin(logits: Tensor, y: Tensor) -> Tensor:

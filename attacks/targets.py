@@ -2,6 +2,21 @@
 
 from torch import Tensor
 
+from attacks.oracle import Oracle
+
+
+def first_targets(oracle: Oracle, x: Tensor, y: Tensor, rank: Tensor, target: Tensor, steps: Tensor) -> Tensor:
+    """The targets, chosen by the clean logits for images at their first step, kept for the others.
+
+    Args:
+        x: (N, C, H, W) clean images; y, rank, target, steps: (N,) of a targeted attack's state.
+    """
+    rows = (steps == 0).nonzero().squeeze(1)
+    if not len(rows):
+        return target
+    chosen = most_likely_others(oracle.logits(x[rows], rows=rows), y[rows], rank[rows])
+    return target.index_copy(0, rows, chosen)
+
 
 def most_likely_others(logits: Tensor, y: Tensor, rank: Tensor) -> Tensor:
     """The class that stands at place `rank` among the wrong ones, the likeliest first.
@@ -11,5 +26,6 @@ def most_likely_others(logits: Tensor, y: Tensor, rank: Tensor) -> Tensor:
 
     Returns: (N,) class indices.
     """
-    others = logits.scatter(1, y[:, None], float("-inf")).argsort(1, descending=True, stable=True)
-    return others.gather(1, rank[:, None]).squeeze(1)
+    wrong = logits.scatter(1, y[:, None], float("-inf"))
+    order: Tensor = wrong.argsort(dim=1, descending=True, stable=True)
+    return order.gather(1, rank[:, None]).squeeze(1)

@@ -71,6 +71,13 @@ class ThreatModel:
             delta = gaussian / _l2(gaussian) * radius
         return self.project(x + self.epsilon * delta, x)
 
+    def on_sphere(self, x: Tensor, draws: Draws) -> Tensor:
+        """A random point at distance epsilon, clipped to [0, 1]: a uniform (Linf) or normal draw, scaled."""
+        shape = x.shape[1:]
+        noise = 2.0 * draws.uniform(shape) - 1.0 if self.norm == "Linf" else draws.normal(shape)
+        length = self.distance(noise, torch.zeros_like(noise)).float().view(-1, 1, 1, 1)
+        return self.project(x + self.epsilon * noise / length.clamp_min(1e-12), x)
+
     def contains(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """(N,) bool: inside [0, 1] exactly, and inside the ball but for float32 rounding. NaN is outside."""
         flat = x_adv.flatten(1)

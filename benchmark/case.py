@@ -50,19 +50,11 @@ class EvalCase:
 
 def identity(case: EvalCase) -> dict[str, Any]:
     """All that determines the numbers of a case, and nothing else: no names, device, batch size or paths."""
-    attack = case.attack
     return {
         "key_version": KEY_VERSION,
         "model": case.model.identity,
         "source": case.source.identity,
-        "attack": {
-            "algorithm": attack.algorithm,
-            "version": attack.version,
-            "params": dict(sorted(attack.params.items())),
-            "steps": attack.steps,
-            "restarts": attack.restarts,
-            "reads_last": attack.reads_last,
-        },
+        "attack": case.attack.identity,
         "threat": {"norm": case.threat.norm, "epsilon": case.threat.epsilon},
         "images": case.images,
         "seed": case.seed,

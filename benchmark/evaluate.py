@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from attacks import loop
 from attacks.oracle import CountingClassifier
-from attacks.registry import Proposer
+from attacks.registry import AttackSpec, Ensemble, Proposer
 from benchmark.case import EvalCase
 from benchmark.data import Split
 from benchmark.verdicts import Verdicts, judge
@@ -55,71 +55,92 @@ def evaluate(
     """
     x, y, index = (tensor.to(hardware.device) for tensor in (chunk.x, chunk.y, chunk.index))
     attacked = (prediction == y).nonzero().squeeze(1)
-    readings = _attack(cases, target, source, x[attacked], y[attacked], index[attacked], hardware, progress)
-    return [_verdicts(chunk, prediction, attacked, reading) for reading in readings]
-
-
-def _attack(
-    cases: Sequence[EvalCase],
-    target: nn.Module,
-    source: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    index: Tensor,
-    hardware: Hardware,
-    progress: Callable[[int], None],
-) -> list[loop.Reading]:
-    """Readings of the images given, all of which the target classifies correctly."""
     case = cases[0]
 
     def still_correct(points: Tensor, position: Tensor) -> Tensor:
-        return judge(target, x[position], y[position], points, case.threat, batch_size=hardware.batch_size)
+        rows = attacked[position]
+        return judge(target, x[rows], y[rows], points, case.threat, batch_size=hardware.batch_size)
 
-    if isinstance(case.attack.method, Proposer):
-        everything = torch.arange(len(x), device=x.device)
-        return [_propose(case, case.attack.method, source, still_correct, x, y, index, everything)]
+    everything = x[attacked], y[attacked], index[attacked]
+    task = _Task(case, source, still_correct, *everything, chunk.classes, hardware, progress)
+    readings = _attack(task, case.attack, [case.attack.steps for case in cases])
+    return [_verdicts(chunk, prediction, attacked, reading) for reading in readings]
+
+
+@dataclass(frozen=True)
+class _Task:
+    """Images under attack, all classified correctly when clean, and what decides about them."""
+
+    case: EvalCase
+    source: nn.Module
+    still_correct: loop.Judge
+    x: Tensor
+    y: Tensor
+    index: Tensor
+    classes: int
+    hardware: Hardware
+    progress: Callable[[int], None]
+
+    def of(self, rows: Tensor) -> "_Task":
+        """The same for some of the images."""
+
+        def still_correct(points: Tensor, position: Tensor) -> Tensor:
+            return self.still_correct(points, rows[position])
+
+        return replace(self, still_correct=still_correct, x=self.x[rows], y=self.y[rows], index=self.index[rows])
+
+
+def _attack(task: _Task, attack: AttackSpec, readings: Sequence[int]) -> list[loop.Reading]:
+    """Readings of the images of a task under an attack of any kind."""
+    if isinstance(attack.method, Ensemble):
+        return [_walk(task, attack.method)]
+    if isinstance(attack.method, Proposer):
+        return [_propose(task, attack, attack.method)]
+    if attack.targeted:
+        attack = replace(attack, restarts=min(attack.restarts, task.classes - 1))
     return loop.run(
-        case.attack,
-        source,
-        still_correct,
-        x,
-        y,
-        index,
-        case.threat,
-        readings=[case.attack.steps for case in cases],
-        seed=case.seed,
-        batch_size=hardware.batch_size,
-        judge_every_iterate=case.is_transfer,
-        precision=hardware.precision,
-        progress=progress,
+        attack,
+        task.source,
+        task.still_correct,
+        task.x,
+        task.y,
+        task.index,
+        task.case.threat,
+        readings=readings,
+        seed=task.case.seed,
+        batch_size=task.hardware.batch_size,
+        judge_every_iterate=task.case.is_transfer,
+        precision=task.hardware.precision,
+        progress=task.progress,
     )
 
 
-def _propose(
-    case: EvalCase,
-    method: Proposer,
-    source: nn.Module,
-    still_correct: loop.Judge,
-    x: Tensor,
-    y: Tensor,
-    index: Tensor,
-    everything: Tensor,
-) -> loop.Reading:
+def _walk(task: _Task, ensemble: Ensemble) -> loop.Reading:
+    """Each member attacks those that the members before it left standing."""
+    correct = torch.ones(len(task.x), dtype=torch.bool, device=task.x.device)
+    forwards, backwards = torch.zeros_like(correct, dtype=torch.float64), torch.zeros_like(correct, dtype=torch.float64)
+    for member in ensemble.members:
+        standing = correct.nonzero().squeeze(1)
+        if len(standing):
+            reading = _attack(task.of(standing), member, [member.steps])[0]
+            correct[standing] = reading.correct_any
+            forwards[standing] += reading.forwards
+            backwards[standing] += reading.backwards
+    return loop.Reading(ensemble.members[-1].steps, correct, None, forwards, backwards)
+
+
+def _propose(task: _Task, attack: AttackSpec, method: Proposer) -> loop.Reading:
     """A third-party attack on the whole chunk, whose passes are shared out evenly: who caused them is not known."""
-    counting = CountingClassifier(source)
+    x, y = task.x, task.y
+    counting = CountingClassifier(task.source)
     correct = torch.ones(len(x), dtype=torch.bool, device=x.device)
     if len(x):
-        seed = case.seed + int(index[0])  # its draws go by place in the batch: no two chunks get the same
-        x_adv = method.propose(counting, x, y, case.threat, seed=seed, **case.attack.propose_params)
-        correct = still_correct(x_adv, everything)
+        seed = task.case.seed + int(task.index[0])  # its draws go by place in the batch: no two chunks get the same
+        x_adv = method.propose(counting, x, y, task.case.threat, seed=seed, **attack.propose_params)
+        correct = task.still_correct(x_adv, torch.arange(len(x), device=x.device))
     share = 1 / max(len(x), 1)
-    return loop.Reading(
-        steps=case.attack.steps,
-        correct_any=correct,
-        correct_last=None,
-        forwards=torch.full((len(x),), counting.forwards * share + 1, dtype=torch.float64),
-        backwards=torch.full((len(x),), counting.backwards * share, dtype=torch.float64),
-    )
+    passes = torch.full((len(x),), share, dtype=torch.float64, device=x.device)
+    return loop.Reading(attack.steps, correct, None, passes * counting.forwards + 1, passes * counting.backwards)
 
 
 def _verdicts(chunk: Split, prediction: Tensor, attacked: Tensor, reading: loop.Reading) -> Verdicts:

@@ -112,7 +112,7 @@ def _missing(store: Store, group: Sequence[EvalCase]) -> list[Range]:
 
 def _weight(group: Sequence[EvalCase], chunk: Range) -> int:
     """Steps of single images, the progress bar's unit."""
-    return (chunk[1] - chunk[0]) * group[-1].attack.steps * group[-1].attack.restarts
+    return (chunk[1] - chunk[0]) * group[-1].attack.weight
 
 
 def _title(group: Sequence[EvalCase]) -> str:
