@@ -116,7 +116,7 @@ class CountingClassifier(nn.Module):
         self._classifier = classifier
         self.forwards = 0
         self.backwards = 0
-        self.eval()
+        self.training = False  # of this wrapper alone, which third parties look at; the classifier keeps its mode
 
     def forward(self, x: Tensor) -> Tensor:
         logits = self._classifier(x).float()

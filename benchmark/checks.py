@@ -46,8 +46,8 @@ def check_model(name: str, model: nn.Module, split: Split, hardware: Hardware) -
     x = split.x[:PROBE].to(hardware.device)
     try:
         first, second = model(x), model(x)
-    except (RuntimeError, TypeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:  # the model may be the user's own code, and raise what it likes
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(
             f"model {name}: cannot take {split.dataset} images of shape {tuple(x.shape)}: {reason}"
         ) from error

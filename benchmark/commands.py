@@ -317,7 +317,7 @@ def _hardware(shared: Shared) -> Hardware:
     if shared.device == "cuda" and not torch.cuda.is_available():
         raise InputError("--device cuda: this machine has no usable CUDA device; use --device cpu or auto")
     device = "cuda" if shared.device != "cpu" and torch.cuda.is_available() else "cpu"
-    if shared.batch_size != "auto" and not (shared.batch_size.isdigit() and int(shared.batch_size) > 0):
+    if shared.batch_size != "auto" and not (shared.batch_size.isdecimal() and int(shared.batch_size) > 0):
         raise InputError(f"--batch-size must be auto or a positive whole number, got {shared.batch_size!r}")
     return Hardware(
         device=torch.device(device),

@@ -58,6 +58,7 @@ def entry(case: EvalCase, rank: Sequence[int]) -> dict[str, Any]:
         "architecture": case.model.architecture,
         "paper": case.model.paper,
         "checkpoint_sha256": case.model.sha256,
+        "networks": _networks(case),
         "norm": case.threat.norm,
         "epsilon": case.threat.epsilon,
         "attack": attack,
@@ -144,16 +145,28 @@ def show(store: Store, suite: str, reading: str, cases: Sequence[EvalCase], rank
     """Add cases to those that a suite's tables show.
 
     Tables never mix images, threat models or seeds: each choice of these is a selection, and the newest is shown.
-    A cell that is computed again with another checkpoint or other settings replaces the old one.
+    A cell that is computed again with other settings replaces the old one; another network under a known name replaces
+    all cells of the old one, so that no worst case mixes the two.
     """
     first = cases[0]
     chosen = f"{first.images[:16]} {first.threat.norm} {first.threat.epsilon} seed {first.seed}"
     record = store.read_suite(suite) or {"selections": {}}
     selection = record["selections"].setdefault(chosen, {"entries": {}})
     selection["reading"] = reading
+    networks = {name: network for case in cases for name, network in _networks(case).items()}
+    selection["entries"] = {
+        cell: item
+        for cell, item in selection["entries"].items()
+        if all(networks.get(name, network) == network for name, network in item.get("networks", {}).items())
+    }
     for case, rank in zip(cases, ranks, strict=True):
         selection["entries"]["/".join(case.cell)] = entry(case, rank)
     store.write_suite(suite, {**record, "shown": chosen})
+
+
+def _networks(case: EvalCase) -> dict[str, dict[str, str]]:
+    """What the names of a case stand for."""
+    return {spec.name: spec.identity for spec in (case.model, case.source)}
 
 
 def _total(timing: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -6,6 +6,8 @@ from typing import Any
 
 from attacks.errors import InputError
 
+AUGMENTATIONS = ("none", "crop-flip")
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -23,6 +25,8 @@ class Recipe:
         augmentation: "none" or "crop-flip" (zero padding of an eighth of the side, horizontal flip).
         validation: how many training images are held out to choose the best epoch.
         train_examples: a class-balanced subset of the training images; None for all.
+
+    Raises: InputError for a setting that no training can have.
     """
 
     architecture: str
@@ -38,6 +42,14 @@ class Recipe:
     augmentation: str = "none"
     validation: int = 1000
     train_examples: int | None = None
+
+    def __post_init__(self) -> None:
+        smallest = {"epochs": 1, "batch_size": 1, "inner_steps": 0, "lr": 0.0, "weight_decay": 0.0}
+        for name, least in {**smallest, "inner_rel_step_size": 0.0}.items():
+            if not least <= getattr(self, name) < float("inf"):
+                raise InputError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if self.augmentation not in AUGMENTATIONS:
+            raise InputError(f"augmentation must be one of {', '.join(AUGMENTATIONS)}, got {self.augmentation!r}")
 
     def lr_at(self, epoch: int) -> float:
         """The learning rate of an epoch, counted from 1."""
@@ -129,8 +141,10 @@ def recipe(defense: str, dataset: str, name: str) -> Recipe:
 def with_overrides(chosen: Recipe, overrides: Mapping[str, Any]) -> Recipe:
     """The recipe with some fields replaced by values given as text. Raises: InputError for a value of another type."""
     parsed: dict[str, Any] = {}
+    types = {f.name: f.type for f in fields(chosen)}
     for name, text in overrides.items():
-        kind = next(str(f.type) for f in fields(chosen) if f.name == name)
+        declared = types[name]
+        kind = declared.__name__ if isinstance(declared, type) else str(declared)
         try:
             parsed[name] = text if kind == "str" else float(text) if "float" in kind else int(text)
         except ValueError:

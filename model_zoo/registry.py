@@ -143,9 +143,12 @@ def read_card(path: Path) -> ModelSpec:
 def find_checkpoint(spec: ModelSpec, checkpoint_dir: Path) -> Path:
     """The checkpoint's file: in the user's folder, else among those shipped. Raises: InputError if in neither."""
     candidates = [folder / spec.checkpoint for folder in (checkpoint_dir, SHIPPED)]
-    for path in candidates:
-        if path.exists():
+    there = [path for path in candidates if path.exists()]
+    for path in there:  # a user's file of the same name may belong to another model
+        if len(there) == 1 or sha256_of(path) == spec.sha256:
             return path
+    if there:
+        return there[0]
     get = f"get {Path(spec.checkpoint).name} from {spec.url}" if spec.url else "train it"
     raise InputError(
         f"model {spec.name}: expected its checkpoint at {candidates[0]}; {get}, or name its folder by --checkpoint-dir"
@@ -177,19 +180,18 @@ def external_model(factory: str, checkpoint: Path | None, *, dataset: str, suite
 
     Raises: InputError for a factory or checkpoint that cannot be used.
     """
-    function = _find_factory(factory)
-    code = inspect.getsourcefile(function)
-    code_sha256 = sha256_of(Path(code)) if code else factory
+    function = factory.rpartition(":")[2]
+    code = _code_of(*_find_factory(factory))
     sha256 = sha256_of(checkpoint) if checkpoint and checkpoint.is_file() else ""
     spec = ModelSpec(
-        name=name or function.__name__,
+        name=name or function,
         suites=(suite,),
         dataset=dataset,
         architecture=factory,
         defense="",
         checkpoint=str(checkpoint) if checkpoint else "",
         sha256=sha256,
-        code=f"{function.__name__}@{code_sha256}",
+        code=f"{function}@{code or factory}",
     )
     model = load_model(spec, Path(), classes=0)
     return spec if checkpoint else ModelSpec(**{**spec.__dict__, "sha256": state_digest(model.state_dict())})
@@ -200,7 +202,11 @@ def _load_weights(model: nn.Module, path: Path, sha256: str) -> None:
 
 
 def _call_factory(factory: str) -> nn.Module:
-    model = _find_factory(factory)()
+    _, function = _find_factory(factory)
+    try:
+        model = function()
+    except Exception as error:  # the user's own code may raise what it likes
+        raise InputError(f"--model {factory}: the factory failed: {type(error).__name__}: {error}") from error
     if not isinstance(model, nn.Module):
         raise InputError(
             f"--model {factory}: expected the factory to return a torch.nn.Module, got {type(model).__name__}"
@@ -208,7 +214,14 @@ def _call_factory(factory: str) -> nn.Module:
     return model
 
 
-def _find_factory(factory: str) -> Callable[[], Any]:
+def _code_of(module: ModuleType, function: Callable[[], Any]) -> str:
+    """The sha256 of the file that names a factory, and of the file that defines it where that is another."""
+    defined = inspect.getfile(function) if inspect.isroutine(function) or inspect.isclass(function) else None
+    files = [Path(file) for file in (getattr(module, "__file__", None), defined) if file]
+    return "+".join(dict.fromkeys(sha256_of(file) for file in files if file.is_file()))
+
+
+def _find_factory(factory: str) -> tuple[ModuleType, Callable[[], Any]]:
     place, _, function = factory.rpartition(":")
     if not place or not function:
         raise InputError(f"--model must be PATH.py:FACTORY or module:FACTORY, got {factory!r}")
@@ -216,8 +229,8 @@ def _find_factory(factory: str) -> Callable[[], Any]:
     found = getattr(module, function, None)
     if not callable(found):
         callables = {key: value for key, value in vars(module).items() if callable(value) and not key.startswith("_")}
-        return lookup(function, callables, f"factory in {place}")  # type: ignore[no-any-return]
-    return found  # type: ignore[no-any-return]
+        found = lookup(function, callables, f"factory in {place}")
+    return module, found
 
 
 def _import_file(path: Path) -> ModuleType:
@@ -245,5 +258,5 @@ def _import_file(path: Path) -> ModuleType:
 def _import_module(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
-    except ImportError as error:
-        raise InputError(f"--model: module {name!r} cannot be imported: {error}") from error
+    except Exception as error:  # the user's own code may raise what it likes
+        raise InputError(f"--model: module {name!r} cannot be imported: {type(error).__name__}: {error}") from error

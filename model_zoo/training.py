@@ -18,7 +18,7 @@ from tqdm import tqdm
 from attacks.draws import Draws
 from attacks.errors import InputError
 from attacks.threat_model import ThreatModel
-from model_zoo.architectures.registry import build
+from model_zoo.architectures.registry import build, find
 from model_zoo.checkpoint import atomic_write, save_state_dict
 from model_zoo.defenses.context import TrainingContext
 from model_zoo.defenses.registry import DefenseSpec
@@ -105,9 +105,15 @@ def train(
         precision: of forward and backward passes; weights stay float32.
 
     Returns: the sha256 of the best checkpoint.
-    Raises: InputError when the loss is not finite or the model ends at chance; the last good state is kept.
+    Raises: InputError for an architecture of other images; and when the loss is not finite or the model ends at chance:
+        the last good state is kept.
     """
     recipe = training.recipe
+    expected, got = find(recipe.architecture).input_shape, tuple(images.x.shape[1:])
+    if got != expected:
+        raise InputError(
+            f"architecture {recipe.architecture} expects images of shape {expected}, got {got}; use another"
+        )
     x, y, index = (t.to(device) for t in (images.x, images.y, images.index))
     with _seeded(training.seed, device):
         model = build(recipe.architecture, images.classes).to(device)

@@ -1,0 +1,50 @@
+"""What tests share: one thread, and the command line run in this process or in its own."""
+
+import contextlib
+import io
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+# Before torch is imported; subprocesses inherit it. The networks here are so small that threads mostly wait.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest
+
+from benchmark.cli import main
+
+ROOT = Path(__file__).resolve().parents[1]
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def command() -> Command:
+    """`command(folder, *words)`: the command line in this process, run in a folder, with what it printed."""
+
+    def run(folder: Path, *words: object) -> subprocess.CompletedProcess[str]:
+        arguments, out, err = ["run_benchmark.py", *map(str, words)], io.StringIO(), io.StringIO()
+        before, code = sys.argv, 0
+        try:
+            sys.argv = arguments
+            with contextlib.chdir(folder), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+                main()
+        except SystemExit as leaving:
+            code = int(leaving.code or 0)
+        finally:
+            sys.argv = before
+        return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def process() -> Command:
+    """`process(folder, *words)`: the same as its own process, as a user starts it."""
+
+    def run(folder: Path, *words: object) -> subprocess.CompletedProcess[str]:
+        arguments = [sys.executable, str(ROOT / "run_benchmark.py"), *map(str, words)]
+        return subprocess.run(arguments, cwd=folder, capture_output=True, text=True, check=False)
+
+    return run

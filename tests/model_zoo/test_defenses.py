@@ -1,0 +1,182 @@
+"""Contracts that every registered defense keeps, and the limits in which one becomes another."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from attacks.draws import Draws
+from attacks.errors import InputError
+from attacks.threat_model import ThreatModel
+from benchmark.data import balanced_subset
+from benchmark.datasets import load
+from model_zoo.architectures.digits_cnn import DigitsCNN
+from model_zoo.defenses.context import TrainingContext
+from model_zoo.defenses.registry import DEFENSES, DefenseSpec, defense_spec
+
+every_defense = pytest.mark.parametrize("spec", DEFENSES.values(), ids=DEFENSES.keys())
+Batch = tuple[Tensor, Tensor, TrainingContext]
+
+
+@pytest.fixture(scope="module")
+def batch() -> Batch:
+    """Sixty-four digits, and the context to defend them in."""
+    split = balanced_subset(load("digits", "train", data_dir=Path("unused")), 64, seed=0)
+    draws = Draws.start(0, split.index)
+    return split.x, split.y, TrainingContext(ThreatModel("Linf", 0.2), draws, steps=3, rel_step_size=0.5)
+
+
+def network() -> DigitsCNN:
+    torch.manual_seed(0)
+    return DigitsCNN()
+
+
+def loss_of(spec: DefenseSpec, model: nn.Module, batch: Batch, **params: float) -> Tensor:
+    return spec.batch_loss(model, *batch, **{**spec.params, **params})
+
+
+def loss_and_gradients(spec: DefenseSpec, batch: Batch, **params: float) -> tuple[Tensor, list[Tensor]]:
+    model = network()
+    loss = loss_of(spec, model, batch, **params)
+    return loss.detach(), list(torch.autograd.grad(loss, list(model.parameters())))
+
+
+@pytest.fixture(autouse=True)
+def own_generator() -> Iterator[None]:
+    with torch.random.fork_rng():
+        yield
+
+
+@every_defense
+def test_the_loss_is_a_finite_scalar(spec: DefenseSpec, batch: Batch) -> None:
+    loss = loss_of(spec, network(), batch)
+    assert loss.shape == ()
+    assert loss.isfinite()
+
+
+@every_defense
+def test_gradients_reach_every_parameter(spec: DefenseSpec, batch: Batch) -> None:
+    _, gradients = loss_and_gradients(spec, batch)
+    for gradient in gradients:
+        assert gradient.isfinite().all()
+        assert gradient.any()
+
+
+@every_defense
+@pytest.mark.parametrize("training", [True, False])
+def test_the_loss_leaves_mode_images_parameters_and_gradients_alone(
+    spec: DefenseSpec, batch: Batch, training: bool
+) -> None:
+    model, (x, y, _) = network().train(training), batch
+    before = [value.clone() for value in (x, y, *model.parameters())]
+    loss_of(spec, model, batch)
+    assert model.training is training
+    assert all(module.training is training for module in model.modules())
+    assert all(torch.equal(value, old) for value, old in zip((x, y, *model.parameters()), before, strict=True))
+    assert all(parameter.grad is None and parameter.requires_grad for parameter in model.parameters())
+
+
+@every_defense
+def test_the_loss_repeats_under_the_same_draws_and_uses_no_others(spec: DefenseSpec, batch: Batch) -> None:
+    first, gradients = loss_and_gradients(spec, batch)
+    model = network()
+    torch.manual_seed(123)  # the global generator is not asked
+    assert torch.equal(loss_of(spec, model, batch).detach(), first)
+    assert all(torch.equal(a, b) for a, b in zip(loss_and_gradients(spec, batch)[1], gradients, strict=True))
+
+
+@every_defense
+def test_a_few_steps_learn(spec: DefenseSpec, batch: Batch) -> None:
+    model = network()
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(25):
+        optimizer.zero_grad()
+        loss = loss_of(spec, model, batch)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.9 * losses[0]
+
+
+@every_defense
+def test_batch_statistics_do_not_depend_on_the_attack(spec: DefenseSpec, batch: Batch) -> None:
+    def statistics(steps: int) -> Tensor:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Linear(64, 10))
+        x, y, ctx = batch
+        loss_of(spec, model, (x, y, TrainingContext(ctx.threat, ctx.draws, steps, 0.0)))
+        counter = model[1].num_batches_tracked
+        assert isinstance(counter, Tensor)
+        return counter
+
+    assert statistics(1) == statistics(5) > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "limit"),
+    [
+        ("trades", {"beta": 0.0}, "natural"),
+        ("half-half", {"weight": 0.0}, "natural"),
+        ("half-half", {"weight": 1.0}, "madry"),
+    ],
+)
+def test_a_defense_in_its_limit_is_another(batch: Batch, name: str, params: Mapping[str, float], limit: str) -> None:
+    loss, gradients = loss_and_gradients(DEFENSES[name], batch, **params)
+    expected, expected_gradients = loss_and_gradients(DEFENSES[limit], batch)
+    assert torch.equal(loss, expected)
+    for gradient, want in zip(gradients, expected_gradients, strict=True):
+        torch.testing.assert_close(gradient, want, rtol=1e-6, atol=1e-8)
+
+
+def test_without_a_budget_adversarial_training_is_natural(batch: Batch) -> None:
+    x, y, ctx = batch
+    still = TrainingContext(ThreatModel("Linf", 0.0), ctx.draws, ctx.steps, ctx.rel_step_size)
+    expected, _ = loss_and_gradients(DEFENSES["natural"], batch)
+    for name in ("madry", "half-half", "trades"):
+        loss, _ = loss_and_gradients(DEFENSES[name], (x, y, still))
+        torch.testing.assert_close(loss, expected)
+
+
+def test_adversarial_losses_lie_above_the_natural_one(batch: Batch) -> None:
+    natural, _ = loss_and_gradients(DEFENSES["natural"], batch)
+    madry, _ = loss_and_gradients(DEFENSES["madry"], batch)
+    assert madry > natural
+    for name in ("half-half", "trades"):
+        loss, _ = loss_and_gradients(DEFENSES[name], batch)
+        assert loss > natural
+
+
+def test_trades_is_clean_cross_entropy_plus_beta_times_the_divergence_of_clean_from_adversarial(batch: Batch) -> None:
+    x, y, ctx = batch
+    model = network()
+    x_adv = ctx.craft(model, x, y, loss="kl-divergence", start="gaussian")
+    clean, adversarial = model(x).softmax(1), model(x_adv).softmax(1)
+    divergence = (clean * (clean.log() - adversarial.log())).sum(1).mean()
+    expected = -clean[torch.arange(len(y)), y].log().mean() + 6 * divergence
+    torch.testing.assert_close(loss_of(DEFENSES["trades"], model, batch), expected)
+
+
+@pytest.mark.parametrize(("loss", "start"), [("cross-entropy", "uniform"), ("kl-divergence", "gaussian")])
+def test_crafted_images_lie_in_the_threat_model_and_raise_the_loss(batch: Batch, loss: str, start: str) -> None:
+    x, y, ctx = batch
+    model = network()
+    x_adv = ctx.craft(model, x, y, loss=loss, start=start)
+    assert ctx.threat.contains(x_adv, x).all()
+    assert not x_adv.requires_grad
+    assert nn.functional.cross_entropy(model(x_adv), y) > nn.functional.cross_entropy(model(x), y)
+
+
+@pytest.mark.parametrize("params", [{}, {"beta": 1.0, "weight": 1.0}, {"tau": 1.0}])
+def test_a_defense_with_parameters_that_its_loss_does_not_take_is_refused(params: Mapping[str, float]) -> None:
+    with pytest.raises(InputError, match=r"expected parameters \['beta'\]"):
+        DefenseSpec("mine", DEFENSES["trades"].batch_loss, "mine", True, "-", "-", params)
+
+
+@every_defense
+def test_a_model_is_named_by_its_defense_and_all_its_parameters_have_a_default(spec: DefenseSpec) -> None:
+    assert defense_spec(spec.name) is spec
+    assert spec.model_name.format(**spec.params)
+    assert spec.summary

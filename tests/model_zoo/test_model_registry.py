@@ -1,0 +1,234 @@
+"""Registered models, shipped checkpoints and their cards, and the identity of a user's own model."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from attacks.errors import InputError
+from benchmark.datasets import DATASETS, load
+from benchmark.suites import SUITES
+from model_zoo.architectures.registry import find
+from model_zoo.checkpoint import load_state_dict, save_state_dict, sha256_of
+from model_zoo.registry import (
+    MODELS,
+    SHIPPED,
+    ModelSpec,
+    card,
+    external_model,
+    find_checkpoint,
+    load_model,
+    model_spec,
+    models_of,
+    read_card,
+)
+
+NOWHERE = Path("no checkpoints of the user's")
+SHIPPED_MODELS = [spec for spec in MODELS if (SHIPPED / spec.checkpoint).exists()]
+shipped = pytest.mark.parametrize("spec", SHIPPED_MODELS, ids=lambda spec: spec.name)
+every_model = pytest.mark.parametrize("spec", MODELS, ids=lambda spec: spec.name)
+CODE = "from model_zoo.architectures.digits_cnn import DigitsCNN\ndef factory():\n    return DigitsCNN()\n"
+
+
+# Shipped
+
+
+def test_every_digits_model_is_shipped_and_nothing_else_is() -> None:
+    digits = [spec for spec in MODELS if spec.dataset == "digits"]
+    assert digits == SHIPPED_MODELS
+    assert sorted(SHIPPED.rglob("*.safetensors")) == sorted(SHIPPED / spec.checkpoint for spec in digits)
+
+
+@shipped
+def test_a_shipped_checkpoint_is_the_registered_one(spec: ModelSpec) -> None:
+    assert sha256_of(SHIPPED / spec.checkpoint) == spec.sha256
+    assert find_checkpoint(spec, NOWHERE) == SHIPPED / spec.checkpoint
+
+
+@shipped
+def test_a_shipped_model_has_a_card_that_names_it_and_the_command_that_trains_it(spec: ModelSpec) -> None:
+    path = (SHIPPED / spec.checkpoint).with_suffix(".json")
+    described, record = read_card(path), json.loads(path.read_text())["training"]
+    for name in ("name", "sha256", "architecture", "defense", "dataset", "checkpoint"):
+        assert getattr(described, name) == getattr(spec, name), name
+    assert record["command"].startswith(f"python run_benchmark.py train --defense {spec.defense} --suite digits")
+    assert f"--name {spec.name} " in record["command"]
+    assert path.with_suffix(".csv").is_file()
+
+
+@shipped
+def test_a_shipped_model_classifies_more_than_90_percent_of_the_test_images(spec: ModelSpec) -> None:
+    model, split = load_model(spec, NOWHERE, classes=10), load("digits", "test", data_dir=Path("unused"))
+    assert not model.training
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+    assert (model(split.x).argmax(1) == split.y).double().mean() > 0.9
+
+
+# Registered
+
+
+@every_model
+def test_a_registered_model_has_a_known_architecture_dataset_and_suites(spec: ModelSpec) -> None:
+    assert find(spec.architecture).input_shape == DATASETS[spec.dataset].shape
+    assert {SUITES[suite].dataset for suite in spec.suites} == {spec.dataset}
+    assert len(spec.sha256) == 64
+    assert spec.url or spec in SHIPPED_MODELS
+
+
+@every_model
+def test_published_figures_are_percentages_of_its_own_suites(spec: ModelSpec) -> None:
+    for figure in spec.published:
+        assert figure.suite in spec.suites
+        assert figure.attack == "clean" or SUITES[figure.suite].attack(figure.attack) is not None
+        assert 0 < figure.accuracy < 100
+        assert figure.where
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_names_are_unique_within_a_suite(suite: str) -> None:
+    names = [spec.name for spec in MODELS if suite in spec.suites]
+    assert len(names) == len(set(names))
+    assert list(models_of(suite, NOWHERE)) == names
+
+
+def test_an_unknown_model_answers_with_the_nearest() -> None:
+    with pytest.raises(InputError, match=r"unknown model of suite digits 'trades-b7'; did you mean 'trades-b[16]'\?"):
+        model_spec("trades-b7", "digits", NOWHERE)
+
+
+def test_a_missing_checkpoint_says_where_to_put_it_and_where_to_get_it(tmp_path: Path) -> None:
+    spec = next(spec for spec in MODELS if spec.url)
+    with pytest.raises(InputError) as caught:
+        find_checkpoint(spec, tmp_path)
+    assert str(tmp_path / spec.checkpoint) in str(caught.value)
+    assert spec.url in str(caught.value)
+
+
+# Trained by the user
+
+
+def trained(folder: Path, name: str, suite: str = "digits") -> ModelSpec:
+    """A model of the user's in a checkpoint folder, with its card; its weights are those of madry."""
+    path = folder / suite / f"{name}.safetensors"
+    sha256 = save_state_dict(load_state_dict(SHIPPED / "digits/madry.safetensors"), path, {"name": name})
+    spec = ModelSpec(name, (suite,), "digits", "digits-cnn", "madry", f"{suite}/{name}.safetensors", sha256)
+    path.with_suffix(".json").write_bytes(card(spec, {"command": "python run_benchmark.py train"}))
+    return spec
+
+
+def test_a_card_is_read_back_unchanged(tmp_path: Path) -> None:
+    spec = trained(tmp_path, "mine")
+    assert read_card(tmp_path / "digits/mine.json") == spec
+    assert models_of("digits", tmp_path)["mine"] == spec
+    assert "mine" not in models_of("digits-l2", tmp_path)
+
+
+def test_a_users_model_stands_in_for_a_shipped_one_of_its_name(tmp_path: Path) -> None:
+    spec = trained(tmp_path, "natural")
+    assert model_spec("natural", "digits", tmp_path) == spec
+    assert list(models_of("digits", tmp_path)) == list(models_of("digits", NOWHERE))  # in its place
+    assert find_checkpoint(spec, tmp_path) == tmp_path / "digits/natural.safetensors"
+    model = load_model(spec, tmp_path, classes=10)
+    madry = load_state_dict(SHIPPED / "digits/madry.safetensors")
+    assert torch.equal(model.state_dict()["fc2.bias"], madry["fc2.bias"])
+
+
+def test_a_users_model_does_not_hide_the_shipped_one_from_another_suite(tmp_path: Path) -> None:
+    trained(tmp_path, "natural")
+    spec = model_spec("natural", "digits-l2", tmp_path)
+    assert find_checkpoint(spec, tmp_path) == SHIPPED / "digits/natural.safetensors"
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '{"model": {}}', '{"model": {"suites": [], "name": "x"}}', "\ufffe"]
+)
+def test_a_file_that_is_no_card_is_one_line(tmp_path: Path, content: str) -> None:
+    (tmp_path / "mine.json").write_bytes(content.encode("utf-16" if content == "\ufffe" else "utf-8"))
+    with pytest.raises(InputError, match="expected the card of a trained model") as caught:
+        read_card(tmp_path / "mine.json")
+    assert str(tmp_path / "mine.json") in str(caught.value)
+
+
+def test_a_checkpoint_that_was_changed_after_training_is_refused(tmp_path: Path) -> None:
+    spec = trained(tmp_path, "mine")
+    shutil.copy(SHIPPED / "digits/natural.safetensors", tmp_path / spec.checkpoint)
+    with pytest.raises(InputError, match=f"expected sha256 {spec.sha256}"):
+        load_model(spec, tmp_path, classes=10)
+
+
+# The user's own
+
+
+def external(folder: Path, code: str = CODE, *, weights: str | None = "natural", factory: str = "factory") -> ModelSpec:
+    """The spec of a model whose code and weights lie in a folder."""
+    folder.mkdir(exist_ok=True)
+    (folder / "model.py").write_text(code)
+    checkpoint = None
+    if weights is not None:
+        checkpoint = folder / "weights.safetensors"
+        shutil.copy(SHIPPED / f"digits/{weights}.safetensors", checkpoint)
+    return external_model(f"{folder / 'model.py'}:{factory}", checkpoint, dataset="digits", suite="digits")
+
+
+def test_the_identity_of_ones_own_model_does_not_depend_on_where_it_lies(tmp_path: Path) -> None:
+    assert external(tmp_path / "here").identity == external(tmp_path / "there").identity
+
+
+def test_other_code_is_another_model(tmp_path: Path) -> None:
+    changed = CODE.replace("DigitsCNN()", "DigitsCNN(num_classes=10)")
+    assert external(tmp_path / "here").identity != external(tmp_path / "there", changed).identity
+
+
+def test_another_factory_in_the_same_file_is_another_model(tmp_path: Path) -> None:
+    code = CODE + "def second():\n    return DigitsCNN().double().float()\n"
+    first, second = (external(tmp_path / name, code, factory=name) for name in ("factory", "second"))
+    assert first.identity != second.identity
+    assert (first.name, second.name) == ("factory", "second")
+
+
+def test_other_weights_are_another_model(tmp_path: Path) -> None:
+    assert external(tmp_path / "here").identity != external(tmp_path / "there", weights="madry").identity
+
+
+def test_weights_that_the_factory_makes_itself_are_part_of_the_identity(tmp_path: Path) -> None:
+    code = (
+        "import torch\nfrom pathlib import Path\nfrom model_zoo.architectures.digits_cnn import DigitsCNN\n"
+        "def factory():\n    torch.manual_seed(int(Path(__file__).with_name('seed').read_text()))\n"
+        "    return DigitsCNN()\n"
+    )
+    specs = []
+    with torch.random.fork_rng():
+        for name, seed in (("one", "0"), ("same", "0"), ("other", "1")):
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "seed").write_text(seed)
+            specs.append(external(tmp_path / name, code, weights=None))
+    one, same, other = (spec.identity for spec in specs)
+    assert one == same
+    assert one != other
+
+
+def test_partly_applied_networks_are_told_apart_by_the_file_that_applies_them(tmp_path: Path) -> None:
+    imports = "from functools import partial\nfrom model_zoo.architectures.digits_cnn import DigitsCNN\n"
+    code = imports + "factory = partial(DigitsCNN, 10)\n"
+    first = external(tmp_path / "here", code)
+    assert first.identity == external(tmp_path / "there", code).identity
+    assert first.identity != external(tmp_path / "elsewhere", code + "# changed\n").identity
+
+
+def test_ones_own_model_is_loaded_with_its_weights_frozen_and_in_eval_mode(tmp_path: Path) -> None:
+    model = load_model(external(tmp_path / "here", weights="madry"), NOWHERE, classes=10)
+    assert not model.training
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+    expected = load_state_dict(SHIPPED / "digits/madry.safetensors")
+    assert all(torch.equal(value, expected[name]) for name, value in model.state_dict().items())
+
+
+def test_a_file_of_ones_own_may_import_its_neighbours_and_leaves_the_search_path_alone(tmp_path: Path) -> None:
+    before = list(sys.path)
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here/neighbour_of_mine.py").write_text(CODE)
+    external(tmp_path / "here", "from neighbour_of_mine import factory\n")
+    assert sys.path == before

@@ -1,0 +1,66 @@
+"""The shape of the repository: which package may import which, and that all of it is installed."""
+
+import ast
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+LAYERS = ("attacks", "model_zoo", "benchmark", "run_benchmark")  # each may import itself and what stands before it
+PACKAGES = LAYERS[:-1]
+FILES = [ROOT / "run_benchmark.py", *(file for package in PACKAGES for file in sorted((ROOT / package).rglob("*.py")))]
+
+
+def imported(source: str) -> Iterator[str]:
+    """The modules that a file imports, anywhere in it; a relative import begins with a dot."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield "." * node.level + (node.module or "")
+
+
+def forbidden(source: str, layer: str) -> list[str]:
+    """The imports that a file of a layer may not have."""
+    above = (*LAYERS[LAYERS.index(layer) + 1 :], "tests")
+    return [name for name in imported(source) if name.startswith(".") or name.split(".")[0] in above]
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_imports_point_downwards_and_are_absolute(file: Path) -> None:
+    layer = file.relative_to(ROOT).parts[0].removesuffix(".py")
+    assert forbidden(file.read_text(encoding="utf-8"), layer) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "layer"),
+    [
+        ("import benchmark.case", "model_zoo"),
+        ("def f():\n    from model_zoo.registry import MODELS", "attacks"),
+        ("from . import pgd", "attacks"),
+        ("from run_benchmark import main", "benchmark"),
+    ],
+)
+def test_an_import_upwards_or_relative_is_seen(source: str, layer: str) -> None:
+    assert len(forbidden(source, layer)) == 1
+
+
+def test_run_benchmark_imports_the_command_line_and_nothing_else() -> None:
+    assert list(imported((ROOT / "run_benchmark.py").read_text(encoding="utf-8"))) == ["benchmark.cli"]
+
+
+def test_no_file_is_called_utils() -> None:
+    assert [file for folder in (*PACKAGES, "tests") for file in (ROOT / folder).rglob("*util*.py")] == []
+
+
+def test_every_package_is_listed_for_installation() -> None:
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["packages"]
+    folders = {".".join(file.parent.relative_to(ROOT).parts) for file in FILES[1:]}
+    assert sorted(listed) == sorted(folders)
+    assert [name for name in listed if not (ROOT / name.replace(".", "/") / "__init__.py").is_file()] == []
+
+
+def test_every_layer_is_a_package_with_tests_beside_it() -> None:
+    assert [layer for layer in PACKAGES if not list((ROOT / "tests" / layer).glob("test_*.py"))] == []
