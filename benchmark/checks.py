@@ -43,9 +43,11 @@ def check_model(name: str, model: nn.Module, split: Split, hardware: Hardware) -
     Raises: InputError for logits of a wrong shape or not finite, for a model that cannot take the images, and for a
         clean accuracy that is not above chance.
     """
-    x = split.x[:PROBE].to(hardware.device)
+    x = split.x[: min(PROBE, hardware.batch_size)].to(hardware.device)
     try:
         first, second = model(x), model(x)
+    except torch.OutOfMemoryError:
+        raise
     except Exception as error:  # the model may be the user's own code, and raise what it likes
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(
@@ -69,10 +71,10 @@ def check_model(name: str, model: nn.Module, split: Split, hardware: Hardware) -
 
     prediction = predict(model, split.x.to(hardware.device), batch_size=hardware.batch_size)
     correct = int((prediction == split.y.to(hardware.device)).sum())
-    if correct * split.classes <= len(split.x):
+    chance = int(split.y.bincount().max())
+    if correct <= chance:
         raise InputError(
-            f"model {name}: clean accuracy {100 * correct / len(split.x):.1f} on "
-            f"{len(split.x)} images is not above chance ({100 / split.classes:.1f}); check its input range, "
-            "normalisation and the order of the classes"
+            f"model {name}: {correct} of {len(split)} clean images are classified correctly, and always "
+            f"naming one class would get {chance}; check input range, normalisation and the order of the classes"
         )
     return Checked(prediction, flags)

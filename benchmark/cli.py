@@ -83,7 +83,7 @@ def shared_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--models", default="all", show_default=True, metavar="all|NAME,...", help="models of the suite")
+@click.option("--models", metavar="all|NAME,...", help="models of the suite  [default: all, or none beside --model]")
 @click.option("--suite", metavar="NAME", help="what to run  [default: digits, or that of --dataset]")
 @click.option("--attacks", default="all", show_default=True, metavar="all|NAME,...", help="the suite's, or any others")
 @click.option("--transfer", metavar="none|NAME,...", help="crafted on the other models  [default: the suite's]")

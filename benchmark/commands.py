@@ -28,14 +28,14 @@ from model_zoo.checkpoint import atomic_write
 from model_zoo.defenses.registry import DEFENSES, DefenseSpec, defense_spec
 from model_zoo.recipes import Recipe, recipe, with_overrides
 from model_zoo.registry import ModelSpec, card, external_model, find_checkpoint, model_spec, models_of
-from model_zoo.training import Training
+from model_zoo.training import Training, forget_progress
 from model_zoo.training import train as run_training
 
 
 def run(
     shared: Shared,
     *,
-    models: str,
+    models: str | None,
     suite: str | None,
     attacks: str,
     transfer: str | None,
@@ -61,9 +61,7 @@ def run(
     work = prepare(grid, split, store, hardware, checkpoint_dir=shared.checkpoint_dir)
     show(store, chosen.name, chosen.reading, grid, _ranks(chosen, grid, shared))
     sweep(work, store, hardware, quiet=shared.quiet)
-    folder = shared.results_dir / chosen.name
-    print(write_tables(read_suite(store, chosen.name), folder))
-    print(f"Tables: {folder}")
+    _print_tables(store, chosen.name, shared)
 
 
 def rebuild_tables(shared: Shared) -> None:
@@ -72,8 +70,20 @@ def rebuild_tables(shared: Shared) -> None:
     if not store.suites():
         raise InputError(f"expected verdicts in {store.root}, found none; run a benchmark first, or name --results-dir")
     for suite in store.suites():
-        print(write_tables(read_suite(store, suite), shared.results_dir / suite))
-        print(f"Tables: {shared.results_dir / suite}")
+        _print_tables(store, suite, shared)
+
+
+def _print_tables(store: Store, suite: str, shared: Shared) -> None:
+    """Write and print the tables of a suite, and say which cases are not in them."""
+    scores = read_suite(store, suite)
+    print(write_tables(scores, shared.results_dir / suite))
+    print(f"Tables: {shared.results_dir / suite}")
+    if scores.incomplete:
+        print(
+            f"left out of {suite}: {len(scores.incomplete)} cases without all their verdicts "
+            f"({', '.join(scores.incomplete[:5])}{', ...' if len(scores.incomplete) > 5 else ''}); run them again",
+            file=sys.stderr,
+        )
 
 
 def list_table(what: str, shared: Shared) -> str:
@@ -183,6 +193,7 @@ def train(shared: Shared, *, defense: str, suite: str, recipe: str, overrides: S
         "versions": {package: version(package) for package in VERSIONED},
     }
     atomic_write(done, card(model, record))
+    forget_progress(stem)
     print(f"Trained {name}: {stem}.safetensors, sha256 {sha256}")
     print(f"Evaluate it: python run_benchmark.py --suite {chosen.name} --models {name}")
 
@@ -259,12 +270,23 @@ def _transfer(suite: Suite, names: str | None, attacks: Sequence[AttackSpec]) ->
     return _attacks(suite, names)
 
 
-def _models(suite: Suite, names: str, factory: str | None, checkpoint: Path | None, shared: Shared) -> list[ModelSpec]:
-    """The models named, or the user's own. "all" leaves out, and says so, what has no checkpoint here."""
-    if factory is not None:
-        return [external_model(factory, checkpoint, dataset=suite.dataset, suite=suite.name)]
-    if checkpoint is not None:
-        raise InputError("--checkpoint needs --model PATH.py:FACTORY; for registered models use --checkpoint-dir")
+def _models(
+    suite: Suite, names: str | None, factory: str | None, checkpoint: Path | None, shared: Shared
+) -> list[ModelSpec]:
+    """The models named, and the user's own; all of the suite's where the user says nothing."""
+    if factory is None:
+        if checkpoint is not None:
+            raise InputError("--checkpoint needs --model PATH.py:FACTORY; for registered models use --checkpoint-dir")
+        return _registered(suite, names or "all", shared)
+    own = external_model(factory, checkpoint, dataset=suite.dataset, suite=suite.name)
+    others = _registered(suite, names, shared) if names else []
+    if own.name in [spec.name for spec in others]:
+        own = replace(own, name=f"{own.name} ({factory})")
+    return [own, *others]
+
+
+def _registered(suite: Suite, names: str, shared: Shared) -> list[ModelSpec]:
+    """The models of those names; "all" leaves out, and says so, what has no checkpoint here."""
     if names != "all":
         return [model_spec(name, suite.name, shared.checkpoint_dir) for name in _names(names)]
     here = []

@@ -110,6 +110,7 @@ class SuiteScores:
         timing: the same rows, what differs from run to run.
         worst: for each model (N,) bool, robust under every stored case: a fold, not another run.
         entries: what each row was made of.
+        incomplete: cases left out, since a chunk of theirs is missing or damaged.
     """
 
     suite: str
@@ -118,6 +119,7 @@ class SuiteScores:
     timing: pd.DataFrame
     worst: Mapping[str, Bools]
     entries: Sequence[Entry]
+    incomplete: Sequence[str]
 
 
 def read_suite(store: Store, suite: str) -> SuiteScores:
@@ -128,17 +130,20 @@ def read_suite(store: Store, suite: str) -> SuiteScores:
     timing: list[dict[str, Any]] = []
     worst: dict[str, Bools] = {}
     entries: list[Entry] = []
+    incomplete: list[str] = []
     for item in sorted(selection["entries"].values(), key=lambda item: item["rank"]):
         stored, record = store.read(item["key"], item["n"]), store.read_case(item["key"])
         if stored is None or record is None:
+            incomplete.append("/".join(name for name in (item["model"], item["attack"], item["source_model"]) if name))
             continue
         verdicts, chunks = stored
         entries.append(item)
         rows.append(score(item, verdicts, record["flags"]))
         timing.append({**{name: item[name] for name in ("model", "attack", "source_model")}, **_total(chunks)})
-        worst[item["model"]] = worst.get(item["model"], verdicts.robust_any) & verdicts.robust_any
+        robust = verdicts.robust(selection["reading"])
+        worst[item["model"]] = worst.get(item["model"], robust) & robust
     scores = pd.DataFrame(rows, columns=list(COLUMNS))
-    return SuiteScores(suite, selection["reading"], scores, pd.DataFrame(timing), worst, entries)
+    return SuiteScores(suite, selection["reading"], scores, pd.DataFrame(timing), worst, entries, incomplete)
 
 
 def show(store: Store, suite: str, reading: str, cases: Sequence[EvalCase], ranks: Sequence[Sequence[int]]) -> None:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from benchmark.store import Range, Store
 from benchmark.verdicts import Verdicts
 from model_zoo.registry import ModelSpec, load_model
 
+T = TypeVar("T")
 Advance = Callable[[int], None]
 OutOfMemory = torch.OutOfMemoryError
 VERSIONED = ("torch", "torchvision", "numpy", "foolbox", "pyautoattack")
@@ -67,7 +68,10 @@ def prepare(cases: Sequence[EvalCase], split: Split, store: Store, hardware: Har
         for spec in _distinct(spec for case in work for spec in (case.model, case.source))
     }
     judged = [spec.name for spec in _distinct(case.model for case in work)]
-    checked = {name: check_model(name, models[name], split, hardware) for name in judged}
+    checked = {
+        name: _within_memory(name, hardware, lambda hw: check_model(name, models[name], split, hw))[0]  # noqa: B023
+        for name in judged
+    }
     for case in work:
         flags = checked[case.model.name].flags
         store.write_case(case_key(case), {"identity": identity(case), "flags": list(flags)})
@@ -86,7 +90,11 @@ def sweep(work: Work, store: Store, hardware: Hardware, *, quiet: bool = False) 
             bar.set_description(_title(group))
             expected = bar.n + _weight(group, chunk)
             started = time.perf_counter()
-            verdicts, hardware = _evaluate_within_memory(group, work, chunk, hardware, advance)
+            verdicts, hardware = _within_memory(
+                _title(group),
+                hardware,
+                lambda hw: _evaluate(group, work, chunk, hw, advance),  # noqa: B023 (called at once)
+            )
             timing = _timing(hardware, (time.perf_counter() - started) / len(group))
             for case, verdict in zip(group, verdicts, strict=True):  # the longest last: it decides who shared a batch
                 if chunk in store.missing(case_key(case), case.n):
@@ -120,21 +128,24 @@ def _title(group: Sequence[EvalCase]) -> str:
     return f"{group[0].model.name}: {', '.join(case.attack.name for case in group)}{via}"
 
 
-def _evaluate_within_memory(
+def _within_memory(what: str, hardware: Hardware, run: Callable[[Hardware], T]) -> tuple[T, Hardware]:
+    """Halve the batch until it fits; the smaller batch is kept for what is to come."""
+    while True:
+        with suppress(OutOfMemory):
+            return run(hardware), hardware
+        if hardware.batch_size == 1:
+            raise InputError(f"{what}: out of memory with a single image; use another --device")
+        hardware = halved(hardware)
+        print(f"{what}: out of memory, going on with batches of {hardware.batch_size}", file=sys.stderr)
+
+
+def _evaluate(
     group: Sequence[EvalCase], work: Work, chunk: Range, hardware: Hardware, advance: Advance
-) -> tuple[list[Verdicts], Hardware]:
-    """Halve the batch until it fits; the smaller batch is kept for the chunks to come."""
+) -> list[Verdicts]:
     target, source = group[0].model.name, group[0].source.name
     images = take(work.split, np.arange(*chunk))
     prediction = work.predictions[target][slice(*chunk)]
-    while True:
-        with suppress(OutOfMemory):
-            models = work.models[target], work.models[source]
-            return evaluate(group, *models, images, prediction, hardware, progress=advance), hardware
-        if hardware.batch_size == 1:
-            raise InputError(f"{_title(group)}: out of memory with a single image; use another --device")
-        hardware = halved(hardware)
-        print(f"out of memory, going on with batches of {hardware.batch_size}", file=sys.stderr)
+    return evaluate(group, work.models[target], work.models[source], images, prediction, hardware, progress=advance)
 
 
 def _timing(hardware: Hardware, seconds: float) -> dict[str, Any]:

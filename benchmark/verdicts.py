@@ -42,6 +42,10 @@ class Verdicts:
         correct: Bools = self.label == self.prediction
         return correct
 
+    def robust(self, reading: str) -> Bools:
+        """(N,) bool by the reading "any" or "last"; an attack without a last iterate has one reading only."""
+        return self.robust_last if reading == "last" and self.robust_last is not None else self.robust_any
+
 
 @torch.no_grad()
 def predict(classifier: Classifier, x: Tensor, *, batch_size: int) -> Tensor:

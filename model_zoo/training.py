@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import math
+import pickle
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -101,7 +102,7 @@ def train(
     Args:
         images, validation: disjoint; neither is test data.
         stem: path without suffix: STEM.safetensors (best by validation), STEM.last.safetensors, STEM.csv (the learning
-            curve), STEM.training.pt (what resuming needs; removed at the end).
+            curve), STEM.training.pt (what resuming needs, until `forget_progress`).
         precision: of forward and backward passes; weights stay float32.
 
     Returns: the sha256 of the best checkpoint.
@@ -118,7 +119,7 @@ def train(
     with _seeded(training.seed, device):
         model = build(recipe.architecture, images.classes).to(device)
     optimizer = _optimizer(recipe, model)
-    resume = stem.with_name(stem.name + ".training.pt")
+    resume = _progress_file(stem)
     progress = _resume(resume, training) or _Progress(_copy(model), optimizer.state_dict(), _copy(model))
     model.load_state_dict(progress.model)
     optimizer.load_state_dict(progress.optimizer)
@@ -150,9 +151,12 @@ def train(
         )
     metadata = {"settings": json.dumps(training.settings(), sort_keys=True)}
     save_state_dict(progress.model, stem.with_name(stem.name + ".last.safetensors"), metadata)
-    sha256 = save_state_dict(progress.best, stem.with_name(stem.name + ".safetensors"), metadata)
-    resume.unlink()
-    return sha256
+    return save_state_dict(progress.best, stem.with_name(stem.name + ".safetensors"), metadata)
+
+
+def forget_progress(stem: Path) -> None:
+    """Remove what resuming needs, once the model is registered."""
+    _progress_file(stem).unlink(missing_ok=True)
 
 
 def _train_epoch(
@@ -262,11 +266,20 @@ def _save(path: Path, training: Training, progress: _Progress) -> None:
     atomic_write(path, buffer.getvalue())
 
 
+def _progress_file(stem: Path) -> Path:
+    return stem.with_name(stem.name + ".training.pt")
+
+
 def _resume(path: Path, training: Training) -> _Progress | None:
     """What an interrupted run with the same settings left. Raises: InputError if it had others."""
     if not path.exists():
         return None
-    saved = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
+        raise InputError(
+            f"{path} is damaged ({type(error).__name__}); remove it to train from the beginning"
+        ) from error
     if saved.pop("settings") != json.dumps(training.settings(), sort_keys=True):
         raise InputError(
             f"{path} is of a training with other settings; finish that one, remove the file, or use another --name"
