@@ -1,0 +1,236 @@
+"""What every registered attack must do, whoever wrote it. A new entry of ATTACKS is tested without further work."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pytest
+import torch
+from pyautoattack import AutoAttack
+from torch import Tensor, nn
+
+from attacks import loop, pyautoattack_adapter
+from attacks.oracle import Classifier, CountingClassifier
+from attacks.registry import ATTACKS, AttackSpec, Proposer, Recurrence
+from attacks.threat_model import ThreatModel
+
+CASES = [
+    pytest.param(spec, norm, id=f"{name}-{norm}") for name, spec in ATTACKS.items() for norm in ("Linf", "L2")
+    if norm in spec.norms
+]  # fmt: skip
+EVERY_ATTACK = pytest.mark.parametrize(("spec", "norm"), CASES)
+
+# Attacks that need not succeed on a linear classifier whose margin is clearly below epsilon, and why.
+WEAK = {
+    ("foolbox-cw-l2", "Linf"): "it minimises the L2 norm: its nearest point has too large an Linf norm, and is cut",
+}
+
+
+class ShortAutoAttack(AutoAttack):  # type: ignore[misc]
+    """The reference AutoAttack with 10 iterations for 100, and 50 queries for 5000; else its members are as they are.
+
+    At its full length it takes half a minute on an image that none of its members breaks.
+    """
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)
+        for member in (self.apgd, self.apgd_targeted):
+            member.n_iter = member.n_iter_orig = 10
+        self.fab.n_iter, self.square.n_queries = 10, 50
+
+
+@pytest.fixture(autouse=True)
+def short_autoattack(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pyautoattack_adapter, "AutoAttack", ShortAutoAttack)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Points that the judge was shown, and the positions of their images."""
+
+    points: Tensor
+    position: Tensor
+
+
+def attack(
+    spec: AttackSpec, classifier: Classifier, x: Tensor, y: Tensor, threat: ThreatModel, readings: Sequence[int]
+) -> tuple[Tensor, Shown]:
+    """(N,) bool still correct, and all that was proposed: of a recurrence, in every restart, at least the readings."""
+    points, positions = [], []
+
+    def judge(proposed: Tensor, position: Tensor) -> Tensor:
+        points.append(proposed)
+        positions.append(position)
+        with torch.no_grad():
+            return classifier(proposed).argmax(1) == y[position]
+
+    if isinstance(spec.method, Proposer):
+        counting = CountingClassifier(classifier)
+        proposed = spec.method.propose(counting, x, y, threat, seed=1, **spec.propose_params)
+        correct = judge(proposed, torch.arange(len(x)))
+    else:
+        index = torch.arange(len(x)) + 100
+        correct = loop.run(spec, classifier, judge, x, y, index, threat, readings=readings, seed=1, batch_size=len(x))[
+            -1
+        ].correct_any
+    return correct, Shown(torch.cat(points), torch.cat(positions))
+
+
+# --- On a small network -----------------------------------------------------------------------------------------------
+
+
+def network() -> nn.Module:
+    """With a buffer, and with a module left in training mode, which an attack must leave there."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Tanh(), nn.Dropout(0.0), nn.Flatten(), nn.Linear(64, 5)
+    ).eval()
+    model[3].train()
+    return model
+
+
+def batch(model: nn.Module, n: int = 3) -> tuple[Tensor, Tensor]:
+    """Correctly classified images, many of whose pixels are black or white."""
+    generator = torch.Generator().manual_seed(1)
+    x = (3 * torch.rand(n, 1, 6, 6, generator=generator) - 1).clamp(0, 1)
+    with torch.no_grad():
+        return x, model(x).argmax(1)
+
+
+def attack_network(
+    spec: AttackSpec, model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel
+) -> tuple[Tensor, Shown]:
+    """Each iterate is read, of long attacks the first hundred."""
+    return attack(spec, model, x, y, threat, range(1, min(spec.steps, 100) + 1))
+
+
+def small(norm: str) -> ThreatModel:
+    """So small that few images break, and the attacks run their full length."""
+    return ThreatModel(norm, 0.02 if norm == "Linf" else 0.05)
+
+
+@EVERY_ATTACK
+@pytest.mark.parametrize("epsilon", ["small", "large"])
+def test_proposals_stay_in_the_set(spec: AttackSpec, norm: str, epsilon: str) -> None:
+    threat = small(norm) if epsilon == "small" else ThreatModel(norm, 0.4 if norm == "Linf" else 2.0)
+    model = network()
+    x, y = batch(model)
+    _, shown = attack_network(spec, model, x, y, threat)
+    assert set(shown.position.tolist()) == {0, 1, 2}
+    assert threat.contains(shown.points, x[shown.position]).all()
+
+
+@EVERY_ATTACK
+def test_inputs_parameters_gradients_and_modes_are_left_alone(spec: AttackSpec, norm: str) -> None:
+    recurrence = isinstance(spec.method, Recurrence)
+    # Third parties call backward(), so parameters must be frozen before, as those of every loaded model are.
+    model = network().requires_grad_(recurrence)
+    x, y = batch(model)
+    for parameter in model.parameters():
+        parameter.grad = torch.full_like(parameter, 7.0)
+    kept_x, kept_y = x.clone(), y.clone()
+    kept_state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    kept_modes = [module.training for module in model.modules()]
+    generator = torch.random.get_rng_state()
+
+    attack_network(spec, model, x, y, small(norm))
+
+    assert torch.equal(x, kept_x)
+    assert torch.equal(y, kept_y)
+    assert not x.requires_grad
+    assert x.grad is None
+    assert all(torch.equal(tensor, kept_state[name]) for name, tensor in model.state_dict().items())
+    for parameter in model.parameters():
+        assert parameter.requires_grad is recurrence
+        assert parameter.grad is not None
+        assert torch.equal(parameter.grad, torch.full_like(parameter, 7.0))
+    assert [module.training for module in model.modules()] == kept_modes
+    assert torch.equal(torch.random.get_rng_state(), generator)
+    assert torch.is_grad_enabled()
+
+
+@EVERY_ATTACK
+def test_it_repeats_bit_for_bit_under_one_seed_whatever_the_global_generator(spec: AttackSpec, norm: str) -> None:
+    model = network()
+    x, y = batch(model)
+    torch.manual_seed(2)
+    correct, shown = attack_network(spec, model, x, y, small(norm))
+    torch.manual_seed(3)
+    correct_again, shown_again = attack_network(spec, model, x, y, small(norm))
+    assert torch.equal(correct, correct_again)
+    assert torch.equal(shown.position, shown_again.position)
+    assert torch.equal(shown.points, shown_again.points)
+
+
+# --- On a linear classifier, where the distance to the nearest other class is known -----------------------------------
+
+
+@dataclass(frozen=True)
+class Linear:
+    """Ten classes, logits W (x - 1/2)."""
+
+    weight: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return (x - 0.5).flatten(1) @ self.weight.T
+
+    def distance(self, x: Tensor, y: Tensor, norm: str) -> Tensor:
+        """(N,) min over c != y of (z_y - z_c) / ||w_y - w_c||_dual, the exact distance to the nearest boundary."""
+        logits, weight = self(x).double(), self.weight.double()
+        dual = torch.cdist(weight, weight, p=1 if norm == "Linf" else 2)[y]
+        ratio = (logits.gather(1, y[:, None]) - logits) / dual
+        return ratio.scatter(1, y[:, None], torch.inf).amin(1)
+
+
+def linear_problem(norm: str) -> tuple[Linear, Tensor, Tensor, Tensor, ThreatModel]:
+    """A classifier, images in the middle of the pixel range, labels, distances, and an epsilon between the distances.
+
+    Each class has six pixels of its own and little weight elsewhere, and in each image one class is close behind the
+    label and all others are far. So the gradient of cross-entropy, too, points to the nearest class, and a single step
+    must arrive. The six weigh so differently that the shortest way in one norm is too long in the other.
+    """
+    generator = torch.Generator().manual_seed(0)
+    weight = 0.2 * torch.randn(10, 64, generator=generator)
+    own = torch.zeros(10, 64)
+    for label in range(10):
+        own[label, 6 * label : 6 * label + 6] = torch.randn(6, generator=generator).sign()
+    classifier = Linear(weight + own * torch.tensor([1, 1, 2, 5, 8, 13]).repeat(11)[:64])
+    lead = torch.tensor([0.05, 0.055, 0.06, 0.12, 0.125, 0.13])
+    y, runner_up = torch.arange(6), torch.arange(6) + 1
+    shade = 0.02 * (torch.rand(6, 64, generator=generator) - 0.5) - 0.1 * own.sum(0)
+    shade += (0.1 + lead)[:, None] * own[y] + 0.1 * own[runner_up]
+    x = 0.5 + shade.view(6, 1, 8, 8)
+    distance = classifier.distance(x, y, norm)
+    return classifier, x, y, distance, ThreatModel(norm, 1.3 * float(distance[:3].max()))
+
+
+@pytest.mark.parametrize("norm", ["Linf", "L2"])
+def test_the_linear_problem_is_what_it_says(norm: str) -> None:
+    classifier, x, y, distance, threat = linear_problem(norm)
+    assert (classifier(x).argmax(1) == y).all()
+    assert (1.299 * distance[:3] <= threat.epsilon).all()
+    assert (0.95 * distance[3:] >= threat.epsilon).all()
+    # The pixel range cuts no ball around these images, not even by a perturbation somewhat beyond it.
+    assert (x - 1.2 * threat.epsilon).min() > 0
+    assert (x + 1.2 * threat.epsilon).max() < 1
+    # The closed form: by the steepest way towards each class none is reached before that distance, and one right after.
+    for row, label in enumerate(y.tolist()):
+        gap = classifier.weight - classifier.weight[label]
+        steepest = gap.sign() if norm == "Linf" else gap / gap.norm(dim=1, keepdim=True).clamp_min(1e-9)
+        for factor, all_correct in ((0.999, True), (1.001, False)):
+            reached = x[row] + factor * float(distance[row]) * steepest.view(10, 1, 8, 8)
+            assert bool((classifier(reached).argmax(1) == label).all()) is all_correct
+
+
+@EVERY_ATTACK
+def test_on_a_linear_classifier_it_succeeds_where_and_only_where_epsilon_exceeds_the_margin(
+    spec: AttackSpec, norm: str
+) -> None:
+    classifier, x, y, distance, threat = linear_problem(norm)
+    correct, _ = attack(spec, classifier, x, y, threat, [spec.steps])
+    assert correct[threat.epsilon <= 0.95 * distance].all()
+    if (spec.name, norm) not in WEAK:
+        assert not correct[threat.epsilon >= 1.299 * distance].any()
+
+
+def test_every_attack_named_as_weak_is_registered() -> None:
+    assert {name for name, _ in WEAK} <= set(ATTACKS)

@@ -1,0 +1,153 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from attacks.oracle import CountingClassifier, Oracle
+from attacks.threat_model import ThreatModel
+
+THREAT = ThreatModel("Linf", 0.1)
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.Tanh(), nn.Flatten(), nn.Linear(64, 5)).eval()
+
+
+def batch() -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return torch.rand(3, 1, 6, 6, generator=generator), torch.tensor([0, 3, 4])
+
+
+def test_logits_are_those_of_the_classifier_and_carry_no_graph() -> None:
+    model, (x, _) = network(), batch()
+    logits = Oracle(model, THREAT).logits(x)
+    assert torch.equal(logits, model(x))
+    assert not logits.requires_grad
+
+
+def summed_loss(name: str, logits: Tensor, label: Tensor) -> Tensor:
+    if name == "cross-entropy":
+        return F.cross_entropy(logits, label, reduction="sum")
+    if name == "kl-divergence":
+        return F.kl_div(logits.log_softmax(1), label.exp(), reduction="sum")
+    rows = range(len(label))
+    others = logits - 1e9 * F.one_hot(label, logits.shape[1])
+    return -(logits[rows, label] - others.max(1).values + 50).clamp_min(0).sum()
+
+
+@pytest.mark.parametrize("loss", ["cross-entropy", "margin", "kl-divergence"])
+def test_gradients_are_those_of_the_summed_loss(loss: str) -> None:
+    model, (x, y) = network(), batch()
+    label = torch.randn(3, 5, generator=torch.Generator().manual_seed(2)).log_softmax(1)
+    if loss != "kl-divergence":
+        label = y
+    values, gradient = Oracle(model, THREAT).loss_and_gradient(x, label, loss)
+
+    leaf = x.clone().requires_grad_()
+    total = summed_loss(loss, model(leaf), label)
+    total.backward()
+    torch.testing.assert_close(gradient, leaf.grad)
+    assert gradient.abs().max() > 1e-3
+    assert values.shape == (3,)
+    torch.testing.assert_close(values.sum(), total.detach())
+    assert not values.requires_grad
+    assert not gradient.requires_grad
+
+
+def test_gradients_are_taken_where_the_caller_has_switched_them_off() -> None:
+    model, (x, y) = network(), batch()
+    expected = Oracle(model, THREAT).loss_and_gradient(x, y, "cross-entropy")[1]
+    with torch.no_grad():
+        assert torch.equal(Oracle(model, THREAT).loss_and_gradient(x, y, "cross-entropy")[1], expected)
+
+
+def test_queries_leave_images_and_parameters_alone() -> None:
+    model, (x, y) = network(), batch()
+    kept = x.clone()
+    Oracle(model, THREAT).loss_and_gradient(x, y, "cross-entropy")
+    assert torch.equal(x, kept)
+    assert not x.requires_grad
+    assert x.grad is None
+    assert all(parameter.grad is None and parameter.requires_grad for parameter in model.parameters())
+
+
+def test_a_bfloat16_search_computes_in_bfloat16_and_answers_in_float32() -> None:
+    model, (x, y) = network(), batch()
+    oracle = Oracle(model, THREAT, precision=torch.bfloat16)
+    logits = oracle.logits(x)
+    value, gradient = oracle.loss_and_gradient(x, y, "cross-entropy")
+    assert {logits.dtype, value.dtype, gradient.dtype} == {torch.float32}
+    assert torch.equal(logits, logits.bfloat16().float())
+    exact = Oracle(model, THREAT)
+    assert not torch.equal(logits, exact.logits(x))
+    torch.testing.assert_close(logits, exact.logits(x), atol=0.02, rtol=0.02)
+    torch.testing.assert_close(gradient, exact.loss_and_gradient(x, y, "cross-entropy")[1], atol=0.02, rtol=0.02)
+
+
+def test_a_float32_search_does_not_fall_for_the_callers_autocast() -> None:
+    model, (x, _) = network(), batch()
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = Oracle(model, THREAT).logits(x)
+    assert torch.equal(inside, model(x))
+
+
+def test_an_oracle_counts_the_passes_of_each_of_its_images() -> None:
+    model, (x, y) = network(), batch()
+    oracle = Oracle(model, THREAT)
+    assert (oracle.forwards, oracle.backwards) == (0, 0)
+    oracle.logits(x)
+    assert (oracle.forwards, oracle.backwards) == (1, 0)
+    oracle.loss_and_gradient(x, y, "margin")
+    assert (oracle.forwards, oracle.backwards) == (2, 1)
+
+
+def test_a_watch_sees_every_query_without_its_graph() -> None:
+    model, (x, y) = network(), batch()
+    seen: list[tuple[Tensor, Tensor]] = []
+    oracle = Oracle(model, THREAT, watch=lambda *query: seen.append(query))
+    oracle.logits(x)
+    oracle.loss_and_gradient(x / 2, y, "margin")
+    for (points, logits), expected in zip(seen, (x, x / 2), strict=True):
+        assert torch.equal(points, expected)
+        torch.testing.assert_close(logits, model(expected).detach())
+        assert not points.requires_grad
+        assert not logits.requires_grad
+
+
+def test_a_counting_classifier_gives_the_logits_of_the_classifier_with_their_graph() -> None:
+    model, (x, _) = network(), batch()
+    counting = CountingClassifier(model)
+    assert torch.equal(counting(x), model(x))
+    assert counting(x.clone().requires_grad_()).requires_grad
+
+
+def test_a_counting_classifier_counts_images_forwards_and_backwards() -> None:
+    model, (x, _) = network(), batch()
+    counting = CountingClassifier(model)
+    with torch.no_grad():
+        counting(x[:2])
+    assert (counting.forwards, counting.backwards) == (2, 0)
+    logits = counting(x.clone().requires_grad_())
+    assert (counting.forwards, counting.backwards) == (5, 0)
+    logits.sum().backward()
+    assert (counting.forwards, counting.backwards) == (5, 3)
+
+
+def test_two_backward_passes_through_one_forward_count_twice() -> None:
+    model, (x, _) = network(), batch()
+    counting = CountingClassifier(model)
+    leaf = x.clone().requires_grad_()
+    logits = counting(leaf)
+    for column in range(2):
+        torch.autograd.grad(logits[:, column].sum(), leaf, retain_graph=True)
+    assert (counting.forwards, counting.backwards) == (3, 6)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_counting_leaves_the_mode_of_the_classifier_alone(training: bool) -> None:
+    model = network().train(training)
+    counting = CountingClassifier(model)
+    counting(batch()[0])
+    assert [module.training for module in model.modules()] == [training] * 5
+    assert not counting.training  # third-party attacks warn of, or change, a classifier that says it is in training

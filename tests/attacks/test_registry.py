@@ -1,0 +1,135 @@
+import pytest
+from torch import Tensor
+
+from attacks.errors import InputError
+from attacks.oracle import CountingClassifier
+from attacks.registry import ATTACKS, AttackSpec, Proposer, Recurrence, _table, attack_spec
+from attacks.threat_model import LARGEST_EPSILON, ThreatModel
+
+
+def init(x: Tensor, y: Tensor, *, start: str, spread: float = 1.0) -> None:
+    """The first function of a recurrence that is never run."""
+
+
+def step(oracle: object, state: object, *, rel_step_size: float) -> None:
+    """The second one."""
+
+
+def propose(
+    classifier: CountingClassifier, x: Tensor, y: Tensor, threat: ThreatModel, *, seed: int, queries: int
+) -> Tensor:
+    raise NotImplementedError
+
+
+RECURRENCE, PROPOSER = Recurrence(init, step), Proposer(propose)
+GOOD = {"start": "none", "rel_step_size": 0.5}
+
+
+def test_parameters_go_to_the_functions_that_take_them() -> None:
+    spec = AttackSpec("a", "a", RECURRENCE, GOOD)
+    assert (spec.init_params, spec.step_params, spec.propose_params) == ({"start": "none"}, {"rel_step_size": 0.5}, {})
+    third_party = AttackSpec("b", "b", PROPOSER, {"queries": 3})
+    assert (third_party.init_params, third_party.step_params) == ({}, {})
+    assert third_party.propose_params == {"queries": 3}
+
+
+def test_a_parameter_with_a_default_may_be_left_out_or_given() -> None:
+    assert "spread" not in AttackSpec("a", "a", RECURRENCE, GOOD).init_params
+    assert AttackSpec("a", "a", RECURRENCE, {**GOOD, "spread": 2.0}).init_params == {"start": "none", "spread": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("method", "params", "complaint"),
+    [
+        (RECURRENCE, {**GOOD, "moment": 1}, "unknown parameters ['moment'], missing []"),
+        (RECURRENCE, {"start": "none"}, "unknown parameters [], missing ['rel_step_size']"),
+        (RECURRENCE, {"rel_step_size": 0.5}, "unknown parameters [], missing ['start']"),
+        (RECURRENCE, {"start": "none", "stepsize": 1}, "unknown parameters ['stepsize'], missing ['rel_step_size']"),
+        (PROPOSER, {}, "unknown parameters [], missing ['queries']"),
+        (PROPOSER, {"queries": 3, "start": "none"}, "unknown parameters ['start'], missing []"),
+        (PROPOSER, {"queries": 3, "seed": 0}, "unknown parameters ['seed'], missing []"),
+        (RECURRENCE, {**GOOD, "x": 0}, "unknown parameters ['x'], missing []"),
+    ],
+)
+def test_unknown_and_missing_parameters_are_named(
+    method: Recurrence | Proposer, params: dict[str, object], complaint: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        AttackSpec("mine", "mine", method, params)
+    assert str(caught.value) == f"attack mine: {complaint}"
+
+
+@pytest.mark.parametrize("settings", [{"steps": 0}, {"restarts": 0}, {"steps": -1}])
+def test_at_least_one_step_and_one_start_are_asked_for(settings: dict[str, int]) -> None:
+    with pytest.raises(InputError, match="attack mine: steps and restarts must be at least 1, got"):
+        AttackSpec("mine", "mine", RECURRENCE, GOOD, **settings)  # type: ignore[arg-type]
+
+
+def test_another_papers_settings_change_what_is_given_and_nothing_else() -> None:
+    spec = AttackSpec("a", "a", RECURRENCE, GOOD, steps=3, restarts=2, reads_last=False, version=4, source="s")
+    changed = spec.with_settings(steps=7, rel_step_size=0.25)
+    expected = AttackSpec(
+        "a", "a", RECURRENCE, {**GOOD, "rel_step_size": 0.25}, 7, 2, reads_last=False, version=4, source="s"
+    )
+    assert changed == expected
+    assert spec.params == GOOD
+    assert spec.steps == 3
+    assert spec.with_settings() == spec
+    assert spec.with_settings(restarts=9).restarts == 9
+
+
+@pytest.mark.parametrize("change", [{"moment": 1}, {"steps": 0}, {"restarts": 0}])
+def test_settings_that_the_attack_does_not_take_are_refused(change: dict[str, int]) -> None:
+    with pytest.raises(InputError, match="attack pgd-20: "):
+        attack_spec("pgd-20").with_settings(**change)
+
+
+def test_an_attack_is_found_by_its_name() -> None:
+    assert attack_spec("pgd-40") is ATTACKS["pgd-40"]
+    assert attack_spec("pgd-40").steps == 40
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"), [("pgd40", "pgd-40"), ("CW-Linf", "cw-linf"), ("autoatack-reference", "autoattack-reference")]
+)
+def test_an_unknown_attack_is_answered_with_the_nearest_one(name: str, nearest: str) -> None:
+    with pytest.raises(InputError, match=f"unknown attack {name!r}; did you mean {nearest!r}. known: fgsm, pgd-20, "):
+        attack_spec(name)
+
+
+def test_no_name_is_registered_twice() -> None:
+    spec = AttackSpec("twin", "a", RECURRENCE, GOOD)
+    assert _table([spec]) == {"twin": spec}
+    with pytest.raises(InputError, match="attack 'twin' is registered twice"):
+        _table([spec, spec.with_settings(steps=2)])
+
+
+@pytest.mark.parametrize("name", list(ATTACKS))
+def test_every_registered_attack_goes_by_its_name_and_names_its_norms_and_source(name: str) -> None:
+    spec = ATTACKS[name]
+    assert spec.name == name
+    assert spec.norms
+    assert set(spec.norms) <= set(LARGEST_EPSILON)
+    assert "arXiv:" in spec.source
+
+
+def test_attacks_of_one_algorithm_differ_in_more_than_their_name() -> None:
+    identities = [
+        (spec.algorithm, spec.version, spec.steps, spec.restarts, sorted(spec.params.items()))
+        for spec in ATTACKS.values()
+    ]
+    assert all(identities.count(identity) == 1 for identity in identities)
+
+
+@pytest.mark.parametrize("name", ["pgd-20", "pgd-40", "pgd-100"])
+def test_the_pgd_rows_differ_in_their_steps_only_so_that_one_trajectory_serves_them(name: str) -> None:
+    spec = ATTACKS[name]
+    assert spec.steps == int(name.removeprefix("pgd-"))
+    assert spec.with_settings(steps=20).params == ATTACKS["pgd-20"].params
+    assert (spec.algorithm, spec.restarts, spec.reads_last) == ("pgd", 1, True)
+
+
+def test_fgsm_is_one_full_step_from_the_image_itself() -> None:
+    spec = ATTACKS["fgsm"]
+    assert (spec.algorithm, spec.steps, spec.restarts) == ("pgd", 1, 1)
+    assert spec.params == {"start": "none", "loss": "cross-entropy", "rel_step_size": 1.0}
