@@ -51,7 +51,8 @@ def carlini_wagner_l2(
         y: (N,) class indices.
 
     Returns: the point found, or its projection where it is farther away than epsilon; inside the threat model.
-        Under Linf it minimises another norm than the one it is judged by, and is a weak attack there.
+        Under Linf it minimises another norm than the one it is judged by, and is a weak attack there. It stops by the
+        loss of the whole batch, so the caller must not let the batch depend on anything but the case.
     Source: Carlini and Wagner, arXiv:1608.04644, Section VI-A, as implemented by foolbox.
     """
     attack = foolbox.attacks.L2CarliniWagnerAttack(

@@ -108,7 +108,7 @@ class CountingClassifier(nn.Module):
     """A classifier for third-party attacks, which call it as they like: counts the passes of all images.
 
     `forwards` and `backwards` count images that passed through; a second gradient from one forward pass counts as a
-    second backward pass.
+    second backward pass. Third parties may call `.backward()`, so the classifier's parameters should be frozen.
     """
 
     def __init__(self, classifier: Classifier) -> None:

@@ -19,13 +19,13 @@ def first_targets(oracle: Oracle, x: Tensor, y: Tensor, rank: Tensor, target: Te
 
 
 def most_likely_others(logits: Tensor, y: Tensor, rank: Tensor) -> Tensor:
-    """The class that stands at place `rank` among the wrong ones, the likeliest first.
+    """The class that stands at place `rank` among the wrong ones, the likeliest first; after the last the first again.
 
     Args:
-        logits: (N, K); y, rank: (N,), rank in [0, K - 2].
+        logits: (N, K); y, rank: (N,), rank from 0.
 
     Returns: (N,) class indices.
     """
     wrong = logits.scatter(1, y[:, None], float("-inf"))
     order: Tensor = wrong.argsort(dim=1, descending=True, stable=True)
-    return order.gather(1, rank[:, None]).squeeze(1)
+    return order.gather(1, rank[:, None] % (logits.shape[1] - 1)).squeeze(1)

@@ -48,7 +48,7 @@ class ThreatModel:
         return delta.abs().amax(1) if self.norm == "Linf" else delta.norm(dim=1)
 
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
-        """The nearest point of the ball, then of [0, 1]: in this order, since the other one leaves the ball."""
+        """The nearest point of the ball, then of [0, 1]; inside both, since x is in [0, 1]."""
         if self.norm == "Linf":
             inside = torch.minimum(torch.maximum(x_adv, x - self.epsilon), x + self.epsilon)
         else:

@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attacks.oracle import CountingClassifier, Oracle
+from attacks.oracle import CountingClassifier, Oracle, Query
 from attacks.threat_model import ThreatModel
 
 THREAT = ThreatModel("Linf", 0.1)
@@ -96,23 +96,41 @@ def test_an_oracle_counts_the_passes_of_each_of_its_images() -> None:
     model, (x, y) = network(), batch()
     oracle = Oracle(model, THREAT)
     assert (oracle.forwards, oracle.backwards) == (0, 0)
+    n = len(x)
     oracle.logits(x)
-    assert (oracle.forwards, oracle.backwards) == (1, 0)
+    assert (oracle.forwards, oracle.backwards) == (n, 0)
     oracle.loss_and_gradient(x, y, "margin")
-    assert (oracle.forwards, oracle.backwards) == (2, 1)
+    assert (oracle.forwards, oracle.backwards) == (2 * n, n)
+    logits, jacobian = oracle.logits_and_jacobian(x)
+    classes = logits.shape[1]
+    assert (oracle.forwards, oracle.backwards) == (3 * n, n + classes * n)
+    assert jacobian.shape == (n, classes, *x.shape[1:])
+
+
+def test_the_jacobian_holds_the_gradient_of_each_logit() -> None:
+    model, (x, y) = network(), batch()
+    oracle = Oracle(model, THREAT)
+    _, jacobian = oracle.logits_and_jacobian(x)
+    for target in range(jacobian.shape[1]):
+        pair = torch.stack([y, torch.full_like(y, target)], 1)
+        _, gradient = oracle.loss_and_gradient(x, pair, "difference")
+        expected = jacobian[:, target] - jacobian[torch.arange(len(x)), y]
+        torch.testing.assert_close(gradient, expected, atol=1e-6, rtol=1e-4)
 
 
 def test_a_watch_sees_every_query_without_its_graph() -> None:
     model, (x, y) = network(), batch()
-    seen: list[tuple[Tensor, Tensor]] = []
-    oracle = Oracle(model, THREAT, watch=lambda *query: seen.append(query))
+    seen: list[Query] = []
+    oracle = Oracle(model, THREAT, watch=seen.append)
     oracle.logits(x)
-    oracle.loss_and_gradient(x / 2, y, "margin")
-    for (points, logits), expected in zip(seen, (x, x / 2), strict=True):
-        assert torch.equal(points, expected)
-        torch.testing.assert_close(logits, model(expected).detach())
-        assert not points.requires_grad
-        assert not logits.requires_grad
+    oracle.loss_and_gradient(x / 2, y, "margin", rows=torch.arange(len(x)))
+    for query, expected in zip(seen, (x, x / 2), strict=True):
+        assert torch.equal(query.points, expected)
+        torch.testing.assert_close(query.logits, model(expected).detach())
+        assert not query.points.requires_grad
+        assert not query.logits.requires_grad
+    assert [query.backwards for query in seen] == [0, 1]
+    assert [query.rows is None for query in seen] == [True, False]
 
 
 def test_a_counting_classifier_gives_the_logits_of_the_classifier_with_their_graph() -> None:

@@ -1,0 +1,83 @@
+"""A chunk under one attack: ensembles walk, targets are what there is, misclassified images cost nothing."""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import nn
+
+from attacks.registry import ATTACKS, AttackSpec, Ensemble
+from attacks.threat_model import ThreatModel
+from benchmark.case import EvalCase
+from benchmark.data import Split
+from benchmark.evaluate import Hardware, evaluate
+from benchmark.verdicts import Verdicts, predict
+from model_zoo.registry import ModelSpec
+
+CPU = Hardware(torch.device("cpu"), torch.float32, 16)
+MODEL = ModelSpec("toy", (), "toy", "toy", "natural", "", "0" * 64)
+
+
+def problem(classes: int) -> tuple[nn.Module, Split]:
+    """A small network that gets most of its images right."""
+    generator = torch.Generator().manual_seed(classes)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(16, 24), nn.Tanh(), nn.Linear(24, classes)).eval()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator))
+    network.requires_grad_(False)
+    x = 0.2 + 0.6 * torch.rand(40, 1, 4, 4, generator=generator)
+    y = network(x).argmax(1)
+    y[:3] = (y[:3] + 1) % classes
+    return network, Split("toy", "test", x, y, torch.arange(40), classes)
+
+
+def run(attack: AttackSpec, classes: int = 10, epsilon: float = 0.04) -> Verdicts:
+    network, split = problem(classes)
+    case = EvalCase("toy", "toy", "", len(split), MODEL, MODEL, attack, ThreatModel("Linf", epsilon), seed=0)
+    prediction = predict(network, split.x, batch_size=16)
+    return evaluate([case], network, network, split, prediction, CPU)[0]
+
+
+def short(name: str) -> AttackSpec:
+    """A member of AutoAttack at a tenth of its length."""
+    spec = ATTACKS[name]
+    params = {"iterations": 10} if "iterations" in spec.params else {}
+    return spec.with_settings(steps=10, **params)
+
+
+def test_an_ensemble_is_the_fold_of_its_members_and_costs_less() -> None:
+    members = [short(name) for name in ("apgd-ce", "apgd-t", "square")]
+    together = run(replace(ATTACKS["autoattack"], method=Ensemble(members)))
+    alone = [run(member) for member in members]
+    fold = np.logical_and.reduce([verdicts.robust_any for verdicts in alone])
+    assert 0 < fold.sum() < fold.size - 3
+    np.testing.assert_array_equal(together.robust_any, fold)
+    assert together.robust_last is None
+    standing = alone[0].robust_any
+    np.testing.assert_array_equal(together.forwards[~standing], alone[0].forwards[~standing])
+    survivors = together.robust_any
+    np.testing.assert_array_equal(together.forwards[survivors], np.sum([v.forwards for v in alone], 0)[survivors])
+
+
+def test_targeted_attacks_have_no_more_restarts_than_wrong_classes() -> None:
+    verdicts = run(short("apgd-t"), classes=3, epsilon=0.001)
+    robust = verdicts.robust_any
+    assert robust.any()
+    np.testing.assert_array_equal(verdicts.backwards[robust], 2 * 10)
+
+
+def test_two_classes_are_enough_for_every_member_of_our_autoattack() -> None:
+    for name in ("apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square"):
+        verdicts = run(short(name), classes=2, epsilon=0.3)
+        assert not verdicts.robust_any.any(), name
+
+
+def test_images_that_are_wrong_when_clean_are_not_robust_and_cost_nothing() -> None:
+    verdicts = run(ATTACKS["pgd-20"])
+    assert not verdicts.correct[:3].any()
+    assert not verdicts.robust_any[:3].any()
+    assert verdicts.robust_last is not None
+    assert not verdicts.robust_last[:3].any()
+    assert verdicts.forwards[:3].sum() == verdicts.backwards[:3].sum() == 0
+    np.testing.assert_array_equal(verdicts.backwards[3:], 20)
