@@ -81,10 +81,13 @@ def run(
         asked = slice(None) if query.rows is None else query.rows
         where, steps = position[asked], before.steps[asked]
         tally.spend(where, open_readings[asked], backwards=query.backwards)
-        suspect = tally.unbroken(where, steps)
+        suspect = torch.ones_like(where, dtype=torch.bool)
         if not judge_every_iterate:
-            suspect = suspect & (query.logits.argmax(1) != before.y[asked])
+            suspect = query.logits.argmax(1) != before.y[asked]
         rows = suspect.nonzero().squeeze(1)
+        if not len(rows):  # the usual case of a robust model, so found out first
+            return
+        rows = rows[tally.unbroken(where[rows], steps[rows])]
         rows = rows[threat.contains(query.points[rows], before.x[asked][rows])]
         if len(rows):
             tally.record_query(where[rows], steps[rows], judge(query.points[rows], where[rows]))

@@ -1,6 +1,7 @@
 """Square attack: random search over square-shaped changes, by the logits alone."""
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -54,16 +55,14 @@ def step(oracle: Oracle, state: State, *, queries: int, p_init: float) -> State:
     Deviations: a square may touch the last row and column, which the authors' code leaves out; squares are drawn for
         each image, not for each batch.
     """
-    threat, x, y = oracle.threat, state.x, state.y
+    threat, y = oracle.threat, state.y
     x_best, margin = state.x_adv, state.margin
     rows = (state.steps == 0).nonzero().squeeze(1)
     if len(rows):
         margin = margin.index_copy(0, rows, _margin(oracle.logits(x_best[rows], rows=rows), y[rows]))
-    change = _linf_change if threat.norm == "Linf" else _l2_change
-    draw = replace(state.draws, step=state.steps).uniform((queries, 5 + x.shape[1]))
+    change = (_linf_changes if threat.norm == "Linf" else _l2_changes)(threat, state, queries, p_init)
     for query in range(queries):
-        side = _sides(state.steps * queries + query, x, p_init, smallest=1 if threat.norm == "Linf" else 3)
-        x_new = threat.project(change(threat.epsilon, x, x_best, side, draw[:, query]), x)
+        x_new = change(query, x_best)
         new_margin = _margin(oracle.logits(x_new), y)
         better = new_margin < margin
         x_best = torch.where(better.view(-1, 1, 1, 1), x_new, x_best)
@@ -71,39 +70,74 @@ def step(oracle: Oracle, state: State, *, queries: int, p_init: float) -> State:
     return replace(state, x_adv=x_best, steps=state.steps + 1, margin=margin)
 
 
-def _sides(query: Tensor, x: Tensor, p_init: float, *, smallest: int) -> Tensor:
-    """(N,) side lengths of the squares at each image's query count."""
-    height, width = x.shape[2:]
-    halvings = (query[:, None] > torch.tensor(HALVINGS, device=x.device)).sum(1)
+def _linf_changes(threat: ThreatModel, state: State, queries: int, p_init: float) -> Callable[[int, Tensor], Tensor]:
+    """Shifts a square by +-2 epsilon in each channel, which the projection makes +-epsilon around x.
+
+    All that does not depend on the points tried before is computed at once: rows, columns and signs of all squares.
+    """
+    x = state.x
+    draw = _draws(state, queries)
+    side = _sides(state, queries, p_init, smallest=1)
+    in_rows, in_columns = (_strip(draw[..., axis], side, x.shape[2 + axis]) for axis in (0, 1))
+    shift = 2 * threat.epsilon * _signs(draw[..., 5:])
+    lowest, highest = threat.project(x - 1, x), threat.project(x + 1, x)
+
+    def change(query: int, x_best: Tensor) -> Tensor:
+        inside = in_rows[:, query, None, :, None] & in_columns[:, query, None, None, :]
+        return torch.clamp(x_best + inside * shift[:, query, :, None, None], lowest, highest)
+
+    return change
+
+
+def _l2_changes(threat: ThreatModel, state: State, queries: int, p_init: float) -> Callable[[int, Tensor], Tensor]:
+    """Spends the change of one window in another, there shaped as two bumps of opposite sign."""
+    x = state.x
+    draws = _draws(state, queries)
+    sides = _sides(state, queries, p_init, smallest=3)
+
+    def change(query: int, x_best: Tensor) -> Tensor:
+        draw, side = draws[:, query], sides[:, query]
+        delta = x_best - x
+        rows, columns, into = _window(x, side, draw[:, 0], draw[:, 1])
+        _, _, out = _window(x, side, draw[:, 2], draw[:, 3])
+        both = torch.maximum(into, out)
+        left_over = (threat.epsilon**2 - _length(delta) ** 2).clamp_min(0) / x.shape[1]
+        budget = left_over + _length(delta * both, per_channel=True) ** 2
+
+        swap = (draw[:, 4] > 0.5).view(-1, 1, 1)
+        along, across = torch.where(swap, columns, rows), torch.where(swap, rows, columns)
+        bumps = (_lookup(side, along, across).unsqueeze(1) * into) * _signs(draw[:, 5:])[:, :, None, None]
+        old = delta * into
+        fresh = bumps + old / _length(old, per_channel=True)
+        fresh = fresh / _length(fresh, per_channel=True) * budget.sqrt()
+        moved = delta * (1 - both) + fresh * into
+        return threat.project(x + threat.epsilon * moved / _length(moved), x)
+
+    return change
+
+
+def _draws(state: State, queries: int) -> Tensor:
+    """(N, queries, 5 + C) in [0, 1): corners of two windows, whether the bumps are turned, a sign for each channel."""
+    return replace(state.draws, step=state.steps).uniform((queries, 5 + state.x.shape[1]))
+
+
+def _sides(state: State, queries: int, p_init: float, *, smallest: int) -> Tensor:
+    """(N, queries) side lengths of the squares at each image's query counts."""
+    height, width = state.x.shape[2:]
+    device = state.x.device
+    count = state.steps[:, None] * queries + torch.arange(queries, device=device)
+    halvings = (count[..., None] > torch.tensor(HALVINGS, device=device)).sum(-1)
     side = (p_init * 0.5**halvings * height * width).sqrt().round().long().clamp_min(smallest)
     if smallest > 1:
         side = side + (side % 2 == 0).long()
     return side.clamp_max(min(height, width))
 
 
-def _linf_change(epsilon: float, x: Tensor, x_best: Tensor, side: Tensor, draw: Tensor) -> Tensor:
-    """x_best with a square shifted by +-2 epsilon in each channel (the projection makes it +-epsilon around x)."""
-    _, _, inside = _window(x, side, draw[:, 0], draw[:, 1])
-    return x_best + inside * (2 * epsilon * _signs(draw[:, 5:])[:, :, None, None])
-
-
-def _l2_change(epsilon: float, x: Tensor, x_best: Tensor, side: Tensor, draw: Tensor) -> Tensor:
-    """x_best with the change of one window spent in another, there shaped as two bumps of opposite sign."""
-    delta = x_best - x
-    rows, columns, into = _window(x, side, draw[:, 0], draw[:, 1])
-    _, _, out = _window(x, side, draw[:, 2], draw[:, 3])
-    both = torch.maximum(into, out)
-    left_over = (epsilon**2 - _length(delta) ** 2).clamp_min(0) / x.shape[1]
-    budget = left_over + _length(delta * both, per_channel=True) ** 2
-
-    swap = (draw[:, 4] > 0.5).view(-1, 1, 1)
-    along, across = torch.where(swap, columns, rows), torch.where(swap, rows, columns)
-    bumps = (_lookup(side, along, across).unsqueeze(1) * into) * _signs(draw[:, 5:])[:, :, None, None]
-    old = delta * into
-    fresh = bumps + old / _length(old, per_channel=True)
-    fresh = fresh / _length(fresh, per_channel=True) * budget.sqrt()
-    moved = delta * (1 - both) + fresh * into
-    return x + epsilon * moved / _length(moved)
+def _strip(place: Tensor, side: Tensor, length: int) -> Tensor:
+    """(N, Q, length) bool: the pixels of one axis that intervals of the given sides at uniform places cover."""
+    first = (place * (length - side + 1)).long()[..., None]
+    pixel = torch.arange(length, device=place.device)
+    return (pixel >= first) & (pixel < first + side[..., None])
 
 
 def _window(x: Tensor, side: Tensor, top: Tensor, left: Tensor) -> tuple[Tensor, Tensor, Tensor]:
