@@ -85,8 +85,8 @@ def step(oracle: Oracle, state: State, *, loss: str, iterations: int, rho: float
 
     Returns: the next state; its x_adv lies inside the threat model.
     Source: Croce and Hein, arXiv:2003.01690, Algorithm 1 and Section 3.
-    Deviations: the first check compares one step less than the authors' code, which compares the first loss with zero;
-        the point after the last step is proposed without its gradient being taken.
+    Deviations: none from the paper; the authors' code compares the loss after the first step with zero, not with that
+        of the start. The point after the last step is proposed without its gradient being taken.
     """
     threat = oracle.threat
     if loss.endswith("targeted"):

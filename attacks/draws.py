@@ -62,7 +62,7 @@ class Draws:
         return self._fill(_to_unit(self._words(math.prod(shape), stream)), shape)
 
     def normal(self, shape: Sequence[int], *, stream: int = 0) -> Tensor:
-        """(N, *shape) float32 standard normal, by Box and Muller in float64, which every device rounds alike."""
+        """(N, *shape) float32 standard normal, by Box and Muller in float64, which few devices round differently."""
         words = self._words(2 * math.prod(shape), stream).double()
         radius = (-2.0 * ((words[:, 0::2] + 1.0) * 2.0**-32).log()).sqrt()
         return self._fill((radius * (2.0 * math.pi * 2.0**-32 * words[:, 1::2]).cos()).float(), shape)

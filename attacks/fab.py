@@ -15,8 +15,7 @@ from attacks.threat_model import ThreatModel
 class State:
     """One image's walk.
 
-    x, point, nearest, x_adv: (N, C, H, W) in [0, 1]: the image, where the walk is, the nearest adversarial point so far
-    (which may lie outside the threat model), and the proposal. distance: (N,) of `nearest`, infinite at first.
+    x, point, x_adv: (N, C, H, W) in [0, 1]: the image, where the walk is (maybe outside the ball), the proposal.
     y, target: (N,) class indices. rank: (N,) which of the other classes the target is.
     """
 
@@ -27,8 +26,6 @@ class State:
     rank: Tensor
     target: Tensor
     point: Tensor
-    nearest: Tensor
-    distance: Tensor
 
 
 def init(x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, *, targeted: bool) -> State:
@@ -42,8 +39,7 @@ def init(x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, *, targeted: b
     if not targeted:
         start = threat.on_sphere(x, draws)
         point = torch.where((draws.restart > 0).view(-1, 1, 1, 1), x + 0.5 * (start - x), x)
-    infinite = torch.full((len(x),), torch.inf, device=x.device)
-    return State(x, y, x, draws.step, draws.restart, torch.zeros_like(y), point, x, infinite)
+    return State(x, y, x, draws.step, draws.restart, torch.zeros_like(y), point)
 
 
 def step(oracle: Oracle, state: State, *, targeted: bool, alpha_max: float, eta: float, beta: float) -> State:
@@ -77,16 +73,12 @@ def step(oracle: Oracle, state: State, *, targeted: bool, alpha_max: float, eta:
     point = point.clamp(0.0, 1.0)
 
     is_adversarial = oracle.logits(point).argmax(1) != state.y
-    distance = threat.distance(point, state.x).float()
-    nearer = is_adversarial & (distance < state.distance)
     drawn_back = torch.where(is_adversarial.view(-1, 1, 1, 1), state.x + beta * (point - state.x), point)
     return replace(
         state,
         x_adv=threat.project(point, state.x),
         steps=state.steps + 1,
         point=drawn_back,
-        nearest=torch.where(nearer.view(-1, 1, 1, 1), point, state.nearest),
-        distance=torch.where(nearer, distance, state.distance),
     )
 
 

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from importlib import metadata
 from typing import Any
 
 from torch import Tensor
@@ -24,9 +25,13 @@ class Recurrence:
 
 @dataclass(frozen=True)
 class Proposer:
-    """A third-party attack, a batch in and a batch out: `propose(classifier, x, y, threat, *, seed) -> x_adv`."""
+    """A third-party attack, a batch in and a batch out: `propose(classifier, x, y, threat, *, seed) -> x_adv`.
+
+    Its numbers depend on the batch that it is given, and on the version of the library that it comes from.
+    """
 
     propose: Callable[..., Tensor]
+    library: str
 
 
 @dataclass(frozen=True)
@@ -103,17 +108,12 @@ class AttackSpec:
     @property
     def identity(self) -> dict[str, Any]:
         """All that determines the attack's numbers; its name does not."""
-        own = {
-            "algorithm": self.algorithm,
-            "version": self.version,
-            "params": dict(sorted(self.params.items())),
-            "steps": self.steps,
-            "restarts": self.restarts,
-            "reads_last": self.reads_last,
-        }
+        own = {"algorithm": self.algorithm, "version": self.version, "params": dict(sorted(self.params.items()))}
         if isinstance(self.method, Ensemble):
-            own["members"] = [member.identity for member in self.method.members]
-        return own
+            return {**own, "members": [member.identity for member in self.method.members]}
+        if isinstance(self.method, Proposer):
+            return {**own, "library": f"{self.method.library} {metadata.version(self.method.library)}"}
+        return {**own, "steps": self.steps, "restarts": self.restarts, "reads_last": self.reads_last}
 
     @property
     def weight(self) -> int:
@@ -220,7 +220,7 @@ ATTACKS: Mapping[str, AttackSpec] = _table(
         AttackSpec(
             "foolbox-deepfool",
             "foolbox-deepfool",
-            Proposer(foolbox_adapter.deepfool),
+            Proposer(foolbox_adapter.deepfool, "foolbox"),
             {"steps": 50, "candidates": 10, "overshoot": 0.02},
             steps=500,
             reads_last=False,
@@ -229,7 +229,7 @@ ATTACKS: Mapping[str, AttackSpec] = _table(
         AttackSpec(
             "foolbox-cw-l2",
             "foolbox-cw-l2",
-            Proposer(foolbox_adapter.carlini_wagner_l2),
+            Proposer(foolbox_adapter.carlini_wagner_l2, "foolbox"),
             {"binary_search_steps": 5, "steps": 100, "stepsize": 0.05, "initial_const": 0.01},
             steps=500,
             reads_last=False,
@@ -266,7 +266,7 @@ ATTACKS: Mapping[str, AttackSpec] = _table(
         AttackSpec(
             "autoattack-reference",
             "pyautoattack-standard",
-            Proposer(pyautoattack_adapter.autoattack),
+            Proposer(pyautoattack_adapter.autoattack, "pyautoattack"),
             {"version": "standard"},
             steps=8000,
             reads_last=False,

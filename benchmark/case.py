@@ -5,11 +5,13 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from attacks.registry import AttackSpec
+from attacks.registry import AttackSpec, Proposer
 from attacks.threat_model import ThreatModel
 from model_zoo.registry import ModelSpec
 
 KEY_VERSION = 1
+CHUNK_SIZE = 250
+"""Images a chunk. Third-party attacks draw by place in the batch, which is the chunk."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,10 @@ class EvalCase:
 
 def identity(case: EvalCase) -> dict[str, Any]:
     """All that determines the numbers of a case, and nothing else: no names, device, batch size or paths."""
+    by_batch = {"chunk": CHUNK_SIZE} if isinstance(case.attack.method, Proposer) else {}
     return {
         "key_version": KEY_VERSION,
+        **by_batch,
         "model": case.model.identity,
         "source": case.source.identity,
         "attack": case.attack.identity,
@@ -69,7 +73,7 @@ def case_key(case: EvalCase) -> str:
 def trajectory_key(case: EvalCase) -> str:
     """The same for all cases that differ in their step count only, which one trajectory serves."""
     shared = identity(case)
-    del shared["attack"]["steps"]
+    shared["attack"].pop("steps", None)
     return _digest(shared)
 
 

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from attacks.errors import InputError
+from attacks.oracle import Oracle
+from attacks.threat_model import ThreatModel
 from benchmark.data import Split
 from benchmark.evaluate import Hardware
 from benchmark.verdicts import predict
@@ -26,6 +28,20 @@ def check_images(split: Split) -> None:
         )
 
 
+def _has_gradient(name: str, model: nn.Module, x: Tensor, y: Tensor) -> bool:
+    """Whether most images have a gradient other than zero. Raises: InputError where the logits have none at all."""
+    oracle = Oracle(model, ThreatModel("Linf", 0.0))
+    try:
+        _, gradient = oracle.loss_and_gradient(x, y, "margin")
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        raise InputError(
+            f"model {name}: its logits have no gradient with respect to the image; remove no_grad, detach, numpy"
+        ) from error
+    return bool((gradient.flatten(1) != 0).any(1).float().mean() > 0.5)
+
+
 @dataclass(frozen=True)
 class Checked:
     """prediction: (N,) classes of the clean images, on the device. flags: caveats of every number of the model."""
@@ -39,7 +55,7 @@ def check_model(name: str, model: nn.Module, split: Split, hardware: Hardware) -
     """What must be known of a model before it is attacked.
 
     Returns: its clean predictions, and its caveats: the flag "probabilities" where the outputs look like a softmax,
-        "randomized" where two passes differ.
+        "randomized" where two passes differ, "zero-gradients" where most images have no gradient to follow.
     Raises: InputError for logits of a wrong shape or not finite, for a model that cannot take the images, and for a
         clean accuracy that is not above chance.
     """
@@ -68,6 +84,9 @@ def check_model(name: str, model: nn.Module, split: Split, hardware: Hardware) -
         flags.append("probabilities")
     if not torch.equal(first, second):
         flags.append("randomized")
+
+    if not _has_gradient(name, model, x, split.y[: len(x)].to(hardware.device)):
+        flags.append("zero-gradients")
 
     prediction = predict(model, split.x.to(hardware.device), batch_size=hardware.batch_size)
     correct = int((prediction == split.y.to(hardware.device)).sum())

@@ -15,12 +15,13 @@ from attacks.errors import InputError
 from attacks.names import lookup
 from attacks.registry import ATTACKS, AttackSpec, attack_spec
 from attacks.threat_model import ThreatModel
+from benchmark.case import CHUNK_SIZE, EvalCase
 from benchmark.cli import Shared
 from benchmark.data import Split, balanced_subset, digest, holdout
 from benchmark.datasets import DATASETS, load
 from benchmark.evaluate import Hardware
 from benchmark.score import read_suite, show
-from benchmark.store import CHUNK_SIZE, Store
+from benchmark.store import Store
 from benchmark.suites import SUITES, Suite, cases
 from benchmark.sweep import VERSIONED, prepare, sweep
 from benchmark.tables import write_tables
@@ -30,6 +31,9 @@ from model_zoo.recipes import Recipe, recipe, with_overrides
 from model_zoo.registry import ModelSpec, card, external_model, find_checkpoint, model_spec, models_of
 from model_zoo.training import Training, forget_progress
 from model_zoo.training import train as run_training
+
+TINY_IMAGE = 256
+"""Pixels times channels."""
 
 
 def run(
@@ -56,10 +60,18 @@ def run(
     if chosen.examples is not None:
         split = balanced_subset(split, chosen.examples, seed=shared.seed)
 
+    _use_threads(split, hardware)
     grid = cases(chosen, specs, attack_specs, transferred, split, seed=shared.seed)
     store = Store(shared.results_dir / "runs")
     work = prepare(grid, split, store, hardware, checkpoint_dir=shared.checkpoint_dir)
-    show(store, chosen.name, chosen.reading, grid, _ranks(chosen, grid, shared))
+    show(
+        store,
+        chosen.name,
+        chosen.reading,
+        grid,
+        _ranks(chosen, grid, shared),
+        is_published=chosen.threat == SUITES[chosen.name].threat,
+    )
     sweep(work, store, hardware, quiet=shared.quiet)
     _print_tables(store, chosen.name, shared)
 
@@ -165,6 +177,7 @@ def train(shared: Shared, *, defense: str, suite: str, recipe: str, overrides: S
     name = name or spec.model_name.format(**params)
     hardware = _hardware(shared)
     images, validation = _training_images(chosen, settings, shared)
+    _use_threads(images, hardware)
     threat = chosen.threat if settings.epsilon is None else replace(chosen.threat, epsilon=settings.epsilon)
     training = Training(spec, params, settings, threat, shared.seed, f"{digest(images)} {digest(validation)}")
 
@@ -188,7 +201,7 @@ def train(shared: Shared, *, defense: str, suite: str, recipe: str, overrides: S
     record = {
         "command": _command(defense, suite, recipe, overrides, name, shared.seed),
         "settings": training.settings(),
-        "precision": shared.precision,
+        "precision": "bf16" if hardware.precision == torch.bfloat16 else "fp32",
         "device": str(hardware.device),
         "versions": {package: version(package) for package in VERSIONED},
     }
@@ -246,6 +259,8 @@ def _suite(
         raise InputError(
             f"suite {suite.name} is of dataset {suite.dataset}, got --dataset {dataset}; leave one of them out"
         )
+    if norm not in (None, suite.threat.norm) and epsilon is None:
+        raise InputError(f"--norm {norm} needs --epsilon: that of suite {suite.name} is for {suite.threat.norm}")
     threat = ThreatModel(norm or suite.threat.norm, suite.threat.epsilon if epsilon is None else epsilon)
     return replace(suite, threat=threat, examples=examples or suite.examples)
 
@@ -253,7 +268,9 @@ def _suite(
 def _attacks(suite: Suite, names: str) -> list[AttackSpec]:
     """The attacks named, with the suite's settings where it has any."""
     specs = (
-        list(suite.attacks) if names == "all" else [suite.attack(name) or attack_spec(name) for name in _names(names)]
+        [spec for spec in suite.attacks if suite.threat.norm in spec.norms]
+        if names == "all"
+        else [suite.attack(name) or attack_spec(name) for name in _names(names)]
     )
     for spec in specs:
         if suite.threat.norm not in spec.norms:
@@ -320,7 +337,7 @@ def _names(text: str) -> list[str]:
     return names
 
 
-def _ranks(suite: Suite, grid: Sequence[Any], shared: Shared) -> list[tuple[int, ...]]:
+def _ranks(suite: Suite, grid: Sequence[EvalCase], shared: Shared) -> list[tuple[int, ...]]:
     """Each case's place in the tables: by registry, not by the order on the command line."""
     attacks = [*(attack.name for attack in suite.attacks), *ATTACKS]
     models = list(models_of(suite.name, shared.checkpoint_dir))
@@ -332,6 +349,12 @@ def _ranks(suite: Suite, grid: Sequence[Any], shared: Shared) -> list[tuple[int,
         (place(case.model.name), int(case.is_transfer), attacks.index(case.attack.name), place(case.source.name))
         for case in grid
     ]
+
+
+def _use_threads(split: Split, hardware: Hardware) -> None:
+    """One thread for tiny images: they are done before a second one has woken up, and on shared cores it never is."""
+    if hardware.device.type == "cpu" and split.x[0].numel() <= TINY_IMAGE:
+        torch.set_num_threads(1)
 
 
 def _hardware(shared: Shared) -> Hardware:

@@ -41,11 +41,12 @@ COLUMNS = (
 )
 
 
-def entry(case: EvalCase, rank: Sequence[int]) -> dict[str, Any]:
+def entry(case: EvalCase, rank: Sequence[int], *, is_published: bool = True) -> dict[str, Any]:
     """What a table says of a case beside its numbers.
 
     Args:
         rank: its place in the tables, whatever the order in which the user named models and attacks.
+        is_published: whether the published figures of its model were made under these settings.
     """
     model, attack, source = case.cell
     return {
@@ -56,7 +57,6 @@ def entry(case: EvalCase, rank: Sequence[int]) -> dict[str, Any]:
         "model": model,
         "defense": case.model.defense,
         "architecture": case.model.architecture,
-        "paper": case.model.paper,
         "checkpoint_sha256": case.model.sha256,
         "networks": _networks(case),
         "norm": case.threat.norm,
@@ -66,7 +66,7 @@ def entry(case: EvalCase, rank: Sequence[int]) -> dict[str, Any]:
         "n": case.n,
         "seed": case.seed,
         "version": case.attack.version,
-        "published": [list(figure) for figure in case.model.published if figure.suite == case.suite],
+        "published": [list(f) for f in case.model.published if f.suite == case.suite] if is_published else [],
     }
 
 
@@ -146,7 +146,15 @@ def read_suite(store: Store, suite: str) -> SuiteScores:
     return SuiteScores(suite, selection["reading"], scores, pd.DataFrame(timing), worst, entries, incomplete)
 
 
-def show(store: Store, suite: str, reading: str, cases: Sequence[EvalCase], ranks: Sequence[Sequence[int]]) -> None:
+def show(
+    store: Store,
+    suite: str,
+    reading: str,
+    cases: Sequence[EvalCase],
+    ranks: Sequence[Sequence[int]],
+    *,
+    is_published: bool = True,
+) -> None:
     """Add cases to those that a suite's tables show.
 
     Tables never mix images, threat models or seeds: each choice of these is a selection, and the newest is shown.
@@ -165,7 +173,7 @@ def show(store: Store, suite: str, reading: str, cases: Sequence[EvalCase], rank
         if all(networks.get(name, network) == network for name, network in item.get("networks", {}).items())
     }
     for case, rank in zip(cases, ranks, strict=True):
-        selection["entries"]["/".join(case.cell)] = entry(case, rank)
+        selection["entries"]["/".join(case.cell)] = entry(case, rank, is_published=is_published)
     store.write_suite(suite, {**record, "shown": chosen})
 
 
@@ -178,6 +186,6 @@ def _total(timing: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Seconds add up over chunks; what else differed between them is listed."""
     listed = {
         name: " | ".join(sorted({str(chunk[name]) for chunk in timing}))
-        for name in ("device", "precision", "batch_size", "versions")
+        for name in ("device", "precision", "batch_size", "threads", "versions")
     }
     return {"seconds": round(sum(chunk["seconds"] for chunk in timing), 3), **listed}

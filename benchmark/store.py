@@ -8,6 +8,7 @@ runs/suites/SUITE.json                      which cases the suite's tables show
 import hashlib
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +18,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from benchmark.case import CHUNK_SIZE
 from benchmark.verdicts import Verdicts
 from model_zoo.checkpoint import atomic_write
 
-CHUNK_SIZE = 250
-"""Images a chunk. Third-party attacks draw by place in the batch, which is the chunk: changing it changes numbers."""
-
 Range = tuple[int, int]
+CHUNK_NAME = re.compile(r"(\d{6,})-(\d{6,})\.([0-9a-f]{32})\.parquet")
 
 
 def chunk_ranges(n: int) -> list[Range]:
@@ -106,8 +106,8 @@ class Store:
     def _chunks(self, key: str) -> dict[Range, Path]:
         found = {}
         for path in sorted(self._case(key).glob("*-*.*.parquet")):
-            start, stop = path.name.split(".")[0].split("-")
-            found[int(start), int(stop)] = path
+            if match := CHUNK_NAME.fullmatch(path.name):
+                found[int(match[1]), int(match[2])] = path
         return found
 
 

@@ -74,7 +74,14 @@ SUITES: Mapping[str, Suite] = {
             attacks=FULL,
         ),
         _suite("digits-l2", "digits", ThreatModel("L2", 1.0), None, "the same images under L2", attacks=FULL),
-        _suite("mnist", "mnist", ThreatModel("Linf", 0.3), 1000, "1,000 balanced MNIST test images"),
+        _suite(
+            "mnist",
+            "mnist",
+            ThreatModel("Linf", 0.3),
+            1000,
+            "1,000 balanced MNIST test images, steps of 0.01 as Madry's and TRADES's",
+            rel_step_size=0.01 / 0.3,
+        ),
         _suite("mnist-l2", "mnist", ThreatModel("L2", 2.0), 1000, "the same images under L2"),
         _suite("fashion-mnist", "fashion-mnist", ThreatModel("Linf", 0.1), 1000, "1,000 balanced test images"),
         _suite(

@@ -79,7 +79,7 @@ def prepare(cases: Sequence[EvalCase], split: Split, store: Store, hardware: Har
 
 
 def sweep(work: Work, store: Store, hardware: Hardware, *, quiet: bool = False) -> None:
-    """Compute every missing chunk, the cheapest trajectories of a model in the order of its cases."""
+    """Compute every missing chunk, trajectory by trajectory in the order of the cases."""
     todo = [(group, chunk) for group in _trajectories(work.cases) for chunk in _missing(store, group)]
     with tqdm(total=sum(_weight(*item) for item in todo), unit="step", unit_scale=True, disable=quiet) as bar:
 
@@ -155,5 +155,6 @@ def _timing(hardware: Hardware, seconds: float) -> dict[str, Any]:
         "device": torch.cuda.get_device_name() if hardware.device.type == "cuda" else "cpu",
         "precision": "bf16" if hardware.precision == torch.bfloat16 else "fp32",
         "batch_size": hardware.batch_size,
+        "threads": torch.get_num_threads(),
         "versions": " ".join(f"{name}={version(name)}" for name in VERSIONED),
     }

@@ -1,5 +1,6 @@
 """Scores to tables: CSV for programs, Markdown for people. The same store gives the same bytes."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,23 +10,16 @@ from benchmark.score import SuiteScores, percent, wilson
 from model_zoo.checkpoint import atomic_write
 
 READINGS = {
-    "any": "an image counts as robust if it is classified correctly at every judged iterate",
-    "last": "an image counts as robust if it is classified correctly at the last iterate, as in the papers' tables",
+    "any": "An image counts as robust if it is classified correctly at every judged iterate.",
+    "last": "An image counts as robust if it is classified correctly at the last iterate, as in the papers' tables.",
 }
-ROUNDED = (
-    "clean_acc",
-    "robust_acc",
-    "robust_acc_last",
-    "ci_low",
-    "ci_high",
-    "asr",
-    "forwards_per_image",
-    "backwards_per_image",
-)
+BOTH_READINGS = "Any iterate; in brackets, the last iterate. Passes are per image, averaged over the models."
 FLAGS = {
     "probabilities": "the model returns probabilities, not logits: gradient attacks may be too weak",
     "randomized": "two passes over the same images differ: gradient attacks may be too weak",
+    "zero-gradients": "most images have no gradient to follow: gradient attacks tell little",
     "transfer-beats-white-box": "an attack does better from another model: a sign of masked gradients",
+    "fewer-attacks": "not all attacks of this table were run: its worst case is over fewer",
 }
 
 
@@ -36,14 +30,15 @@ def write_tables(suite: SuiteScores, folder: Path) -> str:
     """
     if suite.scores.empty:
         return f"No case of suite {suite.suite} is complete yet; run the benchmark again to go on."
-    _write_csv(folder / "scores.csv", suite.scores.round(dict.fromkeys(ROUNDED, 4)))
+    _write_csv(folder / "scores.csv", suite.scores.round(dict.fromkeys(suite.scores.columns.drop("epsilon"), 4)))
     _write_csv(folder / "timing.csv", suite.timing)
-    leaderboard = _leaderboard(suite)
+    leaderboard, reading = _leaderboard(suite), READINGS[suite.reading]
+    crossed = f"Rows: crafted on. Columns: judged on. {reading}"
     tables = {
-        "leaderboard": ("Leaderboard", leaderboard, _legend(leaderboard)),
-        "white_box": ("White-box attacks", _white_box(suite), "In brackets: the last iterate."),
-        "black_box": ("Transfer (black-box) attacks", _black_box(suite), "Rows: crafted on. Columns: judged on."),
-        "papers": ("Beside the papers", _papers(suite), "In the reading that the paper uses."),
+        "leaderboard": ("Leaderboard", leaderboard, f"{reading}\n{_legend(leaderboard)}"),
+        "white_box": ("White-box attacks", _white_box(suite), BOTH_READINGS),
+        "black_box": ("Transfer (black-box) attacks", _black_box(suite), crossed),
+        "papers": ("Beside the papers", _papers(suite), reading),
     }
     printed = []
     for name, (title, table, note) in tables.items():
@@ -60,6 +55,7 @@ def write_tables(suite: SuiteScores, folder: Path) -> str:
 def _leaderboard(suite: SuiteScores) -> pd.DataFrame:
     """One row a model, most robust first; one column a white-box attack; the worst case over all that is stored."""
     rows = []
+    attacks = list(dict.fromkeys(_white(suite.scores)["attack"]))
     for model, scores in suite.scores.groupby("model", sort=False):
         worst = suite.worst[str(model)]
         low, high = wilson(int(worst.sum()), len(worst))
@@ -73,19 +69,21 @@ def _leaderboard(suite: SuiteScores) -> pd.DataFrame:
                 **{str(s["attack"]): s[_column(suite, s)] for _, s in _white(scores).iterrows()},
                 "worst case": percent(worst),
                 "95% interval": f"{low:.2f}-{high:.2f}",
-                "flags": " ".join(sorted({*str(first["flags"]).split(), *_derived_flags(scores)})),
+                "flags": " ".join(sorted({*str(first["flags"]).split(), *_derived_flags(scores, attacks)})),
                 "n": len(worst),
             }
         )
-    table = pd.DataFrame(rows)
-    return table.sort_values(["worst case", "clean"], ascending=False, kind="stable") if rows else table
+    columns = ["model", "defense", "architecture", "clean", *attacks, "worst case", "95% interval", "flags", "n"]
+    return pd.DataFrame(rows, columns=columns).sort_values(["worst case", "clean"], ascending=False, kind="stable")
 
 
-def _derived_flags(scores: pd.DataFrame) -> list[str]:
+def _derived_flags(scores: pd.DataFrame, attacks: Sequence[str]) -> list[str]:
+    """Caveats that only the rows of a model together show, given the white-box attacks of the whole table."""
     white = _white(scores).set_index("attack")["robust_acc"]
+    fewer = ["fewer-attacks"] if set(attacks) - set(white.index) else []
     transferred = scores[scores["source_model"] != ""]
     beaten = [row["robust_acc"] < white.get(row["attack"], 0.0) for _, row in transferred.iterrows()]
-    return ["transfer-beats-white-box"] if any(beaten) else []
+    return [*fewer, "transfer-beats-white-box"] if any(beaten) else fewer
 
 
 def _white_box(suite: SuiteScores) -> pd.DataFrame:
@@ -145,16 +143,11 @@ def _column(suite: SuiteScores, score: "pd.Series[Any]") -> str:
 
 def _section(title: str, suite: SuiteScores, table: pd.DataFrame, note: str) -> str:
     first = suite.scores.iloc[0]
-    head = (
-        f"## {title}: {suite.suite}\n\n"
-        f"{first['dataset']}, {first['norm']} {first['epsilon']:.6g}, {first['n']} test images, accuracies in percent; "
-        f"{READINGS[suite.reading]}.\n{note}\n\n"
+    what = (
+        f"{first['dataset']}, {first['norm']} {first['epsilon']:.6g}, {first['n']} test images, accuracies in percent."
     )
-    return (
-        head.replace("\n\n\n", "\n\n")
-        + _rounded(table).to_markdown(index=False, disable_numparse=True, colalign=_alignment(table))
-        + "\n"
-    )
+    body = _rounded(table).to_markdown(index=False, disable_numparse=True, colalign=_alignment(table))
+    return f"## {title}: {suite.suite}\n\n{what}\n{note}\n\n{body}\n"
 
 
 def _rounded(table: pd.DataFrame) -> pd.DataFrame:

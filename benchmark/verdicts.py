@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from attacks.errors import InputError
 from attacks.oracle import Classifier
 from attacks.threat_model import ThreatModel
 
@@ -49,9 +50,15 @@ class Verdicts:
 
 @torch.no_grad()
 def predict(classifier: Classifier, x: Tensor, *, batch_size: int) -> Tensor:
-    """(N,) predicted classes of images (N, C, H, W), in float32 with TF32 off."""
+    """(N,) predicted classes of images (N, C, H, W), in float32 with TF32 off.
+
+    Raises: InputError for logits that are not finite, which are no prediction.
+    """
     with _full_float32():
-        return torch.cat([classifier(part).argmax(1) for part in x.split(batch_size)])
+        logits = torch.cat([classifier(part) for part in x.split(batch_size)])
+    if not logits.isfinite().all():
+        raise InputError("expected finite logits, got NaN or infinity; check the model's weights and normalisation")
+    return logits.argmax(1)
 
 
 def judge(

@@ -7,11 +7,12 @@ import inspect
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
+import torch
 from torch import nn
 
 from attacks.errors import InputError
@@ -164,6 +165,10 @@ def load_model(spec: ModelSpec, checkpoint_dir: Path, *, classes: int) -> nn.Mod
         model = _call_factory(spec.architecture)
         if spec.checkpoint:
             _load_weights(model, Path(spec.checkpoint), spec.sha256)
+        elif spec.sha256 and state_digest(model.state_dict()) != spec.sha256:
+            raise InputError(
+                f"--model {spec.architecture}: the factory returns other weights at each call; use --checkpoint"
+            )
     else:
         model = build(spec.architecture, classes)
         _load_weights(model, find_checkpoint(spec, checkpoint_dir), spec.sha256)
@@ -194,7 +199,7 @@ def external_model(factory: str, checkpoint: Path | None, *, dataset: str, suite
         code=f"{function}@{code or factory}",
     )
     model = load_model(spec, Path(), classes=0)
-    return spec if checkpoint else ModelSpec(**{**spec.__dict__, "sha256": state_digest(model.state_dict())})
+    return spec if checkpoint else replace(spec, sha256=state_digest(model.state_dict()))
 
 
 def _load_weights(model: nn.Module, path: Path, sha256: str) -> None:
@@ -204,7 +209,9 @@ def _load_weights(model: nn.Module, path: Path, sha256: str) -> None:
 def _call_factory(factory: str) -> nn.Module:
     _, function = _find_factory(factory)
     try:
-        model = function()
+        with torch.random.fork_rng(devices=[]):  # weights that the factory draws are the same at every call
+            torch.manual_seed(0)
+            model = function()
     except Exception as error:  # the user's own code may raise what it likes
         raise InputError(f"--model {factory}: the factory failed: {type(error).__name__}: {error}") from error
     if not isinstance(model, nn.Module):
@@ -215,10 +222,21 @@ def _call_factory(factory: str) -> nn.Module:
 
 
 def _code_of(module: ModuleType, function: Callable[[], Any]) -> str:
-    """The sha256 of the file that names a factory, and of the file that defines it where that is another."""
-    defined = inspect.getfile(function) if inspect.isroutine(function) or inspect.isclass(function) else None
-    files = [Path(file) for file in (getattr(module, "__file__", None), defined) if file]
-    return "+".join(dict.fromkeys(sha256_of(file) for file in files if file.is_file()))
+    """sha256 of a factory's code: its file, the one that defines it, and those that importing it brought in."""
+    defined = inspect.getmodule(function)
+    files = {str(m.__file__) for m in (module, defined) if m is not None and getattr(m, "__file__", None)}
+    files.update(_IMPORTED.get(module.__name__, ()))
+    digests = sorted(sha256_of(Path(file)) for file in files if Path(file).is_file())
+    return hashlib.sha256(" ".join(digests).encode()).hexdigest()
+
+
+_IMPORTED: dict[str, Sequence[str]] = {}
+"""For each of the user's modules the files, outside of installed packages, that importing it brought in."""
+
+
+def _own_files(names: set[str]) -> Sequence[str]:
+    files = [getattr(sys.modules[name], "__file__", None) for name in names]
+    return [file for file in files if file and "site-packages" not in file]
 
 
 def _find_factory(factory: str) -> tuple[ModuleType, Callable[[], Any]]:
@@ -245,8 +263,10 @@ def _import_file(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(module_spec)
     sys.modules[name] = module
     sys.path.insert(0, str(path.parent.resolve()))
+    before = set(sys.modules)
     try:
         module_spec.loader.exec_module(module)
+        _IMPORTED[name] = _own_files(set(sys.modules) - before)
     except Exception as error:
         del sys.modules[name]
         raise InputError(f"--model: {path} cannot be imported: {type(error).__name__}: {error}") from error
@@ -256,7 +276,10 @@ def _import_file(path: Path) -> ModuleType:
 
 
 def _import_module(name: str) -> ModuleType:
+    before = set(sys.modules)
     try:
-        return importlib.import_module(name)
+        module = importlib.import_module(name)
     except Exception as error:  # the user's own code may raise what it likes
         raise InputError(f"--model: module {name!r} cannot be imported: {type(error).__name__}: {error}") from error
+    _IMPORTED.setdefault(name, _own_files(set(sys.modules) - before))
+    return module

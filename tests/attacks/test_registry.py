@@ -21,7 +21,7 @@ def propose(
     raise NotImplementedError
 
 
-RECURRENCE, PROPOSER = Recurrence(init, step), Proposer(propose)
+RECURRENCE, PROPOSER = Recurrence(init, step), Proposer(propose, "foolbox")
 GOOD = {"start": "none", "rel_step_size": 0.5}
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from attacks import mi_fgsm, pgd
-from attacks.registry import AttackSpec, Recurrence
+from attacks.registry import ATTACKS, AttackSpec, Recurrence
 from attacks.threat_model import ThreatModel
 from benchmark.case import EvalCase, case_key, identity, trajectory_key
 from model_zoo.registry import ModelSpec
@@ -115,3 +115,11 @@ def test_a_case_is_a_transfer_only_if_its_source_is_another_network() -> None:
     assert replace(CASE, source=renamed).cell == ("natural", "pgd-20", "")
     assert replace(CASE, source=OTHER).is_transfer
     assert replace(CASE, source=OTHER).cell == ("natural", "pgd-20", "madry")
+
+
+def test_a_third_party_attack_is_identified_by_library_and_chunk_and_not_by_its_progress_weight() -> None:
+    spec = ATTACKS["foolbox-deepfool"]
+    assert spec.identity["library"].startswith("foolbox ")
+    assert "steps" not in spec.identity
+    assert replace(spec, steps=7).identity == spec.identity
+    assert ATTACKS["autoattack"].identity["members"][0] == ATTACKS["apgd-ce"].identity

@@ -162,3 +162,16 @@ def test_labels_out_of_range_are_an_error(label: int) -> None:
 
 def test_sound_images_pass() -> None:
     check_images(split())
+
+
+def test_a_model_without_gradients_is_flagged_and_one_that_hides_them_is_an_error() -> None:
+    assert list(check(lambda x: 10 * (4 * x.flatten(1)).round() + 0 * x.flatten(1) - 2).flags) == ["zero-gradients"]
+    assert "no gradient" in refusal(lambda x: logits(x.detach()))
+
+
+def test_a_model_that_is_not_finite_beyond_the_probe_is_an_error() -> None:
+    def late(x: Tensor) -> Tensor:
+        return logits(x) if len(x) == 64 else logits(x) * float("nan")
+
+    with pytest.raises(InputError, match="finite logits"):
+        check(late)

@@ -38,6 +38,13 @@ def nan():
 def binary():
     return DigitsCNN(2)
 
+def detached():
+    class Detached(DigitsCNN):
+        def forward(self, x):
+            return super().forward(x.detach())
+
+    return Detached()
+
 def colour():
     return nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Linear(288, 10))
 
@@ -114,7 +121,9 @@ MISTAKES = {
     "endless epsilon": ("--epsilon 1e999", "epsilon"),
     "division by zero": ("--epsilon 8/0", "expected a number or a fraction"),
     "unknown norm": ("--norm L1", "'Linf', 'L2'"),
-    "attack of another norm": ("--norm L2 --attacks cw-linf", "attack cw-linf is defined for Linf, got L2"),
+    "attack of another norm": ("--norm L2 --epsilon 1 --attacks cw-linf", "attack cw-linf is defined for Linf, got L2"),
+    "norm without its epsilon": ("--norm L2", "--norm L2 needs --epsilon: that of suite digits is for Linf"),
+    "model without a gradient": ("--model mine.py:detached", "its logits have no gradient"),
     "no examples": ("--examples 0", "x>=1"),
     "batch of none": ("--batch-size 0", "--batch-size must be auto or a positive whole number, got '0'"),
     "batch in words": ("--batch-size many", "got 'many'"),

@@ -17,7 +17,7 @@ from benchmark.store import Store
 from benchmark.verdicts import Verdicts
 from model_zoo.registry import ModelSpec
 
-TIMING = {"seconds": 1.0, "device": "cpu", "precision": "fp32", "batch_size": 250, "versions": "torch=2"}
+TIMING = {"seconds": 1.0, "device": "cpu", "precision": "fp32", "batch_size": 250, "threads": 1, "versions": "torch=2"}
 NATURAL = ModelSpec("natural", ("digits",), "digits", "digits-cnn", "natural", "digits/natural.safetensors", "a" * 64)
 MADRY = replace(NATURAL, name="madry", defense="madry", sha256="b" * 64)
 LINF = ThreatModel("Linf", 0.2)

@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmark.store import CHUNK_SIZE, Store, chunk_ranges
+from benchmark.case import CHUNK_SIZE
+from benchmark.store import Store, chunk_ranges
 from benchmark.verdicts import Verdicts
 
 KEY = "0123456789abcdef"
-TIMING = {"seconds": 1.5, "device": "cpu", "precision": "fp32", "batch_size": 250, "versions": "torch=2"}
+TIMING = {"seconds": 1.5, "device": "cpu", "precision": "fp32", "batch_size": 250, "threads": 1, "versions": "torch=2"}
 
 
 def verdicts(start: int, stop: int, *, last: bool = True) -> Verdicts:

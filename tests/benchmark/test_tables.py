@@ -19,7 +19,7 @@ from benchmark.tables import write_tables
 from benchmark.verdicts import Verdicts
 from model_zoo.registry import ModelSpec, Published
 
-TIMING = {"seconds": 1.0, "device": "cpu", "precision": "fp32", "batch_size": 250, "versions": "torch=2"}
+TIMING = {"seconds": 1.0, "device": "cpu", "precision": "fp32", "batch_size": 250, "threads": 1, "versions": "torch=2"}
 NATURAL = ModelSpec("natural", ("digits",), "digits", "digits-cnn", "natural", "digits/natural.safetensors", "a" * 64)
 MADRY = replace(
     NATURAL,
@@ -191,3 +191,11 @@ def test_rebuilding_from_an_empty_store_is_the_users_mistake(command: Command, t
     result = command(tmp_path, "table")
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr.startswith("error: expected verdicts in results/runs")
+
+
+def test_a_model_under_fewer_attacks_than_the_table_is_flagged(tmp_path: Path) -> None:
+    results = [(NATURAL, "fgsm", NATURAL, 3, 4), (NATURAL, "pgd-20", NATURAL, 2, 3), (MADRY, "fgsm", MADRY, 5, 5)]
+    write_tables(suite_of(tmp_path / "runs", results), tmp_path)
+    flags = read(tmp_path / "leaderboard.csv").set_index("model")["flags"]
+    assert flags["madry"] == "fewer-attacks"
+    assert flags["natural"] == ""

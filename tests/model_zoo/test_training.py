@@ -365,5 +365,5 @@ def test_every_recipe_names_a_known_defense_dataset_network_and_optimizer(key: t
 
 
 def test_a_dataset_without_a_recipe_is_refused() -> None:
-    with pytest.raises(InputError, match="no recipe 'slow' for mnist; known: fast, paper"):
+    with pytest.raises(InputError, match="no recipe 'slow' for trades on mnist; known: fast, paper"):
         recipe("trades", "mnist", "slow")
