@@ -193,7 +193,7 @@ AUTOATTACK_MEMBERS: Mapping[str, AttackSpec] = {
             "square",
             "square",
             Recurrence(square.init, square.step),
-            {"queries": 50, "p_init": 0.8},
+            {"queries_per_step": 50, "p_init": 0.8},
             steps=100,
             reads_last=False,
             source="Andriushchenko et al., arXiv:1912.00049",

@@ -43,11 +43,11 @@ def init(x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> State:
     return State(x, y, threat.project(x + delta, x), draws.step, unknown, draws)
 
 
-def step(oracle: Oracle, state: State, *, queries: int, p_init: float) -> State:
+def step(oracle: Oracle, state: State, *, queries_per_step: int, p_init: float) -> State:
     """Try changes one after the other, and keep each that lowers the margin.
 
     Args:
-        queries: how many changes one step tries.
+        queries_per_step: how many changes one step tries.
         p_init: share of the pixels in a square at the beginning.
 
     Returns: the next state; its x_adv lies inside the threat model.
@@ -60,8 +60,8 @@ def step(oracle: Oracle, state: State, *, queries: int, p_init: float) -> State:
     rows = (state.steps == 0).nonzero().squeeze(1)
     if len(rows):
         margin = margin.index_copy(0, rows, _margin(oracle.logits(x_best[rows], rows=rows), y[rows]))
-    change = (_linf_changes if threat.norm == "Linf" else _l2_changes)(threat, state, queries, p_init)
-    for query in range(queries):
+    change = (_linf_changes if threat.norm == "Linf" else _l2_changes)(threat, state, queries_per_step, p_init)
+    for query in range(queries_per_step):
         x_new = change(query, x_best)
         new_margin = _margin(oracle.logits(x_new), y)
         better = new_margin < margin
@@ -70,14 +70,16 @@ def step(oracle: Oracle, state: State, *, queries: int, p_init: float) -> State:
     return replace(state, x_adv=x_best, steps=state.steps + 1, margin=margin)
 
 
-def _linf_changes(threat: ThreatModel, state: State, queries: int, p_init: float) -> Callable[[int, Tensor], Tensor]:
+def _linf_changes(
+    threat: ThreatModel, state: State, queries_per_step: int, p_init: float
+) -> Callable[[int, Tensor], Tensor]:
     """Shifts a square by +-2 epsilon in each channel, which the projection makes +-epsilon around x.
 
     All that does not depend on the points tried before is computed at once: rows, columns and signs of all squares.
     """
     x = state.x
-    draw = _draws(state, queries)
-    side = _sides(state, queries, p_init, smallest=1)
+    draw = _draws(state, queries_per_step)
+    side = _sides(state, queries_per_step, p_init, smallest=1)
     in_rows, in_columns = (_strip(draw[..., axis], side, x.shape[2 + axis]) for axis in (0, 1))
     shift = 2 * threat.epsilon * _signs(draw[..., 5:])
     lowest, highest = threat.project(x - 1, x), threat.project(x + 1, x)
@@ -89,11 +91,13 @@ def _linf_changes(threat: ThreatModel, state: State, queries: int, p_init: float
     return change
 
 
-def _l2_changes(threat: ThreatModel, state: State, queries: int, p_init: float) -> Callable[[int, Tensor], Tensor]:
+def _l2_changes(
+    threat: ThreatModel, state: State, queries_per_step: int, p_init: float
+) -> Callable[[int, Tensor], Tensor]:
     """Spends the change of one window in another, there shaped as two bumps of opposite sign."""
     x = state.x
-    draws = _draws(state, queries)
-    sides = _sides(state, queries, p_init, smallest=3)
+    draws = _draws(state, queries_per_step)
+    sides = _sides(state, queries_per_step, p_init, smallest=3)
 
     def change(query: int, x_best: Tensor) -> Tensor:
         draw, side = draws[:, query], sides[:, query]
@@ -116,16 +120,16 @@ def _l2_changes(threat: ThreatModel, state: State, queries: int, p_init: float) 
     return change
 
 
-def _draws(state: State, queries: int) -> Tensor:
+def _draws(state: State, queries_per_step: int) -> Tensor:
     """(N, queries, 5 + C) in [0, 1): corners of two windows, whether the bumps are turned, a sign for each channel."""
-    return replace(state.draws, step=state.steps).uniform((queries, 5 + state.x.shape[1]))
+    return replace(state.draws, step=state.steps).uniform((queries_per_step, 5 + state.x.shape[1]))
 
 
-def _sides(state: State, queries: int, p_init: float, *, smallest: int) -> Tensor:
+def _sides(state: State, queries_per_step: int, p_init: float, *, smallest: int) -> Tensor:
     """(N, queries) side lengths of the squares at each image's query counts."""
     height, width = state.x.shape[2:]
     device = state.x.device
-    count = state.steps[:, None] * queries + torch.arange(queries, device=device)
+    count = state.steps[:, None] * queries_per_step + torch.arange(queries_per_step, device=device)
     halvings = (count[..., None] > torch.tensor(HALVINGS, device=device)).sum(-1)
     side = (p_init * 0.5**halvings * height * width).sqrt().round().long().clamp_min(smallest)
     if smallest > 1:

@@ -113,9 +113,9 @@ def cli(ctx: click.Context, /, *, shared: Shared, **options: Any) -> None:
 @shared_options
 def list_command(*, shared: Shared, what: str) -> None:
     """Show what there is to choose from."""
-    from benchmark.commands import list_table
+    from benchmark.listing import list_table
 
-    print(list_table(what, shared))
+    print(list_table(what, shared.checkpoint_dir))
 
 
 @cli.command("train")

@@ -6,10 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
-from tabulate import tabulate
 
 from attacks.errors import InputError
 from attacks.names import lookup
@@ -26,7 +24,7 @@ from benchmark.suites import SUITES, Suite, cases
 from benchmark.sweep import VERSIONED, prepare, sweep
 from benchmark.tables import write_tables
 from model_zoo.checkpoint import atomic_write
-from model_zoo.defenses.registry import DEFENSES, DefenseSpec, defense_spec
+from model_zoo.defenses.registry import DefenseSpec, defense_spec
 from model_zoo.recipes import Recipe, recipe, with_overrides
 from model_zoo.registry import ModelSpec, card, external_model, find_checkpoint, model_spec, models_of
 from model_zoo.training import Training, forget_progress
@@ -96,77 +94,6 @@ def _print_tables(store: Store, suite: str, shared: Shared) -> None:
             f"({', '.join(scores.incomplete[:5])}{', ...' if len(scores.incomplete) > 5 else ''}); run them again",
             file=sys.stderr,
         )
-
-
-def list_table(what: str, shared: Shared) -> str:
-    """What there is to choose from, as text."""
-    rows: list[dict[str, Any]]
-    if what == "models":
-        specs = {
-            (name, spec.sha256): spec
-            for suite in SUITES
-            for name, spec in models_of(suite, shared.checkpoint_dir).items()
-        }
-        rows = [
-            {
-                "model": spec.name,
-                "suites": " ".join(spec.suites),
-                "defense": spec.defense,
-                "architecture": spec.architecture,
-                "sha256": spec.sha256[:12],
-                "paper": spec.paper,
-                "here": "yes" if _is_here(spec, shared.checkpoint_dir) else "no",
-            }
-            for spec in specs.values()
-        ]
-    elif what == "attacks":
-        rows = [
-            {
-                "attack": a.name,
-                "norms": " ".join(a.norms),
-                "steps": a.steps,
-                "restarts": a.restarts,
-                "settings": " ".join(f"{key}={value}" for key, value in a.params.items()),
-                "source": a.source,
-            }
-            for a in ATTACKS.values()
-        ]
-    elif what == "defenses":
-        rows = [
-            {
-                "defense": d.name,
-                "parameters": " ".join(f"{k}={v:g}" for k, v in d.params.items()),
-                "paper": d.paper,
-                "what": d.summary,
-            }
-            for d in DEFENSES.values()
-        ]
-    elif what == "datasets":
-        rows = [
-            {
-                "dataset": d.name,
-                "classes": d.classes,
-                "shape": "x".join(map(str, d.shape)),
-                "train": d.train_examples,
-                "test": d.test_examples,
-                "source": d.source,
-            }
-            for d in DATASETS.values()
-        ]
-    else:
-        rows = [
-            {
-                "suite": s.name,
-                "dataset": s.dataset,
-                "threat": f"{s.threat.norm} {s.threat.epsilon:.6g}",
-                "examples": s.examples or "all",
-                "reads": s.reading,
-                "attacks": " ".join(a.name for a in s.attacks),
-                "what": s.summary,
-            }
-            for s in SUITES.values()
-        ]
-    return tabulate(rows, headers="keys", tablefmt="simple")
 
 
 def train(shared: Shared, *, defense: str, suite: str, recipe: str, overrides: Sequence[str], name: str | None) -> None:
@@ -319,14 +246,6 @@ def _registered(suite: Suite, names: str, shared: Shared) -> list[ModelSpec]:
             f"train one: python run_benchmark.py train --defense trades --suite {suite.name}"
         )
     return here
-
-
-def _is_here(spec: ModelSpec, checkpoint_dir: Path) -> bool:
-    try:
-        find_checkpoint(spec, checkpoint_dir)
-    except InputError:
-        return False
-    return True
 
 
 def _names(text: str) -> list[str]:
