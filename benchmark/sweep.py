@@ -81,6 +81,8 @@ def prepare(cases: Sequence[EvalCase], split: Split, store: Store, hardware: Har
 def sweep(work: Work, store: Store, hardware: Hardware, *, quiet: bool = False) -> None:
     """Compute every missing chunk, trajectory by trajectory in the order of the cases."""
     todo = [(group, chunk) for group in _trajectories(work.cases) for chunk in _missing(store, group)]
+    if not todo:
+        return
     with tqdm(total=sum(_weight(*item) for item in todo), unit="step", unit_scale=True, disable=quiet) as bar:
 
         def advance(steps: int) -> None:
