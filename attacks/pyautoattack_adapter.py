@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import logging
 
 import torch
 from pyautoattack import AutoAttack
@@ -37,6 +38,7 @@ def autoattack(
         classes = classifier(x[:1]).shape[1]
     if classes < FEWEST_CLASSES:
         raise InputError(f"autoattack-reference needs at least {FEWEST_CLASSES} classes, got {classes}; use pgd-100")
+    logging.getLogger("auto-attack").setLevel(logging.ERROR)  # its advice on defenses; ours are the flags
     devices = [x.device] if x.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), contextlib.redirect_stdout(io.StringIO()):
         ensemble = AutoAttack(

@@ -1,5 +1,6 @@
 """What the commands do: names to suite, models, attacks and hardware, and on to the sweep, the trainer, the tables."""
 
+import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -7,6 +8,7 @@ from dataclasses import fields, replace
 from importlib.metadata import version
 from pathlib import Path
 
+import pandas as pd
 import torch
 
 from attacks.errors import InputError
@@ -26,7 +28,7 @@ from benchmark.tables import write_tables
 from model_zoo.checkpoint import atomic_write
 from model_zoo.defenses.registry import DefenseSpec, defense_spec
 from model_zoo.recipes import Recipe, recipe, with_overrides
-from model_zoo.registry import ModelSpec, card, external_model, find_checkpoint, model_spec, models_of
+from model_zoo.registry import MODELS, ModelSpec, card, external_model, find_checkpoint, model_spec, models_of
 from model_zoo.training import Training, forget_progress
 from model_zoo.training import train as run_training
 
@@ -86,7 +88,14 @@ def rebuild_tables(shared: Shared) -> None:
 def _print_tables(store: Store, suite: str, shared: Shared) -> None:
     """Write and print the tables of a suite, and say which cases are not in them."""
     scores = read_suite(store, suite)
+    before = _rows(shared.results_dir / suite / "scores.csv")
     print(write_tables(scores, shared.results_dir / suite))
+    if 0 < len(scores.scores) < before:
+        print(
+            f"note: the tables of {suite} had {before} rows, now {len(scores.scores)}: the others are not in this store, "
+            "or not of these images; use --results-dir to keep tables apart",
+            file=sys.stderr,
+        )
     print(f"Tables: {shared.results_dir / suite}")
     if scores.incomplete:
         print(
@@ -96,12 +105,21 @@ def _print_tables(store: Store, suite: str, shared: Shared) -> None:
         )
 
 
+def _rows(scores: Path) -> int:
+    """How many rows a table has; 0 where there is none."""
+    return len(pd.read_csv(scores)) if scores.is_file() else 0
+
+
 def train(shared: Shared, *, defense: str, suite: str, recipe: str, overrides: Sequence[str], name: str | None) -> None:
     """Train, and register the result by its card."""
     spec = defense_spec(defense)
     chosen = lookup(suite, SUITES, "suite")
     params, settings = _training_settings(spec, chosen, recipe, overrides)
     name = name or spec.model_name.format(**params)
+    if name == "all" or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise InputError(f"--name must be letters, digits, '.', '_' and '-' (and not 'all'), got {name!r}")
+    if shared.batch_size != "auto":
+        raise InputError("--batch-size is for attacks; to train with another one use --set batch_size=N")
     hardware = _hardware(shared)
     images, validation = _training_images(chosen, settings, shared)
     _use_threads(images, hardware)
@@ -135,7 +153,8 @@ def train(shared: Shared, *, defense: str, suite: str, recipe: str, overrides: S
     atomic_write(done, card(model, record))
     forget_progress(stem)
     print(f"Trained {name}: {stem}.safetensors, sha256 {sha256}")
-    print(f"Evaluate it: python run_benchmark.py --suite {chosen.name} --models {name}")
+    where = "" if shared.checkpoint_dir == Path("checkpoints") else f" --checkpoint-dir {shared.checkpoint_dir}"
+    print(f"Evaluate it: python run_benchmark.py --suite {chosen.name} --models {name}{where}")
 
 
 def _command(defense: str, suite: str, recipe: str, overrides: Sequence[str], name: str, seed: int) -> str:
@@ -232,7 +251,9 @@ def _models(
 def _registered(suite: Suite, names: str, shared: Shared) -> list[ModelSpec]:
     """The models of those names; "all" leaves out, and says so, what has no checkpoint here."""
     if names != "all":
-        return [model_spec(name, suite.name, shared.checkpoint_dir) for name in _names(names)]
+        specs = [model_spec(name, suite.name, shared.checkpoint_dir) for name in _names(names)]
+        _name_stand_ins(specs)
+        return specs
     here = []
     for spec in models_of(suite.name, shared.checkpoint_dir).values():
         try:
@@ -245,7 +266,18 @@ def _registered(suite: Suite, names: str, shared: Shared) -> list[ModelSpec]:
             f"suite {suite.name} has no model with a checkpoint in {shared.checkpoint_dir}; "
             f"train one: python run_benchmark.py train --defense trades --suite {suite.name}"
         )
+    _name_stand_ins(here)
     return here
+
+
+def _name_stand_ins(specs: Sequence[ModelSpec]) -> None:
+    """Say which models are the user's own, under the name of a registered one."""
+    for spec in specs:
+        registered = [model for model in MODELS if model.name == spec.name and set(model.suites) & set(spec.suites)]
+        if any(model.sha256 != spec.sha256 for model in registered):
+            print(
+                f"note: {spec.name} is your {spec.checkpoint}, not the registered model of that name", file=sys.stderr
+            )
 
 
 def _names(text: str) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 from tabulate import tabulate
 
 from attacks.errors import InputError
-from attacks.registry import ATTACKS
+from attacks.registry import ATTACKS, Ensemble, Recurrence
 from benchmark.datasets import DATASETS
 from benchmark.suites import SUITES
 from model_zoo.defenses.registry import DEFENSES
@@ -52,9 +52,11 @@ def _attacks(_: Path) -> Rows:
         {
             "attack": spec.name,
             "norms": " ".join(spec.norms),
-            "steps": spec.steps,
-            "restarts": spec.restarts,
-            "settings": " ".join(f"{key}={value}" for key, value in spec.params.items()),
+            "steps": spec.steps if isinstance(spec.method, Recurrence) else "",
+            "restarts": spec.restarts if isinstance(spec.method, Recurrence) else "",
+            "settings": " ".join(member.name for member in spec.method.members)
+            if isinstance(spec.method, Ensemble)
+            else " ".join(f"{key}={value}" for key, value in spec.params.items()),
             "source": spec.source,
         }
         for spec in ATTACKS.values()
