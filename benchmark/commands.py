@@ -92,8 +92,8 @@ def _print_tables(store: Store, suite: str, shared: Shared) -> None:
     print(write_tables(scores, shared.results_dir / suite))
     if 0 < len(scores.scores) < before:
         print(
-            f"note: the tables of {suite} had {before} rows, now {len(scores.scores)}: the others are not in this store, "
-            "or not of these images; use --results-dir to keep tables apart",
+            f"note: the tables of {suite} had {before} rows, now {len(scores.scores)}: the others are "
+            "not in this store, or not of these images; use --results-dir to keep tables apart",
             file=sys.stderr,
         )
     print(f"Tables: {shared.results_dir / suite}")
