@@ -74,7 +74,6 @@ def run(
     tally = _Tally(len(x), readings, reads_last=attack.reads_last, device=x.device)
     waiting = deque((position, 0) for position in range(len(x)))
     batch: _Batch | None = None
-    oracle = Oracle(classifier, threat, precision=precision, watch=lambda query: hear(query))
 
     def hear(query: Query) -> None:
         """Count a query, and have the points judged that would be news: misclassified, and inside the threat model."""
@@ -92,6 +91,7 @@ def run(
         if len(rows):
             tally.record_query(where[rows], steps[rows], judge(query.points[rows], where[rows]))
 
+    oracle = Oracle(classifier, threat, precision=precision, watch=hear)
     while batch is not None or waiting:
         free = batch_size if batch is None else batch_size - len(batch.position)
         if free and waiting:

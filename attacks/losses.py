@@ -14,15 +14,19 @@ def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
     return F.cross_entropy(logits, y, reduction="none")
 
 
+def lead(logits: Tensor, y: Tensor) -> Tensor:
+    """z_y - max_{c != y} z_c with class indices y (N,): positive while the image is classified correctly."""
+    others = logits.scatter(1, y[:, None], float("-inf")).amax(1)
+    return logits.gather(1, y[:, None]).squeeze(1) - others
+
+
 def margin(logits: Tensor, y: Tensor, *, kappa: float = 50.0) -> Tensor:
     """-relu(z_y - max_{c != y} z_c + kappa) with class indices y (N,).
 
     With kappa = 50 the relu rarely saturates, so an already misclassified image is pushed further.
     Source: Carlini and Wagner, arXiv:1608.04644, f_6, run under PGD as by Madry et al. (MadryLab/cifar10_challenge).
     """
-    true_logit = logits.gather(1, y[:, None]).squeeze(1)
-    other_logit = logits.scatter(1, y[:, None], float("-inf")).amax(1)
-    return -F.relu(true_logit - other_logit + kappa)
+    return -F.relu(lead(logits, y) + kappa)
 
 
 def kl_divergence(logits: Tensor, clean_log_probabilities: Tensor) -> Tensor:
@@ -45,9 +49,7 @@ def dlr(logits: Tensor, y: Tensor) -> Tensor:
     Where there are two classes only, the difference itself: the ratio would be constant.
     Source: Croce and Hein, arXiv:2003.01690, Equation 6.
     """
-    true_logit = logits.gather(1, y[:, None]).squeeze(1)
-    other_logit = logits.scatter(1, y[:, None], float("-inf")).amax(1)
-    return -(true_logit - other_logit) / _spread(logits, (2,))
+    return -lead(logits, y) / _spread(logits, (2,))
 
 
 def dlr_targeted(logits: Tensor, pair: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from attacks.draws import Draws
+from attacks.losses import lead
 from attacks.oracle import Oracle
 from attacks.threat_model import ThreatModel
 
@@ -59,11 +60,11 @@ def step(oracle: Oracle, state: State, *, queries_per_step: int, p_init: float) 
     x_best, margin = state.x_adv, state.margin
     rows = (state.steps == 0).nonzero().squeeze(1)
     if len(rows):
-        margin = margin.index_copy(0, rows, _margin(oracle.logits(x_best[rows], rows=rows), y[rows]))
+        margin = margin.index_copy(0, rows, lead(oracle.logits(x_best[rows], rows=rows), y[rows]))
     change = (_linf_changes if threat.norm == "Linf" else _l2_changes)(threat, state, queries_per_step, p_init)
     for query in range(queries_per_step):
         x_new = change(query, x_best)
-        new_margin = _margin(oracle.logits(x_new), y)
+        new_margin = lead(oracle.logits(x_new), y)
         better = new_margin < margin
         x_best = torch.where(better.view(-1, 1, 1, 1), x_new, x_best)
         margin = torch.where(better, new_margin, margin)
@@ -208,12 +209,6 @@ def _bump(rows: int, columns: int) -> Tensor:
     bump = sums[reach] - sums[distance]
     unit: Tensor = bump / bump.norm().clamp_min(1e-12)
     return unit
-
-
-def _margin(logits: Tensor, y: Tensor) -> Tensor:
-    """(N,) z_y - max_{c != y} z_c."""
-    others = logits.scatter(1, y[:, None], float("-inf")).amax(1)
-    return logits.gather(1, y[:, None]).squeeze(1) - others
 
 
 def _signs(uniform: Tensor) -> Tensor:

@@ -96,7 +96,8 @@ def score(entry: Entry, verdicts: Verdicts, flags: Sequence[str]) -> dict[str, A
         "backwards_per_image": float(np.mean(verdicts.backwards)),
         "flags": " ".join(flags),
     }
-    return {column: {**entry, **numbers}[column] for column in COLUMNS}
+    row = {**entry, **numbers}
+    return {column: row[column] for column in COLUMNS}
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,12 @@ def prepare(cases: Sequence[EvalCase], split: Split, store: Store, hardware: Har
 
 def sweep(work: Work, store: Store, hardware: Hardware, *, quiet: bool = False) -> None:
     """Compute every missing chunk, trajectory by trajectory in the order of the cases."""
-    todo = [(group, chunk) for group in _trajectories(work.cases) for chunk in _missing(store, group)]
+    missing = {case_key(case): set(store.missing(case_key(case), case.n)) for case in work.cases}
+    todo = [
+        (group, chunk)
+        for group in _trajectories(work.cases)
+        for chunk in sorted(set().union(*(missing[case_key(case)] for case in group)))
+    ]
     if not todo:
         return
     with tqdm(total=sum(_weight(*item) for item in todo), unit="step", unit_scale=True, disable=quiet) as bar:
@@ -99,7 +104,7 @@ def sweep(work: Work, store: Store, hardware: Hardware, *, quiet: bool = False) 
             )
             timing = _timing(hardware, (time.perf_counter() - started) / len(group))
             for case, verdict in zip(group, verdicts, strict=True):  # the longest last: it decides who shared a batch
-                if chunk in store.missing(case_key(case), case.n):
+                if chunk in missing[case_key(case)]:
                     store.write_chunk(case_key(case), chunk, verdict, timing)
             bar.update(expected - bar.n)
 
@@ -114,10 +119,6 @@ def _trajectories(cases: Sequence[EvalCase]) -> list[list[EvalCase]]:
     for case in cases:
         groups.setdefault(trajectory_key(case), []).append(case)
     return [sorted(group, key=lambda case: case.attack.steps) for group in groups.values()]
-
-
-def _missing(store: Store, group: Sequence[EvalCase]) -> list[Range]:
-    return sorted({chunk for case in group for chunk in store.missing(case_key(case), case.n)})
 
 
 def _weight(group: Sequence[EvalCase], chunk: Range) -> int:
