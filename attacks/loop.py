@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from attacks.draws import Draws
+from attacks.losses import dlr
 from attacks.oracle import Classifier, Oracle, Query
 from attacks.registry import AttackSpec, Recurrence
 from attacks.threat_model import ThreatModel
@@ -30,6 +31,7 @@ class Reading:
         correct_any: (N,) bool, correct at every judged iterate of every restart up to this step.
         correct_last: (N,) bool, correct at this iterate of every restart; None where it was not asked for.
         forwards, backwards: (N,) int64 passes spent on each image, the judge's included.
+        closest: (N,) the least DLR lead of a query inside the threat model; None where it was not asked for.
     """
 
     steps: int
@@ -37,6 +39,7 @@ class Reading:
     correct_last: Tensor | None
     forwards: Tensor
     backwards: Tensor
+    closest: Tensor | None = None
 
 
 def run(
@@ -52,6 +55,7 @@ def run(
     seed: int,
     batch_size: int,
     judge_every_iterate: bool = False,
+    tracks_closest: bool = False,
     precision: torch.dtype = torch.float32,
     progress: Callable[[int], None] = lambda _: None,
 ) -> list[Reading]:
@@ -66,12 +70,13 @@ def run(
         seed: of the draws, which belong to the images.
         batch_size: how many images are attacked at a time; it changes no draw.
         judge_every_iterate: for transfer, where the searched classifier's own logits tell nothing of the judge.
+        tracks_closest: whether the readings tell how near the attack came.
         progress: called after every step with the number of images that took it.
 
     Returns: a Reading for each step count.
     """
     assert isinstance(attack.method, Recurrence)
-    tally = _Tally(len(x), readings, reads_last=attack.reads_last, device=x.device)
+    tally = _Tally(len(x), readings, reads_last=attack.reads_last, tracks_closest=tracks_closest, device=x.device)
     waiting = deque((position, 0) for position in range(len(x)))
     batch: _Batch | None = None
 
@@ -80,6 +85,9 @@ def run(
         asked = slice(None) if query.rows is None else query.rows
         where, steps = position[asked], before.steps[asked]
         tally.spend(where, open_readings[asked], backwards=query.backwards)
+        if tracks_closest:
+            inside = threat.contains(query.points, before.x[asked])
+            tally.approach(where, torch.where(inside, -dlr(query.logits, before.y[asked]), torch.inf))
         suspect = torch.ones_like(where, dtype=torch.bool)
         if not judge_every_iterate:
             suspect = query.logits.argmax(1) != before.y[asked]
@@ -150,7 +158,9 @@ class _Batch:
 class _Tally:
     """What is known of each image (rows) at each reading (columns)."""
 
-    def __init__(self, images: int, readings: Sequence[int], *, reads_last: bool, device: torch.device) -> None:
+    def __init__(
+        self, images: int, readings: Sequence[int], *, reads_last: bool, tracks_closest: bool, device: torch.device
+    ) -> None:
         self.readings = torch.tensor(readings, device=device)
         self._reads_last = reads_last
         shape = (images, len(readings))
@@ -158,6 +168,7 @@ class _Tally:
         self._broken_last = torch.zeros(shape, dtype=torch.bool, device=device)
         self._forwards = torch.zeros(shape, dtype=torch.int64, device=device)
         self._backwards = torch.zeros(shape, dtype=torch.int64, device=device)
+        self._closest = torch.full((images,), torch.inf, device=device) if tracks_closest else None
 
     def decided(self, position: Tensor) -> Tensor:
         """(M, R): nothing that these images could still show would change the reading."""
@@ -181,6 +192,11 @@ class _Tally:
         self._forwards[position] += asked.long()
         self._backwards[position] += asked.long() * backwards
 
+    def approach(self, position: Tensor, lead: Tensor) -> None:
+        """A query at which the true class had this lead (M,)."""
+        assert self._closest is not None
+        self._closest[position] = torch.minimum(self._closest[position], lead)
+
     def record_query(self, position: Tensor, steps: Tensor, correct: Tensor) -> None:
         """A judged point, queried on the way from `steps` to the next."""
         news = self.asked(position, steps) & ~self._broken_any[position]
@@ -202,6 +218,7 @@ class _Tally:
                 correct_last=~self._broken_last[:, r] if self._reads_last else None,
                 forwards=self._forwards[:, r],
                 backwards=self._backwards[:, r],
+                closest=self._closest,
             )
             for r, steps in enumerate(self.readings.tolist())
         ]

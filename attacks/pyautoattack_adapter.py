@@ -3,6 +3,7 @@
 import contextlib
 import io
 import logging
+from collections.abc import Sequence
 
 import torch
 from pyautoattack import AutoAttack
@@ -17,7 +18,14 @@ FEWEST_CLASSES = 4
 
 
 def autoattack(
-    classifier: CountingClassifier, x: Tensor, y: Tensor, threat: ThreatModel, *, seed: int, version: str
+    classifier: CountingClassifier,
+    x: Tensor,
+    y: Tensor,
+    threat: ThreatModel,
+    *,
+    seed: int,
+    version: str,
+    members: Sequence[str] = (),
 ) -> Tensor:
     """The standard ensemble: APGD-CE, targeted APGD-DLR, targeted FAB, Square; each on the survivors of the others.
 
@@ -28,7 +36,8 @@ def autoattack(
         x: (N, C, H, W) in [0, 1].
         y: (N,) class indices.
         seed: of its random draws; the global generator is left as it was.
-        version: of the ensemble: "standard", "plus" or "rand".
+        version: of the ensemble: "standard", "plus" or "rand"; it sets iterations and restarts.
+        members: run these only, by the package's names ("apgd-ce", "fab-t", ...); all of the version's if empty.
 
     Returns: (N, C, H, W), the first adversarial example found for an image, or the image itself.
     Raises: InputError for a classifier of fewer than four classes.
@@ -37,13 +46,17 @@ def autoattack(
     with torch.no_grad():
         classes = classifier(x[:1]).shape[1]
     if classes < FEWEST_CLASSES:
-        raise InputError(f"autoattack-reference needs at least {FEWEST_CLASSES} classes, got {classes}; use pgd-100")
+        raise InputError(
+            f"the reference AutoAttack needs at least {FEWEST_CLASSES} classes, got {classes}; use autoattack"
+        )
     logging.getLogger("auto-attack").setLevel(logging.ERROR)  # its advice on defenses; ours are the flags
     devices = [x.device] if x.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), contextlib.redirect_stdout(io.StringIO()):
         ensemble = AutoAttack(
             classifier, norm=threat.norm, eps=threat.epsilon, seed=seed, version=version, device=str(x.device)
         )
+        if members:
+            ensemble.attacks_to_run = list(members)
         for targeted in (ensemble.apgd_targeted, ensemble.fab):
             targeted.n_target_classes = min(targeted.n_target_classes, classes - 1)
         x_adv: Tensor = ensemble.run_standard_evaluation(x, y, batch_size=len(x))[0]

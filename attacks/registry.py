@@ -36,9 +36,21 @@ class Proposer:
 
 @dataclass(frozen=True)
 class Ensemble:
-    """Attacks that an image walks through until it is broken."""
+    """Attacks that an image walks through until it is broken.
+
+    Args:
+        members: in order, the cheap ones first.
+        scouts: short attacks that come before them. An image that none of them brought near is left standing.
+        doubt: near is a lead of the true class below this, relative to the logits' spread (as in the DLR loss).
+    """
 
     members: Sequence["AttackSpec"]
+    scouts: Sequence["AttackSpec"] = ()
+    doubt: float = float("inf")
+
+    def __post_init__(self) -> None:
+        if not all(isinstance(scout.method, Recurrence) for scout in self.scouts):
+            raise InputError("scouts must be recurrences: of others it is not known how near they came")
 
 
 @dataclass(frozen=True)
@@ -55,6 +67,7 @@ class AttackSpec:
         reads_last: whether the last iterate is read beside any iterate (as the papers' tables do).
         norms: the threat models that it is defined for.
         targeted: each restart aims at another class, so there are no more restarts than wrong classes.
+        tolerates_rounding: whether it searches in bfloat16 where the hardware is faster at it; else in float32.
         version: raised whenever the attack's numbers may change.
         source: the paper.
 
@@ -70,6 +83,7 @@ class AttackSpec:
     reads_last: bool = True
     norms: Sequence[str] = ANY_NORM
     targeted: bool = False
+    tolerates_rounding: bool = True
     version: int = 1
     source: str = ""
 
@@ -110,7 +124,9 @@ class AttackSpec:
         """All that determines the attack's numbers; its name does not."""
         own = {"algorithm": self.algorithm, "version": self.version, "params": dict(sorted(self.params.items()))}
         if isinstance(self.method, Ensemble):
-            return {**own, "members": [member.identity for member in self.method.members]}
+            scouting = {"scouts": [s.identity for s in self.method.scouts], "doubt": self.method.doubt}
+            members = {"members": [member.identity for member in self.method.members]}
+            return {**own, **members, **(scouting if self.method.scouts else {})}
         if isinstance(self.method, Proposer):
             return {**own, "library": f"{self.method.library} {metadata.version(self.method.library)}"}
         return {**own, "steps": self.steps, "restarts": self.restarts, "reads_last": self.reads_last}
@@ -119,7 +135,7 @@ class AttackSpec:
     def weight(self) -> int:
         """Steps of one image, at most; for progress bars."""
         if isinstance(self.method, Ensemble):
-            return sum(member.weight for member in self.method.members)
+            return sum(member.weight for member in (*self.method.scouts, *self.method.members))
         return self.steps * self.restarts
 
     def _functions(self) -> Sequence[Callable[..., Any]]:
@@ -196,10 +212,25 @@ AUTOATTACK_MEMBERS: Mapping[str, AttackSpec] = {
             {"queries_per_step": 50, "p_init": 0.8},
             steps=100,
             reads_last=False,
+            tolerates_rounding=False,
             source="Andriushchenko et al., arXiv:1912.00049",
         ),
     )
 }
+
+
+def _reference(name: str, passes: int, params: Mapping[str, object]) -> AttackSpec:
+    """The reference implementation, whole or one member of it."""
+    return AttackSpec(
+        name,
+        "pyautoattack-standard",
+        Proposer(pyautoattack_adapter.autoattack, "pyautoattack"),
+        {"version": "standard", **params},
+        steps=passes,
+        reads_last=False,
+        source=AUTOATTACK,
+    )
+
 
 ATTACKS: Mapping[str, AttackSpec] = _table(
     [
@@ -244,6 +275,26 @@ ATTACKS: Mapping[str, AttackSpec] = _table(
             source=AUTOATTACK,
         ),
         AttackSpec(
+            "autoattack-fast",
+            "autoattack-fast",
+            Ensemble(
+                [
+                    AUTOATTACK_MEMBERS["apgd-ce"],
+                    AUTOATTACK_MEMBERS["apgd-t"],
+                    replace(AUTOATTACK_MEMBERS["fab-t"], restarts=3),
+                    replace(AUTOATTACK_MEMBERS["square"], steps=20),
+                ],
+                scouts=[
+                    AUTOATTACK_MEMBERS["apgd-ce"].with_settings(steps=20, iterations=20),
+                    AUTOATTACK_MEMBERS["apgd-t"].with_settings(steps=10, iterations=10),
+                    AUTOATTACK_MEMBERS["square"].with_settings(steps=2),
+                ],
+                doubt=0.2,
+            ),
+            reads_last=False,
+            source=f"members: {AUTOATTACK}; scouts: this project",
+        ),
+        AttackSpec(
             "autoattack-plus",
             "autoattack-plus",
             Ensemble(
@@ -263,14 +314,16 @@ ATTACKS: Mapping[str, AttackSpec] = _table(
             reads_last=False,
             source=AUTOATTACK,
         ),
-        AttackSpec(
-            "autoattack-reference",
-            "pyautoattack-standard",
-            Proposer(pyautoattack_adapter.autoattack, "pyautoattack"),
-            {"version": "standard"},
-            steps=8000,
-            reads_last=False,
-            source=AUTOATTACK,
+        _reference("autoattack-reference", 8000, {}),
+        *(
+            _reference(f"reference-{member}", steps, {"members": (member,)})
+            for member, steps in {
+                "apgd-ce": 100,
+                "apgd-dlr": 100,
+                "apgd-t": 900,
+                "fab-t": 1800,
+                "square": 5000,
+            }.items()
         ),
     ]
 )

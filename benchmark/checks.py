@@ -10,7 +10,7 @@ from attacks.errors import InputError
 from attacks.oracle import Oracle
 from attacks.threat_model import ThreatModel
 from benchmark.data import Split
-from benchmark.evaluate import Hardware
+from benchmark.hardware import Hardware
 from benchmark.verdicts import predict
 
 PROBE = 64

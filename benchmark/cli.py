@@ -65,7 +65,7 @@ def shared_options(command: Callable[..., Any]) -> Callable[..., Any]:
             type=click.Choice(["auto", "fp32", "bf16"]),
             default="auto",
             show_default=True,
-            help="of the search (auto: fp32); judging is always float32",
+            help="of the search; judging is always float32",
         ),
         click.option("--batch-size", default="auto", show_default=True, metavar="auto|N"),
         click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True),

@@ -19,7 +19,7 @@ from benchmark.case import CHUNK_SIZE, EvalCase
 from benchmark.cli import Shared
 from benchmark.data import Split, balanced_subset, digest, holdout
 from benchmark.datasets import DATASETS, load
-from benchmark.evaluate import Hardware
+from benchmark.hardware import Hardware, fastest_precision, is_tiny
 from benchmark.score import read_suite, show
 from benchmark.store import Store
 from benchmark.suites import SUITES, Suite, cases
@@ -31,9 +31,6 @@ from model_zoo.recipes import Recipe, recipe, with_overrides
 from model_zoo.registry import MODELS, ModelSpec, card, external_model, find_checkpoint, model_spec, models_of
 from model_zoo.training import Training, forget_progress
 from model_zoo.training import train as run_training
-
-TINY_IMAGE = 256
-"""Pixels times channels."""
 
 
 def run(
@@ -61,6 +58,8 @@ def run(
         split = balanced_subset(split, chosen.examples, seed=shared.seed)
 
     _use_threads(split, hardware)
+    if shared.precision == "auto" and not is_tiny(split):
+        hardware = replace(hardware, precision=fastest_precision(hardware.device))
     grid = cases(chosen, specs, attack_specs, transferred, split, seed=shared.seed)
     store = Store(shared.results_dir / "runs")
     work = prepare(grid, split, store, hardware, checkpoint_dir=shared.checkpoint_dir)
@@ -304,7 +303,7 @@ def _ranks(suite: Suite, grid: Sequence[EvalCase], shared: Shared) -> list[tuple
 
 def _use_threads(split: Split, hardware: Hardware) -> None:
     """One thread for tiny images: they are done before a second one has woken up, and on shared cores it never is."""
-    if hardware.device.type == "cpu" and split.x[0].numel() <= TINY_IMAGE:
+    if hardware.device.type == "cpu" and is_tiny(split):
         torch.set_num_threads(1)
 
 

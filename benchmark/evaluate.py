@@ -14,28 +14,15 @@ from attacks.oracle import CountingClassifier
 from attacks.registry import AttackSpec, Ensemble, Proposer
 from benchmark.case import EvalCase
 from benchmark.data import Split
+from benchmark.hardware import Hardware
 from benchmark.verdicts import Verdicts, judge
-
-
-@dataclass(frozen=True)
-class Hardware:
-    """How a run uses the machine; recorded beside its numbers, and no part of their identity.
-
-    Args:
-        device: "cpu" or "cuda".
-        precision: of the search; judging is always float32.
-        batch_size: images attacked at a time.
-    """
-
-    device: torch.device
-    precision: torch.dtype
-    batch_size: int
 
 
 def evaluate(
     cases: Sequence[EvalCase],
     target: nn.Module,
     source: nn.Module,
+    searched: nn.Module,
     chunk: Split,
     prediction: Tensor,
     hardware: Hardware,
@@ -47,6 +34,7 @@ def evaluate(
     Args:
         cases: they differ in their step count only, ascending.
         target: judged; source: crafted on; the same module for white-box cases. Both in eval mode, on the device.
+        searched: the source's copy for searching in the hardware's precision (`search_model`).
         chunk: the images, on the CPU.
         prediction: (N,) the target's classes of the clean images; those that are wrong are not attacked.
         progress: called after every step with the number of images that took it.
@@ -62,7 +50,7 @@ def evaluate(
         return judge(target, x[rows], y[rows], points, case.threat, batch_size=hardware.batch_size)
 
     everything = x[attacked], y[attacked], index[attacked]
-    task = _Task(case, source, still_correct, *everything, chunk.classes, hardware, progress)
+    task = _Task(case, source, searched, still_correct, *everything, chunk.classes, hardware, progress)
     readings = _attack(task, case.attack, [case.attack.steps for case in cases])
     return [_verdicts(chunk, prediction, attacked, reading) for reading in readings]
 
@@ -73,6 +61,7 @@ class _Task:
 
     case: EvalCase
     source: nn.Module
+    searched: nn.Module
     still_correct: loop.Judge
     x: Tensor
     y: Tensor
@@ -80,6 +69,7 @@ class _Task:
     classes: int
     hardware: Hardware
     progress: Callable[[int], None]
+    tracks_closest: bool = False
 
     def of(self, rows: Tensor) -> "_Task":
         """The same for some of the images."""
@@ -98,9 +88,10 @@ def _attack(task: _Task, attack: AttackSpec, readings: Sequence[int]) -> list[lo
         return [_propose(task, attack, attack.method)]
     if attack.targeted:
         attack = replace(attack, restarts=min(attack.restarts, task.classes - 1))
+    fast = attack.tolerates_rounding
     return loop.run(
         attack,
-        task.source,
+        task.searched if fast else task.source,
         task.still_correct,
         task.x,
         task.y,
@@ -110,22 +101,30 @@ def _attack(task: _Task, attack: AttackSpec, readings: Sequence[int]) -> list[lo
         seed=task.case.seed,
         batch_size=task.hardware.batch_size,
         judge_every_iterate=task.case.is_transfer,
-        precision=task.hardware.precision,
+        tracks_closest=task.tracks_closest,
+        precision=task.hardware.precision if fast else torch.float32,
         progress=task.progress,
     )
 
 
 def _walk(task: _Task, ensemble: Ensemble) -> loop.Reading:
-    """Each member attacks those that the members before it left standing."""
+    """Each attack is for those that the attacks before it left standing, and the scouts found near the boundary."""
     correct = torch.ones(len(task.x), dtype=torch.bool, device=task.x.device)
     forwards, backwards = torch.zeros_like(correct, dtype=torch.float64), torch.zeros_like(correct, dtype=torch.float64)
-    for member in ensemble.members:
-        standing = correct.nonzero().squeeze(1)
-        if len(standing):
-            reading = _attack(task.of(standing), member, [member.steps])[0]
-            correct[standing] = reading.correct_any
-            forwards[standing] += reading.forwards
-            backwards[standing] += reading.backwards
+    closest = torch.full_like(forwards, torch.inf, dtype=torch.float32)
+    scouts = len(ensemble.scouts)
+    near_is_unknown = not scouts or task.case.is_transfer  # the source's boundary is not the target's
+    for place, attack in enumerate((*ensemble.scouts, *ensemble.members)):
+        wanted = correct if place < scouts or near_is_unknown else correct & (closest < ensemble.doubt)
+        rows = wanted.nonzero().squeeze(1)
+        if not len(rows):
+            continue
+        reading = _attack(replace(task.of(rows), tracks_closest=place < scouts), attack, [attack.steps])[0]
+        correct[rows] = reading.correct_any
+        forwards[rows] += reading.forwards
+        backwards[rows] += reading.backwards
+        if reading.closest is not None:
+            closest[rows] = torch.minimum(closest[rows], reading.closest)
     return loop.Reading(ensemble.members[-1].steps, correct, None, forwards, backwards)
 
 
@@ -161,8 +160,3 @@ def _verdicts(chunk: Split, prediction: Tensor, attacked: Tensor, reading: loop.
         forwards=spread(reading.forwards, np.float64),
         backwards=spread(reading.backwards, np.float64),
     )
-
-
-def halved(hardware: Hardware) -> Hardware:
-    """The same with half the batch, for when memory ran out; it changes no draw."""
-    return replace(hardware, batch_size=max(1, hardware.batch_size // 2))

@@ -19,7 +19,9 @@ from attacks.errors import InputError
 from benchmark.case import EvalCase, case_key, identity, trajectory_key
 from benchmark.checks import check_images, check_model
 from benchmark.data import Split, take
-from benchmark.evaluate import Hardware, evaluate, halved
+from benchmark.evaluate import evaluate
+from benchmark.hardware import Hardware, halved, is_tiny
+from benchmark.search_model import search_model
 from benchmark.store import Range, Store
 from benchmark.verdicts import Verdicts
 from model_zoo.registry import ModelSpec, load_model
@@ -38,12 +40,14 @@ class Work:
         cases: with a chunk missing.
         split: the images that they attack.
         models: by name, on the device, in eval mode, frozen.
+        searched: by name, the copies that attacks search on.
         predictions: of the judged models by name, (N,) classes of the clean images.
     """
 
     cases: Sequence[EvalCase]
     split: Split
     models: Mapping[str, nn.Module]
+    searched: Mapping[str, nn.Module]
     predictions: Mapping[str, Tensor]
 
 
@@ -61,10 +65,11 @@ def prepare(cases: Sequence[EvalCase], split: Split, store: Store, hardware: Har
         print(f"damaged chunk, will be computed again: {path}", file=sys.stderr)
     work = [case for case in cases if store.missing(case_key(case), case.n) or not store.read_case(case_key(case))]
     if not work:
-        return Work((), split, {}, {})
+        return Work((), split, {}, {}, {})
     check_images(split)
+    layout = torch.contiguous_format if is_tiny(split) else torch.channels_last
     models = {
-        spec.name: load_model(spec, checkpoint_dir, classes=split.classes).to(hardware.device)
+        spec.name: load_model(spec, checkpoint_dir, classes=split.classes).to(hardware.device).to(memory_format=layout)
         for spec in _distinct(spec for case in work for spec in (case.model, case.source))
     }
     judged = [spec.name for spec in _distinct(case.model for case in work)]
@@ -75,7 +80,10 @@ def prepare(cases: Sequence[EvalCase], split: Split, store: Store, hardware: Har
     for case in work:
         flags = checked[case.model.name].flags
         store.write_case(case_key(case), {"identity": identity(case), "flags": list(flags)})
-    return Work(work, split, models, {name: checked[name].prediction for name in judged})
+    sources = dict.fromkeys(case.source.name for case in work)
+    example = split.x[:1].to(hardware.device)
+    searched = {name: search_model(models[name], example, hardware.precision) for name in sources}
+    return Work(work, split, models, searched, {name: checked[name].prediction for name in judged})
 
 
 def sweep(work: Work, store: Store, hardware: Hardware, *, quiet: bool = False) -> None:
@@ -148,7 +156,8 @@ def _evaluate(
     target, source = group[0].model.name, group[0].source.name
     images = take(work.split, np.arange(*chunk))
     prediction = work.predictions[target][slice(*chunk)]
-    return evaluate(group, work.models[target], work.models[source], images, prediction, hardware, progress=advance)
+    on = work.models[target], work.models[source], work.searched[source]
+    return evaluate(group, *on, images, prediction, hardware, progress=advance)
 
 
 def _timing(hardware: Hardware, seconds: float) -> dict[str, Any]:

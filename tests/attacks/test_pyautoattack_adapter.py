@@ -30,7 +30,7 @@ def test_its_draws_are_those_of_the_seed(capsys: pytest.CaptureFixture[str]) -> 
 
 @pytest.mark.parametrize("classes", [2, 3])
 def test_too_few_classes_are_refused(classes: int, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(InputError, match=f"needs at least 4 classes, got {classes}; use pgd-100"):
+    with pytest.raises(InputError, match=f"needs at least 4 classes, got {classes}; use autoattack"):
         autoattack(classes, epsilon=0.5, capsys=capsys)
 
 

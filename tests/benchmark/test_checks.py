@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from attacks.errors import InputError
 from benchmark.checks import Checked, check_images, check_model
 from benchmark.data import Split
-from benchmark.evaluate import Hardware
+from benchmark.hardware import Hardware
 
 CPU = Hardware(torch.device("cpu"), torch.float32, 64)
 

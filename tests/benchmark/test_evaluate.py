@@ -3,14 +3,17 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
+from attacks.errors import InputError
 from attacks.registry import ATTACKS, AttackSpec, Ensemble
 from attacks.threat_model import ThreatModel
 from benchmark.case import EvalCase
 from benchmark.data import Split
-from benchmark.evaluate import Hardware, evaluate
+from benchmark.evaluate import evaluate
+from benchmark.hardware import Hardware
 from benchmark.verdicts import Verdicts, predict
 from model_zoo.registry import ModelSpec
 
@@ -36,7 +39,7 @@ def run(attack: AttackSpec, classes: int = 10, epsilon: float = 0.04) -> Verdict
     network, split = problem(classes)
     case = EvalCase("toy", "toy", "", len(split), MODEL, MODEL, attack, ThreatModel("Linf", epsilon), seed=0)
     prediction = predict(network, split.x, batch_size=16)
-    return evaluate([case], network, network, split, prediction, CPU)[0]
+    return evaluate([case], network, network, network, split, prediction, CPU)[0]
 
 
 def short(name: str) -> AttackSpec:
@@ -81,3 +84,23 @@ def test_images_that_are_wrong_when_clean_are_not_robust_and_cost_nothing() -> N
     assert not verdicts.robust_last[:3].any()
     assert verdicts.forwards[:3].sum() == verdicts.backwards[:3].sum() == 0
     np.testing.assert_array_equal(verdicts.backwards[3:], 20)
+
+
+def test_images_that_no_scout_brought_near_are_left_standing() -> None:
+    scouts, members = [short("apgd-ce")], [short("apgd-t"), short("square")]
+    everyone = run(replace(ATTACKS["autoattack"], method=Ensemble([*scouts, *members])))
+
+    def scouted(doubt: float) -> Verdicts:
+        return run(replace(ATTACKS["autoattack"], method=Ensemble(members, scouts=scouts, doubt=doubt)))
+
+    np.testing.assert_array_equal(scouted(np.inf).robust_any, everyone.robust_any)
+    np.testing.assert_array_equal(scouted(np.inf).forwards, everyone.forwards)
+    np.testing.assert_array_equal(scouted(0.0).robust_any, run(scouts[0]).robust_any)
+    some = scouted(0.5)
+    assert everyone.forwards.sum() > some.forwards.sum() > scouted(0.0).forwards.sum()
+    assert not (everyone.robust_any & ~some.robust_any).any()
+
+
+def test_scouts_must_tell_how_near_they_came() -> None:
+    with pytest.raises(InputError, match="scouts must be recurrences"):
+        Ensemble([short("square")], scouts=[ATTACKS["autoattack-reference"]])

@@ -20,7 +20,8 @@ from benchmark import sweep as sweep_module
 from benchmark.case import EvalCase, case_key
 from benchmark.data import Split, balanced_subset, digest
 from benchmark.datasets import load
-from benchmark.evaluate import Hardware, evaluate
+from benchmark.evaluate import evaluate
+from benchmark.hardware import Hardware
 from benchmark.store import Store
 from benchmark.suites import SUITES, cases
 from benchmark.sweep import prepare, sweep

@@ -1,0 +1,44 @@
+"""How a run uses the machine. It is recorded beside the numbers, and no part of their identity."""
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from benchmark.data import Split
+
+TINY_IMAGE = 256
+"""Pixels times channels. So small a network gains nothing from a second thread, bfloat16 or channels_last."""
+
+
+def is_tiny(split: Split) -> bool:
+    """Whether the images are so small that the machine's parallelism costs more than it gives."""
+    return split.x[0].numel() <= TINY_IMAGE
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """Where and how a run computes.
+
+    Args:
+        device: "cpu" or "cuda".
+        precision: of the search; judging is always float32.
+        batch_size: images attacked at a time.
+    """
+
+    device: torch.device
+    precision: torch.dtype
+    batch_size: int
+
+
+def fastest_precision(device: torch.device) -> torch.dtype:
+    """bfloat16 where the device computes it faster than float32 (AMX, AVX512-BF16, Ampere and newer), else float32."""
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    has_bfloat16 = capabilities.get("amx_bf16") or capabilities.get("avx512_bf16")
+    return torch.bfloat16 if has_bfloat16 else torch.float32
+
+
+def halved(hardware: Hardware) -> Hardware:
+    """The same with half the batch, for when memory ran out; it changes no draw."""
+    return replace(hardware, batch_size=max(1, hardware.batch_size // 2))
