@@ -279,17 +279,18 @@ ATTACKS: Mapping[str, AttackSpec] = _table(
             "autoattack-fast",
             Ensemble(
                 [
-                    AUTOATTACK_MEMBERS["apgd-ce"],
-                    AUTOATTACK_MEMBERS["apgd-t"],
+                    replace(AUTOATTACK_MEMBERS["apgd-ce"], restarts=3),
+                    replace(AUTOATTACK_MEMBERS["apgd-dlr"], restarts=2),
+                    replace(AUTOATTACK_MEMBERS["apgd-t"], restarts=3),
                     replace(AUTOATTACK_MEMBERS["fab-t"], restarts=3),
-                    replace(AUTOATTACK_MEMBERS["square"], steps=20),
+                    replace(AUTOATTACK_MEMBERS["square"], steps=16),
                 ],
                 scouts=[
                     AUTOATTACK_MEMBERS["apgd-ce"].with_settings(steps=20, iterations=20),
                     AUTOATTACK_MEMBERS["apgd-t"].with_settings(steps=10, iterations=10),
                     AUTOATTACK_MEMBERS["square"].with_settings(steps=2),
                 ],
-                doubt=0.2,
+                doubt=0.17,
             ),
             reads_last=False,
             source=f"members: {AUTOATTACK}; scouts: this project",

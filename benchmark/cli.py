@@ -141,6 +141,20 @@ def table_command(*, shared: Shared) -> None:
     rebuild_tables(shared)
 
 
+@cli.command("compare")
+@click.option("--suite", "suites", default="digits", show_default=True, metavar="NAME,...", help="whose verdicts")
+@click.option("--attacks", required=True, metavar="NAME,...", help="the first of each pair")
+@click.option("--against", metavar="NAME,...", help="the second of each pair  [default: the same, in --against-dir]")
+@click.option("--against-dir", type=click.Path(path_type=Path), help="another results folder for the second")
+@click.option("--name", default="comparison", show_default=True, help="of the files in --results-dir")
+@shared_options
+def compare_command(*, shared: Shared, **options: Any) -> None:
+    """Show, image by image, where two attacks (or two runs of one) disagree; needs no model."""
+    from benchmark.commands import compare_stored
+
+    compare_stored(shared, **options)
+
+
 def main() -> None:
     """Run the command line; exit 2 with one line for a mistake of the user's."""
     try:

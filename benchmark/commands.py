@@ -17,6 +17,7 @@ from attacks.registry import ATTACKS, AttackSpec, attack_spec
 from attacks.threat_model import ThreatModel
 from benchmark.case import CHUNK_SIZE, EvalCase
 from benchmark.cli import Shared
+from benchmark.compare import Pair, compare, write_comparison
 from benchmark.data import Split, balanced_subset, digest, holdout
 from benchmark.datasets import DATASETS, load
 from benchmark.hardware import Hardware, fastest_precision, is_tiny
@@ -107,6 +108,20 @@ def _print_tables(store: Store, suite: str, shared: Shared) -> None:
 def _rows(scores: Path) -> int:
     """How many rows a table has; 0 where there is none."""
     return len(pd.read_csv(scores)) if scores.is_file() else 0
+
+
+def compare_stored(
+    shared: Shared, *, suites: str, attacks: str, against: str | None, against_dir: Path | None, name: str
+) -> None:
+    """Compare what is in the store, write the tables and print them."""
+    firsts, seconds = _names(attacks), _names(against or attacks)
+    if len(firsts) != len(seconds):
+        raise InputError(f"--attacks and --against go in pairs, got {len(firsts)} and {len(seconds)} names")
+    if against is None and against_dir is None:
+        raise InputError("compare needs --against (other attacks), --against-dir (another results folder) or both")
+    here, there = (Store(folder / "runs") for folder in (shared.results_dir, against_dir or shared.results_dir))
+    pairs = [Pair(*pair) for pair in zip(firsts, seconds, strict=True)]
+    print(write_comparison(*compare(here, there, _names(suites), pairs), shared.results_dir / name))
 
 
 def train(shared: Shared, *, defense: str, suite: str, recipe: str, overrides: Sequence[str], name: str | None) -> None:

@@ -30,8 +30,8 @@ def write_tables(suite: SuiteScores, folder: Path) -> str:
     """
     if suite.scores.empty:
         return f"No case of suite {suite.suite} is complete yet; run the benchmark again to go on."
-    _write_csv(folder / "scores.csv", suite.scores.round(dict.fromkeys(suite.scores.columns.drop("epsilon"), 4)))
-    _write_csv(folder / "timing.csv", suite.timing)
+    write_csv(folder / "scores.csv", suite.scores.round(dict.fromkeys(suite.scores.columns.drop("epsilon"), 4)))
+    write_csv(folder / "timing.csv", suite.timing)
     leaderboard, reading = _leaderboard(suite), READINGS[suite.reading]
     crossed = f"Rows: crafted on. Columns: judged on. {reading}"
     tables = {
@@ -48,7 +48,7 @@ def write_tables(suite: SuiteScores, folder: Path) -> str:
             continue
         printed.append(_section(title, suite, table, note))
         atomic_write(folder / f"{name}.md", printed[-1].encode())
-        _write_csv(folder / f"{name}.csv", table.round(4))
+        write_csv(folder / f"{name}.csv", table.round(4))
     return "\n".join(printed)
 
 
@@ -165,5 +165,5 @@ def _legend(leaderboard: pd.DataFrame) -> str:
     return " ".join([worst, *(f"Flag `{flag}`: {FLAGS[flag]}." for flag in used)])
 
 
-def _write_csv(path: Path, table: pd.DataFrame) -> None:
+def write_csv(path: Path, table: pd.DataFrame) -> None:
     atomic_write(path, table.to_csv(index=False, lineterminator="\n").encode())

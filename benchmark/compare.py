@@ -1,0 +1,148 @@
+"""Two attacks on the same images, or one attack under two settings: who breaks what the other does not."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import binomtest
+
+from attacks.errors import InputError
+from benchmark.score import percent, read_suite
+from benchmark.store import Store
+from benchmark.tables import write_csv
+from benchmark.verdicts import Verdicts
+from model_zoo.checkpoint import atomic_write
+
+POOLED = "all models"
+LEGEND = (
+    "robust_acc and against_acc in percent, by any iterate; difference: the first minus the second, in points, with a "
+    "95% interval; first_only, second_only: images that one attack breaks and the other does not; p: exact McNemar test; "
+    "passes: forward + backward on an image that is left standing."
+)
+
+Found = Mapping[tuple[str, str, str], Verdicts]
+"""(suite, model, attack) to verdicts, white-box cases only."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An attack, and the one that it is compared with."""
+
+    first: str
+    second: str
+
+
+def compare(
+    first: Store, second: Store, suites: Sequence[str], pairs: Sequence[Pair]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Compare verdicts image by image, for every model that has both.
+
+    Args:
+        first, second: where the verdicts of a pair's first and second attack are; maybe the same store.
+
+    Returns: a row for each pair and model, and one for all models together; a row for each image that they disagree on.
+    Raises: InputError where no model has both attacks, or their verdicts are of different images.
+    """
+    ours, theirs = _white_box(first, suites), _white_box(second, suites)
+    rows, disagreements = [], []
+    for pair in pairs:
+        both = [
+            (suite, model, verdicts, theirs[suite, model, pair.second])
+            for (suite, model, attack), verdicts in ours.items()
+            if attack == pair.first and (suite, model, pair.second) in theirs
+        ]
+        if not both:
+            raise InputError(
+                f"expected verdicts of {pair.first} and {pair.second} on one model of {', '.join(suites)}, found none; "
+                "run both first, or name the folders by --results-dir and --against-dir"
+            )
+        for suite, model, one, other in both:
+            if not np.array_equal(one.index, other.index):
+                raise InputError(
+                    f"{pair.first} and {pair.second} on {model} are of different images; run both on the same"
+                )
+            rows.append({"suite": suite, "model": model, **_row(pair, [one], [other])})
+            for image in np.flatnonzero(one.robust_any != other.robust_any):
+                winner = pair.second if one.robust_any[image] else pair.first
+                where = {"suite": suite, "model": model, "image": one.index[image], "label": one.label[image]}
+                disagreements.append({**where, "attack": pair.first, "against": pair.second, "broken_by": winner})
+        if len(both) > 1:
+            pooled = _row(pair, [one for *_, one, _ in both], [other for *_, other in both])
+            rows.append({"suite": "", "model": POOLED, **pooled})
+    columns = ["suite", "model", "image", "label", "attack", "against", "broken_by"]
+    return pd.DataFrame(rows), pd.DataFrame(disagreements, columns=columns)
+
+
+def write_comparison(table: pd.DataFrame, disagreements: pd.DataFrame, stem: Path) -> str:
+    """Write STEM.csv, STEM.md and STEM-disagreements.csv. Returns: the text to print."""
+    write_csv(stem.with_name(stem.name + ".csv"), table.round(4))
+    write_csv(stem.with_name(stem.name + "-disagreements.csv"), disagreements)
+    shown = table.assign(
+        difference=[
+            f"{d:+.2f} [{low:+.2f}, {high:+.2f}]" for d, low, high in table[["difference", "low", "high"]].values
+        ]
+    ).drop(columns=["low", "high"])
+    text = f"{shown.to_markdown(index=False, floatfmt='.4g')}\n\n{LEGEND}\n"
+    atomic_write(stem.with_name(stem.name + ".md"), text.encode())
+    return text
+
+
+def difference_interval(only_first: int, only_second: int, n: int) -> tuple[float, float]:
+    """A 95% interval, in percent, of the share of images that the second alone breaks minus that of the first alone.
+
+    Two Clopper-Pearson intervals of 97.5% each, joined by Bonferroni's inequality: conservative, never of width zero.
+    """
+    bounds = [
+        binomtest(count, n).proportion_ci(confidence_level=0.975, method="exact") for count in (only_first, only_second)
+    ]
+    return 100 * float(bounds[1].low - bounds[0].high), 100 * float(bounds[1].high - bounds[0].low)
+
+
+def mcnemar(only_first: int, only_second: int) -> float:
+    """The two-sided p-value of the exact McNemar test: who breaks an image that one alone breaks is a fair coin."""
+    disagreements = only_first + only_second
+    return float(binomtest(only_first, disagreements).pvalue) if disagreements else 1.0
+
+
+def _white_box(store: Store, suites: Sequence[str]) -> Found:
+    found = {}
+    for suite in suites:
+        for item in read_suite(store, suite).entries:
+            stored = store.read(item["key"], item["n"]) if not item["source_model"] else None
+            if stored is not None:
+                found[suite, item["model"], item["attack"]] = stored[0]
+    return found
+
+
+def _row(pair: Pair, one: Sequence[Verdicts], other: Sequence[Verdicts]) -> dict[str, Any]:
+    robust, against = (np.concatenate([verdicts.robust_any for verdicts in side]) for side in (one, other))
+    only_first, only_second = int((against & ~robust).sum()), int((robust & ~against).sum())
+    low, high = difference_interval(only_first, only_second, len(robust))
+    return {
+        "attack": pair.first,
+        "against": pair.second,
+        "n": len(robust),
+        "robust_acc": percent(robust),
+        "against_acc": percent(against),
+        "difference": percent(robust) - percent(against),
+        "low": low,
+        "high": high,
+        "first_only": only_first,
+        "second_only": only_second,
+        "p": mcnemar(only_first, only_second),
+        "passes": _passes(one),
+        "against_passes": _passes(other),
+    }
+
+
+def _passes(side: Sequence[Verdicts]) -> str:
+    """Forward + backward passes of an image that is left standing, on average."""
+    standing = [verdicts.robust_any for verdicts in side]
+    counts = [
+        np.concatenate([passes[rows] for passes, rows in zip(columns, standing, strict=True)])
+        for columns in ([v.forwards for v in side], [v.backwards for v in side])
+    ]
+    return " + ".join(f"{count.mean():.0f}" if len(count) else "-" for count in counts)
