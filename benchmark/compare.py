@@ -19,7 +19,7 @@ from model_zoo.checkpoint import atomic_write
 POOLED = "all models"
 LEGEND = (
     "robust_acc and against_acc in percent, by any iterate; difference: the first minus the second, in points, with a "
-    "95% interval; first_only, second_only: images that one attack breaks and the other does not; p: exact McNemar test; "
+    "95% interval; first_only, second_only: images that one attack alone breaks; p: exact McNemar test; "
     "passes: forward + backward on an image that is left standing."
 )
 
