@@ -13,14 +13,23 @@ import torch
 
 from attacks.errors import InputError
 from attacks.names import lookup
-from attacks.registry import ATTACKS, AttackSpec, attack_spec
-from attacks.threat_model import ThreatModel
-from benchmark.case import CHUNK_SIZE, EvalCase
+from attacks.registry import ATTACKS
+from benchmark.case import EvalCase
+from benchmark.choices import (
+    choose_attacks,
+    choose_hardware,
+    choose_images,
+    choose_models,
+    choose_suite,
+    choose_transfer,
+    names_in,
+    tuned,
+    use_threads,
+)
 from benchmark.cli import Shared
 from benchmark.compare import Pair, compare, write_comparison
 from benchmark.data import Split, balanced_subset, digest, holdout
-from benchmark.datasets import DATASETS, load
-from benchmark.hardware import Hardware, fastest_precision, is_tiny
+from benchmark.datasets import load
 from benchmark.score import read_suite, show
 from benchmark.store import Store
 from benchmark.suites import SUITES, Suite, cases
@@ -29,7 +38,7 @@ from benchmark.tables import write_tables
 from model_zoo.checkpoint import atomic_write
 from model_zoo.defenses.registry import DefenseSpec, defense_spec
 from model_zoo.recipes import Recipe, recipe, with_overrides
-from model_zoo.registry import MODELS, ModelSpec, card, external_model, find_checkpoint, model_spec, models_of
+from model_zoo.registry import ModelSpec, card, models_of
 from model_zoo.training import Training, forget_progress
 from model_zoo.training import train as run_training
 
@@ -49,18 +58,13 @@ def run(
     epsilon: float | None,
 ) -> None:
     """Run the benchmark, write the tables and print them."""
-    chosen = _suite(suite, dataset, norm, epsilon, examples)
-    attack_specs = _attacks(chosen, attacks)
-    specs = _models(chosen, models, model, checkpoint, shared)
-    transferred = _transfer(chosen, transfer, attack_specs)
-    hardware = _hardware(shared)
-    split = load(chosen.dataset, "test", data_dir=shared.data_dir, quiet=shared.quiet)
-    if chosen.examples is not None:
-        split = balanced_subset(split, chosen.examples, seed=shared.seed)
-
-    _use_threads(split, hardware)
-    if shared.precision == "auto" and not is_tiny(split):
-        hardware = replace(hardware, precision=fastest_precision(hardware.device))
+    chosen = choose_suite(suite, dataset, norm, epsilon, examples)
+    attack_specs = choose_attacks(chosen, attacks)
+    specs = choose_models(chosen, models, model, checkpoint, shared)
+    transferred = choose_transfer(chosen, transfer, attack_specs)
+    hardware = choose_hardware(shared)
+    split = choose_images(chosen, shared)
+    hardware = tuned(hardware, split, shared)
     grid = cases(chosen, specs, attack_specs, transferred, split, seed=shared.seed)
     store = Store(shared.results_dir / "runs")
     work = prepare(grid, split, store, hardware, checkpoint_dir=shared.checkpoint_dir)
@@ -114,14 +118,14 @@ def compare_stored(
     shared: Shared, *, suites: str, attacks: str, against: str | None, against_dir: Path | None, name: str
 ) -> None:
     """Compare what is in the store, write the tables and print them."""
-    firsts, seconds = _names(attacks), _names(against or attacks)
+    firsts, seconds = names_in(attacks), names_in(against or attacks)
     if len(firsts) != len(seconds):
         raise InputError(f"--attacks and --against go in pairs, got {len(firsts)} and {len(seconds)} names")
     if against is None and against_dir is None:
         raise InputError("compare needs --against (other attacks), --against-dir (another results folder) or both")
     here, there = (Store(folder / "runs") for folder in (shared.results_dir, against_dir or shared.results_dir))
     pairs = [Pair(*pair) for pair in zip(firsts, seconds, strict=True)]
-    print(write_comparison(*compare(here, there, _names(suites), pairs), shared.results_dir / name))
+    print(write_comparison(*compare(here, there, names_in(suites), pairs), shared.results_dir / name))
 
 
 def train(shared: Shared, *, defense: str, suite: str, recipe: str, overrides: Sequence[str], name: str | None) -> None:
@@ -134,9 +138,9 @@ def train(shared: Shared, *, defense: str, suite: str, recipe: str, overrides: S
         raise InputError(f"--name must be letters, digits, '.', '_' and '-' (and not 'all'), got {name!r}")
     if shared.batch_size != "auto":
         raise InputError("--batch-size is for attacks; to train with another one use --set batch_size=N")
-    hardware = _hardware(shared)
+    hardware = choose_hardware(shared)
     images, validation = _training_images(chosen, settings, shared)
-    _use_threads(images, hardware)
+    use_threads(images, hardware)
     threat = chosen.threat if settings.epsilon is None else replace(chosen.threat, epsilon=settings.epsilon)
     training = Training(spec, params, settings, threat, shared.seed, f"{digest(images)} {digest(validation)}")
 
@@ -208,100 +212,6 @@ def _training_images(suite: Suite, settings: Recipe, shared: Shared) -> tuple[Sp
     return images, validation
 
 
-def _suite(
-    name: str | None, dataset: str | None, norm: str | None, epsilon: float | None, examples: int | None
-) -> Suite:
-    """The suite named, or that of the dataset, with what the user wants otherwise."""
-    if dataset is not None:
-        lookup(dataset, DATASETS, "dataset")
-    suite = lookup(name or dataset or "digits", SUITES, "suite")
-    if dataset not in (None, suite.dataset):
-        raise InputError(
-            f"suite {suite.name} is of dataset {suite.dataset}, got --dataset {dataset}; leave one of them out"
-        )
-    if norm not in (None, suite.threat.norm) and epsilon is None:
-        raise InputError(f"--norm {norm} needs --epsilon: that of suite {suite.name} is for {suite.threat.norm}")
-    threat = ThreatModel(norm or suite.threat.norm, suite.threat.epsilon if epsilon is None else epsilon)
-    return replace(suite, threat=threat, examples=examples or suite.examples)
-
-
-def _attacks(suite: Suite, names: str) -> list[AttackSpec]:
-    """The attacks named, with the suite's settings where it has any."""
-    specs = (
-        [spec for spec in suite.attacks if suite.threat.norm in spec.norms]
-        if names == "all"
-        else [suite.attack(name) or attack_spec(name) for name in _names(names)]
-    )
-    for spec in specs:
-        if suite.threat.norm not in spec.norms:
-            raise InputError(f"attack {spec.name} is defined for {', '.join(spec.norms)}, got {suite.threat.norm}")
-    return specs
-
-
-def _transfer(suite: Suite, names: str | None, attacks: Sequence[AttackSpec]) -> list[AttackSpec]:
-    """The attacks to transfer: those named, else those of the suite's that run white-box too."""
-    if names == "none":
-        return []
-    if names is None:
-        return [attack for attack in attacks if attack.name in suite.transfer]
-    return _attacks(suite, names)
-
-
-def _models(
-    suite: Suite, names: str | None, factory: str | None, checkpoint: Path | None, shared: Shared
-) -> list[ModelSpec]:
-    """The models named, and the user's own; all of the suite's where the user says nothing."""
-    if factory is None:
-        if checkpoint is not None:
-            raise InputError("--checkpoint needs --model PATH.py:FACTORY; for registered models use --checkpoint-dir")
-        return _registered(suite, names or "all", shared)
-    own = external_model(factory, checkpoint, dataset=suite.dataset, suite=suite.name)
-    others = _registered(suite, names, shared) if names else []
-    if own.name in [spec.name for spec in others]:
-        own = replace(own, name=f"{own.name} ({factory})")
-    return [own, *others]
-
-
-def _registered(suite: Suite, names: str, shared: Shared) -> list[ModelSpec]:
-    """The models of those names; "all" leaves out, and says so, what has no checkpoint here."""
-    if names != "all":
-        specs = [model_spec(name, suite.name, shared.checkpoint_dir) for name in _names(names)]
-        _name_stand_ins(specs)
-        return specs
-    here = []
-    for spec in models_of(suite.name, shared.checkpoint_dir).values():
-        try:
-            find_checkpoint(spec, shared.checkpoint_dir)
-            here.append(spec)
-        except InputError as error:
-            print(f"left out: {error}", file=sys.stderr)
-    if not here:
-        raise InputError(
-            f"suite {suite.name} has no model with a checkpoint in {shared.checkpoint_dir}; "
-            f"train one: python run_benchmark.py train --defense trades --suite {suite.name}"
-        )
-    _name_stand_ins(here)
-    return here
-
-
-def _name_stand_ins(specs: Sequence[ModelSpec]) -> None:
-    """Say which models are the user's own, under the name of a registered one."""
-    for spec in specs:
-        registered = [model for model in MODELS if model.name == spec.name and set(model.suites) & set(spec.suites)]
-        if any(model.sha256 != spec.sha256 for model in registered):
-            print(
-                f"note: {spec.name} is your {spec.checkpoint}, not the registered model of that name", file=sys.stderr
-            )
-
-
-def _names(text: str) -> list[str]:
-    """Names in a list with commas, each once."""
-    names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
-    if not names:
-        raise InputError(f"expected names separated by commas, got {text!r}")
-    return names
-
-
 def _ranks(suite: Suite, grid: Sequence[EvalCase], shared: Shared) -> list[tuple[int, ...]]:
     """Each case's place in the tables: by registry, not by the order on the command line."""
     attacks = [*(attack.name for attack in suite.attacks), *ATTACKS]
@@ -314,23 +224,3 @@ def _ranks(suite: Suite, grid: Sequence[EvalCase], shared: Shared) -> list[tuple
         (place(case.model.name), int(case.is_transfer), attacks.index(case.attack.name), place(case.source.name))
         for case in grid
     ]
-
-
-def _use_threads(split: Split, hardware: Hardware) -> None:
-    """One thread for tiny images: they are done before a second one has woken up, and on shared cores it never is."""
-    if hardware.device.type == "cpu" and is_tiny(split):
-        torch.set_num_threads(1)
-
-
-def _hardware(shared: Shared) -> Hardware:
-    """Device, precision and batch size as asked for, or as the machine has it."""
-    if shared.device == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device cuda: this machine has no usable CUDA device; use --device cpu or auto")
-    device = "cuda" if shared.device != "cpu" and torch.cuda.is_available() else "cpu"
-    if shared.batch_size != "auto" and not (shared.batch_size.isdecimal() and int(shared.batch_size) > 0):
-        raise InputError(f"--batch-size must be auto or a positive whole number, got {shared.batch_size!r}")
-    return Hardware(
-        device=torch.device(device),
-        precision=torch.bfloat16 if shared.precision == "bf16" else torch.float32,
-        batch_size=CHUNK_SIZE if shared.batch_size == "auto" else int(shared.batch_size),
-    )
