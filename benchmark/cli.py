@@ -141,6 +141,26 @@ def table_command(*, shared: Shared) -> None:
     rebuild_tables(shared)
 
 
+@cli.command("speed")
+@click.option("--models", metavar="NAME", help="one model of the suite  [default: its first robust one]")
+@click.option("--suite", metavar="NAME", help="model, images and threat model  [default: digits, or that of --dataset]")
+@click.option("--contests", default="all", show_default=True, metavar="all|NAME,...", help="pgd-20, autoattack, ...")
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="each program runs once a round")
+@click.option("--examples", type=click.IntRange(1), default=100, show_default=True, help="how many test images")
+@click.option("--model", metavar="PATH.py:FACTORY", help="your own model, or module:FACTORY")
+@click.option("--checkpoint", type=click.Path(path_type=Path), help="weights for --model")
+@click.option("--dataset", metavar="NAME", help="for --model: the suite of that name is used")
+@click.option("--norm", type=click.Choice(["Linf", "L2"]), help="in place of the suite's")
+@click.option("--epsilon", type=Number(), help="in place of the suite's, in pixel scale: 8/255, not 8")
+@click.option("--name", default="speed", show_default=True, help="of the files in --results-dir")
+@shared_options
+def speed_command(*, shared: Shared, **options: Any) -> None:
+    """This harness beside its peers on the same model and images, alternating; writes no verdicts."""
+    from benchmark.commands import speed
+
+    speed(shared, **options)
+
+
 @cli.command("compare")
 @click.option("--suite", "suites", default="digits", show_default=True, metavar="NAME,...", help="whose verdicts")
 @click.option("--attacks", required=True, metavar="NAME,...", help="the first of each pair")

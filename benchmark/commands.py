@@ -30,10 +30,12 @@ from benchmark.cli import Shared
 from benchmark.compare import Pair, compare, write_comparison
 from benchmark.data import Split, balanced_subset, digest, holdout
 from benchmark.datasets import load
+from benchmark.hardware import describe
 from benchmark.score import read_suite, show
+from benchmark.speed import CONTESTS, Arena, measure, write_speed
 from benchmark.store import Store
 from benchmark.suites import SUITES, Suite, cases
-from benchmark.sweep import VERSIONED, prepare, sweep
+from benchmark.sweep import VERSIONED, load_on, prepare, sweep
 from benchmark.tables import write_tables
 from model_zoo.checkpoint import atomic_write
 from model_zoo.defenses.registry import DefenseSpec, defense_spec
@@ -126,6 +128,42 @@ def compare_stored(
     here, there = (Store(folder / "runs") for folder in (shared.results_dir, against_dir or shared.results_dir))
     pairs = [Pair(*pair) for pair in zip(firsts, seconds, strict=True)]
     print(write_comparison(*compare(here, there, names_in(suites), pairs), shared.results_dir / name))
+
+
+def speed(
+    shared: Shared,
+    *,
+    models: str | None,
+    suite: str | None,
+    contests: str,
+    rounds: int,
+    examples: int,
+    model: str | None,
+    checkpoint: Path | None,
+    dataset: str | None,
+    norm: str | None,
+    epsilon: float | None,
+    name: str,
+) -> None:
+    """Measure, write the table and print it."""
+    chosen = choose_suite(suite, dataset, norm, epsilon, examples)
+    entered = CONTESTS if contests == "all" else names_in(contests)
+    for contest in entered:
+        lookup(contest, dict.fromkeys(CONTESTS), "contest")
+    specs = choose_models(chosen, models, model, checkpoint, shared)
+    if models and len(specs) > 1:
+        raise InputError(f"speed measures one model, got {', '.join(spec.name for spec in specs)}; name one of them")
+    spec = next((spec for spec in specs if spec.defense != "natural"), specs[0])
+    split = choose_images(chosen, shared)
+    hardware = tuned(choose_hardware(shared), split, shared)
+    case = cases(chosen, [spec], [ATTACKS["pgd-20"]], [], split, seed=shared.seed)[0]
+    network = load_on(hardware, spec, split, shared.checkpoint_dir)
+    table = measure(Arena(case, network, split, hardware), entered, rounds=rounds, quiet=shared.quiet)
+    header = (
+        f"{spec.name} ({spec.architecture}) on {len(split)} images of {split.dataset}, {chosen.threat.norm} "
+        f"{chosen.threat.epsilon:.5g}; {rounds} rounds; {describe(hardware)}"
+    )
+    print(write_speed(table, header, shared.results_dir / name))
 
 
 def train(shared: Shared, *, defense: str, suite: str, recipe: str, overrides: Sequence[str], name: str | None) -> None:

@@ -39,6 +39,14 @@ def fastest_precision(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if has_bfloat16 else torch.float32
 
 
+def describe(hardware: Hardware) -> str:
+    """One line for the head of a table."""
+    device = (
+        torch.cuda.get_device_name() if hardware.device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    )
+    return f"{device}, search in {hardware.precision}, batches of {hardware.batch_size}".replace("torch.", "")
+
+
 def halved(hardware: Hardware) -> Hardware:
     """The same with half the batch, for when memory ran out; it changes no draw."""
     return replace(hardware, batch_size=max(1, hardware.batch_size // 2))

@@ -67,9 +67,8 @@ def prepare(cases: Sequence[EvalCase], split: Split, store: Store, hardware: Har
     if not work:
         return Work((), split, {}, {}, {})
     check_images(split)
-    layout = torch.contiguous_format if is_tiny(split) else torch.channels_last
     models = {
-        spec.name: load_model(spec, checkpoint_dir, classes=split.classes).to(hardware.device).to(memory_format=layout)
+        spec.name: load_on(hardware, spec, split, checkpoint_dir)
         for spec in _distinct(spec for case in work for spec in (case.model, case.source))
     }
     judged = [spec.name for spec in _distinct(case.model for case in work)]
@@ -84,6 +83,12 @@ def prepare(cases: Sequence[EvalCase], split: Split, store: Store, hardware: Har
     example = split.x[:1].to(hardware.device)
     searched = {name: search_model(models[name], example, hardware.precision) for name in sources}
     return Work(work, split, models, searched, {name: checked[name].prediction for name in judged})
+
+
+def load_on(hardware: Hardware, spec: ModelSpec, split: Split, checkpoint_dir: Path) -> nn.Module:
+    """A model on the device, in the memory layout that is fastest there."""
+    model = load_model(spec, checkpoint_dir, classes=split.classes).to(hardware.device)
+    return model if is_tiny(split) else model.to(memory_format=torch.channels_last)
 
 
 def sweep(work: Work, store: Store, hardware: Hardware, *, quiet: bool = False) -> None:

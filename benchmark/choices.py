@@ -1,0 +1,148 @@
+"""What the options name: suite, models, attacks and hardware, checked before anything is computed."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from attacks.errors import InputError
+from attacks.names import lookup
+from attacks.registry import AttackSpec, attack_spec
+from attacks.threat_model import ThreatModel
+from benchmark.case import CHUNK_SIZE
+from benchmark.cli import Shared
+from benchmark.data import Split, balanced_subset
+from benchmark.datasets import DATASETS, load
+from benchmark.hardware import Hardware, fastest_precision, is_tiny
+from benchmark.suites import SUITES, Suite
+from model_zoo.registry import MODELS, ModelSpec, external_model, find_checkpoint, model_spec, models_of
+
+
+def choose_suite(
+    name: str | None, dataset: str | None, norm: str | None, epsilon: float | None, examples: int | None
+) -> Suite:
+    """The suite named, or that of the dataset, with what the user wants otherwise."""
+    if dataset is not None:
+        lookup(dataset, DATASETS, "dataset")
+    suite = lookup(name or dataset or "digits", SUITES, "suite")
+    if dataset not in (None, suite.dataset):
+        raise InputError(
+            f"suite {suite.name} is of dataset {suite.dataset}, got --dataset {dataset}; leave one of them out"
+        )
+    if norm not in (None, suite.threat.norm) and epsilon is None:
+        raise InputError(f"--norm {norm} needs --epsilon: that of suite {suite.name} is for {suite.threat.norm}")
+    threat = ThreatModel(norm or suite.threat.norm, suite.threat.epsilon if epsilon is None else epsilon)
+    return replace(suite, threat=threat, examples=examples or suite.examples)
+
+
+def choose_attacks(suite: Suite, names: str) -> list[AttackSpec]:
+    """The attacks named, with the suite's settings where it has any."""
+    specs = (
+        [spec for spec in suite.attacks if suite.threat.norm in spec.norms]
+        if names == "all"
+        else [suite.attack(name) or attack_spec(name) for name in names_in(names)]
+    )
+    for spec in specs:
+        if suite.threat.norm not in spec.norms:
+            raise InputError(f"attack {spec.name} is defined for {', '.join(spec.norms)}, got {suite.threat.norm}")
+    return specs
+
+
+def choose_transfer(suite: Suite, names: str | None, attacks: Sequence[AttackSpec]) -> list[AttackSpec]:
+    """The attacks to transfer: those named, else those of the suite's that run white-box too."""
+    if names == "none":
+        return []
+    if names is None:
+        return [attack for attack in attacks if attack.name in suite.transfer]
+    return choose_attacks(suite, names)
+
+
+def choose_models(
+    suite: Suite, names: str | None, factory: str | None, checkpoint: Path | None, shared: Shared
+) -> list[ModelSpec]:
+    """The models named, and the user's own; all of the suite's where the user says nothing."""
+    if factory is None:
+        if checkpoint is not None:
+            raise InputError("--checkpoint needs --model PATH.py:FACTORY; for registered models use --checkpoint-dir")
+        return _registered(suite, names or "all", shared)
+    own = external_model(factory, checkpoint, dataset=suite.dataset, suite=suite.name)
+    others = _registered(suite, names, shared) if names else []
+    if own.name in [spec.name for spec in others]:
+        own = replace(own, name=f"{own.name} ({factory})")
+    return [own, *others]
+
+
+def _registered(suite: Suite, names: str, shared: Shared) -> list[ModelSpec]:
+    """The models of those names; "all" leaves out, and says so, what has no checkpoint here."""
+    if names != "all":
+        specs = [model_spec(name, suite.name, shared.checkpoint_dir) for name in names_in(names)]
+        _name_stand_ins(specs)
+        return specs
+    here = []
+    for spec in models_of(suite.name, shared.checkpoint_dir).values():
+        try:
+            find_checkpoint(spec, shared.checkpoint_dir)
+            here.append(spec)
+        except InputError as error:
+            print(f"left out: {error}", file=sys.stderr)
+    if not here:
+        raise InputError(
+            f"suite {suite.name} has no model with a checkpoint in {shared.checkpoint_dir}; "
+            f"train one: python run_benchmark.py train --defense trades --suite {suite.name}"
+        )
+    _name_stand_ins(here)
+    return here
+
+
+def _name_stand_ins(specs: Sequence[ModelSpec]) -> None:
+    """Say which models are the user's own, under the name of a registered one."""
+    for spec in specs:
+        registered = [model for model in MODELS if model.name == spec.name and set(model.suites) & set(spec.suites)]
+        if any(model.sha256 != spec.sha256 for model in registered):
+            print(
+                f"note: {spec.name} is your {spec.checkpoint}, not the registered model of that name", file=sys.stderr
+            )
+
+
+def names_in(text: str) -> list[str]:
+    """Names in a list with commas, each once."""
+    names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    if not names:
+        raise InputError(f"expected names separated by commas, got {text!r}")
+    return names
+
+
+def choose_images(suite: Suite, shared: Shared) -> Split:
+    """The test images of a suite, or its seeded balanced subset."""
+    split = load(suite.dataset, "test", data_dir=shared.data_dir, quiet=shared.quiet)
+    return split if suite.examples is None else balanced_subset(split, suite.examples, seed=shared.seed)
+
+
+def tuned(hardware: Hardware, split: Split, shared: Shared) -> Hardware:
+    """The hardware set up for images of this size: threads, and the fastest precision unless the user chose one."""
+    use_threads(split, hardware)
+    if shared.precision != "auto" or is_tiny(split):
+        return hardware
+    return replace(hardware, precision=fastest_precision(hardware.device))
+
+
+def use_threads(split: Split, hardware: Hardware) -> None:
+    """One thread for tiny images: they are done before a second one has woken up, and on shared cores it never is."""
+    if hardware.device.type == "cpu" and is_tiny(split):
+        torch.set_num_threads(1)
+
+
+def choose_hardware(shared: Shared) -> Hardware:
+    """Device, precision and batch size as asked for, or as the machine has it."""
+    if shared.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: this machine has no usable CUDA device; use --device cpu or auto")
+    device = "cuda" if shared.device != "cpu" and torch.cuda.is_available() else "cpu"
+    if shared.batch_size != "auto" and not (shared.batch_size.isdecimal() and int(shared.batch_size) > 0):
+        raise InputError(f"--batch-size must be auto or a positive whole number, got {shared.batch_size!r}")
+    return Hardware(
+        device=torch.device(device),
+        precision=torch.bfloat16 if shared.precision == "bf16" else torch.float32,
+        batch_size=CHUNK_SIZE if shared.batch_size == "auto" else int(shared.batch_size),
+    )

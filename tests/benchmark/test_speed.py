@@ -1,0 +1,79 @@
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from attacks.registry import ATTACKS
+from attacks.threat_model import ThreatModel
+from benchmark import speed
+from benchmark.case import EvalCase
+from benchmark.data import Split
+from benchmark.hardware import Hardware
+from benchmark.peers import PEERS, Attack, Peer
+from benchmark.speed import Arena, measure, write_speed
+from model_zoo.registry import ModelSpec
+
+N = 12
+
+
+def arena(norm: str = "Linf") -> Arena:
+    generator = torch.Generator().manual_seed(0)
+    linear = nn.Linear(16, 5).requires_grad_(False)
+    linear.weight.copy_(torch.randn(5, 16, generator=generator))
+    model = nn.Sequential(nn.Flatten(), linear).eval()
+    x = torch.rand(N, 1, 4, 4, generator=generator)
+    y = model(x).argmax(1)
+    y[0] = (y[0] + 1) % 5
+    spec = ModelSpec("m", ("toy",), "toy", "digits-cnn", "natural", "m.pt", "0" * 64, "-")
+    case = EvalCase("toy", "toy", "images", N, spec, spec, ATTACKS["pgd-20"], ThreatModel(norm, 0.05), seed=0)
+    return Arena(
+        case, model, Split("toy", "test", x, y, torch.arange(N), 5), Hardware(torch.device("cpu"), torch.float32, 8)
+    )
+
+
+def rows(table: pd.DataFrame) -> Mapping[str, dict[str, Any]]:
+    return {str(row["program"]): dict(row) for _, row in table.iterrows()}
+
+
+def test_all_programs_of_a_contest_face_the_same_images_and_are_judged() -> None:
+    found = rows(measure(arena(), ["pgd-20"], rounds=2, quiet=True))
+    ours, foolbox = found["this harness, last iterate too"], found["foolbox"]
+    assert 0 < ours["robust_acc"] < 100 * (N - 1) / N
+    assert abs(ours["robust_acc"] - foolbox["robust_acc"]) <= 100 / N
+    assert foolbox["backwards"] == 20.0
+    assert ours["backwards"] == pytest.approx(20 * (N - 1) / N)  # what is misclassified when clean is not attacked
+    assert found["this harness"]["backwards"] < ours["backwards"]
+    assert found["this harness"]["ratio"] == 1.0
+
+
+def test_the_floor_makes_the_passes_of_the_attack_and_is_judged_by_nobody() -> None:
+    found = rows(measure(arena(), ["pgd-100"], rounds=1, quiet=True))
+    floor, ours = found["the model's passes"], found["this harness"]
+    assert floor["backwards"] == ours["backwards"]
+    assert pd.isna(floor["robust_acc"])
+
+
+def test_one_trajectory_serves_three_step_counts() -> None:
+    found = rows(measure(arena(), ["pgd-20/40/100"], rounds=1, quiet=True))
+    alone, together = found.values()
+    assert alone["backwards"] == together["backwards"]
+
+
+def test_who_cannot_take_part_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def missing(*_: object) -> Attack:
+        raise ImportError
+
+    monkeypatch.setattr(speed, "PEERS", {**PEERS, "mi-fgsm": (Peer("torchattacks", ("Linf",), missing),)})
+    table = measure(arena(), ["mi-fgsm"], rounds=1, quiet=True)
+    assert rows(table)["torchattacks"]["note"] == "not installed: pip install torchattacks"
+    text = write_speed(table, "head", tmp_path / "speed")
+    assert "not installed: pip install torchattacks" in text
+    assert (tmp_path / "speed.csv").is_file()
+    monkeypatch.setattr(speed, "PEERS", PEERS)
+    assert (
+        rows(measure(arena("L2"), ["mi-fgsm"], rounds=1, quiet=True))["torchattacks"]["note"] == "has no attack for L2"
+    )
