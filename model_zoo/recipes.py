@@ -67,6 +67,7 @@ DIGITS = Recipe(
     inner_rel_step_size=0.25,
     validation=200,
 )
+IBP_DIGITS = replace(DIGITS, epochs=240, milestones=[(200, 1e-4)])  # cheap epochs, and a box is learnt slowly
 TRADES_MNIST = Recipe(
     "small-cnn",
     100,
@@ -93,6 +94,22 @@ TRADES_CIFAR = Recipe(
     epsilon=0.031,
     augmentation="crop-flip",
 )
+IBP_MNIST = Recipe(  # 60,001 steps, lr 1e-4 from step 15,000 and 1e-5 from step 25,000, on the authors' second network
+    "strided-cnn", 204, 200, "adam", 1e-3, milestones=[(52, 1e-4), (86, 1e-5)], inner_steps=20, epsilon=0.33
+)
+CONVEX_MNIST = Recipe(
+    "strided-cnn", 60, 50, "adam", 1e-3, milestones=[(21, 5e-4), (31, 2.5e-4), (41, 1.25e-4), (51, 6.25e-5)]
+)
+SMOOTHING_CIFAR = Recipe(  # the authors' network is ResNet-110
+    "resnet-18",
+    90,
+    256,
+    "sgd",
+    0.1,
+    milestones=[(31, 0.01), (61, 0.001)],
+    weight_decay=1e-4,
+    augmentation="crop-flip",
+)
 FAST_CIFAR = Recipe(
     "resnet-18",
     30,
@@ -108,13 +125,17 @@ FAST_CIFAR = Recipe(
 
 RECIPES: Mapping[tuple[str, str, str], Recipe] = {
     ("*", "digits", "fast"): DIGITS,
+    ("ibp", "digits", "fast"): IBP_DIGITS,
     ("*", "mnist", "fast"): FAST_MNIST,
+    ("ibp", "mnist", "paper"): IBP_MNIST,
+    ("convex-bound", "mnist", "paper"): CONVEX_MNIST,
     ("natural", "mnist", "paper"): TRADES_MNIST,
     ("trades", "mnist", "paper"): TRADES_MNIST,
     ("*", "fashion-mnist", "fast"): FAST_MNIST,
     ("*", "cifar10", "fast"): FAST_CIFAR,
     ("natural", "cifar10", "paper"): TRADES_CIFAR,
     ("trades", "cifar10", "paper"): TRADES_CIFAR,
+    ("smoothing", "cifar10", "paper"): SMOOTHING_CIFAR,
     ("*", "cifar100", "fast"): FAST_CIFAR,
     ("*", "svhn", "fast"): FAST_CIFAR,
 }

@@ -4,11 +4,15 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from attacks.errors import InputError
 from attacks.names import lookup
-from model_zoo.defenses import half_half, madry_at, natural, trades
+from model_zoo.bounds import certified
+from model_zoo.defenses import convex_bound, half_half, ibp, madry_at, natural, smoothing, trades
+
+Certified = Callable[[nn.Module, Tensor, Tensor, float], Tensor]
+"""`certified(model, x, y, epsilon) -> (N,) bool`: proven to keep class y in the Linf ball."""
 
 
 @dataclass(frozen=True)
@@ -19,6 +23,7 @@ class DefenseSpec:
         name: as on the command line.
         batch_loss: `batch_loss(model, x, y, ctx, **params) -> scalar`.
         params: defaults of its keyword arguments.
+        certified: the proof that it trains for, which then chooses the best epoch; None where there is none.
         model_name: what a model trained by it is called, with the parameters filled in.
         is_robust: whether the best epoch is chosen by robust or by clean validation accuracy.
         paper: its source.
@@ -34,6 +39,7 @@ class DefenseSpec:
     paper: str
     summary: str
     params: Mapping[str, float] = field(default_factory=dict)
+    certified: Certified | None = None
 
     def __post_init__(self) -> None:
         signature = inspect.signature(self.batch_loss).parameters.values()
@@ -71,6 +77,35 @@ DEFENSES: Mapping[str, DefenseSpec] = {
             "Zhang et al., arXiv:1901.08573",
             "clean cross-entropy and the divergence from it, weighted by beta",
             {"beta": 6.0},
+        ),
+        DefenseSpec(
+            "ibp",
+            ibp.batch_loss,
+            "ibp",
+            True,
+            "Gowal et al., arXiv:1810.12715",
+            "clean cross-entropy and that of the worst logits within interval bounds",
+            {"kappa": 0.5, "warm_up": 2_000 / 60_001, "ramp": 10_000 / 60_001},
+            certified.by_intervals,
+        ),
+        DefenseSpec(
+            "convex-bound",
+            convex_bound.batch_loss,
+            "convex-bound",
+            True,
+            "Wong and Kolter, arXiv:1711.00851",
+            "cross-entropy of the worst logits within the convex relaxation of every ReLU",
+            {"start": 0.01, "ramp": 1 / 3, "projections": 0.0},
+            certified.by_convex_bound,
+        ),
+        DefenseSpec(
+            "smoothing",
+            smoothing.batch_loss,
+            "smoothing-{sigma:g}",
+            False,
+            "Cohen et al., arXiv:1902.02918",
+            "cross-entropy under Gaussian noise, to be smoothed by it",
+            {"sigma": 0.5},
         ),
     )
 }
