@@ -118,12 +118,16 @@ def _backward(rows: Tensor, steps: Sequence[Step], image: Box) -> tuple[Tensor, 
                 rows = rows.unflatten(2, step.shape)
             case _:
                 assert step.relaxation is not None
-                half = step.relaxation.half.unsqueeze(1)
-                center = center + (rows * half).flatten(2).sum(2)
-                radius = radius + (rows.abs() * half).flatten(2).sum(2)
+                half = step.relaxation.half
+                center = center + _inner(rows, half)
+                radius = radius + _inner(rows.abs(), half)
                 rows = rows * step.relaxation.slope.unsqueeze(1)
-    center = center + (rows * image.center.unsqueeze(1)).flatten(2).sum(2)
-    return center, radius + (rows.abs() * image.radius.unsqueeze(1)).flatten(2).sum(2)
+    return center + _inner(rows, image.center), radius + _inner(rows.abs(), image.radius)
+
+
+def _inner(rows: Tensor, v: Tensor) -> Tensor:
+    """(N, R) inner products of (N, R, ...) rows with (N, ...) vectors, without a product as large as the rows."""
+    return (rows.flatten(2) @ v.flatten(1).unsqueeze(2)).squeeze(2)
 
 
 def _forward(steps: Sequence[Step], image: Box, projection: Tensor | None) -> tuple[Tensor, Tensor]:
