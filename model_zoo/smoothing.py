@@ -111,9 +111,7 @@ def _check(sigma: float, alpha: float) -> None:
 
 
 @torch.no_grad()
-def _counts(
-    classifier: Classifier, image: Tensor, draws: Draws, sigma: float, samples: int, batch_size: int
-) -> Tensor:
+def _counts(classifier: Classifier, image: Tensor, draws: Draws, sigma: float, samples: int, batch_size: int) -> Tensor:
     """(K,) how often each class is predicted for one image (C, H, W) under noise."""
     counts = torch.zeros(0, dtype=torch.long, device=image.device)
     for step in torch.arange(samples, device=image.device).split(batch_size):
