@@ -20,6 +20,7 @@ from attacks.draws import Draws
 from attacks.errors import InputError
 from attacks.threat_model import ThreatModel
 from model_zoo.architectures.registry import build, find
+from model_zoo.bounds.certified import BOUNDS
 from model_zoo.checkpoint import atomic_write, save_state_dict
 from model_zoo.defenses.context import TrainingContext
 from model_zoo.defenses.registry import DefenseSpec
@@ -202,7 +203,7 @@ def _validate(
 
     The attack has the same draws in every epoch.
     """
-    recipe, certified = training.recipe, training.defense.certified
+    recipe, bound = training.recipe, training.defense.bound
     clean = robust = 0
     model.eval()
     for rows in torch.arange(len(images.y)).split(500):
@@ -210,8 +211,8 @@ def _validate(
         with torch.no_grad():
             right = model(x).argmax(1) == y
         clean += int(right.sum())
-        if certified is not None:
-            robust += int((right & certified(model, x, y, training.threat.epsilon)).sum())
+        if bound is not None:
+            robust += int(BOUNDS[bound](model, x, y, training.threat.epsilon).sum())
             continue
         draws = Draws.start(training.seed, index, torch.full_like(index, VALIDATION_STREAM))
         ctx = TrainingContext(training.threat, draws, recipe.inner_steps, recipe.inner_rel_step_size, precision)

@@ -1,6 +1,7 @@
 """Which images are proven to keep their class in the whole Linf ball."""
 
 import copy
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import torch
@@ -33,3 +34,10 @@ def _certified(margins: Margins, model: nn.Module, x: Tensor, y: Tensor, epsilon
     bounds = torch.cat([margins(exact, images.double(), labels, epsilon) for images, labels in parts])
     others = torch.ones_like(bounds, dtype=torch.bool).scatter(1, y.unsqueeze(1), False)
     return ((bounds > 0) | ~others).all(1)
+
+
+BOUNDS: Mapping[str, Callable[[nn.Module, Tensor, Tensor, float], Tensor]] = {
+    "intervals": by_intervals,
+    "convex": by_convex_bound,
+}
+"""`BOUNDS[name](model, x, y, epsilon)` are the images (N,) bool that the bound of that name certifies."""

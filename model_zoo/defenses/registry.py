@@ -4,15 +4,11 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from attacks.errors import InputError
 from attacks.names import lookup
-from model_zoo.bounds import certified
 from model_zoo.defenses import convex_bound, half_half, ibp, madry_at, natural, smoothing, trades
-
-Certified = Callable[[nn.Module, Tensor, Tensor, float], Tensor]
-"""`certified(model, x, y, epsilon) -> (N,) bool`: proven to keep class y in the Linf ball."""
 
 
 @dataclass(frozen=True)
@@ -23,11 +19,11 @@ class DefenseSpec:
         name: as on the command line.
         batch_loss: `batch_loss(model, x, y, ctx, **params) -> scalar`.
         params: defaults of its keyword arguments.
-        certified: the proof that it trains for, which then chooses the best epoch; None where there is none.
         model_name: what a model trained by it is called, with the parameters filled in.
         is_robust: whether the best epoch is chosen by robust or by clean validation accuracy.
         paper: its source.
         summary: one line for `list defenses`.
+        bound: the name of the bound that it trains, by which the best epoch is then chosen; None for none.
 
     Raises: InputError for a parameter that the loss does not take, or lacks.
     """
@@ -39,7 +35,7 @@ class DefenseSpec:
     paper: str
     summary: str
     params: Mapping[str, float] = field(default_factory=dict)
-    certified: Certified | None = None
+    bound: str | None = None
 
     def __post_init__(self) -> None:
         signature = inspect.signature(self.batch_loss).parameters.values()
@@ -86,7 +82,7 @@ DEFENSES: Mapping[str, DefenseSpec] = {
             "Gowal et al., arXiv:1810.12715",
             "clean cross-entropy and that of the worst logits within interval bounds",
             {"kappa": 0.5, "warm_up": 2_000 / 60_001, "ramp": 10_000 / 60_001},
-            certified.by_intervals,
+            "intervals",
         ),
         DefenseSpec(
             "convex-bound",
@@ -96,7 +92,7 @@ DEFENSES: Mapping[str, DefenseSpec] = {
             "Wong and Kolter, arXiv:1711.00851",
             "cross-entropy of the worst logits within the convex relaxation of every ReLU",
             {"start": 0.01, "ramp": 1 / 3, "projections": 0.0},
-            certified.by_convex_bound,
+            "convex",
         ),
         DefenseSpec(
             "smoothing",
