@@ -98,10 +98,10 @@ DEFENSES: Mapping[str, DefenseSpec] = {
             "smoothing",
             smoothing.batch_loss,
             "smoothing-{sigma:g}",
-            False,
+            True,
             "Cohen et al., arXiv:1902.02918",
             "cross-entropy under Gaussian noise, to be smoothed by it",
-            {"sigma": 0.5},
+            {"sigma": 0.25},
         ),
     )
 }
