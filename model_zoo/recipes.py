@@ -68,7 +68,7 @@ DIGITS = Recipe(
     validation=200,
 )
 IBP_DIGITS = replace(DIGITS, epochs=240, milestones=[(200, 1e-4)])  # cheap epochs, and a box is learnt slowly
-CONVEX_DIGITS = replace(DIGITS, epochs=60, milestones=[(31, 5e-4), (41, 2.5e-4), (51, 1.25e-4)])
+CONVEX_DIGITS = replace(DIGITS, epochs=40, milestones=[(30, 1e-4)])  # an epoch takes ten times one of PGD training
 TRADES_MNIST = Recipe(
     "small-cnn",
     100,
