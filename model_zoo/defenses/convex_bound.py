@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attacks.draws import Draws
+from attacks.errors import InputError
 from model_zoo.bounds.convex import margins
 from model_zoo.defenses.context import TrainingContext
 from model_zoo.defenses.growth import grown, linf_epsilon
@@ -23,10 +24,13 @@ def batch_loss(
         projections: random projections that estimate the norms over pixels; 0 computes them.
 
     Returns: a scalar.
+    Raises: InputError for another norm, or a number of projections that there cannot be.
     Source: Wong and Kolter, arXiv:1711.00851, Equation 14 and Algorithm 1; locuslab/convex_adversarial
         examples/mnist.py; projections: Wong et al., arXiv:1805.12514, Section 3.2.
     Deviations: those of `model_zoo.bounds.convex`; one set of projections for each batch, drawn by its first image.
     """
+    if projections < 0 or projections % 1:
+        raise InputError(f"projections must be a whole number, 0 for exact norms, got {projections:g}")
     epsilon = linf_epsilon(ctx)
     first = min(start, epsilon)
     cauchy = None

@@ -197,6 +197,9 @@ def test_projections_change_the_bound_and_repeat(batch: Batch) -> None:
     assert torch.equal(first, again)
     assert not torch.equal(first, exact)
     assert first.item() == pytest.approx(exact.item(), rel=0.2)
+    for projections in (-1, 2.5):
+        with pytest.raises(InputError, match="projections must be a whole number"):
+            loss_of(DEFENSES["convex-bound"], network(), batch, projections=projections)
 
 
 @pytest.mark.parametrize("name", ["ibp", "convex-bound"])
