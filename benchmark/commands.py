@@ -37,10 +37,11 @@ from benchmark.store import Store
 from benchmark.suites import SUITES, Suite, cases
 from benchmark.sweep import VERSIONED, load_on, prepare, sweep
 from benchmark.tables import write_tables
+from model_zoo.bounds.certified import BOUNDS
 from model_zoo.checkpoint import atomic_write
 from model_zoo.defenses.registry import DefenseSpec, defense_spec
 from model_zoo.recipes import Recipe, recipe, with_overrides
-from model_zoo.registry import ModelSpec, card, models_of
+from model_zoo.registry import ModelSpec, card, load_model, models_of
 from model_zoo.training import Training, forget_progress
 from model_zoo.training import train as run_training
 
@@ -199,18 +200,29 @@ def train(shared: Shared, *, defense: str, suite: str, recipe: str, overrides: S
         sha256=sha256,
         paper=spec.paper,
     )
-    record = {
+    record: dict[str, object] = {
         "command": _command(defense, suite, recipe, overrides, name, shared.seed),
         "settings": training.settings(),
         "precision": "bf16" if hardware.precision == torch.bfloat16 else "fp32",
         "device": str(hardware.device),
         "versions": {package: version(package) for package in VERSIONED},
     }
+    if spec.bound is not None:
+        record["certified"] = _certificate(model, spec.bound, chosen, shared)
     atomic_write(done, card(model, record))
     forget_progress(stem)
     print(f"Trained {name}: {stem}.safetensors, sha256 {sha256}")
     where = "" if shared.checkpoint_dir == Path("checkpoints") else f" --checkpoint-dir {shared.checkpoint_dir}"
     print(f"Evaluate it: python run_benchmark.py --suite {chosen.name} --models {name}{where}")
+
+
+def _certificate(model: ModelSpec, bound: str, suite: Suite, shared: Shared) -> dict[str, object]:
+    """The certified accuracy on the suite's test images, in percent: a lower bound of any robust accuracy there."""
+    split = choose_images(suite, shared)
+    classifier = load_model(model, shared.checkpoint_dir, classes=split.classes)
+    proven = BOUNDS[bound](classifier, split.x, split.y, suite.threat.epsilon)
+    accuracy = round(100 * proven.double().mean().item(), 4)
+    return {"bound": bound, "epsilon": suite.threat.epsilon, "accuracy": accuracy, "n": len(split)}
 
 
 def _command(defense: str, suite: str, recipe: str, overrides: Sequence[str], name: str, seed: int) -> str:

@@ -67,6 +67,8 @@ DIGITS = Recipe(
     inner_rel_step_size=0.25,
     validation=200,
 )
+IBP_DIGITS = replace(DIGITS, epochs=240, milestones=[(200, 1e-4)])  # cheap epochs, and a box is learnt slowly
+CONVEX_DIGITS = replace(DIGITS, epochs=40, milestones=[(30, 1e-4)])  # an epoch takes ten times one of PGD training
 TRADES_MNIST = Recipe(
     "small-cnn",
     100,
@@ -93,6 +95,26 @@ TRADES_CIFAR = Recipe(
     epsilon=0.031,
     augmentation="crop-flip",
 )
+FAST_IBP_MNIST = replace(FAST_MNIST, epochs=60, milestones=[(41, 1e-4), (53, 1e-5)])
+FAST_CONVEX_MNIST = replace(  # small batches stay in the cache; use random projections (--set projections=50), too
+    FAST_MNIST, epochs=20, batch_size=16, milestones=[(11, 5e-4), (16, 1e-4)], train_examples=10_000
+)
+IBP_MNIST = Recipe(  # 60,001 steps, lr 1e-4 from step 15,000 and 1e-5 from step 25,000, on the authors' second network
+    "strided-cnn", 204, 200, "adam", 1e-3, milestones=[(52, 1e-4), (86, 1e-5)], inner_steps=20, epsilon=0.33
+)
+CONVEX_MNIST = Recipe(
+    "strided-cnn", 60, 50, "adam", 1e-3, milestones=[(21, 5e-4), (31, 2.5e-4), (41, 1.25e-4), (51, 6.25e-5)]
+)
+SMOOTHING_CIFAR = Recipe(  # the authors' network is ResNet-110
+    "resnet-18",
+    90,
+    256,
+    "sgd",
+    0.1,
+    milestones=[(31, 0.01), (61, 0.001)],
+    weight_decay=1e-4,
+    augmentation="crop-flip",
+)
 FAST_CIFAR = Recipe(
     "resnet-18",
     30,
@@ -108,13 +130,20 @@ FAST_CIFAR = Recipe(
 
 RECIPES: Mapping[tuple[str, str, str], Recipe] = {
     ("*", "digits", "fast"): DIGITS,
+    ("ibp", "digits", "fast"): IBP_DIGITS,
+    ("convex-bound", "digits", "fast"): CONVEX_DIGITS,
     ("*", "mnist", "fast"): FAST_MNIST,
+    ("ibp", "mnist", "fast"): FAST_IBP_MNIST,
+    ("ibp", "mnist", "paper"): IBP_MNIST,
+    ("convex-bound", "mnist", "fast"): FAST_CONVEX_MNIST,
+    ("convex-bound", "mnist", "paper"): CONVEX_MNIST,
     ("natural", "mnist", "paper"): TRADES_MNIST,
     ("trades", "mnist", "paper"): TRADES_MNIST,
     ("*", "fashion-mnist", "fast"): FAST_MNIST,
     ("*", "cifar10", "fast"): FAST_CIFAR,
     ("natural", "cifar10", "paper"): TRADES_CIFAR,
     ("trades", "cifar10", "paper"): TRADES_CIFAR,
+    ("smoothing", "cifar10", "paper"): SMOOTHING_CIFAR,
     ("*", "cifar100", "fast"): FAST_CIFAR,
     ("*", "svhn", "fast"): FAST_CIFAR,
 }

@@ -88,6 +88,19 @@ MODELS: Sequence[ModelSpec] = (
     _digits(
         "trades-b6", "trades", "28df6ef08fa37eb4a461485161d05802e13b5285801a9397cc780ae3ea469f07", "arXiv:1901.08573"
     ),
+    _digits("ibp", "ibp", "50ade1429ff3112b6dd985496111b02ae6f49e3f08148120c0ff7e608dd85ed9", "arXiv:1810.12715"),
+    _digits(
+        "convex-bound",
+        "convex-bound",
+        "86f74743a2a4f3b22ebbc406c00d777d34e8a5fb0c96fbe979f73dd03b431a63",
+        "arXiv:1711.00851",
+    ),
+    _digits(
+        "smoothing-0.25",
+        "smoothing",
+        "e95055658c01dd513e4b07d88cfc7f4f5cd5ec6951ce05e060282c1b0acb7f93",
+        "arXiv:1902.02918",
+    ),
     ModelSpec(
         name="trades-mnist-zhang2019",
         suites=("mnist", "trades-mnist"),

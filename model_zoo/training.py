@@ -20,6 +20,7 @@ from attacks.draws import Draws
 from attacks.errors import InputError
 from attacks.threat_model import ThreatModel
 from model_zoo.architectures.registry import build, find
+from model_zoo.bounds.certified import BOUNDS
 from model_zoo.checkpoint import atomic_write, save_state_dict
 from model_zoo.defenses.context import TrainingContext
 from model_zoo.defenses.registry import DefenseSpec
@@ -178,7 +179,8 @@ def _train_epoch(
     for number, rows in enumerate(order.split(recipe.batch_size), start=1):
         draws = Draws.start(training.seed, index[rows], torch.full_like(index[rows], epoch))
         batch = augment(x[rows], draws) if recipe.augmentation == "crop-flip" else x[rows]
-        ctx = TrainingContext(training.threat, draws, recipe.inner_steps, recipe.inner_rel_step_size, precision)
+        attack = (recipe.inner_steps, recipe.inner_rel_step_size)
+        ctx = TrainingContext(training.threat, draws, *attack, precision, epoch, recipe.epochs)
         with torch.autocast(x.device.type, torch.bfloat16, enabled=precision == torch.bfloat16):
             loss = training.defense.batch_loss(model, batch, y[rows], ctx, **training.params)
         if not loss.isfinite():
@@ -197,18 +199,25 @@ def _train_epoch(
 def _validate(
     training: Training, model: nn.Module, images: LabelledImages, device: torch.device, precision: torch.dtype
 ) -> tuple[float, float]:
-    """Clean and PGD accuracy in percent, by the inner attack of training with the same draws in every epoch."""
-    recipe = training.recipe
+    """Clean and robust accuracy in percent: certified where the defense has a bound, else under the inner attack.
+
+    The attack has the same draws in every epoch.
+    """
+    recipe, bound = training.recipe, training.defense.bound
     clean = robust = 0
     model.eval()
     for rows in torch.arange(len(images.y)).split(500):
         x, y, index = (t[rows].to(device) for t in (images.x, images.y, images.index))
+        with torch.no_grad():
+            right = model(x).argmax(1) == y
+        clean += int(right.sum())
+        if bound is not None:
+            robust += int(BOUNDS[bound](model, x, y, training.threat.epsilon).sum())
+            continue
         draws = Draws.start(training.seed, index, torch.full_like(index, VALIDATION_STREAM))
         ctx = TrainingContext(training.threat, draws, recipe.inner_steps, recipe.inner_rel_step_size, precision)
         x_adv = ctx.craft(model, x, y, loss="cross-entropy", start="uniform")
         with torch.no_grad():
-            right = model(x).argmax(1) == y
-            clean += int(right.sum())
             robust += int((right & (model(x_adv).argmax(1) == y)).sum())
     return 100 * clean / len(images.y), 100 * robust / len(images.y)
 

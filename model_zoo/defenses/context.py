@@ -25,6 +25,7 @@ class TrainingContext:
         steps: of the inner attack.
         rel_step_size: its step as a fraction of epsilon.
         precision: of the inner attack.
+        epoch: counted from 1, of `epochs` in all.
     """
 
     threat: ThreatModel
@@ -32,6 +33,8 @@ class TrainingContext:
     steps: int
     rel_step_size: float
     precision: torch.dtype = torch.float32
+    epoch: int = 1
+    epochs: int = 1
 
     def craft(self, model: nn.Module, x: Tensor, y: Tensor, *, loss: str, start: str) -> Tensor:
         """x_adv (N, C, H, W) by PGD on the model in eval mode, whatever mode it is in.

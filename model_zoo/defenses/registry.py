@@ -8,7 +8,7 @@ from torch import Tensor
 
 from attacks.errors import InputError
 from attacks.names import lookup
-from model_zoo.defenses import half_half, madry_at, natural, trades
+from model_zoo.defenses import convex_bound, half_half, ibp, madry_at, natural, smoothing, trades
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class DefenseSpec:
         is_robust: whether the best epoch is chosen by robust or by clean validation accuracy.
         paper: its source.
         summary: one line for `list defenses`.
+        bound: the name of the bound that it trains, by which the best epoch is then chosen; None for none.
 
     Raises: InputError for a parameter that the loss does not take, or lacks.
     """
@@ -34,6 +35,7 @@ class DefenseSpec:
     paper: str
     summary: str
     params: Mapping[str, float] = field(default_factory=dict)
+    bound: str | None = None
 
     def __post_init__(self) -> None:
         signature = inspect.signature(self.batch_loss).parameters.values()
@@ -71,6 +73,35 @@ DEFENSES: Mapping[str, DefenseSpec] = {
             "Zhang et al., arXiv:1901.08573",
             "clean cross-entropy and the divergence from it, weighted by beta",
             {"beta": 6.0},
+        ),
+        DefenseSpec(
+            "ibp",
+            ibp.batch_loss,
+            "ibp",
+            True,
+            "Gowal et al., arXiv:1810.12715",
+            "clean cross-entropy and that of the worst logits within interval bounds",
+            {"kappa": 0.5, "warm_up": 2_000 / 60_001, "ramp": 10_000 / 60_001},
+            "intervals",
+        ),
+        DefenseSpec(
+            "convex-bound",
+            convex_bound.batch_loss,
+            "convex-bound",
+            True,
+            "Wong and Kolter, arXiv:1711.00851",
+            "cross-entropy of the worst logits within the convex relaxation of every ReLU",
+            {"start": 0.01, "ramp": 1 / 3, "projections": 0.0},
+            "convex",
+        ),
+        DefenseSpec(
+            "smoothing",
+            smoothing.batch_loss,
+            "smoothing-{sigma:g}",
+            True,
+            "Cohen et al., arXiv:1902.02918",
+            "cross-entropy under Gaussian noise, to be smoothed by it",
+            {"sigma": 0.25},
         ),
     )
 }

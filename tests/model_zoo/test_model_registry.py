@@ -60,11 +60,11 @@ def test_a_shipped_model_has_a_card_that_names_it_and_the_command_that_trains_it
 
 
 @shipped
-def test_a_shipped_model_classifies_more_than_90_percent_of_the_test_images(spec: ModelSpec) -> None:
+def test_a_shipped_model_classifies_more_than_85_percent_of_the_test_images(spec: ModelSpec) -> None:
     model, split = load_model(spec, NOWHERE, classes=10), load("digits", "test", data_dir=Path("unused"))
     assert not model.training
     assert not any(parameter.requires_grad for parameter in model.parameters())
-    assert (model(split.x).argmax(1) == split.y).double().mean() > 0.9
+    assert (model(split.x).argmax(1) == split.y).double().mean() > 0.85
 
 
 # Registered

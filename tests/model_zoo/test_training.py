@@ -1,5 +1,6 @@
 """The training loop: killed at any moment it ends with the same bytes, and it never ends with a useless model."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -22,10 +23,12 @@ from benchmark.datasets import load
 from benchmark.suites import SUITES
 from model_zoo import training as training_module
 from model_zoo.architectures.registry import build, find
+from model_zoo.bounds.certified import BOUNDS
 from model_zoo.checkpoint import load_state_dict
 from model_zoo.defenses.context import TrainingContext
 from model_zoo.defenses.registry import DEFENSES, DefenseSpec
 from model_zoo.recipes import RECIPES, Recipe, recipe, with_overrides
+from model_zoo.registry import load_model, read_card
 from model_zoo.training import Training, augment, hash_seed, train
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -287,6 +290,39 @@ def test_validation_is_the_accuracy_on_clean_and_attacked_images(images: tuple[S
     assert got[0] == pytest.approx(clean)
     still = replace(toy(), threat=ThreatModel("Linf", 0.0))
     assert training_module._validate(still, model, validation, torch.device("cpu"), torch.float32) == (got[0], got[0])
+
+
+@pytest.mark.parametrize(
+    ("defense", "bound", "epsilon"), [("ibp", "intervals", 2e-4), ("convex-bound", "convex", 1e-3)]
+)
+def test_validation_of_a_certified_defense_is_the_certified_accuracy(
+    images: tuple[Split, Split], defense: str, bound: str, epsilon: float
+) -> None:
+    torch.manual_seed(0)
+    model, validation = build("digits-cnn", 10), images[1]
+    labels = model(validation.x).argmax(1)
+    labels[::4] = (labels[::4] + 1) % 10  # so that an untrained network is right on three of four
+    training = replace(toy(DEFENSES[defense]), threat=ThreatModel("Linf", epsilon))
+    right, proven = training_module._validate(
+        training, model, replace(validation, y=labels), torch.device("cpu"), torch.float32
+    )
+    assert right == pytest.approx(74)
+    assert proven == 2 * int(BOUNDS[bound](model, validation.x, labels, epsilon).sum())
+    assert 0 < proven < right
+
+
+def test_the_card_of_a_certified_defense_says_what_is_certified_of_the_test_images(
+    command: Command, tmp_path: Path
+) -> None:
+    result = command(tmp_path, *words("ibp", epochs=40, train_examples=400, lr=0.003))
+    assert result.returncode == 0, result.stderr
+    card = json.loads((tmp_path / "checkpoints/digits/ibp.json").read_bytes())
+    test = load("digits", "test", data_dir=Path("unused"))
+    model = load_model(read_card(tmp_path / "checkpoints/digits/ibp.json"), tmp_path / "checkpoints", classes=10)
+    proven = BOUNDS["intervals"](model, test.x, test.y, 0.2).double().mean().item()
+    expected = {"bound": "intervals", "epsilon": 0.2, "accuracy": round(100 * proven, 4), "n": 500}
+    assert card["training"]["certified"] == expected
+    assert proven > 0
 
 
 # Augmentation
