@@ -25,10 +25,9 @@ def batch_loss(
         similarity: of the distance of the features.
 
     Returns: a scalar.
-    Source: Na et al., arXiv:1708.02582, Equations 3 and 5 (bidirectional loss) and Section 3.
-    Deviations: every image has an adversarial companion, where the paper keeps half of a batch clean; the true label is
-        climbed, where the paper descends to the least likely one; transferred examples are crafted anew in every
-        epoch, where the paper stores them.
+    Source: Na et al., arXiv:1708.02582, with its bidirectional loss, which moves both embeddings.
+    Deviations: every image of the batch has an adversarial companion; the true label is climbed, where the paper
+        descends to the least likely one; transferred examples are crafted anew in every epoch, not stored.
     """
     half = len(x) // 2
     own, others = (replace(ctx, draws=take(ctx.draws, rows)) for rows in (slice(half), slice(half, None)))

@@ -18,7 +18,7 @@ def batch_loss(model: nn.Module, x: Tensor, y: Tensor, ctx: TrainingContext, *, 
         ramp: the fraction of the epochs at whose end the last level begins.
 
     Returns: a scalar.
-    Source: Cai et al., arXiv:1805.04807, Algorithm 1 and Section 3.2 (batch mixing).
+    Source: Cai et al., arXiv:1805.04807, with its batch mixing.
     Deviations: levels change by epoch, not when validation accuracy stalls; steps are not multiplied by a draw; inputs
         are not quantised.
     """

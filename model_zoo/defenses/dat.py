@@ -17,8 +17,8 @@ def batch_loss(model: nn.Module, x: Tensor, y: Tensor, ctx: TrainingContext, *, 
         ramp: the fraction of the epochs at whose end it is 0.
 
     Returns: a scalar.
-    Source: Wang et al., "On the convergence and robustness of adversarial training", ICML 2019 (arXiv:2112.08304),
-        Equation 5 and Algorithm 1.
+    Source: Wang et al., "On the convergence and robustness of adversarial training", ICML 2019
+        (YisenWang/dynamic_adv_training).
     Deviations: stationarity is measured within the pixel range, too, and around the image as in the paper (the
         authors' code: around the random start); images are not weighted by their loss, as that code does.
     """

@@ -16,7 +16,7 @@ def batch_loss(model: nn.Module, x: Tensor, y: Tensor, ctx: TrainingContext, *, 
         tau: as of `after_mistakes`; from the number of steps on this is Madry adversarial training.
 
     Returns: a scalar.
-    Source: Zhang et al., arXiv:2002.11242, Equation 5 and Algorithms 1 and 2.
+    Source: Zhang et al., arXiv:2002.11242, Algorithms 1 and 2 (FAT.py, earlystop.py).
     Deviations: no noise is added after the steps (omega 0.001 in the authors' FAT.py).
     """
     found = search(ctx, model, x, y, loss="cross-entropy", start="uniform", stop=after_mistakes(tau))
@@ -31,7 +31,7 @@ def trades_loss(model: nn.Module, x: Tensor, y: Tensor, ctx: TrainingContext, *,
         beta: as of TRADES; tau: as of `after_mistakes`; from the number of steps on this is TRADES.
 
     Returns: a scalar.
-    Source: Zhang et al., arXiv:2002.11242, Equation 8 and Algorithm 3.
+    Source: Zhang et al., arXiv:2002.11242 (FAT_for_TRADES.py).
     Deviations: none.
     """
     found = search(ctx, model, x, y, loss="kl-divergence", start="gaussian", stop=after_mistakes(tau))
@@ -46,7 +46,7 @@ def mart_loss(model: nn.Module, x: Tensor, y: Tensor, ctx: TrainingContext, *, b
         beta: as of MART; tau: as of `after_mistakes`; from the number of steps on this is MART.
 
     Returns: a scalar.
-    Source: Zhang et al., arXiv:2002.11242, Section 4.2 and Appendix.
+    Source: Zhang et al., arXiv:2002.11242 (FAT_for_MART.py).
     Deviations: none.
     """
     found = search(ctx, model, x, y, loss="cross-entropy", start="gaussian", stop=after_mistakes(tau))

@@ -34,7 +34,7 @@ def fat_loss(model: nn.Module, x: Tensor, y: Tensor, ctx: TrainingContext, *, la
         tau: as of FAT.
 
     Returns: a scalar.
-    Source: Zhang et al., arXiv:2010.01736, Algorithm 4 (GAIR_FAT.py).
+    Source: Zhang et al., arXiv:2010.01736 (GAIR_FAT.py).
     Deviations: none.
     """
     found = search(ctx, model, x, y, loss="cross-entropy", start="uniform", stop=after_mistakes(tau))
@@ -53,7 +53,7 @@ def rst_loss(model: nn.Module, x: Tensor, y: Tensor, ctx: TrainingContext, *, be
         lam: infinity is TRADES.
 
     Returns: a scalar.
-    Source: Zhang et al., arXiv:2010.01736, Section 4.3 (GAIR_RST/losses.py).
+    Source: Zhang et al., arXiv:2010.01736 (GAIR_RST/losses.py).
     Deviations: none.
     """
     x_adv = ctx.craft(model, x, y, loss="kl-divergence", start="gaussian")

@@ -15,7 +15,7 @@ def batch_loss(model: nn.Module, x: Tensor, y: Tensor, ctx: TrainingContext, *, 
         beta: weight of the squared gradient norm; 0 is natural training.
 
     Returns: a scalar, to be differentiated through the gradient (double back-propagation).
-    Source: Ross and Doshi-Velez, arXiv:1711.09404, Equation 5 (RDV17 in Table 5 of TRADES).
+    Source: Ross and Doshi-Velez, arXiv:1711.09404 (RDV17 in Table 5 of TRADES).
     Deviations: none.
     """
     x = x.detach().requires_grad_()

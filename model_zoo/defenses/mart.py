@@ -16,8 +16,8 @@ def batch_loss(model: nn.Module, x: Tensor, y: Tensor, ctx: TrainingContext, *, 
         beta: lambda in the paper, weight of the divergence.
 
     Returns: a scalar.
-    Source: Wang et al., "Improving adversarial robustness requires revisiting misclassified examples", ICLR 2020,
-        Equation 11 and Algorithm 1.
+    Source: Wang et al., "Improving adversarial robustness requires revisiting misclassified examples", ICLR 2020
+        (YisenWang/MART mart.py).
     Deviations: none.
     """
     x_adv = ctx.craft(model, x, y, loss="cross-entropy", start="gaussian")

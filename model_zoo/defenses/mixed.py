@@ -20,7 +20,7 @@ def batch_loss(model: nn.Module, x: Tensor, y: Tensor, ctx: TrainingContext, *, 
         weight: of an adversarial image; 0 is natural training on the first half.
 
     Returns: a scalar.
-    Source: Kurakin et al., arXiv:1611.01236, Equation 1 and Section 3 (KGB17 in Table 5 of TRADES).
+    Source: Kurakin et al., arXiv:1611.01236 (KGB17 in Table 5 of TRADES).
     Deviations: the true label is climbed, where the paper descends to the least likely one; too large a draw is cut
         off, not drawn again; the full step is shortened after it was cut to the pixel range.
     """

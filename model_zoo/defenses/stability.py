@@ -15,7 +15,7 @@ def batch_loss(model: nn.Module, x: Tensor, y: Tensor, ctx: TrainingContext, *, 
         sigma: standard deviation of the noise, in pixel scale.
 
     Returns: a scalar.
-    Source: Zheng et al., arXiv:1604.04326, Equation 3 (ZSLG16 in Table 5 of TRADES); with a pool of unlabelled images
+    Source: Zheng et al., arXiv:1604.04326 (ZSLG16 in Table 5 of TRADES); with a pool of unlabelled images
         RST_stab of Carmon et al., arXiv:1905.13736, Section 3.
     Deviations: none.
     """

@@ -15,7 +15,7 @@ def head_loss(model: nn.Module, x: Tensor, y: Tensor, ctx: TrainingContext) -> T
         x: (N, C, H, W) in [0, 1]; y: (N,) class indices.
 
     Returns: a scalar.
-    Source: Shafahi et al., arXiv:1905.08232, Section 3; of an architecture NAME+mlp the head has a hidden layer.
+    Source: Shafahi et al., arXiv:1905.08232; of an architecture NAME+mlp the head has a hidden layer.
     Deviations: none.
     """
     return F.cross_entropy(_read(model, x, train_features=False)[1], y)
@@ -32,7 +32,7 @@ def without_forgetting_loss(
         head_first: the fraction of the epochs that trains the head alone.
 
     Returns: a scalar.
-    Source: Shafahi et al., arXiv:1905.08232, Equation 1, with the L1 norm of the authors' train_with_LWF.py.
+    Source: Shafahi et al., arXiv:1905.08232, with the L1 norm of the authors' train_with_LWF.py.
     Deviations: none.
     """
     if ctx.epoch <= head_first * ctx.epochs:
