@@ -96,10 +96,11 @@ def prepare_first_stage(
             quiet=quiet,
         )
     model = load_source(path, settings.architecture, images.classes, with_head=not spec.takes_features)
+    model.to(hardware.device)
     if spec.uses_pool:
         unlabelled = withheld if pool is None else pool
         assert unlabelled is not None
-        pool = replace(unlabelled, y=_predictions(model, unlabelled.x))
+        pool = replace(unlabelled, y=_predictions(model, unlabelled.x, hardware.device))
     return FirstStageRun(images, pool, model, sha256_of(path))
 
 
@@ -123,10 +124,10 @@ def _first_recipe(first: DefenseSpec, dataset: str, name: str, settings: Recipe)
     )
 
 
-def _predictions(model: nn.Module, x: Tensor) -> Tensor:
+def _predictions(model: nn.Module, x: Tensor, device: torch.device) -> Tensor:
     """(N,) the classes that a model predicts."""
     with torch.no_grad():
-        return torch.cat([model(part).argmax(1) for part in x.split(500)])
+        return torch.cat([model(part.to(device)).argmax(1).cpu() for part in x.split(500)])
 
 
 def _read_pool(path: Path, like: Split) -> Split:

@@ -172,13 +172,16 @@ RST_CIFAR = replace(
     schedule="cosine",
 )
 
+BURN_IN = 100.0
+"""A lam of GAIRAT by which all weights are 1 exactly, as by infinity, for which JSON has no number."""
+
 SCHEDULES_OF_PARAMS: Mapping[str, Sequence[tuple[str, float, float]]] = {
     "fat": [("tau", 50 / 120, 1), ("tau", 90 / 120, 2)],
     "fat-trades": [("tau", 30 / 85, 1), ("tau", 50 / 85, 2), ("tau", 70 / 85, 3)],
     "fat-mart": [("tau", 20 / 90, 1), ("tau", 40 / 90, 2), ("tau", 60 / 90, 3), ("tau", 80 / 90, 4)],
-    "gairat": [("lam", 0, math.inf), ("lam", 59 / 120, -1)],
-    "gair-fat": [("lam", 0, math.inf), ("lam", 59 / 120, 0), ("tau", 40 / 120, 3), ("tau", 70 / 120, 6)],
-    "gair-rst": [("lam", 0, math.inf), ("lam", 99 / 200, 3)],
+    "gairat": [("lam", 0, BURN_IN), ("lam", 59 / 120, -1)],
+    "gair-fat": [("lam", 0, BURN_IN), ("lam", 59 / 120, 0), ("tau", 40 / 120, 3), ("tau", 70 / 120, 6)],
+    "gair-rst": [("lam", 0, BURN_IN), ("lam", 99 / 200, 3)],
 }
 """(name, share of the epochs, value): a parameter of the loss once that share has passed, by its authors' schedule."""
 

@@ -83,7 +83,8 @@ def train(
     Args:
         images, validation: disjoint; neither is test data.
         stem: path without suffix: STEM.safetensors (best by validation), STEM.last.safetensors, STEM.csv (the learning
-            curve), STEM.training.pt (what resuming needs, until `progress.forget`).
+            curve; backward passes are those of an epoch over its labelled images), STEM.training.pt (what resuming
+            needs, until `progress.forget`).
         precision: of forward and backward passes; weights stay float32.
         pool: images with pseudo-labels, which fill half of every batch.
         source: the first stage's model.
