@@ -70,10 +70,10 @@ class ModelSpec:
         return {"checkpoint_sha256": self.sha256, "architecture": self.code or self.architecture}
 
 
-def _digits(name: str, defense: str, sha256: str, paper: str) -> ModelSpec:
+def _digits(name: str, defense: str, sha256: str, paper: str, *, architecture: str = "digits-cnn") -> ModelSpec:
     """A shipped model; the command that trained it stands in the card beside its checkpoint."""
     suites = ("digits", "digits-l2")
-    return ModelSpec(name, suites, "digits", "digits-cnn", defense, f"digits/{name}.safetensors", sha256, paper)
+    return ModelSpec(name, suites, "digits", architecture, defense, f"digits/{name}.safetensors", sha256, paper)
 
 
 MODELS: Sequence[ModelSpec] = (

@@ -1,5 +1,6 @@
 """The inner attack, watched image by image: which iterates are classified correctly, and where an image stops."""
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -66,7 +67,7 @@ def search(
         loss, start, rel_step_size: as of `ctx.craft`.
         stop: decides before every step, from what the step finds out anyway; None for no image, ever.
     """
-    answers: list[Query] = []
+    answers: deque[Query] = deque(maxlen=1)
     oracle = _Recorder(model, ctx.threat, precision=ctx.precision, watch=answers.append)
     step_size = ctx.rel_step_size if rel_step_size is None else rel_step_size
     with eval_mode(model):

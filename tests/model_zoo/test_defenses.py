@@ -18,6 +18,7 @@ from model_zoo.architectures.digits_cnn import DigitsCNN
 from model_zoo.defenses import cat, gairat, transfer
 from model_zoo.defenses.context import TrainingContext
 from model_zoo.defenses.registry import DEFENSES, DefenseSpec, defense_spec
+from model_zoo.recipes import BURN_IN
 
 every_defense = pytest.mark.parametrize("spec", DEFENSES.values(), ids=DEFENSES.keys())
 Batch = tuple[Tensor, Tensor, TrainingContext]
@@ -244,7 +245,8 @@ def test_weights_fall_with_the_number_of_correct_iterates_and_have_mean_one() ->
         assert (weight.diff() < 0).all()
         ratio = (1 + math.tanh(lam + 5)) / (1 + math.tanh(lam))
         assert weight[0] / weight[5] == pytest.approx(ratio)
-    assert torch.equal(gairat.weights(correct, 10, math.inf), torch.ones(11))
+    for burn_in in (math.inf, BURN_IN):
+        assert torch.equal(gairat.weights(correct, 10, burn_in), torch.ones(11))
 
 
 def test_input_gradient_penalty_is_the_squared_norm_by_finite_differences(batch: Batch) -> None:
