@@ -184,7 +184,7 @@ def _training_settings(
 ) -> tuple[dict[str, float], Recipe]:
     """The loss's parameters and the recipe, with `--set` applied to whichever has that name."""
     params, settings = dict(spec.params), recipe(spec.name, suite.dataset, recipe_name)
-    tables = ("milestones", "param_milestones")
+    tables = ("milestones", "param_schedule")
     known: Mapping[str, None] = dict.fromkeys([*params, *(f.name for f in fields(Recipe) if f.name not in tables)])
     for override in overrides:
         key, equals, value = override.partition("=")
@@ -196,8 +196,8 @@ def _training_settings(
                 params[key] = float(value)
             except ValueError:
                 raise InputError(f"--set {key} must be a number, got {value!r}") from None
-            steady = [entry for entry in settings.param_milestones if entry[0] != key]
-            settings = replace(settings, param_milestones=steady)
+            steady = [entry for entry in settings.param_schedule if entry[0] != key]
+            settings = replace(settings, param_schedule=steady)
         else:
             settings = with_overrides(settings, {key: value})
     return params, settings

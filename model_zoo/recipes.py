@@ -30,7 +30,7 @@ class Recipe:
         train_examples: a class-balanced subset of the training images; None for all.
         schedule: of the learning rate: "milestones", or batch by batch "cosine" (from lr to 0) or "cyclic" (from 0 to
             lr in the middle, and back to 0).
-        param_milestones: (name, epoch, value): a parameter of the loss from that epoch on, counted from 1.
+        param_schedule: (name, share, value): a parameter of the loss once that share of the epochs has passed.
         replays: how many optimizer steps each batch is used for.
         withheld: for a defense with a first stage: the fraction of the training images, class by class, that is kept
             from it, or has its labels taken away.
@@ -55,7 +55,7 @@ class Recipe:
     validation: int = 1000
     train_examples: int | None = None
     schedule: str = "milestones"
-    param_milestones: Sequence[tuple[str, int, float]] = ()
+    param_schedule: Sequence[tuple[str, float, float]] = ()
     replays: int = 1
     withheld: float = 0.5
     source_epochs: int | None = None
@@ -91,7 +91,8 @@ class Recipe:
 
     def params_at(self, params: Mapping[str, float], epoch: int) -> dict[str, float]:
         """The parameters of the loss in an epoch, counted from 1."""
-        return {**params, **{name: value for name, start, value in self.param_milestones if epoch >= start}}
+        passed = {name: value for name, share, value in self.param_schedule if epoch > round(share * self.epochs)}
+        return {**params, **passed}
 
     def lr_at(self, epoch: int, passed: float = 0.0) -> float:
         """The learning rate in an epoch, counted from 1, of which a fraction has passed."""
@@ -175,7 +176,7 @@ RST_CIFAR = replace(
 BURN_IN = 100.0
 """A lam of GAIRAT by which all weights are 1 exactly, as by infinity, for which JSON has no number."""
 
-SCHEDULES_OF_PARAMS: Mapping[str, Sequence[tuple[str, float, float]]] = {
+PARAM_SCHEDULES: Mapping[str, Sequence[tuple[str, float, float]]] = {
     "fat": [("tau", 50 / 120, 1), ("tau", 90 / 120, 2)],
     "fat-trades": [("tau", 30 / 85, 1), ("tau", 50 / 85, 2), ("tau", 70 / 85, 3)],
     "fat-mart": [("tau", 20 / 90, 1), ("tau", 40 / 90, 2), ("tau", 60 / 90, 3), ("tau", 80 / 90, 4)],
@@ -189,12 +190,6 @@ REPLAYS = 4
 """Of the short schedules for free adversarial training; its authors recommend 8 for 205 epochs."""
 
 
-def _scheduled(defense: str, base: Recipe) -> Recipe:
-    """The recipe with the defense's own schedule of parameters, stretched to its length."""
-    steps = [(name, round(share * base.epochs) + 1, value) for name, share, value in SCHEDULES_OF_PARAMS[defense]]
-    return replace(base, param_milestones=steps)
-
-
 def _replayed(base: Recipe, replays: int) -> Recipe:
     """As many optimizer steps from fewer batches, each used several times."""
     milestones = [(max(2, (epoch - 1) // replays + 1), lr) for epoch, lr in base.milestones]
@@ -204,7 +199,7 @@ def _replayed(base: Recipe, replays: int) -> Recipe:
 def _fast(dataset: str, base: Recipe) -> dict[tuple[str, str, str], Recipe]:
     """The short recipes of a dataset: one for all defenses, and those of defenses that need something of their own."""
     own = {
-        **{defense: _scheduled(defense, base) for defense in SCHEDULES_OF_PARAMS},
+        **{defense: replace(base, param_schedule=steps) for defense, steps in PARAM_SCHEDULES.items()},
         "free": _replayed(base, REPLAYS),
         "transfer-mlp": replace(base, architecture=base.architecture + "+mlp"),
     }
@@ -229,10 +224,10 @@ RECIPES: Mapping[tuple[str, str, str], Recipe] = {
     ("mart", "cifar10", "paper"): replace(
         TRADES_CIFAR, epochs=90, milestones=[(75, 0.01), (90, 0.001)], weight_decay=7e-4
     ),
-    ("fat", "cifar10", "paper"): _scheduled("fat", FAT_CIFAR),
-    ("fat-trades", "cifar10", "paper"): _scheduled("fat-trades", replace(TRADES_CIFAR, epochs=85)),
-    ("fat-mart", "cifar10", "paper"): _scheduled(
-        "fat-mart", replace(TRADES_CIFAR, epochs=90, milestones=[(60, 0.01), (90, 0.001)])
+    ("fat", "cifar10", "paper"): replace(FAT_CIFAR, param_schedule=PARAM_SCHEDULES["fat"]),
+    ("fat-trades", "cifar10", "paper"): replace(TRADES_CIFAR, epochs=85, param_schedule=PARAM_SCHEDULES["fat-trades"]),
+    ("fat-mart", "cifar10", "paper"): replace(
+        TRADES_CIFAR, epochs=90, milestones=[(60, 0.01), (90, 0.001)], param_schedule=PARAM_SCHEDULES["fat-mart"]
     ),
     ("dat", "cifar10", "paper"): replace(
         TRADES_CIFAR,
@@ -242,8 +237,8 @@ RECIPES: Mapping[tuple[str, str, str], Recipe] = {
         weight_decay=0.0,
         inner_rel_step_size=0.25,
     ),
-    ("gairat", "cifar10", "paper"): _scheduled("gairat", FAT_CIFAR),
-    ("gair-fat", "cifar10", "paper"): _scheduled("gair-fat", FAT_CIFAR),
+    ("gairat", "cifar10", "paper"): replace(FAT_CIFAR, param_schedule=PARAM_SCHEDULES["gairat"]),
+    ("gair-fat", "cifar10", "paper"): replace(FAT_CIFAR, param_schedule=PARAM_SCHEDULES["gair-fat"]),
     ("free", "cifar10", "paper"): _replayed(MADRY_CIFAR, 8),
     ("fast", "cifar10", "paper"): replace(
         FAST_CIFAR,
@@ -257,7 +252,7 @@ RECIPES: Mapping[tuple[str, str, str], Recipe] = {
     ("self-training", "cifar10", "paper"): RST_CIFAR,
     ("rst", "cifar10", "paper"): RST_CIFAR,
     ("rst-stability", "cifar10", "paper"): replace(RST_CIFAR, epochs=800),
-    ("gair-rst", "cifar10", "paper"): _scheduled("gair-rst", RST_CIFAR),
+    ("gair-rst", "cifar10", "paper"): replace(RST_CIFAR, param_schedule=PARAM_SCHEDULES["gair-rst"]),
     ("fine-tuning", "cifar10", "paper"): replace(
         RST_CIFAR, epochs=5, batch_size=128, lr=1e-3, inner_rel_step_size=0.25, epsilon=8 / 255
     ),

@@ -3,8 +3,11 @@
 import pytest
 import torch
 
+from benchmark.commands import _training_settings
+from benchmark.suites import SUITES
 from model_zoo.batches import Images, batches
-from model_zoo.recipes import Recipe
+from model_zoo.defenses.registry import DEFENSES
+from model_zoo.recipes import BURN_IN, Recipe, recipe
 
 
 def images(labelled: int, pooled: int) -> Images:
@@ -47,11 +50,35 @@ def test_schedules_of_the_learning_rate() -> None:
     assert rates("cosine", *places) == pytest.approx([0.2, 0.170711, 0.1, 0.007612, 0.0], abs=1e-6)
 
 
-def test_parameters_of_the_loss_change_at_their_epochs() -> None:
-    chosen = Recipe("digits-cnn", 9, 64, "sgd", 0.1, param_milestones=[("tau", 3, 1.0), ("tau", 6, 2.0)])
+def test_parameters_of_the_loss_change_once_their_share_of_the_epochs_has_passed() -> None:
+    chosen = Recipe("digits-cnn", 9, 64, "sgd", 0.1, param_schedule=[("tau", 2 / 9, 1.0), ("tau", 5 / 9, 2.0)])
     taus = [chosen.params_at({"tau": 0.0, "beta": 6.0}, epoch)["tau"] for epoch in (1, 2, 3, 5, 6, 9)]
     assert taus == [0.0, 0.0, 1.0, 1.0, 2.0, 2.0]
     assert chosen.params_at({"tau": 0.0, "beta": 6.0}, 9)["beta"] == 6.0
+
+
+@pytest.mark.parametrize(
+    ("defense", "name", "changes"),
+    [
+        ("fat", "tau", {51: 1, 91: 2}),
+        ("fat-trades", "tau", {31: 1, 51: 2, 71: 3}),
+        ("fat-mart", "tau", {21: 1, 41: 2, 61: 3, 81: 4}),
+        ("gairat", "lam", {1: BURN_IN, 60: -1}),
+        ("gair-fat", "tau", {41: 3, 71: 6}),
+        ("gair-rst", "lam", {1: BURN_IN, 100: 3}),
+    ],
+)
+def test_parameters_change_in_the_epochs_of_their_authors(defense: str, name: str, changes: dict[int, float]) -> None:
+    chosen = recipe(defense, "cifar10", "paper")
+    values = [chosen.params_at({name: 0.0}, epoch)[name] for epoch in range(chosen.epochs + 1)]
+    assert {e: values[e] for e in range(1, chosen.epochs + 1) if values[e] != values[e - 1]} == changes
+
+
+def test_a_parameter_that_the_user_sets_stays_as_it_is() -> None:
+    params, chosen = _training_settings(DEFENSES["gair-fat"], SUITES["digits"], "fast", ["tau=1"])
+    last = [chosen.params_at(params, epoch) for epoch in (1, chosen.epochs)]
+    assert [values["tau"] for values in last] == [1.0, 1.0]
+    assert [values["lam"] for values in last] == [BURN_IN, 0.0]
 
 
 def test_settings_hold_what_determines_the_weights_and_no_path() -> None:
