@@ -92,7 +92,7 @@ MODELS: Sequence[ModelSpec] = (
     _digits(
         "input-gradient",
         "input-gradient",
-        "2e7b84c27952f811127ec0b26d0f45f1e1658286ae27f997e87ffe7b420a1d36",
+        "dcaaa1677f8baf8cb7e487f1e0abdb25c6d36199f8af1a936c6237c9b47f1b1a",
         "arXiv:1711.09404",
     ),
     _digits(
@@ -155,7 +155,7 @@ MODELS: Sequence[ModelSpec] = (
     _digits(
         "transfer-lwf",
         "transfer-lwf",
-        "f5f3ccdd37f526b3ffc3f5f1799eb664f61a746ec5d190fb78d06bbfc4a32444",
+        "60dd5b29c8278274979ae2139290376dba1db2c53eb2138de716b2d3e1cb2525",
         "arXiv:1905.08232",
     ),
     _digits(
