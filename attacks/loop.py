@@ -123,7 +123,7 @@ def run(
             for place, restart in zip(position[over].tolist(), batch.restart[over].tolist(), strict=True):
                 if restart + 1 < attack.restarts and tally.is_open(place):
                     waiting.append((place, restart + 1))
-            batch = None if over.all() else _take(batch, (~over).nonzero().squeeze(1))
+            batch = None if over.all() else take(batch, (~over).nonzero().squeeze(1))
     return tally.results()
 
 
@@ -240,12 +240,12 @@ def _enter(
     return _Batch(position, restart, attack.method.init(x[position], y[position], threat, draws, **attack.init_params))
 
 
-def _take(state: Any, rows: Tensor) -> Any:
+def take(state: Any, rows: Tensor | slice) -> Any:
     """The given rows of a dataclass of tensors, nested ones included."""
     if isinstance(state, Tensor):
         return state[rows]
     if is_dataclass(state) and not isinstance(state, type):
-        return replace(state, **{f.name: _take(getattr(state, f.name), rows) for f in fields(state)})
+        return replace(state, **{f.name: take(getattr(state, f.name), rows) for f in fields(state)})
     return state
 
 

@@ -52,7 +52,11 @@ def step(oracle: Oracle, state: State, *, loss: str, rel_step_size: float) -> St
     Source: Madry et al., arXiv:1706.06083, Section 2.1.
     Deviations: none.
     """
-    threat = oracle.threat
     _, gradient = oracle.loss_and_gradient(state.x_adv, state.y, loss)
-    ascended = state.x_adv + rel_step_size * threat.epsilon * threat.direction(gradient)
-    return replace(state, x_adv=threat.project(ascended, state.x), steps=state.steps + 1)
+    x_adv = ascend(oracle.threat, state.x_adv, state.x, gradient, rel_step_size)
+    return replace(state, x_adv=x_adv, steps=state.steps + 1)
+
+
+def ascend(threat: ThreatModel, x_adv: Tensor, x: Tensor, gradient: Tensor, rel_step_size: float) -> Tensor:
+    """The point a step up the gradient from x_adv, projected onto the threat model around x."""
+    return threat.project(x_adv + rel_step_size * threat.epsilon * threat.direction(gradient), x)

@@ -30,6 +30,7 @@ from benchmark.cli import Shared
 from benchmark.compare import Pair, compare, write_comparison
 from benchmark.data import Split, balanced_subset, digest, holdout
 from benchmark.datasets import load
+from benchmark.first_stage import first_stem, prepare_first_stage
 from benchmark.hardware import describe
 from benchmark.score import read_suite, show
 from benchmark.speed import CONTESTS, Arena, measure, write_speed
@@ -40,9 +41,10 @@ from benchmark.tables import write_tables
 from model_zoo.bounds.certified import BOUNDS
 from model_zoo.checkpoint import atomic_write
 from model_zoo.defenses.registry import DefenseSpec, defense_spec
+from model_zoo.progress import forget
 from model_zoo.recipes import Recipe, recipe, with_overrides
 from model_zoo.registry import ModelSpec, card, load_model, models_of
-from model_zoo.training import Training, forget_progress
+from model_zoo.training import Training
 from model_zoo.training import train as run_training
 
 
@@ -181,14 +183,26 @@ def train(shared: Shared, *, defense: str, suite: str, recipe: str, overrides: S
     images, validation = _training_images(chosen, settings, shared)
     use_threads(images, hardware)
     threat = chosen.threat if settings.epsilon is None else replace(chosen.threat, epsilon=settings.epsilon)
-    training = Training(spec, params, settings, threat, shared.seed, f"{digest(images)} {digest(validation)}")
-
     stem = shared.checkpoint_dir / chosen.name / name
     done = stem.with_name(name + ".json")
     if done.exists():
         raise InputError(f"{done}: a model of that name is trained already; use another --name, or remove it")
+    before = prepare_first_stage(
+        spec, settings, recipe, threat, images, validation, stem, hardware, seed=shared.seed, quiet=shared.quiet
+    )
+    training = Training(
+        spec, params, settings, threat, shared.seed, f"{before.digest} {digest(validation)}", before.sha256
+    )
     sha256 = run_training(
-        training, images, validation, stem, device=hardware.device, precision=hardware.precision, quiet=shared.quiet
+        training,
+        before.images,
+        validation,
+        stem,
+        device=hardware.device,
+        precision=hardware.precision,
+        pool=before.pool,
+        source=before.model,
+        quiet=shared.quiet,
     )
     model = ModelSpec(
         name=name,
@@ -210,7 +224,8 @@ def train(shared: Shared, *, defense: str, suite: str, recipe: str, overrides: S
     if spec.bound is not None:
         record["certified"] = _certificate(model, spec.bound, chosen, shared)
     atomic_write(done, card(model, record))
-    forget_progress(stem)
+    forget(stem)
+    forget(first_stem(stem))
     print(f"Trained {name}: {stem}.safetensors, sha256 {sha256}")
     where = "" if shared.checkpoint_dir == Path("checkpoints") else f" --checkpoint-dir {shared.checkpoint_dir}"
     print(f"Evaluate it: python run_benchmark.py --suite {chosen.name} --models {name}{where}")
@@ -237,7 +252,8 @@ def _training_settings(
 ) -> tuple[dict[str, float], Recipe]:
     """The loss's parameters and the recipe, with `--set` applied to whichever has that name."""
     params, settings = dict(spec.params), recipe(spec.name, suite.dataset, recipe_name)
-    known: Mapping[str, None] = dict.fromkeys([*params, *(f.name for f in fields(Recipe) if f.name != "milestones")])
+    tables = ("milestones", "param_schedule")
+    known: Mapping[str, None] = dict.fromkeys([*params, *(f.name for f in fields(Recipe) if f.name not in tables)])
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals:
@@ -248,6 +264,8 @@ def _training_settings(
                 params[key] = float(value)
             except ValueError:
                 raise InputError(f"--set {key} must be a number, got {value!r}") from None
+            steady = [entry for entry in settings.param_schedule if entry[0] != key]
+            settings = replace(settings, param_schedule=steady)
         else:
             settings = with_overrides(settings, {key: value})
     return params, settings

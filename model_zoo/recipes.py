@@ -1,12 +1,15 @@
 """How long, how fast and on which network: the settings that a defense is trained by, per dataset."""
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from attacks.errors import InputError
 
 AUGMENTATIONS = ("none", "crop-flip")
+SCHEDULES = ("milestones", "cosine", "cyclic")
+PATHS = ("source", "pool")
 
 
 @dataclass(frozen=True)
@@ -16,8 +19,8 @@ class Recipe:
     Args:
         architecture: a name of the architecture table.
         epochs, batch_size: as they say.
-        optimizer: "sgd" (momentum 0.9) or "adam".
-        lr: learning rate of the first epoch.
+        optimizer: "sgd" (momentum 0.9), "sgd-nesterov" (the same with Nesterov's momentum) or "adam".
+        lr: learning rate of the first epoch; of a cyclic schedule the highest one.
         milestones: (epoch, lr) pairs, from that epoch on, counted from 1.
         weight_decay: L2, on all parameters.
         inner_steps, inner_rel_step_size: of the attack inside the loss.
@@ -25,6 +28,15 @@ class Recipe:
         augmentation: "none" or "crop-flip" (zero padding of an eighth of the side, horizontal flip).
         validation: how many training images are held out to choose the best epoch.
         train_examples: a class-balanced subset of the training images; None for all.
+        schedule: of the learning rate: "milestones", or batch by batch "cosine" (from lr to 0) or "cyclic" (from 0 to
+            lr in the middle, and back to 0).
+        param_schedule: (name, share, value): a parameter of the loss once that share of the epochs has passed.
+        replays: how many optimizer steps each batch is used for.
+        withheld: for a defense with a first stage: the fraction of the training images, class by class, that is kept
+            from it, or has its labels taken away.
+        source_epochs: of the first stage; None for those of its own recipe.
+        source: a checkpoint that stands in for the first stage.
+        pool: unlabelled images that stand in for those withheld: a folder of PNG images or a .npy file.
 
     Raises: InputError for a setting that no training can have.
     """
@@ -42,17 +54,53 @@ class Recipe:
     augmentation: str = "none"
     validation: int = 1000
     train_examples: int | None = None
+    schedule: str = "milestones"
+    param_schedule: Sequence[tuple[str, float, float]] = ()
+    replays: int = 1
+    withheld: float = 0.5
+    source_epochs: int | None = None
+    source: str = ""
+    pool: str = ""
 
     def __post_init__(self) -> None:
-        smallest = {"epochs": 1, "batch_size": 1, "inner_steps": 0, "lr": 0.0, "weight_decay": 0.0}
+        smallest = {"epochs": 1, "batch_size": 1, "replays": 1, "inner_steps": 0, "lr": 0.0, "weight_decay": 0.0}
         for name, least in {**smallest, "inner_rel_step_size": 0.0}.items():
             if not least <= getattr(self, name) < float("inf"):
                 raise InputError(f"{name} must be at least {least}, got {getattr(self, name)}")
         if self.augmentation not in AUGMENTATIONS:
             raise InputError(f"augmentation must be one of {', '.join(AUGMENTATIONS)}, got {self.augmentation!r}")
+        if self.schedule not in SCHEDULES:
+            raise InputError(f"schedule must be one of {', '.join(SCHEDULES)}, got {self.schedule!r}")
+        if not 0 < self.withheld < 1:
+            raise InputError(f"withheld must be a fraction between 0 and 1, got {self.withheld}")
 
-    def lr_at(self, epoch: int) -> float:
-        """The learning rate of an epoch, counted from 1."""
+    def settings(self) -> dict[str, Any]:
+        """What determines the weights, as plain values.
+
+        Settings that came later are left out at their defaults, so that a checkpoint, which carries them, is the same
+        file as before; paths are, too: what was read from them is known by its hash.
+        """
+        first = "schedule"
+        names = [f.name for f in fields(self)]
+        later = {f.name: f.default for f in fields(self) if names.index(f.name) >= names.index(first)}
+        return {
+            name: value
+            for name, value in asdict(self).items()
+            if name not in PATHS and (name not in later or value != later[name])
+        }
+
+    def params_at(self, params: Mapping[str, float], epoch: int) -> dict[str, float]:
+        """The parameters of the loss in an epoch, counted from 1."""
+        passed = {name: value for name, share, value in self.param_schedule if epoch > round(share * self.epochs)}
+        return {**params, **passed}
+
+    def lr_at(self, epoch: int, passed: float = 0.0) -> float:
+        """The learning rate in an epoch, counted from 1, of which a fraction has passed."""
+        done = (epoch - 1 + passed) / self.epochs
+        if self.schedule == "cosine":
+            return self.lr * (1 + math.cos(math.pi * done)) / 2
+        if self.schedule == "cyclic":
+            return self.lr * (1 - abs(2 * done - 1))
         return ([self.lr] + [lr for start, lr in self.milestones if epoch >= start])[-1]
 
 
@@ -128,24 +176,120 @@ FAST_CIFAR = Recipe(
     augmentation="crop-flip",
 )
 
+MADRY_CIFAR = replace(
+    TRADES_CIFAR,
+    epochs=205,  # the authors' 80,000 steps of 128 images, as are the milestones
+    milestones=[(103, 0.01), (154, 0.001)],
+    inner_rel_step_size=0.25,
+    epsilon=8 / 255,
+)
+FAT_CIFAR = replace(TRADES_CIFAR, epochs=120, milestones=[(60, 0.01), (90, 0.001), (110, 0.0005)])
+RST_CIFAR = replace(
+    TRADES_CIFAR,
+    architecture="wrn-28-10",
+    epochs=200,
+    batch_size=256,
+    optimizer="sgd-nesterov",
+    milestones=[],
+    weight_decay=5e-4,
+    schedule="cosine",
+)
+
+BURN_IN = 100.0
+"""A lam of GAIRAT by which all weights are 1 exactly, as by infinity, for which JSON has no number."""
+
+PARAM_SCHEDULES: Mapping[str, Sequence[tuple[str, float, float]]] = {
+    "fat": [("tau", 50 / 120, 1), ("tau", 90 / 120, 2)],
+    "fat-trades": [("tau", 30 / 85, 1), ("tau", 50 / 85, 2), ("tau", 70 / 85, 3)],
+    "fat-mart": [("tau", 20 / 90, 1), ("tau", 40 / 90, 2), ("tau", 60 / 90, 3), ("tau", 80 / 90, 4)],
+    "gairat": [("lam", 0, BURN_IN), ("lam", 59 / 120, -1)],
+    "gair-fat": [("lam", 0, BURN_IN), ("lam", 59 / 120, 0), ("tau", 40 / 120, 3), ("tau", 70 / 120, 6)],
+    "gair-rst": [("lam", 0, BURN_IN), ("lam", 99 / 200, 3)],
+}
+"""(name, share of the epochs, value): a parameter of the loss once that share has passed, by its authors' schedule."""
+
+REPLAYS = 4
+"""Of the short schedules for free adversarial training; its authors recommend 8 for 205 epochs."""
+
+
+def _replayed(base: Recipe, replays: int) -> Recipe:
+    """As many optimizer steps from fewer batches, each used several times."""
+    milestones = [(max(2, (epoch - 1) // replays + 1), lr) for epoch, lr in base.milestones]
+    return replace(base, epochs=max(1, base.epochs // replays), milestones=milestones, replays=replays)
+
+
+def _fast(dataset: str, base: Recipe) -> dict[tuple[str, str, str], Recipe]:
+    """The short recipes of a dataset: one for all defenses, and those of defenses that need something of their own."""
+    own = {
+        **{defense: replace(base, param_schedule=steps) for defense, steps in PARAM_SCHEDULES.items()},
+        "free": _replayed(base, REPLAYS),
+        "transfer-mlp": replace(base, architecture=base.architecture + "+mlp"),
+    }
+    return {(defense, dataset, "fast"): chosen for defense, chosen in {"*": base, **own}.items()}
+
+
 RECIPES: Mapping[tuple[str, str, str], Recipe] = {
-    ("*", "digits", "fast"): DIGITS,
+    **_fast("digits", DIGITS),
+    # Its authors' lam is for 640 features; the digits network has 64.
+    ("transfer-lwf", "digits", "fast"): replace(DIGITS, param_schedule=[("lam", 0, 0.05)]),
+    **_fast("mnist", FAST_MNIST),
+    **_fast("fashion-mnist", FAST_MNIST),
+    **_fast("cifar10", FAST_CIFAR),
+    **_fast("cifar100", FAST_CIFAR),
+    **_fast("svhn", FAST_CIFAR),
     ("ibp", "digits", "fast"): IBP_DIGITS,
     ("convex-bound", "digits", "fast"): CONVEX_DIGITS,
-    ("*", "mnist", "fast"): FAST_MNIST,
     ("ibp", "mnist", "fast"): FAST_IBP_MNIST,
     ("ibp", "mnist", "paper"): IBP_MNIST,
     ("convex-bound", "mnist", "fast"): FAST_CONVEX_MNIST,
     ("convex-bound", "mnist", "paper"): CONVEX_MNIST,
     ("natural", "mnist", "paper"): TRADES_MNIST,
     ("trades", "mnist", "paper"): TRADES_MNIST,
-    ("*", "fashion-mnist", "fast"): FAST_MNIST,
-    ("*", "cifar10", "fast"): FAST_CIFAR,
+    ("fast", "mnist", "paper"): replace(
+        FAST_MNIST, epochs=10, batch_size=100, lr=5e-3, milestones=[], schedule="cyclic"
+    ),
     ("natural", "cifar10", "paper"): TRADES_CIFAR,
+    ("madry", "cifar10", "paper"): MADRY_CIFAR,
     ("trades", "cifar10", "paper"): TRADES_CIFAR,
+    ("mart", "cifar10", "paper"): replace(
+        TRADES_CIFAR, epochs=90, milestones=[(75, 0.01), (90, 0.001)], weight_decay=7e-4
+    ),
+    ("fat", "cifar10", "paper"): replace(FAT_CIFAR, param_schedule=PARAM_SCHEDULES["fat"]),
+    ("fat-trades", "cifar10", "paper"): replace(TRADES_CIFAR, epochs=85, param_schedule=PARAM_SCHEDULES["fat-trades"]),
+    ("fat-mart", "cifar10", "paper"): replace(
+        TRADES_CIFAR, epochs=90, milestones=[(60, 0.01), (90, 0.001)], param_schedule=PARAM_SCHEDULES["fat-mart"]
+    ),
+    ("dat", "cifar10", "paper"): replace(
+        TRADES_CIFAR,
+        epochs=120,
+        lr=0.01,
+        milestones=[(60, 1e-3), (100, 1e-4)],
+        weight_decay=0.0,
+        inner_rel_step_size=0.25,
+    ),
+    ("gairat", "cifar10", "paper"): replace(FAT_CIFAR, param_schedule=PARAM_SCHEDULES["gairat"]),
+    ("gair-fat", "cifar10", "paper"): replace(FAT_CIFAR, param_schedule=PARAM_SCHEDULES["gair-fat"]),
+    ("free", "cifar10", "paper"): _replayed(MADRY_CIFAR, 8),
+    ("fast", "cifar10", "paper"): replace(
+        FAST_CIFAR,
+        architecture="preact-resnet-18",
+        epochs=15,
+        lr=0.2,
+        milestones=[],
+        schedule="cyclic",
+        epsilon=8 / 255,
+    ),
+    ("self-training", "cifar10", "paper"): RST_CIFAR,
+    ("rst", "cifar10", "paper"): RST_CIFAR,
+    ("rst-stability", "cifar10", "paper"): replace(RST_CIFAR, epochs=800),
+    ("gair-rst", "cifar10", "paper"): replace(RST_CIFAR, param_schedule=PARAM_SCHEDULES["gair-rst"]),
+    ("fine-tuning", "cifar10", "paper"): replace(
+        RST_CIFAR, epochs=5, batch_size=128, lr=1e-3, inner_rel_step_size=0.25, epsilon=8 / 255
+    ),
+    ("transfer-lwf", "cifar10", "paper"): replace(
+        MADRY_CIFAR, epochs=51, lr=1e-3, milestones=[], augmentation="none", inner_steps=7
+    ),
     ("smoothing", "cifar10", "paper"): SMOOTHING_CIFAR,
-    ("*", "cifar100", "fast"): FAST_CIFAR,
-    ("*", "svhn", "fast"): FAST_CIFAR,
 }
 """(defense, dataset, recipe) to settings; "*" stands for every defense that has no line of its own."""
 

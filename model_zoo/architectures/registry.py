@@ -2,12 +2,13 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 
 from attacks.names import lookup
 from model_zoo.architectures.digits_cnn import DigitsCNN
+from model_zoo.architectures.head import with_mlp_head
 from model_zoo.architectures.preact_resnet import preact_resnet18
 from model_zoo.architectures.resnet import resnet18
 from model_zoo.architectures.small_cnn import SmallCNN
@@ -54,12 +55,19 @@ ARCHITECTURES = {spec.name: spec for spec in _SPECS}
 assert len(ARCHITECTURES) == len(_SPECS), "two architectures share a name"
 
 
+MLP = "+mlp"
+"""Behind an architecture's name: the same with a hidden layer in its head."""
+
+
 def find(name: str) -> ArchitectureSpec:
-    """The architecture called `name`; any wrn-DEPTH-WIDTH is one, in the table or not.
+    """The architecture called `name`; any wrn-DEPTH-WIDTH is one, in the table or not, and so is any NAME+mlp.
 
     Raises:
         InputError: no such architecture; the message gives the nearest name.
     """
+    if name.endswith(MLP):
+        base = find(name.removesuffix(MLP))
+        return replace(base, name=name, build=lambda num_classes: with_mlp_head(base.build(num_classes)))
     wide = re.fullmatch(r"wrn-([1-9][0-9]{0,3})-([1-9][0-9]{0,3})", name)
     if name not in ARCHITECTURES and wide:
         return _wide(int(wide[1]), int(wide[2]))

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +17,7 @@ from attacks.threat_model import ThreatModel
 
 @dataclass(frozen=True)
 class TrainingContext:
-    """The inner attack of one batch.
+    """The inner attack of one batch, and where in the training it stands.
 
     Args:
         threat: the model is trained against.
@@ -25,7 +25,9 @@ class TrainingContext:
         steps: of the inner attack.
         rel_step_size: its step as a fraction of epsilon.
         precision: of the inner attack.
-        epoch: counted from 1, of `epochs` in all.
+        epoch, epochs: the epoch that the batch belongs to, counted from 1, and the last one.
+        source: a model trained before, frozen and in eval mode; only where the defense has a first stage.
+        memory: what a defense carries from batch to batch; empty at the start of every epoch.
     """
 
     threat: ThreatModel
@@ -35,14 +37,33 @@ class TrainingContext:
     precision: torch.dtype = torch.float32
     epoch: int = 1
     epochs: int = 1
+    source: nn.Module | None = None
+    memory: dict[str, Tensor] = field(default_factory=dict)
 
-    def craft(self, model: nn.Module, x: Tensor, y: Tensor, *, loss: str, start: str) -> Tensor:
+    @property
+    def first_stage(self) -> nn.Module:
+        """The model trained before, of a defense that has a first stage."""
+        assert self.source is not None, "the defense's entry names no first stage"
+        return self.source
+
+    def craft(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        *,
+        loss: str,
+        start: str,
+        steps: int | None = None,
+        rel_step_size: float | None = None,
+    ) -> Tensor:
         """x_adv (N, C, H, W) by PGD on the model in eval mode, whatever mode it is in.
 
         Args:
             x: (N, C, H, W) in [0, 1]; y: (N,) class indices.
             loss: "cross-entropy", or "kl-divergence" from the model's own clean prediction.
             start: of PGD: "none", "uniform" or "gaussian".
+            steps, rel_step_size: where the method fixes them; else those of the recipe.
         """
         oracle = Oracle(model, self.threat, precision=self.precision)
         with eval_mode(model):
@@ -53,9 +74,12 @@ class TrainingContext:
                 x,
                 label,
                 self.draws,
-                steps=self.steps,
+                steps=self.steps if steps is None else steps,
                 init_params={"start": start},
-                step_params={"loss": loss, "rel_step_size": self.rel_step_size},
+                step_params={
+                    "loss": loss,
+                    "rel_step_size": self.rel_step_size if rel_step_size is None else rel_step_size,
+                },
             )
 
 

@@ -23,13 +23,14 @@ from benchmark.datasets import load
 from benchmark.suites import SUITES
 from model_zoo import training as training_module
 from model_zoo.architectures.registry import build, find
+from model_zoo.augmentation import augment
 from model_zoo.bounds.certified import BOUNDS
 from model_zoo.checkpoint import load_state_dict
 from model_zoo.defenses.context import TrainingContext
 from model_zoo.defenses.registry import DEFENSES, DefenseSpec
 from model_zoo.recipes import RECIPES, Recipe, recipe, with_overrides
 from model_zoo.registry import load_model, read_card
-from model_zoo.training import Training, augment, hash_seed, train
+from model_zoo.training import Training, hash_seed, train
 
 ROOT = Path(__file__).resolve().parents[2]
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -76,7 +77,7 @@ def test_training_ends_with_two_checkpoints_a_curve_and_a_card(uninterrupted: di
     stem = "half-half"
     assert sorted(uninterrupted) == [stem + s for s in (".csv", ".json", ".last.safetensors", ".safetensors")]
     curve = uninterrupted[stem + ".csv"].decode().splitlines()
-    assert curve[0] == "epoch,lr,loss,validation_clean,validation_robust"
+    assert curve[0] == "epoch,lr,loss,validation_clean,validation_robust,backwards_per_image"
     assert [line.split(",")[0] for line in curve[1:]] == ["1", "2", "3"]
 
 
@@ -125,7 +126,7 @@ def test_training_stopped_in_an_epoch_continues_to_the_same_bytes(
     train_epoch = training_module._train_epoch
 
     def stopping(*arguments: Any) -> float:
-        if arguments[6] == epoch:
+        if arguments[5] == epoch:
             raise KeyboardInterrupt
         return train_epoch(*arguments)
 
