@@ -34,6 +34,8 @@ class Recipe:
         replays: how many optimizer steps each batch is used for.
         withheld: for a defense with a first stage: the fraction of the training images, class by class, that is kept
             from it, or has its labels taken away.
+        warm_up: over how many epochs the epsilon trained against grows to its full size, from nothing; without it a
+            large one can stop a network from learning anything.
         source_epochs: of the first stage; None for those of its own recipe.
         source: a checkpoint that stands in for the first stage.
         pool: unlabelled images that stand in for those withheld: a folder of PNG images or a .npy file.
@@ -58,13 +60,14 @@ class Recipe:
     param_schedule: Sequence[tuple[str, float, float]] = ()
     replays: int = 1
     withheld: float = 0.5
+    warm_up: float = 0.0
     source_epochs: int | None = None
     source: str = ""
     pool: str = ""
 
     def __post_init__(self) -> None:
         smallest = {"epochs": 1, "batch_size": 1, "replays": 1, "inner_steps": 0, "lr": 0.0, "weight_decay": 0.0}
-        for name, least in {**smallest, "inner_rel_step_size": 0.0}.items():
+        for name, least in {**smallest, "inner_rel_step_size": 0.0, "warm_up": 0.0}.items():
             if not least <= getattr(self, name) < float("inf"):
                 raise InputError(f"{name} must be at least {least}, got {getattr(self, name)}")
         if self.augmentation not in AUGMENTATIONS:
@@ -93,6 +96,10 @@ class Recipe:
         """The parameters of the loss in an epoch, counted from 1."""
         passed = {name: value for name, share, value in self.param_schedule if epoch > round(share * self.epochs)}
         return {**params, **passed}
+
+    def epsilon_share_at(self, epoch: int, passed: float) -> float:
+        """How much of epsilon is trained against in an epoch, counted from 1, of which a fraction has passed."""
+        return min(1.0, (epoch - 1 + passed) / self.warm_up) if self.warm_up else 1.0
 
     def lr_at(self, epoch: int, passed: float = 0.0) -> float:
         """The learning rate in an epoch, counted from 1, of which a fraction has passed."""
@@ -128,7 +135,15 @@ TRADES_MNIST = Recipe(
     inner_rel_step_size=0.01 / 0.3,
 )
 FAST_MNIST = Recipe(
-    "strided-cnn", 15, 128, "adam", 1e-3, milestones=[(11, 1e-4)], inner_steps=20, inner_rel_step_size=0.1
+    "strided-cnn",
+    6,
+    128,
+    "adam",
+    1e-3,
+    milestones=[(5, 1e-4)],
+    inner_steps=10,
+    inner_rel_step_size=0.25,
+    warm_up=1.5,
 )
 TRADES_CIFAR = Recipe(
     "wrn-34-10",

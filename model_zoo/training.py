@@ -5,7 +5,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +136,8 @@ def train(
             bar.set_postfix(loss=f"{loss:.3f}", clean=f"{clean:.1f}", robust=f"{robust:.1f}")
             save(stem, training.settings(), progress)
 
-    if progress.curve[-1]["validation_clean"] <= 100 / images.classes:
+    chance = 100 * int(validation.y.bincount().max()) / len(validation.y)
+    if progress.curve[-1]["validation_clean"] <= chance:
         raise InputError(
             f"the model ends at chance: {progress.curve[-1]['validation_clean']:.1f} clean validation accuracy; "
             f"no checkpoint was written; remove {progress_file(stem)} and train with a lower lr or more epochs (--set)"
@@ -167,9 +168,12 @@ def _train_epoch(
         rows = places.to(data.x.device)
         draws = Draws.start(training.seed, data.index[rows], torch.full_like(data.index[rows], epoch))
         x = augment(data.x[rows], draws) if recipe.augmentation == "crop-flip" else data.x[rows]
+        passed = (number - 1) / len(all_places)
         ctx = _context(training, draws, precision, epoch, source, memory)
+        epsilon = training.threat.epsilon * recipe.epsilon_share_at(epoch, passed)
+        ctx = replace(ctx, threat=replace(training.threat, epsilon=epsilon))
         for group in optimizer.param_groups:
-            group["lr"] = recipe.lr_at(epoch, (number - 1) / len(all_places))
+            group["lr"] = recipe.lr_at(epoch, passed)
         for _ in range(recipe.replays):
             with torch.autocast(x.device.type, torch.bfloat16, enabled=precision == torch.bfloat16):
                 loss = training.defense.batch_loss(model, x, data.y[rows], ctx, **params)
