@@ -277,7 +277,6 @@ def test_without_a_budget_adversarial_training_is_natural(batch: Batch) -> None:
         "madry",
         "half-half",
         "trades",
-        "mixed",
         "fat",
         "fat-trades",
         "cat",
