@@ -1,4 +1,4 @@
-"""Every model that the harness knows: an explicit table, and the cards of models trained here."""
+"""Every model that the harness knows: authors' checkpoints in a table, all others by the card beside them."""
 
 import hashlib
 import importlib
@@ -19,6 +19,7 @@ from attacks.errors import InputError
 from attacks.names import lookup
 from model_zoo.architectures.registry import build
 from model_zoo.checkpoint import load_into, load_state_dict, sha256_of, state_digest
+from model_zoo.defenses.registry import DEFENSES
 
 SHIPPED = Path(__file__).parent / "checkpoints"
 """Where the checkpoints lie that come with the harness."""
@@ -70,110 +71,25 @@ class ModelSpec:
         return {"checkpoint_sha256": self.sha256, "architecture": self.code or self.architecture}
 
 
-def _digits(name: str, defense: str, sha256: str, paper: str, *, architecture: str = "digits-cnn") -> ModelSpec:
-    """A shipped model; the command that trained it stands in the card beside its checkpoint."""
-    suites = ("digits", "digits-l2")
-    return ModelSpec(name, suites, "digits", architecture, defense, f"digits/{name}.safetensors", sha256, paper)
+def read_card(path: Path) -> ModelSpec:
+    """The model that a card describes. Raises: InputError for a file that is no card."""
+    try:
+        fields = json.loads(path.read_text())["model"]
+        return ModelSpec(**{**fields, "suites": tuple(fields["suites"]), "published": ()})
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path}: expected the card of a trained model, got {error}; remove it or train again"
+        ) from None
 
 
-MODELS: Sequence[ModelSpec] = (
-    _digits("natural", "natural", "7d6381f3107ffb9caf175aa326ba958bf530a6b3ddc7b309b7b4ee5bda926cfa", "-"),
-    _digits("madry", "madry", "13439d8556b1ca66f6ca5a1752f5d310d135f4a07c4173a8857a04a6ed251d8a", "arXiv:1706.06083"),
-    _digits(
-        "half-half", "half-half", "d2ac3300aea5f2b66da794e1c6e853d1a7a5abdf594b8d1e823a470b80bc5ca3", "arXiv:2002.10716"
-    ),
-    _digits(
-        "trades-b1", "trades", "7afca270b764200d3c52e0f167e651f31a095011f477ddbf47783e90a6ae0211", "arXiv:1901.08573"
-    ),
-    _digits(
-        "trades-b6", "trades", "28df6ef08fa37eb4a461485161d05802e13b5285801a9397cc780ae3ea469f07", "arXiv:1901.08573"
-    ),
-    _digits("mixed", "mixed", "9412adf5af4676cf1aa30b1b13b376aac82f4d031e68d9dde307f8e4e118939f", "arXiv:1611.01236"),
-    _digits(
-        "input-gradient",
-        "input-gradient",
-        "dcaaa1677f8baf8cb7e487f1e0abdb25c6d36199f8af1a936c6237c9b47f1b1a",
-        "arXiv:1711.09404",
-    ),
-    _digits(
-        "stability", "stability", "c9b0f9b291dc7c14532e890a0309a52be55cda0b9096ca7014040a5c8fa76623", "arXiv:1604.04326"
-    ),
-    _digits("mart", "mart", "5c9728b55f1f19745ff2dda4351572a5706050c395114788a03881e5d5528e94", "ICLR 2020"),
-    _digits("fat", "fat", "2f321afba9d73faf32cd1e3e61197182cd0d25efb5885580837b72aeb2319c49", "arXiv:2002.11242"),
-    _digits(
-        "fat-trades-b6",
-        "fat-trades",
-        "40e1550e9db231bc00aef17afd427704f4f0e7493d4d878d35d24af7094b45ae",
-        "arXiv:2002.11242",
-    ),
-    _digits(
-        "fat-mart", "fat-mart", "09b6e160b7258318ec458b4a141ffcb173b853e8368cc826cbbb51f79e823f5d", "arXiv:2002.11242"
-    ),
-    _digits("cat", "cat", "bc86504db33129d53f193cf894d928c5b0172c78f6ea9a86c0988c383f7af433", "arXiv:1805.04807"),
-    _digits("dat", "dat", "bad0ee8ce315c152accc617d43814a117a8551c51cbe59c30644fe1a04746bb4", "ICML 2019"),
-    _digits("gairat", "gairat", "27b58456766e089c0dd95c5b946638c3bd3e1c09c6feb8515903706f774fc528", "arXiv:2010.01736"),
-    _digits(
-        "gair-fat", "gair-fat", "9699bac41027004a1c409ab249dadc5c7cc8e3b3a19bce2182d9299c5c503787", "arXiv:2010.01736"
-    ),
-    _digits("free", "free", "e7fbf8002d75ef8f1e8333c956845df91542b4e53eaef9a4c67cf64a68036b6e", "arXiv:1904.12843"),
-    _digits("fast", "fast", "a8ee98a9c131d7174ac064306d1116b4a8c2ef668e7f58843f7e5fbe128005ed", "arXiv:2001.03994"),
-    _digits(
-        "self-training",
-        "self-training",
-        "6dac21449509c7500f381a10a323f88248d20bed5d7e6c71041c566e728b52b9",
-        "arXiv:1905.13736",
-    ),
-    _digits("rst", "rst", "7d6ae720bd675fe184dc34ad001f838c1139014103e851309a187dfda4c0857f", "arXiv:1905.13736"),
-    _digits(
-        "rst-stability",
-        "rst-stability",
-        "287044c47d5e38111c19eb22b0fc64a242cb0b51f04aebb4b81da81530d84ea7",
-        "arXiv:1905.13736",
-    ),
-    _digits(
-        "gair-rst", "gair-rst", "f1f03882671b0314137231fa7bcda8be62850211d6dbd677fda2d1b011e503fe", "arXiv:2010.01736"
-    ),
-    _digits(
-        "fine-tuning",
-        "fine-tuning",
-        "ccd1a9c65aa483589332f382534293224e67ba433c1a92e87b6021b932cfef33",
-        "arXiv:1901.09960",
-    ),
-    _digits(
-        "transfer-last-layer",
-        "transfer-last-layer",
-        "79091d77a8d57487f91ea13e52047032030093a2be4b15110b2d117e0ed33a43",
-        "arXiv:1905.08232",
-    ),
-    _digits(
-        "transfer-mlp",
-        "transfer-mlp",
-        "f102353cdd04a660165f2b755ab3663e090a2af38e0ff9ffaae051dc2b9aec3c",
-        "arXiv:1905.08232",
-        architecture="digits-cnn+mlp",
-    ),
-    _digits(
-        "transfer-lwf",
-        "transfer-lwf",
-        "60dd5b29c8278274979ae2139290376dba1db2c53eb2138de716b2d3e1cb2525",
-        "arXiv:1905.08232",
-    ),
-    _digits(
-        "cascade", "cascade", "6631628e96aad807a39db178161ef7d61953310c2118b0533cd7100ccc912028", "arXiv:1708.02582"
-    ),
-    _digits("ibp", "ibp", "50ade1429ff3112b6dd985496111b02ae6f49e3f08148120c0ff7e608dd85ed9", "arXiv:1810.12715"),
-    _digits(
-        "convex-bound",
-        "convex-bound",
-        "86f74743a2a4f3b22ebbc406c00d777d34e8a5fb0c96fbe979f73dd03b431a63",
-        "arXiv:1711.00851",
-    ),
-    _digits(
-        "smoothing-0.25",
-        "smoothing",
-        "e95055658c01dd513e4b07d88cfc7f4f5cd5ec6951ce05e060282c1b0acb7f93",
-        "arXiv:1902.02918",
-    ),
+def _shipped() -> list[ModelSpec]:
+    """The models that come with the harness, by dataset and in the order of the defenses."""
+    defenses = list(DEFENSES)
+    specs = [read_card(path) for path in SHIPPED.glob("*/*.json")]
+    return sorted(specs, key=lambda spec: (spec.dataset, defenses.index(spec.defense), spec.name))
+
+
+AUTHORS = (
     ModelSpec(
         name="trades-mnist-zhang2019",
         suites=("mnist", "trades-mnist"),
@@ -192,6 +108,9 @@ MODELS: Sequence[ModelSpec] = (
         ),
     ),
 )
+"""Checkpoints that a paper's authors released."""
+
+MODELS: Sequence[ModelSpec] = (*_shipped(), *AUTHORS)
 
 
 def models_of(suite: str, checkpoint_dir: Path) -> dict[str, ModelSpec]:
@@ -214,17 +133,6 @@ def model_spec(name: str, suite: str, checkpoint_dir: Path) -> ModelSpec:
 def card(spec: ModelSpec, record: Mapping[str, Any]) -> bytes:
     """The bytes of a model's card: its spec, and how it was trained."""
     return (json.dumps({"model": asdict(spec), "training": dict(record)}, indent=1) + "\n").encode()
-
-
-def read_card(path: Path) -> ModelSpec:
-    """The model that a card describes. Raises: InputError for a file that is no card."""
-    try:
-        fields = json.loads(path.read_text())["model"]
-        return ModelSpec(**{**fields, "suites": tuple(fields["suites"]), "published": ()})
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{path}: expected the card of a trained model, got {error}; remove it or train again"
-        ) from None
 
 
 def find_checkpoint(spec: ModelSpec, checkpoint_dir: Path) -> Path:
