@@ -74,6 +74,15 @@ def choose_models(
     return [own, *others]
 
 
+def choose_sources(suite: Suite, models: Sequence[ModelSpec], names: str | None, *, runs_all: bool) -> list[ModelSpec]:
+    """The models that transfer attacks are crafted on: those named, else the suite's few where all its models run."""
+    if names is not None:
+        known = {spec.name: spec for spec in models}
+        return [lookup(name, known, "source among the models of this run") for name in names_in(names)]
+    few = [spec for spec in models if spec.name in suite.sources]
+    return few if runs_all and few else list(models)
+
+
 def _registered(suite: Suite, names: str, shared: Shared) -> list[ModelSpec]:
     """The models of those names; "all" leaves out, and says so, what has no checkpoint here."""
     if names != "all":

@@ -87,6 +87,7 @@ def shared_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--suite", metavar="NAME", help="what to run  [default: digits, or that of --dataset]")
 @click.option("--attacks", default="all", show_default=True, metavar="all|NAME,...", help="the suite's, or any others")
 @click.option("--transfer", metavar="none|NAME,...", help="crafted on the other models  [default: the suite's]")
+@click.option("--sources", metavar="NAME,...", help="of transfer  [default: the suite's few with all models]")
 @click.option("--examples", type=click.IntRange(1), help="a seeded class-balanced subset of the test images")
 @click.option("--model", metavar="PATH.py:FACTORY", help="your own model, or module:FACTORY; no registration needed")
 @click.option("--checkpoint", type=click.Path(path_type=Path), help="weights for --model")

@@ -20,6 +20,7 @@ from benchmark.choices import (
     choose_hardware,
     choose_images,
     choose_models,
+    choose_sources,
     choose_suite,
     choose_transfer,
     names_in,
@@ -55,6 +56,7 @@ def run(
     suite: str | None,
     attacks: str,
     transfer: str | None,
+    sources: str | None,
     examples: int | None,
     model: str | None,
     checkpoint: Path | None,
@@ -70,7 +72,8 @@ def run(
     hardware = choose_hardware(shared)
     split = choose_images(chosen, shared)
     hardware = tuned(hardware, split, shared)
-    grid = cases(chosen, specs, attack_specs, transferred, split, seed=shared.seed)
+    crafted_on = choose_sources(chosen, specs, sources, runs_all=models in (None, "all"))
+    grid = cases(chosen, specs, attack_specs, transferred, split, seed=shared.seed, sources=crafted_on)
     store = Store(shared.results_dir / "runs")
     work = prepare(grid, split, store, hardware, checkpoint_dir=shared.checkpoint_dir)
     show(

@@ -56,7 +56,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     seen: list[tuple[str, int]] = []
 
     def counting(group: Sequence[EvalCase], *arguments: Any, **options: Any) -> list[Verdicts]:
-        seen.append((group[0].attack.name, len(arguments[2])))
+        seen.append((group[0].attack.name, len(arguments[3])))
         return evaluate(group, *arguments, **options)
 
     monkeypatch.setattr(sweep_module, "evaluate", counting)
@@ -142,7 +142,7 @@ def test_a_sweep_that_was_stopped_between_chunks_goes_on_there(
     def stopping(group: Sequence[EvalCase], *arguments: Any, **options: Any) -> list[Verdicts]:
         if len(calls) == 4:
             raise KeyboardInterrupt
-        calls.append((group[0].attack.name, len(arguments[2])))
+        calls.append((group[0].attack.name, len(arguments[3])))
         return evaluate(group, *arguments, **options)
 
     calls.clear()
@@ -311,7 +311,7 @@ def test_out_of_memory_halves_the_batch_and_changes_nothing(
     sizes: list[int] = []
 
     def short_of_memory(*arguments: Any, **options: Any) -> list[Verdicts]:
-        hardware: Hardware = arguments[5]
+        hardware: Hardware = arguments[6]
         sizes.append(hardware.batch_size)
         if hardware.batch_size > 16:
             raise torch.OutOfMemoryError("CUDA out of memory")
@@ -340,3 +340,15 @@ def test_out_of_memory_with_one_image_is_the_users_to_mend(
     monkeypatch.setattr(sweep_module, "evaluate", out_of_memory)
     with pytest.raises(ValueError, match="out of memory with a single image"):
         run(grid(split, [MADRY], ["fgsm"], []), split, tmp_path)
+
+
+def test_transfer_is_crafted_on_the_sources_and_on_nothing_else(split: Split) -> None:
+    trades = replace(MADRY, name="trades-b6", sha256="1" * 64)
+    models = [NATURAL, MADRY, trades]
+    attack = [ATTACKS["fgsm"]]
+    crossed = [
+        case
+        for case in cases(SUITES["digits"], models, attack, attack, split, seed=0, sources=[NATURAL])
+        if case.is_transfer
+    ]
+    assert [(case.model.name, case.source.name) for case in crossed] == [("madry", "natural"), ("trades-b6", "natural")]
