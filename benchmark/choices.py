@@ -1,5 +1,6 @@
 """What the options name: suite, models, attacks and hardware, checked before anything is computed."""
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,6 +18,7 @@ from benchmark.data import Split, balanced_subset
 from benchmark.datasets import DATASETS, load
 from benchmark.hardware import Hardware, fastest_precision, is_tiny
 from benchmark.suites import SUITES, Suite
+from benchmark.workers import can_fork
 from model_zoo.registry import MODELS, ModelSpec, external_model, find_checkpoint, model_spec, models_of
 
 
@@ -130,11 +132,21 @@ def choose_images(suite: Suite, shared: Shared) -> Split:
 
 
 def tuned(hardware: Hardware, split: Split, shared: Shared) -> Hardware:
-    """The hardware set up for images of this size: threads, and the fastest precision unless the user chose one."""
+    """The hardware set up for images of this size: threads, processes, and the fastest precision, unless chosen."""
+    if shared.workers == "auto":
+        cores = len(os.sched_getaffinity(0)) if can_fork() else 1
+        workers = cores if is_tiny(split) and hardware.device.type == "cpu" else 1
+    else:
+        workers = _positive(shared.workers, "--workers")
+    if workers > 1 and (hardware.device.type != "cpu" or not can_fork()):
+        raise InputError("--workers needs the CPU and Linux; use --workers 1")
+    if workers > 1:
+        torch.set_num_threads(1)
     use_threads(split, hardware)
-    if shared.precision != "auto" or is_tiny(split):
-        return hardware
-    return replace(hardware, precision=fastest_precision(hardware.device))
+    precision = hardware.precision
+    if shared.precision == "auto" and not is_tiny(split):
+        precision = fastest_precision(hardware.device)
+    return replace(hardware, precision=precision, workers=workers)
 
 
 def use_threads(split: Split, hardware: Hardware) -> None:
@@ -148,10 +160,15 @@ def choose_hardware(shared: Shared) -> Hardware:
     if shared.device == "cuda" and not torch.cuda.is_available():
         raise InputError("--device cuda: this machine has no usable CUDA device; use --device cpu or auto")
     device = "cuda" if shared.device != "cpu" and torch.cuda.is_available() else "cpu"
-    if shared.batch_size != "auto" and not (shared.batch_size.isdecimal() and int(shared.batch_size) > 0):
-        raise InputError(f"--batch-size must be auto or a positive whole number, got {shared.batch_size!r}")
     return Hardware(
         device=torch.device(device),
         precision=torch.bfloat16 if shared.precision == "bf16" else torch.float32,
-        batch_size=CHUNK_SIZE if shared.batch_size == "auto" else int(shared.batch_size),
+        batch_size=CHUNK_SIZE if shared.batch_size == "auto" else _positive(shared.batch_size, "--batch-size"),
     )
+
+
+def _positive(text: str, option: str) -> int:
+    """The value of an option that is "auto" or a positive number, where it is not "auto"."""
+    if not (text.isdecimal() and int(text) > 0):
+        raise InputError(f"{option} must be auto or a positive whole number, got {text!r}")
+    return int(text)

@@ -26,6 +26,7 @@ class Shared:
     device: str
     precision: str
     batch_size: str
+    workers: str
     seed: int
     quiet: bool
 
@@ -68,6 +69,13 @@ def shared_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="of the search; judging is always float32",
         ),
         click.option("--batch-size", default="auto", show_default=True, metavar="auto|N"),
+        click.option(
+            "--workers",
+            default="auto",
+            show_default=True,
+            metavar="auto|N",
+            help="processes, each on one thread (auto: all cores for tiny images, else one process on all)",
+        ),
         click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True),
         click.option("--quiet", is_flag=True, help="no progress bars"),
     ]

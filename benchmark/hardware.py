@@ -23,11 +23,13 @@ class Hardware:
         device: "cpu" or "cuda".
         precision: of the search; judging is always float32.
         batch_size: images attacked at a time.
+        workers: processes that compute chunks side by side, each on one thread.
     """
 
     device: torch.device
     precision: torch.dtype
     batch_size: int
+    workers: int = 1
 
 
 def fastest_precision(device: torch.device) -> torch.dtype:

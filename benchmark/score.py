@@ -186,7 +186,7 @@ def _networks(case: EvalCase) -> dict[str, dict[str, str]]:
 def _total(timing: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Seconds add up over chunks; what else differed between them is listed."""
     listed = {
-        name: " | ".join(sorted({str(chunk[name]) for chunk in timing}))
-        for name in ("device", "precision", "batch_size", "threads", "versions")
+        name: " | ".join(sorted({str(chunk.get(name, "")) for chunk in timing}))
+        for name in ("device", "precision", "batch_size", "threads", "workers", "versions")
     }
     return {"seconds": round(sum(chunk["seconds"] for chunk in timing), 3), **listed}

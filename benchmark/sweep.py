@@ -24,6 +24,7 @@ from benchmark.hardware import Hardware, halved, is_tiny
 from benchmark.search_model import search_model
 from benchmark.store import Range, Store
 from benchmark.verdicts import Verdicts
+from benchmark.workers import run_all
 from model_zoo.registry import ModelSpec, load_model
 
 T = TypeVar("T")
@@ -101,25 +102,30 @@ def sweep(work: Work, store: Store, hardware: Hardware, *, quiet: bool = False) 
     ]
     if not todo:
         return
+    done = 0
     with tqdm(total=sum(_weight(*item) for item in todo), unit="step", unit_scale=True, disable=quiet) as bar:
 
         def advance(steps: int) -> None:
-            bar.update(steps)
+            if hardware.workers == 1:  # else the bar is in another process
+                bar.update(steps)
 
-        for group, chunk in todo:
-            bar.set_description(_title(group))
-            expected = bar.n + _weight(group, chunk)
+        def compute(task: int) -> None:
+            nonlocal hardware
+            group, chunk = todo[task]
+            if hardware.workers == 1:
+                bar.set_description(_title(group))
             started = time.perf_counter()
             verdicts, hardware = _within_memory(
-                _title(group),
-                hardware,
-                lambda hw: _evaluate(group, work, chunk, hw, advance),  # noqa: B023 (called at once)
+                _title(group), hardware, lambda hw: _evaluate(group, work, chunk, hw, advance)
             )
             timing = _timing(hardware, (time.perf_counter() - started) / len(group))
             for case, verdict in zip(group, verdicts, strict=True):  # the longest last: it decides who shared a batch
                 if chunk in missing[case_key(case)]:
                     store.write_chunk(case_key(case), chunk, verdict, timing)
-            bar.update(expected - bar.n)
+
+        for task in run_all(len(todo), compute, hardware.workers):
+            done += _weight(*todo[task])
+            bar.update(done - bar.n)
 
 
 def _distinct(specs: Iterable[ModelSpec]) -> list[ModelSpec]:
@@ -173,5 +179,6 @@ def _timing(hardware: Hardware, seconds: float) -> dict[str, Any]:
         "precision": "bf16" if hardware.precision == torch.bfloat16 else "fp32",
         "batch_size": hardware.batch_size,
         "threads": torch.get_num_threads(),
+        "workers": hardware.workers,
         "versions": " ".join(f"{name}={version(name)}" for name in VERSIONED),
     }

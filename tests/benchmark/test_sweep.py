@@ -26,6 +26,7 @@ from benchmark.store import Store
 from benchmark.suites import SUITES, cases
 from benchmark.sweep import prepare, sweep
 from benchmark.verdicts import Verdicts
+from benchmark.workers import can_fork
 from model_zoo.checkpoint import load_state_dict, save_state_dict
 from model_zoo.registry import MODELS, SHIPPED, ModelSpec
 
@@ -352,3 +353,11 @@ def test_transfer_is_crafted_on_the_sources_and_on_nothing_else(split: Split) ->
         if case.is_transfer
     ]
     assert [(case.model.name, case.source.name) for case in crossed] == [("madry", "natural"), ("trades-b6", "natural")]
+
+
+@pytest.mark.skipif(not can_fork(), reason="this system cannot fork")
+def test_the_number_of_workers_changes_nothing(split: Split, tmp_path: Path) -> None:
+    work = grid(split, [NATURAL, MADRY], ["fgsm", "mi-fgsm", "pgd-20"], ["fgsm"])
+    run(work, split, tmp_path / "one")
+    run(work, split, tmp_path / "two", replace(CPU, workers=2))
+    assert contents(tmp_path / "two") == contents(tmp_path / "one")

@@ -1,0 +1,77 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from attacks.errors import InputError
+from benchmark.workers import can_fork, run_all
+
+forks = pytest.mark.skipif(not can_fork(), reason="this system cannot fork")
+both = pytest.mark.parametrize("workers", [1, pytest.param(2, marks=forks)])
+
+
+@both
+def test_every_task_is_done_once(tmp_path: Path, workers: int) -> None:
+    def compute(task: int) -> None:
+        (tmp_path / f"{task} {os.getpid()}").touch()
+
+    assert sorted(run_all(9, compute, workers)) == list(range(9))
+    done = [path.name.split() for path in tmp_path.iterdir()]
+    assert sorted(int(task) for task, _ in done) == list(range(9))
+    assert (str(os.getpid()) in {process for _, process in done}) == (workers == 1)
+
+
+@both
+def test_what_a_task_raises_is_raised(workers: int) -> None:
+    def compute(task: int) -> None:
+        if task == 2:
+            raise InputError("expected this")
+
+    with pytest.raises(InputError, match="expected this"):
+        list(run_all(4, compute, workers))
+
+
+@forks
+def test_a_killed_worker_is_a_line_that_says_so() -> None:
+    def compute(_: int) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with pytest.raises(InputError, match="a worker process was killed"):
+        list(run_all(2, compute, 2))
+
+
+@forks
+def test_workers_leave_with_their_parent(tmp_path: Path) -> None:
+    program = f"""
+import os, pathlib, time
+from benchmark.workers import run_all
+
+def compute(task):
+    pathlib.Path({str(tmp_path)!r}, str(os.getpid())).touch()
+    time.sleep(600)
+
+list(run_all(2, compute, 2))
+"""
+    parent = subprocess.Popen([sys.executable, "-c", program], cwd=Path(__file__).resolve().parents[2])
+    deadline = time.monotonic() + 60
+    while len(list(tmp_path.iterdir())) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    workers = [int(path.name) for path in tmp_path.iterdir()]
+    assert len(workers) == 2
+    parent.kill()
+    parent.wait()
+    while any(Path(f"/proc/{worker}/stat").exists() and _runs(worker) for worker in workers):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def _runs(process: int) -> bool:
+    """Whether a process is more than an entry that nobody has read yet."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
