@@ -173,7 +173,9 @@ def speed_command(*, shared: Shared, **options: Any) -> None:
 @cli.command("compare")
 @click.option("--suite", "suites", default="digits", show_default=True, metavar="NAME,...", help="whose verdicts")
 @click.option("--attacks", required=True, metavar="NAME,...", help="the first of each pair")
-@click.option("--against", metavar="NAME,...", help="the second of each pair  [default: the same, in --against-dir]")
+@click.option(
+    "--against", metavar="NAME,...", help="the second of each pair, or of all  [default: the same, in --against-dir]"
+)
 @click.option("--against-dir", type=click.Path(path_type=Path), help="another results folder for the second")
 @click.option("--name", default="comparison", show_default=True, help="of the files in --results-dir")
 @shared_options

@@ -127,8 +127,11 @@ def compare_stored(
 ) -> None:
     """Compare what is in the store, write the tables and print them."""
     firsts, seconds = names_in(attacks), names_in(against or attacks)
+    seconds = seconds * len(firsts) if len(seconds) == 1 else seconds
     if len(firsts) != len(seconds):
-        raise InputError(f"--attacks and --against go in pairs, got {len(firsts)} and {len(seconds)} names")
+        raise InputError(
+            f"--against takes one attack, or one for each of --attacks: got {len(seconds)} for {len(firsts)}"
+        )
     if against is None and against_dir is None:
         raise InputError("compare needs --against (other attacks), --against-dir (another results folder) or both")
     here, there = (Store(folder / "runs") for folder in (shared.results_dir, against_dir or shared.results_dir))
