@@ -232,6 +232,10 @@ def _reference(name: str, passes: int, params: Mapping[str, object]) -> AttackSp
     )
 
 
+LAST_SQUARE = replace(AUTOATTACK_MEMBERS["square"], tolerates_rounding=True)
+"""Square behind gradient attacks: the images for which bfloat16 is too coarse are those that these have broken before."""
+
+
 ATTACKS: Mapping[str, AttackSpec] = _table(
     [
         replace(_pgd("fgsm", 1, start="none", rel_step_size=1.0), source="Goodfellow et al., arXiv:1412.6572"),
@@ -270,7 +274,7 @@ ATTACKS: Mapping[str, AttackSpec] = _table(
         AttackSpec(
             "autoattack",
             "autoattack-standard",
-            Ensemble([AUTOATTACK_MEMBERS[name] for name in ("apgd-ce", "apgd-t", "fab-t", "square")]),
+            Ensemble([*(AUTOATTACK_MEMBERS[name] for name in ("apgd-ce", "apgd-t", "fab-t")), LAST_SQUARE]),
             reads_last=False,
             source=AUTOATTACK,
         ),
@@ -283,12 +287,12 @@ ATTACKS: Mapping[str, AttackSpec] = _table(
                     replace(AUTOATTACK_MEMBERS["apgd-dlr"], restarts=2),
                     replace(AUTOATTACK_MEMBERS["apgd-t"], restarts=3),
                     replace(AUTOATTACK_MEMBERS["fab-t"], restarts=3),
-                    replace(AUTOATTACK_MEMBERS["square"], steps=16),
+                    replace(LAST_SQUARE, steps=16),
                 ],
                 scouts=[
                     AUTOATTACK_MEMBERS["apgd-ce"].with_settings(steps=20, iterations=20),
                     AUTOATTACK_MEMBERS["apgd-t"].with_settings(steps=10, iterations=10),
-                    AUTOATTACK_MEMBERS["square"].with_settings(steps=2),
+                    LAST_SQUARE.with_settings(steps=2),
                 ],
                 doubt=0.17,
             ),
@@ -302,7 +306,9 @@ ATTACKS: Mapping[str, AttackSpec] = _table(
                 [
                     replace(AUTOATTACK_MEMBERS["apgd-ce"], restarts=5),
                     replace(AUTOATTACK_MEMBERS["apgd-dlr"], restarts=5),
-                    *(AUTOATTACK_MEMBERS[name] for name in ("fab", "square", "apgd-t", "fab-t")),
+                    AUTOATTACK_MEMBERS["fab"],
+                    LAST_SQUARE,
+                    *(AUTOATTACK_MEMBERS[name] for name in ("apgd-t", "fab-t")),
                 ]
             ),
             reads_last=False,
