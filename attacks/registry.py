@@ -233,7 +233,7 @@ def _reference(name: str, passes: int, params: Mapping[str, object]) -> AttackSp
 
 
 LAST_SQUARE = replace(AUTOATTACK_MEMBERS["square"], tolerates_rounding=True)
-"""Square behind gradient attacks: the images for which bfloat16 is too coarse are those that these have broken before."""
+"""Square behind gradient attacks: these have broken before it what bfloat16 is too coarse for."""
 
 
 ATTACKS: Mapping[str, AttackSpec] = _table(
