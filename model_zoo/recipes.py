@@ -136,14 +136,14 @@ TRADES_MNIST = Recipe(
 )
 FAST_MNIST = Recipe(
     "strided-cnn",
-    6,
+    20,
     128,
     "adam",
     1e-3,
-    milestones=[(5, 1e-4)],
+    milestones=[(15, 1e-4)],
     inner_steps=10,
     inner_rel_step_size=0.25,
-    warm_up=1.5,
+    warm_up=2.0,
 )
 TRADES_CIFAR = Recipe(
     "wrn-34-10",
@@ -158,9 +158,9 @@ TRADES_CIFAR = Recipe(
     epsilon=0.031,
     augmentation="crop-flip",
 )
-FAST_IBP_MNIST = replace(FAST_MNIST, epochs=60, milestones=[(41, 1e-4), (53, 1e-5)])
+FAST_IBP_MNIST = replace(FAST_MNIST, warm_up=0, epochs=60, milestones=[(41, 1e-4), (53, 1e-5)])
 FAST_CONVEX_MNIST = replace(  # small batches stay in the cache; use random projections (--set projections=50), too
-    FAST_MNIST, epochs=20, batch_size=16, milestones=[(11, 5e-4), (16, 1e-4)], train_examples=10_000
+    FAST_MNIST, warm_up=0, epochs=20, batch_size=16, milestones=[(11, 5e-4), (16, 1e-4)], train_examples=10_000
 )
 IBP_MNIST = Recipe(  # 60,001 steps, lr 1e-4 from step 15,000 and 1e-5 from step 25,000, on the authors' second network
     "strided-cnn", 204, 200, "adam", 1e-3, milestones=[(52, 1e-4), (86, 1e-5)], inner_steps=20, epsilon=0.33
@@ -261,7 +261,7 @@ RECIPES: Mapping[tuple[str, str, str], Recipe] = {
     ("natural", "mnist", "paper"): TRADES_MNIST,
     ("trades", "mnist", "paper"): TRADES_MNIST,
     ("fast", "mnist", "paper"): replace(
-        FAST_MNIST, epochs=10, batch_size=100, lr=5e-3, milestones=[], schedule="cyclic"
+        FAST_MNIST, warm_up=0, epochs=10, batch_size=100, lr=5e-3, milestones=[], schedule="cyclic"
     ),
     ("natural", "cifar10", "paper"): TRADES_CIFAR,
     ("madry", "cifar10", "paper"): MADRY_CIFAR,

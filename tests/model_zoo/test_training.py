@@ -404,3 +404,26 @@ def test_every_recipe_names_a_known_defense_dataset_network_and_optimizer(key: t
 def test_a_dataset_without_a_recipe_is_refused() -> None:
     with pytest.raises(InputError, match="no recipe 'slow' for trades on mnist; known: fast, paper"):
         recipe("trades", "mnist", "slow")
+
+
+def test_epsilon_warms_up_batch_by_batch() -> None:
+    slow = replace(recipe("madry", "digits", "fast"), warm_up=2.0)
+    assert [slow.epsilon_share_at(1, 0.0), slow.epsilon_share_at(1, 0.5), slow.epsilon_share_at(2, 0.5)] == [
+        0,
+        0.25,
+        0.75,
+    ]
+    assert slow.epsilon_share_at(3, 0.0) == slow.epsilon_share_at(9, 0.9) == 1.0
+    assert recipe("madry", "digits", "fast").epsilon_share_at(1, 0.0) == 1.0
+
+
+def test_the_first_batch_of_a_warm_up_is_natural_training(images: tuple[Split, Split], tmp_path: Path) -> None:
+    """One batch in all: against an epsilon of nothing, Madry training takes the step that natural training takes."""
+    once = replace(recipe("madry", "digits", "fast"), epochs=1, batch_size=10_000, optimizer="sgd")
+    trained = {}
+    for name, warm_up in (("natural", 0.0), ("madry", 1.0)):
+        training = Training(DEFENSES[name], {}, replace(once, warm_up=warm_up), ThreatModel("Linf", 0.2), 0, "digest")
+        train(training, *images, tmp_path / name, device=torch.device("cpu"), quiet=True)
+        trained[name] = load_state_dict(tmp_path / f"{name}.last.safetensors")
+    for key, weights in trained["natural"].items():
+        torch.testing.assert_close(trained["madry"][key], weights)
