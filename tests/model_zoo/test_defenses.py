@@ -28,8 +28,8 @@ Batch = tuple[Tensor, Tensor, TrainingContext]
 
 @pytest.fixture(scope="module")
 def batch() -> Batch:
-    """Twenty digits, and the context to defend them in."""
-    split = balanced_subset(load("digits", "train", data_dir=Path("unused")), 20, seed=0)
+    """Sixty-four digits, and the context to defend them in."""
+    split = balanced_subset(load("digits", "train", data_dir=Path("unused")), 64, seed=0)
     draws = Draws.start(0, split.index)
     source = network(seed=1).eval().requires_grad_(False)
     ctx = TrainingContext(ThreatModel("Linf", 0.2), draws, steps=3, rel_step_size=0.5, epoch=2, epochs=2, source=source)
@@ -42,8 +42,14 @@ def network(*, seed: int = 0) -> DigitsCNN:
         return DigitsCNN()
 
 
-def loss_of(spec: DefenseSpec, model: nn.Module, batch: Batch, **params: float) -> Tensor:
+def fewer(batch: Batch) -> Batch:
+    """A part of the batch, for the convex bound, which is slow."""
     x, y, ctx = batch
+    return x[:20], y[:20], replace(ctx, draws=Draws.start(0, ctx.draws.index[:20]))
+
+
+def loss_of(spec: DefenseSpec, model: nn.Module, batch: Batch, **params: float) -> Tensor:
+    x, y, ctx = fewer(batch) if spec.bound == "convex" else batch
     return spec.batch_loss(model, x, y, replace(ctx, memory={}), **{**spec.params, **params})
 
 
@@ -138,7 +144,7 @@ EXACT, ROUNDED = 0.0, 1e-6
         ("trades", {"beta": 0.0}, "natural", EXACT),
         ("half-half", {"weight": 0.0}, "natural", EXACT),
         ("half-half", {"weight": 1.0}, "madry", EXACT),
-        ("input-gradient", {"beta": 0.0}, "natural", EXACT),
+        ("input-gradient", {"beta": 0.0}, "natural", ROUNDED),
         ("stability", {"beta": 0.0}, "natural", EXACT),
         ("stability", {"sigma": 0.0}, "natural", EXACT),
         ("fat", {"tau": 99.0}, "madry", EXACT),
@@ -285,7 +291,6 @@ def test_without_a_budget_adversarial_training_is_natural(batch: Batch) -> None:
         "free",
         "fast",
         "ibp",
-        "convex-bound",
     ):
         loss, _ = loss_and_gradients(DEFENSES[name], (x, y, still))
         torch.testing.assert_close(loss, expected)
@@ -295,9 +300,9 @@ def test_without_a_budget_adversarial_training_is_natural(batch: Batch) -> None:
 def test_at_epsilon_zero_a_certified_defense_is_natural_training(
     batch: Batch, name: str, params: Mapping[str, float]
 ) -> None:
-    x, y, ctx = batch
+    x, y, ctx = fewer(batch)
     still = replace(ctx, threat=ThreatModel("Linf", 0.0))
-    expected, expected_gradients = loss_and_gradients(DEFENSES["natural"], batch)
+    expected, expected_gradients = loss_and_gradients(DEFENSES["natural"], (x, y, ctx))
     loss, gradients = loss_and_gradients(DEFENSES[name], (x, y, still), **params)
     torch.testing.assert_close(loss, expected)
     for gradient, want in zip(gradients, expected_gradients, strict=True):
@@ -315,7 +320,7 @@ def test_after_a_warm_up_the_budget_of_ibp_grows_and_the_clean_part_falls(batch:
 
 
 def test_the_budget_of_the_convex_bound_grows_from_its_start(batch: Batch) -> None:
-    x, y, ctx = batch
+    x, y, ctx = fewer(batch)
     model = network()
     for epoch, epsilon in enumerate([0.1, 0.15, 0.2, 0.2, 0.2], start=1):
         when = replace(ctx, epoch=epoch, epochs=5)
