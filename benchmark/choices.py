@@ -119,10 +119,21 @@ def _name_stand_ins(specs: Sequence[ModelSpec]) -> None:
 
 def names_in(text: str) -> list[str]:
     """Names in a list with commas, each once."""
-    names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    return list(dict.fromkeys(all_names_in(text)))
+
+
+def all_names_in(text: str) -> list[str]:
+    """Names in a list with commas."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
     if not names:
         raise InputError(f"expected names separated by commas, got {text!r}")
     return names
+
+
+def refuse_workers(shared: Shared, command: str) -> None:
+    """Raise InputError for an option without effect."""
+    if shared.workers != "auto":
+        raise InputError(f"--workers is for running the benchmark, {command} has no use for it; leave it out")
 
 
 def choose_images(suite: Suite, shared: Shared) -> Split:

@@ -13,9 +13,11 @@ import torch
 
 from attacks.errors import InputError
 from attacks.names import lookup
-from attacks.registry import ATTACKS
+from attacks.registry import ATTACKS, attack_spec
 from benchmark.case import EvalCase
+from benchmark.checks import check_images, check_model
 from benchmark.choices import (
+    all_names_in,
     choose_attacks,
     choose_hardware,
     choose_images,
@@ -24,6 +26,7 @@ from benchmark.choices import (
     choose_suite,
     choose_transfer,
     names_in,
+    refuse_workers,
     tuned,
     use_threads,
 )
@@ -126,7 +129,9 @@ def compare_stored(
     shared: Shared, *, suites: str, attacks: str, against: str | None, against_dir: Path | None, name: str
 ) -> None:
     """Compare what is in the store, write the tables and print them."""
-    firsts, seconds = names_in(attacks), names_in(against or attacks)
+    firsts, seconds = all_names_in(attacks), all_names_in(against or attacks)
+    for attack in (*firsts, *seconds):
+        attack_spec(attack)
     seconds = seconds * len(firsts) if len(seconds) == 1 else seconds
     if len(firsts) != len(seconds):
         raise InputError(
@@ -155,6 +160,7 @@ def speed(
     name: str,
 ) -> None:
     """Measure, write the table and print it."""
+    refuse_workers(shared, "speed")
     chosen = choose_suite(suite, dataset, norm, epsilon, examples)
     entered = CONTESTS if contests == "all" else names_in(contests)
     for contest in entered:
@@ -166,7 +172,9 @@ def speed(
     split = choose_images(chosen, shared)
     hardware = tuned(choose_hardware(shared), split, shared)
     case = cases(chosen, [spec], [ATTACKS["pgd-20"]], [], split, seed=shared.seed)[0]
+    check_images(split)
     network = load_on(hardware, spec, split, shared.checkpoint_dir)
+    check_model(spec.name, network, split, hardware)
     table = measure(Arena(case, network, split, hardware), entered, rounds=rounds, quiet=shared.quiet)
     header = (
         f"{spec.name} ({spec.architecture}) on {len(split)} images of {split.dataset}, {chosen.threat.norm} "
@@ -183,6 +191,7 @@ def train(shared: Shared, *, defense: str, suite: str, recipe: str, overrides: S
     name = name or spec.model_name.format(**params)
     if name == "all" or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise InputError(f"--name must be letters, digits, '.', '_' and '-' (and not 'all'), got {name!r}")
+    refuse_workers(shared, "train")
     if shared.batch_size != "auto":
         raise InputError("--batch-size is for attacks; to train with another one use --set batch_size=N")
     hardware = choose_hardware(shared)

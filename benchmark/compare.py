@@ -10,7 +10,7 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from attacks.errors import InputError
-from benchmark.score import percent, read_suite
+from benchmark.score import Entry, percent, read_suite
 from benchmark.store import Store
 from benchmark.tables import write_csv
 from benchmark.verdicts import Verdicts
@@ -20,11 +20,15 @@ POOLED = "all models"
 LEGEND = (
     "robust_acc and against_acc in percent, by any iterate; difference: the first minus the second, in points, with a "
     "95% interval; first_only, second_only: images that one attack alone breaks; p: exact McNemar test; "
+    "all models: each image counts once a model, which is no independent sample; "
     "passes: forward + backward on an image that is left standing."
 )
 
-Found = Mapping[tuple[str, str, str], Verdicts]
-"""(suite, model, attack) to verdicts, white-box cases only."""
+Found = Mapping[tuple[str, str, str], tuple[Entry, Verdicts]]
+"""(suite, model, attack) to what was run and its verdicts, white-box cases only."""
+
+SAME = ("norm", "epsilon", "networks", "images")
+"""What two verdicts must agree in, beside the images' indices and labels, to be compared."""
 
 
 @dataclass(frozen=True)
@@ -44,14 +48,14 @@ def compare(
         first, second: where the verdicts of a pair's first and second attack are; maybe the same store.
 
     Returns: a row for each pair and model, and one for all models together; a row for each image that they disagree on.
-    Raises: InputError where no model has both attacks, or their verdicts are of different images.
+    Raises: InputError where no model has both attacks, or their verdicts are not of the same model, images and threat.
     """
     ours, theirs = _white_box(first, suites), _white_box(second, suites)
     rows, disagreements = [], []
     for pair in pairs:
         both = [
-            (suite, model, verdicts, theirs[suite, model, pair.second])
-            for (suite, model, attack), verdicts in ours.items()
+            (suite, model, found, theirs[suite, model, pair.second])
+            for (suite, model, attack), found in ours.items()
             if attack == pair.first and (suite, model, pair.second) in theirs
         ]
         if not both:
@@ -59,19 +63,23 @@ def compare(
                 f"expected verdicts of {pair.first} and {pair.second} on one model of {', '.join(suites)}, found none; "
                 "run both first, or name the folders by --results-dir and --against-dir"
             )
-        for suite, model, one, other in both:
-            if not np.array_equal(one.index, other.index):
+        for suite, model, (entry, one), (against, other) in both:
+            differs = [name for name in SAME if entry.get(name) != against.get(name)]
+            if not (np.array_equal(one.index, other.index) and np.array_equal(one.label, other.label)):
+                differs.append("images")
+            if differs:
                 raise InputError(
-                    f"{pair.first} and {pair.second} on {model} are of different images; run both on the same"
+                    f"{pair.first} and {pair.second} on {model} differ in {', '.join(dict.fromkeys(differs))}; "
+                    "run both on the same model, images and threat model"
                 )
             rows.append({"suite": suite, "model": model, **_row(pair, [one], [other])})
             for image in np.flatnonzero(one.robust_any != other.robust_any):
-                winner = pair.second if one.robust_any[image] else pair.first
+                winner = "second" if one.robust_any[image] else "first"
                 where = {"suite": suite, "model": model, "image": one.index[image], "label": one.label[image]}
                 disagreements.append({**where, "attack": pair.first, "against": pair.second, "broken_by": winner})
         if len(both) > 1:
-            pooled = _row(pair, [one for *_, one, _ in both], [other for *_, other in both])
-            rows.append({"suite": "", "model": POOLED, **pooled})
+            pooled = _row(pair, [found[1] for *_, found, _ in both], [found[1] for *_, found in both])
+            rows.append({"suite": "", "model": POOLED, **pooled, "low": None, "high": None, "p": None})
     columns = ["suite", "model", "image", "label", "attack", "against", "broken_by"]
     return pd.DataFrame(rows), pd.DataFrame(disagreements, columns=columns)
 
@@ -80,12 +88,13 @@ def write_comparison(table: pd.DataFrame, disagreements: pd.DataFrame, stem: Pat
     """Write STEM.csv, STEM.md and STEM-disagreements.csv. Returns: the text to print."""
     write_csv(stem.with_name(stem.name + ".csv"), table.round(4))
     write_csv(stem.with_name(stem.name + "-disagreements.csv"), disagreements)
-    shown = table.assign(
+    intervals = zip(table["difference"], table["low"], table["high"], strict=True)
+    shown = table.drop(columns=["low", "high"]).assign(
         difference=[
-            f"{d:+.2f} [{low:+.2f}, {high:+.2f}]" for d, low, high in table[["difference", "low", "high"]].values
+            f"{d:+.2f}" if pd.isna(low) else f"{d:+.2f} [{low:+.2f}, {high:+.2f}]" for d, low, high in intervals
         ]
-    ).drop(columns=["low", "high"])
-    text = f"{shown.to_markdown(index=False, floatfmt='.4g')}\n\n{LEGEND}\n"
+    )
+    text = f"{shown.to_markdown(index=False, floatfmt='.4g', missingval='')}\n\n{LEGEND}\n"
     atomic_write(stem.with_name(stem.name + ".md"), text.encode())
     return text
 
@@ -113,7 +122,7 @@ def _white_box(store: Store, suites: Sequence[str]) -> Found:
         for item in read_suite(store, suite).entries:
             stored = store.read(item["key"], item["n"]) if not item["source_model"] else None
             if stored is not None:
-                found[suite, item["model"], item["attack"]] = stored[0]
+                found[suite, item["model"], item["attack"]] = item, stored[0]
     return found
 
 

@@ -1,5 +1,6 @@
 """One chunk of images under one attack: x_adv proposed, judged, turned into verdicts."""
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,6 +17,9 @@ from benchmark.case import EvalCase
 from benchmark.data import Split
 from benchmark.hardware import Hardware
 from benchmark.verdicts import Verdicts, judge
+
+ROUNDING_REACH = 0.1
+"""How near (a lead relative to the spread of the logits, as in the DLR loss) a search that rounds may lose its way."""
 
 
 def evaluate(
@@ -69,7 +73,6 @@ class _Task:
     classes: int
     hardware: Hardware
     progress: Callable[[int], None]
-    tracks_closest: bool = False
 
     def of(self, rows: Tensor) -> "_Task":
         """The same for some of the images."""
@@ -80,7 +83,9 @@ class _Task:
         return replace(self, still_correct=still_correct, x=self.x[rows], y=self.y[rows], index=self.index[rows])
 
 
-def _attack(task: _Task, attack: AttackSpec, readings: Sequence[int]) -> list[loop.Reading]:
+def _attack(
+    task: _Task, attack: AttackSpec, readings: Sequence[int], *, tracks_closest: bool = False
+) -> list[loop.Reading]:
     """Readings of the images of a task under an attack of any kind."""
     if isinstance(attack.method, Ensemble):
         return [_walk(task, attack.method)]
@@ -88,10 +93,17 @@ def _attack(task: _Task, attack: AttackSpec, readings: Sequence[int]) -> list[lo
         return [_propose(task, attack, attack.method)]
     if attack.targeted:
         attack = replace(attack, restarts=min(attack.restarts, task.classes - 1))
-    fast = attack.tolerates_rounding
+    if attack.tolerates_rounding or task.hardware.precision == torch.float32:
+        return _search(task, attack, readings, task.hardware.precision, tracks_closest=tracks_closest)
+    return [_search_twice(task, attack, readings[-1])]
+
+
+def _search(
+    task: _Task, attack: AttackSpec, readings: Sequence[int], precision: torch.dtype, *, tracks_closest: bool
+) -> list[loop.Reading]:
     return loop.run(
         attack,
-        task.searched if fast else task.source,
+        task.source if precision == torch.float32 else task.searched,
         task.still_correct,
         task.x,
         task.y,
@@ -101,31 +113,69 @@ def _attack(task: _Task, attack: AttackSpec, readings: Sequence[int]) -> list[lo
         seed=task.case.seed,
         batch_size=task.hardware.batch_size,
         judge_every_iterate=task.case.is_transfer,
-        tracks_closest=task.tracks_closest,
-        precision=task.hardware.precision if fast else torch.float32,
+        tracks_closest=tracks_closest,
+        precision=precision,
         progress=task.progress,
     )
 
 
+def _search_twice(task: _Task, attack: AttackSpec, steps: int) -> loop.Reading:
+    """Search in the hardware's precision, then again in float32 for those left standing within its reach."""
+    (fast,) = _search(task, attack, [steps], task.hardware.precision, tracks_closest=True)
+    assert fast.closest is not None
+    rows = (fast.correct_any & ((fast.closest < ROUNDING_REACH) | task.case.is_transfer)).nonzero().squeeze(1)
+    if len(rows):
+        (exact,) = _search(task.of(rows), attack, [steps], torch.float32, tracks_closest=True)
+        assert exact.closest is not None
+        fast.correct_any[rows] = exact.correct_any
+        fast.forwards[rows] += exact.forwards
+        fast.backwards[rows] += exact.backwards
+        fast.closest[rows] = torch.minimum(fast.closest[rows], exact.closest)
+    return fast
+
+
 def _walk(task: _Task, ensemble: Ensemble) -> loop.Reading:
-    """Each attack is for those that the attacks before it left standing, and the scouts found near the boundary."""
+    """Each attack is for those that the attacks before it left standing, and the scouts did not leave out."""
     correct = torch.ones(len(task.x), dtype=torch.bool, device=task.x.device)
     forwards, backwards = torch.zeros_like(correct, dtype=torch.float64), torch.zeros_like(correct, dtype=torch.float64)
-    closest = torch.full_like(forwards, torch.inf, dtype=torch.float32)
-    scouts = len(ensemble.scouts)
-    near_is_unknown = not scouts or task.case.is_transfer  # the source's boundary is not the target's
-    for place, attack in enumerate((*ensemble.scouts, *ensemble.members)):
-        wanted = correct if place < scouts or near_is_unknown else correct & (closest < ensemble.doubt)
-        rows = wanted.nonzero().squeeze(1)
-        if not len(rows):
-            continue
-        reading = _attack(replace(task.of(rows), tracks_closest=place < scouts), attack, [attack.steps])[0]
+
+    def spend(attack: AttackSpec, rows: Tensor, *, scouting: bool = False) -> Tensor | None:
+        """Attack some images, and return how near it came to them if it scouts."""
+        (reading,) = _attack(task.of(rows), attack, [attack.steps], tracks_closest=scouting)
         correct[rows] = reading.correct_any
         forwards[rows] += reading.forwards
         backwards[rows] += reading.backwards
-        if reading.closest is not None:
-            closest[rows] = torch.minimum(closest[rows], reading.closest)
+        return reading.closest
+
+    wanted = torch.ones_like(correct)
+    if ensemble.scouts and not task.case.is_transfer:  # the source's boundary is not the target's
+        wanted = _scout(ensemble, correct, backwards, functools.partial(spend, scouting=True))
+    for attack in ensemble.members:
+        rows = (correct & wanted).nonzero().squeeze(1)
+        if len(rows):
+            spend(attack, rows)
     return loop.Reading(ensemble.members[-1].steps, correct, None, forwards, backwards)
+
+
+def _scout(
+    ensemble: Ensemble, correct: Tensor, backwards: Tensor, spend: Callable[[AttackSpec, Tensor], Tensor | None]
+) -> Tensor:
+    """Which images the members of an ensemble are for.
+
+    Those that a scout came near to; and those to which random search came nearer than gradients did, for there the
+    gradients say nothing.
+    """
+    by_gradient, by_search = (torch.full(correct.shape, torch.inf, device=correct.device) for _ in range(2))
+    for scout in ensemble.scouts:
+        rows = correct.nonzero().squeeze(1)
+        if not len(rows):
+            break
+        before = backwards[rows].sum()
+        closest = spend(scout, rows)
+        assert closest is not None
+        nearest = by_gradient if backwards[rows].sum() > before else by_search
+        nearest[rows] = torch.minimum(nearest[rows], closest)
+    return (torch.minimum(by_gradient, by_search) < ensemble.doubt) | (by_search < by_gradient)
 
 
 def _propose(task: _Task, attack: AttackSpec, method: Proposer) -> loop.Reading:

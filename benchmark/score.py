@@ -64,6 +64,7 @@ def entry(case: EvalCase, rank: Sequence[int], *, is_published: bool = True) -> 
         "attack": attack,
         "source_model": source,
         "n": case.n,
+        "images": case.images,
         "seed": case.seed,
         "version": case.attack.version,
         "published": [list(f) for f in case.model.published if f.suite == case.suite] if is_published else [],

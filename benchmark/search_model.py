@@ -34,24 +34,32 @@ def search_model(model: nn.Module, x: Tensor, precision: torch.dtype) -> nn.Modu
     folded = _folded(searched)
     if folded is not None and _agree(folded, model, x):
         searched = folded
-    layers = _layers_in_order(searched, x)
-    for name in {*layers[:1], *layers[-1:]}:
-        parent, _, child = name.rpartition(".")
-        setattr(searched.get_submodule(parent), child, _Float32(searched.get_submodule(name)))
-    return searched.requires_grad_(False)
+    for name in _ends(searched, x):
+        _keep_float32(searched.get_submodule(name))
+    searched.requires_grad_(False)
+    return searched if _answers(searched, x, precision) else model
 
 
-class _Float32(nn.Module):
-    """A layer that stays in float32 under autocast."""
+def _keep_float32(layer: nn.Module) -> None:
+    """Have a layer compute in the type of its own weights under autocast."""
+    forward, dtype = layer.forward, next(layer.parameters()).dtype
 
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, x: Tensor) -> Tensor:
+    def in_own_type(x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
-            output: Tensor = self.layer(x.float())
+            output: Tensor = forward(x.to(dtype))
         return output
+
+    layer.forward = in_own_type
+
+
+def _answers(model: nn.Module, x: Tensor, precision: torch.dtype) -> bool:
+    """Whether the copy can be asked at all: the user's own code may expect what autocast does not give it."""
+    try:
+        with torch.autocast(x.device.type, precision):
+            model(x)
+    except Exception:
+        return False
+    return True
 
 
 def _folded(model: nn.Module) -> nn.Module | None:
@@ -86,8 +94,8 @@ def _agree(first: nn.Module, second: nn.Module, x: Tensor) -> bool:
     return bool((one - other).abs().max() <= SAME_LOGITS * other.abs().max())
 
 
-def _layers_in_order(model: nn.Module, x: Tensor) -> list[str]:
-    """Names of the convolutions and linear layers, in the order in which a forward pass calls them."""
+def _ends(model: nn.Module, x: Tensor) -> set[str]:
+    """Names of the convolutions or linear layers that a forward pass calls first and last."""
     called: list[str] = []
     hooks = [
         module.register_forward_pre_hook(lambda *_, name=name: called.append(name))
@@ -97,4 +105,4 @@ def _layers_in_order(model: nn.Module, x: Tensor) -> list[str]:
     model(x)
     for hook in hooks:
         hook.remove()
-    return called
+    return {*called[:1], *called[-1:]}

@@ -14,6 +14,7 @@ from torch import nn
 from tqdm import tqdm
 
 from attacks.oracle import CountingClassifier, Oracle
+from attacks.pyautoattack_adapter import FEWEST_CLASSES
 from attacks.registry import ATTACKS, AttackSpec
 from benchmark.case import EvalCase
 from benchmark.data import Split, take
@@ -76,8 +77,9 @@ def measure(arena: Arena, contests: Sequence[str], *, rounds: int, quiet: bool) 
         racing = [entrant for entrant in entrants if entrant.run is not None]
         seconds: dict[str, list[float]] = {entrant.program: [] for entrant in racing}
         outcomes: dict[str, Outcome] = {}
-        for _ in range(rounds):
-            for entrant in racing:
+        for number in range(rounds):
+            first_in_line = number % len(racing)
+            for entrant in (*racing[first_in_line:], *racing[:first_in_line]):
                 seconds[entrant.program].append(_timed(entrant, outcomes, arena.hardware.device))
         first = seconds[racing[0].program]
         for entrant in entrants:
@@ -140,6 +142,8 @@ def _entrants(arena: Arena, contest: str) -> list[Entrant]:
     own = Entrant(HARNESS, lambda: _ours(arena, [replace(spec, reads_last=False)]))
     if contest.startswith("autoattack"):
         reference = ATTACKS["autoattack-reference"]
+        if arena.split.classes < FEWEST_CLASSES:
+            return [own, Entrant("pyautoattack", None, f"needs at least {FEWEST_CLASSES} classes")]
         return [own, Entrant("pyautoattack", lambda: _ours(arena, [reference]))]
     both = Entrant(f"{HARNESS}, last iterate too", lambda: _ours(arena, [spec]))
     return [own, both, *(_peer(arena, peer) for peer in PEERS[contest])]
@@ -165,7 +169,10 @@ def _peer(arena: Arena, peer: Peer) -> Entrant:
     """A library as its documentation calls it: on the model as it was loaded, its parameters asking for gradients."""
     if arena.case.threat.norm not in peer.norms:
         return Entrant(peer.library, None, f"has no attack for {arena.case.threat.norm}")
-    counting = CountingClassifier(copy.deepcopy(arena.model).requires_grad_(True))
+    try:
+        counting = CountingClassifier(copy.deepcopy(arena.model).requires_grad_(True))
+    except Exception as error:  # the user's own module may hold what cannot be copied
+        return Entrant(peer.library, None, f"the model cannot be copied for it: {error}")
     try:
         attack = peer.make(counting, arena.case.threat)
     except ImportError:

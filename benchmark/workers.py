@@ -2,8 +2,10 @@
 
 import multiprocessing
 import os
+import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -15,7 +17,7 @@ _compute: Callable[[int], None]
 
 
 def can_fork() -> bool:
-    """Whether processes can start as copies of this one, which is safe while it computes on one thread only."""
+    """Whether processes can start as copies of this one; the caller sees to it that it computes on one thread."""
     return sys.platform == "linux"
 
 
@@ -34,24 +36,33 @@ def run_all(tasks: int, compute: Callable[[int], None], workers: int) -> Iterato
             yield task
         return
     context = multiprocessing.get_context("fork")
-    with ProcessPoolExecutor(workers, context, initializer=_enter, initargs=(compute,)) as pool:
-        futures = {pool.submit(_call, task): task for task in range(tasks)}
-        try:
-            for future in as_completed(futures):
-                future.result()
-                yield futures[future]
-        except BrokenProcessPool:
-            raise InputError(
-                "a worker process was killed, maybe for want of memory; what was computed is kept: "
-                "run the same command again, with --workers 1"
-            ) from None
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+    pool = ProcessPoolExecutor(min(workers, tasks), context, initializer=_enter, initargs=(compute,))
+    futures = {pool.submit(_call, task): task for task in range(tasks)}
+    try:
+        for future in as_completed(futures):
+            if failure := future.result():
+                raise failure
+            yield futures[future]
+    except BrokenProcessPool:
+        raise InputError(
+            "a worker process was killed, maybe for want of memory; what was computed is kept: "
+            "run the same command again, with --workers 1"
+        ) from None
+    finally:
+        _leave(pool)
+
+
+def _leave(pool: ProcessPoolExecutor) -> None:
+    """Have idle workers end, and busy ones, of which there are none unless something went wrong, stopped."""
+    pool.shutdown(wait=False, cancel_futures=True)
+    for process in multiprocessing.active_children():
+        process.terminate()
 
 
 def _enter(compute: Callable[[int], None]) -> None:
     global _compute
     _compute = compute
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent says what happened, and ends the workers
     threading.Thread(target=_leave_with_parent, daemon=True).start()
 
 
@@ -63,5 +74,12 @@ def _leave_with_parent() -> None:
     os._exit(1)
 
 
-def _call(task: int) -> None:
-    _compute(task)
+def _call(task: int) -> Exception | None:
+    """What went wrong, in a form that survives the way to the parent."""
+    try:
+        _compute(task)
+    except InputError as error:
+        return error
+    except Exception:
+        return RuntimeError(traceback.format_exc())
+    return None

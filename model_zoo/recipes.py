@@ -230,7 +230,13 @@ REPLAYS = 4
 def _replayed(base: Recipe, replays: int) -> Recipe:
     """As many optimizer steps from fewer batches, each used several times."""
     milestones = [(max(2, (epoch - 1) // replays + 1), lr) for epoch, lr in base.milestones]
-    return replace(base, epochs=max(1, base.epochs // replays), milestones=milestones, replays=replays)
+    return replace(
+        base,
+        epochs=max(1, base.epochs // replays),
+        milestones=milestones,
+        replays=replays,
+        warm_up=base.warm_up / replays,
+    )
 
 
 def _fast(dataset: str, base: Recipe) -> dict[tuple[str, str, str], Recipe]:

@@ -18,12 +18,12 @@ N = 40
 TIMING = {"seconds": 1.0, "device": "cpu", "precision": "fp32", "batch_size": 1, "threads": 1, "versions": ""}
 
 
-def store_with(root: Path, robust: dict[str, list[int]], start: int = 0) -> Store:
+def store_with(root: Path, robust: dict[str, list[int]], start: int = 0, epsilon: float = 0.1) -> Store:
     """Verdicts of some attacks on one model: each leaves the images of the given numbers standing."""
     store = Store(root)
     model = ModelSpec("m", ("toy",), "toy", "digits-cnn", "natural", "m.pt", "0" * 64, "-")
     for rank, (attack, standing) in enumerate(robust.items()):
-        case = EvalCase("toy", "toy", "images", N, model, model, ATTACKS[attack], ThreatModel("Linf", 0.1), seed=0)
+        case = EvalCase("toy", "toy", "images", N, model, model, ATTACKS[attack], ThreatModel("Linf", epsilon), seed=0)
         flags = np.isin(np.arange(N), standing)
         label, passes = np.zeros(N, dtype=np.int64), np.full(N, 10.0)
         verdicts = Verdicts(np.arange(N) + start, label, label, flags, None, passes, passes / 2)
@@ -42,7 +42,7 @@ def test_counts_differences_and_names_every_disagreement(tmp_path: Path) -> None
     assert row["p"] == mcnemar(3, 2)
     assert row["passes"] == "10 + 5"
     assert disagreements["image"].tolist() == [2, 3, 9, 10, 11]
-    assert disagreements["broken_by"].tolist() == ["pgd-100"] * 2 + ["apgd-ce"] * 3
+    assert disagreements["broken_by"].tolist() == ["second"] * 2 + ["first"] * 3
     text = write_comparison(table, disagreements, tmp_path / "comparison")
     assert "| apgd-ce" in text
     assert {p.name for p in tmp_path.glob("comparison*")} == {
@@ -55,16 +55,19 @@ def test_counts_differences_and_names_every_disagreement(tmp_path: Path) -> None
 def test_one_attack_in_two_folders(tmp_path: Path) -> None:
     first = store_with(tmp_path / "a", {"apgd-ce": [0, 1]})
     second = store_with(tmp_path / "b", {"apgd-ce": [0]})
-    table, _ = compare(first, second, ["toy"], [Pair("apgd-ce", "apgd-ce")])
+    table, disagreements = compare(first, second, ["toy"], [Pair("apgd-ce", "apgd-ce")])
     assert table["second_only"].tolist() == [1]
+    assert disagreements["broken_by"].tolist() == ["second"]
 
 
 def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
     first = store_with(tmp_path / "a", {"apgd-ce": [0]})
     with pytest.raises(InputError, match="found none; run both first"):
         compare(first, first, ["toy"], [Pair("apgd-ce", "square")])
-    with pytest.raises(InputError, match="different images"):
+    with pytest.raises(InputError, match="differ in images; run both on the same"):
         compare(first, store_with(tmp_path / "b", {"apgd-ce": [0]}, start=1), ["toy"], [Pair("apgd-ce", "apgd-ce")])
+    with pytest.raises(InputError, match="differ in epsilon"):
+        compare(first, store_with(tmp_path / "c", {"apgd-ce": [0]}, epsilon=0.3), ["toy"], [Pair("apgd-ce", "apgd-ce")])
 
 
 def test_mcnemar_is_the_binomial_tail() -> None:

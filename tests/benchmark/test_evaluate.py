@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from attacks.errors import InputError
 from attacks.registry import ATTACKS, AttackSpec, Ensemble
@@ -99,6 +100,34 @@ def test_images_that_no_scout_brought_near_are_left_standing() -> None:
     some = scouted(0.5)
     assert everyone.forwards.sum() > some.forwards.sum() > scouted(0.0).forwards.sum()
     assert not (everyone.robust_any & ~some.robust_any).any()
+
+
+class Quantised(nn.Module):
+    """A model whose gradients are zero, though its logits follow the image."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.model((x * 64).round() / 64)
+        return logits
+
+
+def test_where_gradients_say_nothing_no_image_is_given_up() -> None:
+    scouts, members = [short("apgd-ce"), short("square").with_settings(steps=1)], [short("square")]
+    network, split = problem(10)
+    masked = Quantised(network)
+    prediction = predict(masked, split.x, batch_size=16)
+
+    def robust(ensemble: Ensemble) -> NDArray[np.bool_]:
+        attack = replace(ATTACKS["autoattack"], method=ensemble)
+        case = EvalCase("toy", "toy", "", len(split), MODEL, MODEL, attack, ThreatModel("Linf", 0.06), seed=0)
+        return evaluate([case], masked, masked, masked, split, prediction, CPU)[0].robust_any
+
+    far_away = robust(Ensemble(members, scouts=scouts, doubt=0.0))
+    np.testing.assert_array_equal(far_away, robust(Ensemble([*scouts, *members])))
+    assert far_away.sum() < robust(Ensemble(scouts)).sum()
 
 
 def test_scouts_must_tell_how_near_they_came() -> None:

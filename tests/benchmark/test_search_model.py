@@ -67,6 +67,47 @@ def test_what_cannot_be_traced_is_searched_unfolded() -> None:
     assert any(isinstance(module, nn.BatchNorm2d) for module in searched.modules())
 
 
+class Reader(nn.Module):
+    """Reads the weights of its last layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 4), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        output: Tensor = self.last(self.first(x.flatten(1))) / self.last.weight.norm()
+        return output
+
+
+class Double(nn.Module):
+    """Computes in float64 whatever it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 3).double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        output: Tensor = self.linear(x.flatten(1).double())
+        return output
+
+
+@pytest.mark.parametrize("kind", [Reader, Double])
+def test_what_a_model_expects_of_its_layers_is_still_there(kind: type[nn.Module]) -> None:
+    model, x = kind().eval().requires_grad_(False), torch.rand(2, 1, 2, 2)
+    searched = search_model(model, x, torch.bfloat16)
+    torch.testing.assert_close(logits(searched, x, torch.bfloat16).float(), model(x).float(), rtol=0.05, atol=0.05)
+
+
+def test_gradients_agree_with_those_of_the_model() -> None:
+    model, x = trained_looking("resnet-18")
+    both = []
+    for network, precision in ((model, torch.float32), (search_model(model, x, torch.bfloat16), torch.bfloat16)):
+        image = x.clone().requires_grad_()
+        both.append(torch.autograd.grad(logits(network, image, precision).float().logsumexp(1).sum(), image)[0])
+    similarity = torch.cosine_similarity(both[0].flatten(1), both[1].flatten(1))
+    assert 0.95 < similarity.min() < 1 - 1e-7  # the layers between the ends do round
+
+
 class Copyless(nn.Linear):
     def __deepcopy__(self, memo: object) -> "Copyless":
         raise TypeError("no copies")

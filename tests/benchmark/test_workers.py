@@ -26,13 +26,30 @@ def test_every_task_is_done_once(tmp_path: Path, workers: int) -> None:
 
 
 @both
-def test_what_a_task_raises_is_raised(workers: int) -> None:
+def test_what_a_task_raises_is_raised_and_ends_the_rest(tmp_path: Path, workers: int) -> None:
     def compute(task: int) -> None:
-        if task == 2:
+        (tmp_path / str(task)).touch()
+        if task == 0:
             raise InputError("expected this")
+        time.sleep(0.2)
 
     with pytest.raises(InputError, match="expected this"):
-        list(run_all(4, compute, workers))
+        list(run_all(99, compute, workers))
+    time.sleep(1.0)
+    assert len(list(tmp_path.iterdir())) < 50  # the rest is left undone
+
+
+@forks
+def test_a_defect_shows_where_it_is() -> None:
+    class AwkwardError(Exception):
+        def __init__(self, one: int, two: int) -> None:
+            super().__init__(f"{one} {two}")
+
+    def compute(_: int) -> None:
+        raise AwkwardError(1, 2)
+
+    with pytest.raises(RuntimeError, match="AwkwardError: 1 2"):
+        list(run_all(3, compute, 2))
 
 
 @forks
