@@ -80,7 +80,7 @@ def choose_sources(suite: Suite, models: Sequence[ModelSpec], names: str | None,
     """The models that transfer attacks are crafted on: those named, else the suite's few where all its models run."""
     if names is not None:
         known = {spec.name: spec for spec in models}
-        return [lookup(name, known, "source among the models of this run") for name in names_in(names)]
+        return [lookup(name, known, "source (it must be one of --models)") for name in names_in(names)]
     few = [spec for spec in models if spec.name in suite.sources]
     return few if runs_all and few else list(models)
 

@@ -31,7 +31,7 @@ from benchmark.choices import (
     use_threads,
 )
 from benchmark.cli import Shared
-from benchmark.compare import Pair, compare, write_comparison
+from benchmark.compare import Pair, compare, left_out, write_comparison
 from benchmark.data import Split, balanced_subset, digest, holdout
 from benchmark.datasets import load
 from benchmark.first_stage import first_stem, prepare_first_stage
@@ -139,9 +139,21 @@ def compare_stored(
         )
     if against is None and against_dir is None:
         raise InputError("compare needs --against (other attacks), --against-dir (another results folder) or both")
-    here, there = (Store(folder / "runs") for folder in (shared.results_dir, against_dir or shared.results_dir))
+    if against_dir is None and firsts == seconds:
+        raise InputError("compare needs two different attacks, or --against-dir: an attack agrees with itself")
+    folders = shared.results_dir, against_dir or shared.results_dir
+    for folder in folders:
+        if not (folder / "runs").is_dir():
+            raise InputError(
+                f"expected verdicts in {folder / 'runs'}, found no such folder; run a benchmark there first"
+            )
+    here, there = (Store(folder / "runs") for folder in folders)
     pairs = [Pair(*pair) for pair in zip(firsts, seconds, strict=True)]
-    print(write_comparison(*compare(here, there, names_in(suites), pairs), shared.results_dir / name))
+    named = [lookup(suite, SUITES, "suite").name for suite in names_in(suites)]
+    tables = compare(here, there, named, pairs)
+    print(write_comparison(*tables, shared.results_dir / name))
+    if lacking := left_out(here, there, named, pairs):
+        print(f"left out: {', '.join(lacking)}; run what they lack", file=sys.stderr)
 
 
 def speed(

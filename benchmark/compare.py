@@ -84,6 +84,18 @@ def compare(
     return pd.DataFrame(rows), pd.DataFrame(disagreements, columns=columns)
 
 
+def left_out(first: Store, second: Store, suites: Sequence[str], pairs: Sequence[Pair]) -> list[str]:
+    """The models that have one attack of a pair and lack the other, each with what it lacks."""
+    ours, theirs = _white_box(first, suites), _white_box(second, suites)
+    lacking = []
+    for pair in pairs:
+        has = {cell[:2] for cell in ours if cell[2] == pair.first}
+        other = {cell[:2] for cell in theirs if cell[2] == pair.second}
+        lacking += [f"{model} (no {pair.second})" for _, model in sorted(has - other)]
+        lacking += [f"{model} (no {pair.first})" for _, model in sorted(other - has)]
+    return lacking
+
+
 def write_comparison(table: pd.DataFrame, disagreements: pd.DataFrame, stem: Path) -> str:
     """Write STEM.csv, STEM.md and STEM-disagreements.csv. Returns: the text to print."""
     write_csv(stem.with_name(stem.name + ".csv"), table.round(4))

@@ -97,7 +97,8 @@ def _white_box(suite: SuiteScores) -> pd.DataFrame:
         cost = suite.scores[(suite.scores["attack"] == attack) & (suite.scores["source_model"] == "")]
         row["forward passes"] = f"{cost['forwards_per_image'].mean():.0f}"
         row["backward passes"] = f"{cost['backwards_per_image'].mean():.0f}"
-    return pd.DataFrame(list(rows.values()))
+    models = list(dict.fromkeys(_white(suite.scores)["model"]))
+    return pd.DataFrame(list(rows.values()), columns=["attack", *models, "forward passes", "backward passes"])
 
 
 def _black_box(suite: SuiteScores) -> pd.DataFrame:
