@@ -64,7 +64,8 @@ def compare(
                 "run both first, or name the folders by --results-dir and --against-dir"
             )
         for suite, model, (entry, one), (against, other) in both:
-            differs = [name for name in SAME if entry.get(name) != against.get(name)]
+            known = [name for name in SAME if name in entry and name in against]  # older stores lack some
+            differs = [name for name in known if entry[name] != against[name]]
             if not (np.array_equal(one.index, other.index) and np.array_equal(one.label, other.label)):
                 differs.append("images")
             if differs:
@@ -106,6 +107,7 @@ def write_comparison(table: pd.DataFrame, disagreements: pd.DataFrame, stem: Pat
             f"{d:+.2f}" if pd.isna(low) else f"{d:+.2f} [{low:+.2f}, {high:+.2f}]" for d, low, high in intervals
         ]
     )
+    shown = shown.astype(object).where(shown.notna(), None)
     text = f"{shown.to_markdown(index=False, floatfmt='.4g', missingval='')}\n\n{LEGEND}\n"
     atomic_write(stem.with_name(stem.name + ".md"), text.encode())
     return text

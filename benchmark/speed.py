@@ -110,8 +110,9 @@ def write_speed(table: pd.DataFrame, header: str, stem: Path) -> str:
             for ratio, low, high in zip(table["ratio"], table["ratio_low"], table["ratio_high"], strict=True)
         ]
     ).drop(columns=["ratio_low", "ratio_high"])
+    shown = shown.astype(object).where(shown.notna(), None)
     columns = [c for c in shown.columns if c != "note"] + ["note"]
-    text = f"{header}\n\n{shown[columns].to_markdown(index=False, floatfmt='.4g', missingval='-')}\n\n{LEGEND}\n"
+    text = f"{header}\n\n{shown[columns].to_markdown(index=False, floatfmt='.4g', missingval='')}\n\n{LEGEND}\n"
     atomic_write(stem.with_name(stem.name + ".md"), text.encode())
     return text
 

@@ -116,6 +116,13 @@ def test_the_white_box_table_gives_both_readings_and_the_cost(tmp_path: Path) ->
     assert table["backward passes"]["pgd-20"] == 20
 
 
+def test_the_white_box_table_has_all_models_before_the_cost(tmp_path: Path) -> None:
+    results: list[Result] = [(NATURAL, "fgsm", NATURAL, 5, 5), (NATURAL, "pgd-20", NATURAL, 5, 5)]
+    write_tables(suite_of(tmp_path / "runs", [*results, (MADRY, "pgd-20", MADRY, 8, 8)]), tmp_path)
+    columns = list(read(tmp_path / "white_box.csv").columns)
+    assert columns == ["attack", "natural", "madry", "forward passes", "backward passes"]
+
+
 def test_the_black_box_table_has_sources_in_rows_and_targets_in_columns(tmp_path: Path) -> None:
     crossed: list[Result] = [(NATURAL, "pgd-20", MADRY, 5, 5), (MADRY, "pgd-20", NATURAL, 8, 8)]
     write_tables(suite_of(tmp_path / "runs", [*BOTH, *crossed]), tmp_path)
