@@ -105,7 +105,6 @@ AUTHORS = (
             Published("trades-mnist", "pgd-40", 96.07, "README of yaodongyu/TRADES, 40 steps of 0.01"),
             Published("mnist", "clean", 99.48, "README of yaodongyu/TRADES"),
             Published("mnist", "autoattack", 92.81, "README of fra31/auto-attack"),
-            Published("mnist", "autoattack-reference", 92.81, "README of fra31/auto-attack"),
         ),
     ),
 )

@@ -31,6 +31,11 @@ from model_zoo.source import take_features
 Command = Callable[..., subprocess.CompletedProcess[str]]
 NATURAL = str(SHIPPED / "digits/natural.safetensors")
 TINY = ["epochs=3", "batch_size=32", "lr=0.003", "train_examples=400", "validation=100", "inner_steps=2"]
+NEEDED = {
+    "transfer-mlp": ["architecture=digits-cnn+mlp"],
+    "ibp": ["epochs=12", "epsilon=0.01"],  # a proof takes longer to learn
+    "convex-bound": ["epsilon=0.05"],
+}
 STAGED = [name for name, spec in DEFENSES.items() if spec.first is not None]
 
 
@@ -51,8 +56,7 @@ def files(folder: Path) -> dict[str, bytes]:
 def test_every_defense_trains_by_one_command_into_a_model_that_can_be_loaded(
     command: Command, tmp_path: Path, defense: str
 ) -> None:
-    architecture = ["architecture=digits-cnn+mlp"] if defense == "transfer-mlp" else []
-    result = command(tmp_path, *words(defense, *architecture), "--name", "mine")
+    result = command(tmp_path, *words(defense, *NEEDED.get(defense, ())), "--name", "mine")
     assert result.returncode == 0, result.stderr
     folder = tmp_path / "checkpoints"
     spec = read_card(folder / "digits/mine.json")
