@@ -31,7 +31,7 @@ from benchmark.choices import (
     use_threads,
 )
 from benchmark.cli import Shared
-from benchmark.compare import Pair, compare, left_out, write_comparison
+from benchmark.compare import Pair, compare, left_out, white_box, write_comparison
 from benchmark.data import Split, balanced_subset, digest, holdout
 from benchmark.datasets import load
 from benchmark.first_stage import first_stem, prepare_first_stage
@@ -147,12 +147,13 @@ def compare_stored(
             raise InputError(
                 f"expected verdicts in {folder / 'runs'}, found no such folder; run a benchmark there first"
             )
-    here, there = (Store(folder / "runs") for folder in folders)
     pairs = [Pair(*pair) for pair in zip(firsts, seconds, strict=True)]
     named = [lookup(suite, SUITES, "suite").name for suite in names_in(suites)]
-    tables = compare(here, there, named, pairs)
+    ours = white_box(Store(folders[0] / "runs"), named)
+    theirs = ours if against_dir is None else white_box(Store(against_dir / "runs"), named)
+    tables = compare(ours, theirs, named, pairs)
     print(write_comparison(*tables, shared.results_dir / name))
-    if lacking := left_out(here, there, named, pairs):
+    if lacking := left_out(ours, theirs, pairs):
         print(f"left out: {', '.join(lacking)}; run what they lack", file=sys.stderr)
 
 

@@ -40,17 +40,17 @@ class Pair:
 
 
 def compare(
-    first: Store, second: Store, suites: Sequence[str], pairs: Sequence[Pair]
+    ours: Found, theirs: Found, suites: Sequence[str], pairs: Sequence[Pair]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Compare verdicts image by image, for every model that has both.
 
     Args:
-        first, second: where the verdicts of a pair's first and second attack are; maybe the same store.
+        ours, theirs: the verdicts of a pair's first and second attack, by `white_box`; maybe the same.
+        suites: where they come from.
 
     Returns: a row for each pair and model, and one for all models together; a row for each image that they disagree on.
     Raises: InputError where no model has both attacks, or their verdicts are not of the same model, images and threat.
     """
-    ours, theirs = _white_box(first, suites), _white_box(second, suites)
     rows, disagreements = [], []
     for pair in pairs:
         both = [
@@ -85,9 +85,8 @@ def compare(
     return pd.DataFrame(rows), pd.DataFrame(disagreements, columns=columns)
 
 
-def left_out(first: Store, second: Store, suites: Sequence[str], pairs: Sequence[Pair]) -> list[str]:
+def left_out(ours: Found, theirs: Found, pairs: Sequence[Pair]) -> list[str]:
     """The models that have one attack of a pair and lack the other, each with what it lacks."""
-    ours, theirs = _white_box(first, suites), _white_box(second, suites)
     lacking = []
     for pair in pairs:
         has = {cell[:2] for cell in ours if cell[2] == pair.first}
@@ -130,7 +129,8 @@ def mcnemar(only_first: int, only_second: int) -> float:
     return float(binomtest(only_first, disagreements).pvalue) if disagreements else 1.0
 
 
-def _white_box(store: Store, suites: Sequence[str]) -> Found:
+def white_box(store: Store, suites: Sequence[str]) -> Found:
+    """Every complete white-box case of some suites."""
     found = {}
     for suite in suites:
         for item in read_suite(store, suite).entries:

@@ -8,7 +8,7 @@ from attacks.errors import InputError
 from attacks.registry import ATTACKS
 from attacks.threat_model import ThreatModel
 from benchmark.case import EvalCase, case_key
-from benchmark.compare import Pair, compare, difference_interval, mcnemar, write_comparison
+from benchmark.compare import Found, Pair, compare, difference_interval, mcnemar, white_box, write_comparison
 from benchmark.score import show
 from benchmark.store import Store
 from benchmark.verdicts import Verdicts
@@ -33,9 +33,13 @@ def store_with(root: Path, robust: dict[str, list[int]], start: int = 0, epsilon
     return store
 
 
+def found(store: Store) -> Found:
+    return white_box(store, ["toy"])
+
+
 def test_counts_differences_and_names_every_disagreement(tmp_path: Path) -> None:
     store = store_with(tmp_path, {"apgd-ce": [0, 1, 2, 3], "pgd-100": [0, 1, 9, 10, 11]})
-    table, disagreements = compare(store, store, ["toy"], [Pair("apgd-ce", "pgd-100")])
+    table, disagreements = compare(found(store), found(store), ["toy"], [Pair("apgd-ce", "pgd-100")])
     (row,) = table.to_dict("records")
     assert (row["robust_acc"], row["against_acc"], row["difference"]) == (10.0, 12.5, -2.5)
     assert (row["first_only"], row["second_only"]) == (3, 2)
@@ -55,7 +59,7 @@ def test_counts_differences_and_names_every_disagreement(tmp_path: Path) -> None
 def test_one_attack_in_two_folders(tmp_path: Path) -> None:
     first = store_with(tmp_path / "a", {"apgd-ce": [0, 1]})
     second = store_with(tmp_path / "b", {"apgd-ce": [0]})
-    table, disagreements = compare(first, second, ["toy"], [Pair("apgd-ce", "apgd-ce")])
+    table, disagreements = compare(found(first), found(second), ["toy"], [Pair("apgd-ce", "apgd-ce")])
     assert table["second_only"].tolist() == [1]
     assert disagreements["broken_by"].tolist() == ["second"]
 
@@ -63,11 +67,21 @@ def test_one_attack_in_two_folders(tmp_path: Path) -> None:
 def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
     first = store_with(tmp_path / "a", {"apgd-ce": [0]})
     with pytest.raises(InputError, match="found none; run both first"):
-        compare(first, first, ["toy"], [Pair("apgd-ce", "square")])
+        compare(found(first), found(first), ["toy"], [Pair("apgd-ce", "square")])
     with pytest.raises(InputError, match="differ in images; run both on the same"):
-        compare(first, store_with(tmp_path / "b", {"apgd-ce": [0]}, start=1), ["toy"], [Pair("apgd-ce", "apgd-ce")])
+        compare(
+            found(first),
+            found(store_with(tmp_path / "b", {"apgd-ce": [0]}, start=1)),
+            ["toy"],
+            [Pair("apgd-ce", "apgd-ce")],
+        )
     with pytest.raises(InputError, match="differ in epsilon"):
-        compare(first, store_with(tmp_path / "c", {"apgd-ce": [0]}, epsilon=0.3), ["toy"], [Pair("apgd-ce", "apgd-ce")])
+        compare(
+            found(first),
+            found(store_with(tmp_path / "c", {"apgd-ce": [0]}, epsilon=0.3)),
+            ["toy"],
+            [Pair("apgd-ce", "apgd-ce")],
+        )
 
 
 def test_mcnemar_is_the_binomial_tail() -> None:
