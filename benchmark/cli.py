@@ -136,7 +136,7 @@ def list_command(*, shared: Shared, what: str) -> None:
 @shared_options
 def train_command(*, shared: Shared, **options: Any) -> None:
     """Train a defense; ends with a checkpoint that --models knows. Killed, it goes on from the last whole epoch."""
-    from benchmark.commands import train
+    from benchmark.train_command import train
 
     train(shared, **options)
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from benchmark.commands import _training_settings
 from benchmark.suites import SUITES
+from benchmark.train_command import _training_settings
 from model_zoo.batches import Images, batches
 from model_zoo.defenses.registry import DEFENSES
 from model_zoo.recipes import BURN_IN, Recipe, recipe

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from attacks.draws import Draws
 from attacks.errors import InputError
 from attacks.threat_model import ThreatModel
-from benchmark.commands import _training_images
 from benchmark.data import Split, balanced_subset, holdout
 from benchmark.datasets import load
 from benchmark.suites import SUITES
+from benchmark.train_command import _training_images
 from model_zoo import training as training_module
 from model_zoo.architectures.registry import build, find
 from model_zoo.augmentation import augment
@@ -271,7 +271,7 @@ def test_validation_images_are_training_images_that_are_not_trained_on(
         parts.append(part)
         return load(dataset, part, **options)
 
-    monkeypatch.setattr("benchmark.commands.load", watching)
+    monkeypatch.setattr("benchmark.train_command.load", watching)
     settings = replace(recipe("natural", "digits", "fast"), train_examples=train_examples)
     shared: Any = type("Shared", (), {"data_dir": Path("unused"), "quiet": True, "seed": 0})
     trained_on, validation = _training_images(SUITES["digits"], settings, shared)

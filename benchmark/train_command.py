@@ -1,0 +1,145 @@
+"""What the train command does: names to a defense, its recipe and images, and on to the trainer."""
+
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from attacks.errors import InputError
+from attacks.names import lookup
+from benchmark.choices import (
+    choose_hardware,
+    choose_images,
+    refuse_workers,
+    use_threads,
+)
+from benchmark.cli import Shared
+from benchmark.data import Split, balanced_subset, digest, holdout
+from benchmark.datasets import load
+from benchmark.first_stage import first_stem, prepare_first_stage
+from benchmark.suites import SUITES, Suite
+from benchmark.sweep import VERSIONED
+from model_zoo.bounds.certified import BOUNDS
+from model_zoo.checkpoint import atomic_write
+from model_zoo.defenses.registry import DefenseSpec, defense_spec
+from model_zoo.progress import forget
+from model_zoo.recipes import Recipe, recipe, with_overrides
+from model_zoo.registry import ModelSpec, card, load_model
+from model_zoo.training import Training
+from model_zoo.training import train as run_training
+
+
+def train(shared: Shared, *, defense: str, suite: str, recipe: str, overrides: Sequence[str], name: str | None) -> None:
+    """Train, and register the result by its card."""
+    spec = defense_spec(defense)
+    chosen = lookup(suite, SUITES, "suite")
+    params, settings = _training_settings(spec, chosen, recipe, overrides)
+    name = name or spec.model_name.format(**params)
+    if name == "all" or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise InputError(f"--name must be letters, digits, '.', '_' and '-' (and not 'all'), got {name!r}")
+    refuse_workers(shared, "train")
+    if shared.batch_size != "auto":
+        raise InputError("--batch-size is for attacks; to train with another one use --set batch_size=N")
+    hardware = choose_hardware(shared)
+    images, validation = _training_images(chosen, settings, shared)
+    use_threads(images, hardware)
+    threat = chosen.threat if settings.epsilon is None else replace(chosen.threat, epsilon=settings.epsilon)
+    stem = shared.checkpoint_dir / chosen.name / name
+    done = stem.with_name(name + ".json")
+    if done.exists():
+        raise InputError(f"{done}: a model of that name is trained already; use another --name, or remove it")
+    before = prepare_first_stage(
+        spec, settings, recipe, threat, images, validation, stem, hardware, seed=shared.seed, quiet=shared.quiet
+    )
+    training = Training(
+        spec, params, settings, threat, shared.seed, f"{before.digest} {digest(validation)}", before.sha256
+    )
+    sha256 = run_training(
+        training,
+        before.images,
+        validation,
+        stem,
+        device=hardware.device,
+        precision=hardware.precision,
+        pool=before.pool,
+        source=before.model,
+        quiet=shared.quiet,
+    )
+    model = ModelSpec(
+        name=name,
+        suites=(chosen.name,),
+        dataset=chosen.dataset,
+        architecture=settings.architecture,
+        defense=defense,
+        checkpoint=f"{chosen.name}/{name}.safetensors",
+        sha256=sha256,
+        paper=spec.paper,
+    )
+    record: dict[str, object] = {
+        "command": _command(defense, suite, recipe, overrides, name, shared.seed),
+        "settings": training.settings(),
+        "precision": "bf16" if hardware.precision == torch.bfloat16 else "fp32",
+        "device": str(hardware.device),
+        "versions": {package: version(package) for package in VERSIONED},
+    }
+    if spec.bound is not None:
+        record["certified"] = _certificate(model, spec.bound, chosen, shared)
+    atomic_write(done, card(model, record))
+    forget(stem)
+    forget(first_stem(stem))
+    print(f"Trained {name}: {stem}.safetensors, sha256 {sha256}")
+    where = "" if shared.checkpoint_dir == Path("checkpoints") else f" --checkpoint-dir {shared.checkpoint_dir}"
+    print(f"Evaluate it: python run_benchmark.py --suite {chosen.name} --models {name}{where}")
+
+
+def _certificate(model: ModelSpec, bound: str, suite: Suite, shared: Shared) -> dict[str, object]:
+    """The certified accuracy on the suite's test images, in percent: a lower bound of any robust accuracy there."""
+    split = choose_images(suite, shared)
+    classifier = load_model(model, shared.checkpoint_dir, classes=split.classes)
+    proven = BOUNDS[bound](classifier, split.x, split.y, suite.threat.epsilon)
+    accuracy = round(100 * proven.double().mean().item(), 4)
+    return {"bound": bound, "epsilon": suite.threat.epsilon, "accuracy": accuracy, "n": len(split)}
+
+
+def _command(defense: str, suite: str, recipe: str, overrides: Sequence[str], name: str, seed: int) -> str:
+    """The command that trains the same again, wherever its files lie."""
+    words = ["train", "--defense", defense, "--suite", suite, "--recipe", recipe]
+    words += [word for override in overrides for word in ("--set", override)]
+    return shlex.join(["python", "run_benchmark.py", *words, "--name", name, "--seed", str(seed)])
+
+
+def _training_settings(
+    spec: DefenseSpec, suite: Suite, recipe_name: str, overrides: Sequence[str]
+) -> tuple[dict[str, float], Recipe]:
+    """The loss's parameters and the recipe, with `--set` applied to whichever has that name."""
+    params, settings = dict(spec.params), recipe(spec.name, suite.dataset, recipe_name)
+    tables = ("milestones", "param_schedule")
+    known: Mapping[str, None] = dict.fromkeys([*params, *(f.name for f in fields(Recipe) if f.name not in tables)])
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals:
+            raise InputError(f"--set takes KEY=VALUE, got {override!r}")
+        lookup(key, known, "setting")
+        if key in params:
+            try:
+                params[key] = float(value)
+            except ValueError:
+                raise InputError(f"--set {key} must be a number, got {value!r}") from None
+            steady = [entry for entry in settings.param_schedule if entry[0] != key]
+            settings = replace(settings, param_schedule=steady)
+        else:
+            settings = with_overrides(settings, {key: value})
+    return params, settings
+
+
+def _training_images(suite: Suite, settings: Recipe, shared: Shared) -> tuple[Split, Split]:
+    """Images to train on, and to choose the best epoch by; both from the training part."""
+    split = load(suite.dataset, "train", data_dir=shared.data_dir, quiet=shared.quiet)
+    images, validation = holdout(split, settings.validation, seed=shared.seed)
+    if settings.train_examples is not None:
+        images = balanced_subset(images, settings.train_examples, seed=shared.seed)
+    return images, validation
