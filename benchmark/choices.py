@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,14 +10,14 @@ import torch
 
 from attacks.errors import InputError
 from attacks.names import lookup
-from attacks.registry import AttackSpec, attack_spec
+from attacks.registry import ATTACKS, AttackSpec, attack_spec
 from attacks.threat_model import ThreatModel
 from benchmark.case import CHUNK_SIZE
 from benchmark.cli import Shared
 from benchmark.data import Split, balanced_subset
 from benchmark.datasets import DATASETS, load
 from benchmark.hardware import Hardware, fastest_precision, is_tiny
-from benchmark.suites import SUITES, Suite
+from benchmark.suites import SUITES, TRANSFERRED, Suite
 from benchmark.workers import can_fork
 from model_zoo.registry import MODELS, ModelSpec, external_model, find_checkpoint, model_spec, models_of
 
@@ -37,6 +37,17 @@ def choose_suite(
         raise InputError(f"--norm {norm} needs --epsilon: that of suite {suite.name} is for {suite.threat.norm}")
     threat = ThreatModel(norm or suite.threat.norm, suite.threat.epsilon if epsilon is None else epsilon)
     return replace(suite, threat=threat, examples=examples or suite.examples)
+
+
+def with_examples(suite: Suite, examples: Mapping[str, int | None]) -> Suite:
+    """The suite on other numbers of images: "" for all its attacks, or an attack's name, or "transfer"; None is all."""
+    named = {name: wanted for name, wanted in examples.items() if name}
+    for name in named:
+        lookup(name, {TRANSFERRED: None, **ATTACKS}, "attack, before the = of --examples")
+    if "" in examples:
+        suite = replace(suite, examples=examples[""], fewer={})
+    limits = {**suite.fewer, **named}
+    return replace(suite, fewer={name: limit for name, limit in limits.items() if limit is not None})
 
 
 def choose_attacks(suite: Suite, names: str) -> list[AttackSpec]:

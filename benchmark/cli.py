@@ -43,6 +43,19 @@ class Number(click.ParamType[float]):
             self.fail(f"expected a number or a fraction such as 8/255, got {value!r}", param, ctx)
 
 
+class Examples(click.ParamType[dict[str, int | None]]):
+    """How many images: all or N for every attack (under ""), and ATTACK=N for some."""
+
+    name = "examples"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> dict[str, int | None]:
+        wanted: dict[str, int | None] = {}
+        for word in str(value).split(","):
+            name, _, count = word.strip().rpartition("=")
+            wanted[name] = None if count == "all" else click.IntRange(1)(count, param, ctx)
+        return wanted
+
+
 def shared_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the shared options to a command, which receives them as `shared`."""
     folder = click.Path(path_type=Path)
@@ -96,7 +109,12 @@ def shared_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--attacks", default="all", show_default=True, metavar="all|NAME,...", help="the suite's, or any others")
 @click.option("--transfer", metavar="none|NAME,...", help="crafted on the other models  [default: the suite's]")
 @click.option("--sources", metavar="NAME,...", help="of transfer  [default: the suite's few with all models]")
-@click.option("--examples", type=click.IntRange(1), help="a seeded class-balanced subset of the test images")
+@click.option(
+    "--examples",
+    type=Examples(),
+    metavar="all|N,[ATTACK=N,...]",
+    help="a seeded class-balanced subset of the test images, for all attacks or for one (or for transfer)",
+)
 @click.option("--model", metavar="PATH.py:FACTORY", help="your own model, or module:FACTORY; no registration needed")
 @click.option("--checkpoint", type=click.Path(path_type=Path), help="weights for --model")
 @click.option("--dataset", metavar="NAME", help="for --model: the suite of that name is used")

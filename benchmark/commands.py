@@ -1,7 +1,7 @@
 """What the commands do: names to suite, models, attacks and hardware, and on to sweep, comparisons and tables."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -23,9 +23,11 @@ from benchmark.choices import (
     names_in,
     refuse_workers,
     tuned,
+    with_examples,
 )
 from benchmark.cli import Shared
 from benchmark.compare import Pair, compare, left_out, white_box, write_comparison
+from benchmark.data import digest
 from benchmark.hardware import describe
 from benchmark.score import read_suite, show
 from benchmark.speed import CONTESTS, Arena, measure, write_speed
@@ -44,7 +46,7 @@ def run(
     attacks: str,
     transfer: str | None,
     sources: str | None,
-    examples: int | None,
+    examples: Mapping[str, int | None] | None,
     model: str | None,
     checkpoint: Path | None,
     dataset: str | None,
@@ -52,7 +54,7 @@ def run(
     epsilon: float | None,
 ) -> None:
     """Run the benchmark, write the tables and print them."""
-    chosen = choose_suite(suite, dataset, norm, epsilon, examples)
+    chosen = with_examples(choose_suite(suite, dataset, norm, epsilon, None), examples or {})
     attack_specs = choose_attacks(chosen, attacks)
     specs = choose_models(chosen, models, model, checkpoint, shared)
     transferred = choose_transfer(chosen, transfer, attack_specs)
@@ -69,6 +71,7 @@ def run(
         chosen.reading,
         grid,
         _ranks(chosen, grid, shared),
+        images=digest(split),
         is_published=chosen.threat == SUITES[chosen.name].threat,
     )
     sweep(work, store, hardware, quiet=shared.quiet)

@@ -9,7 +9,7 @@ from tabulate import tabulate
 from attacks.errors import InputError
 from attacks.registry import ATTACKS, Ensemble, Recurrence
 from benchmark.datasets import DATASETS
-from benchmark.suites import SUITES
+from benchmark.suites import SUITES, Suite
 from model_zoo.defenses.registry import DEFENSES
 from model_zoo.registry import ModelSpec, find_checkpoint, models_of
 
@@ -95,13 +95,18 @@ def _suites(_: Path) -> Rows:
             "suite": suite.name,
             "dataset": suite.dataset,
             "threat": f"{suite.threat.norm} {suite.threat.epsilon:.6g}",
-            "examples": suite.examples or "all",
+            "examples": _examples(suite),
             "reads": suite.reading,
             "attacks": " ".join(attack.name for attack in suite.attacks),
             "what": suite.summary,
         }
         for suite in SUITES.values()
     ]
+
+
+def _examples(suite: Suite) -> str:
+    """How many images: of all attacks, then of those that see fewer."""
+    return " ".join([str(suite.examples or "all"), *(f"{name}={n}" for name, n in suite.fewer.items())])
 
 
 LISTS: Mapping[str, Callable[[Path], Rows]] = {

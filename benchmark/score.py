@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy.stats import binomtest
 
 from benchmark.case import EvalCase, case_key
@@ -102,6 +103,27 @@ def score(entry: Entry, verdicts: Verdicts, flags: Sequence[str]) -> dict[str, A
 
 
 @dataclass(frozen=True)
+class Judged:
+    """What the tables read of one case, one row an image.
+
+    Args:
+        index: (N,) int64, ascending, the image's index in its dataset; label: (N,) int64.
+        correct: (N,) bool, when clean.
+        robust: (N,) bool, by the suite's reading.
+    """
+
+    index: NDArray[np.int64]
+    label: NDArray[np.int64]
+    correct: Bools
+    robust: Bools
+
+    def on(self, images: NDArray[np.int64]) -> Bools:
+        """`robust` of some of the images, by their index."""
+        robust: Bools = self.robust[np.searchsorted(self.index, images)]
+        return robust
+
+
+@dataclass(frozen=True)
 class SuiteScores:
     """Everything the tables of a suite are made of.
 
@@ -111,7 +133,8 @@ class SuiteScores:
         scores: a row of `COLUMNS` for each complete case, in display order.
         timing: the same rows, what differs from run to run.
         worst: for each model (N,) bool, robust under every stored case: a fold, not another run.
-        entries: what each row was made of.
+        shared: for each model the indices of these N images, which all its cases have seen.
+        entries: what each row was made of; judged: the verdicts of each row.
         incomplete: cases left out, since a chunk of theirs is missing or damaged.
     """
 
@@ -120,7 +143,9 @@ class SuiteScores:
     scores: pd.DataFrame
     timing: pd.DataFrame
     worst: Mapping[str, Bools]
+    shared: Mapping[str, NDArray[np.int64]]
     entries: Sequence[Entry]
+    judged: Sequence[Judged]
     incomplete: Sequence[str]
 
 
@@ -130,8 +155,8 @@ def read_suite(store: Store, suite: str) -> SuiteScores:
     selection = shown.get("selections", {}).get(shown.get("shown"), {"reading": "any", "entries": {}})
     rows: list[dict[str, Any]] = []
     timing: list[dict[str, Any]] = []
-    worst: dict[str, Bools] = {}
     entries: list[Entry] = []
+    judged: list[Judged] = []
     incomplete: list[str] = []
     for item in sorted(selection["entries"].values(), key=lambda item: item["rank"]):
         stored, record = store.read(item["key"], item["n"]), store.read_case(item["key"])
@@ -140,12 +165,34 @@ def read_suite(store: Store, suite: str) -> SuiteScores:
             continue
         verdicts, chunks = stored
         entries.append(item)
+        judged.append(Judged(verdicts.index, verdicts.label, verdicts.correct, verdicts.robust(selection["reading"])))
         rows.append(score(item, verdicts, record["flags"]))
         timing.append({**{name: item[name] for name in ("model", "attack", "source_model")}, **_total(chunks)})
-        robust = verdicts.robust(selection["reading"])
-        worst[item["model"]] = worst.get(item["model"], robust) & robust
     scores = pd.DataFrame(rows, columns=list(COLUMNS))
-    return SuiteScores(suite, selection["reading"], scores, pd.DataFrame(timing), worst, entries, incomplete)
+    shared, worst = _worst_case(entries, judged)
+    return SuiteScores(
+        suite, selection["reading"], scores, pd.DataFrame(timing), worst, shared, entries, judged, incomplete
+    )
+
+
+def _worst_case(
+    entries: Sequence[Entry], judged: Sequence[Judged]
+) -> tuple[dict[str, NDArray[np.int64]], dict[str, Bools]]:
+    """For each model the images that all its cases have seen, and whether each is robust under all of them."""
+    cases: dict[str, list[Judged]] = {}
+    for item, verdicts in zip(entries, judged, strict=True):
+        cases.setdefault(item["model"], []).append(verdicts)
+    shared = {model: common_images(found) for model, found in cases.items()}
+    return shared, {model: np.all([one.on(shared[model]) for one in found], axis=0) for model, found in cases.items()}
+
+
+def common_images(judged: Sequence[Judged]) -> NDArray[np.int64]:
+    """The indices, ascending, of the images that all of some cases have seen."""
+    common = judged[0].index
+    for other in judged[1:]:
+        if not np.array_equal(common, other.index):
+            common = np.intersect1d(common, other.index, assume_unique=True)
+    return common
 
 
 def show(
@@ -155,6 +202,7 @@ def show(
     cases: Sequence[EvalCase],
     ranks: Sequence[Sequence[int]],
     *,
+    images: str | None = None,
     is_published: bool = True,
 ) -> None:
     """Add cases to those that a suite's tables show.
@@ -162,9 +210,12 @@ def show(
     Tables never mix images, threat models or seeds: each choice of these is a selection, and the newest is shown.
     A cell that is computed again with other settings replaces the old one; another network under a known name replaces
     all cells of the old one, so that no worst case mixes the two.
+
+    Args:
+        images: digest of the images that the cases attack, all or a part of them; None for those of the first case.
     """
     first = cases[0]
-    chosen = f"{first.images[:16]} {first.threat.norm} {first.threat.epsilon} seed {first.seed}"
+    chosen = f"{(images or first.images)[:16]} {first.threat.norm} {first.threat.epsilon} seed {first.seed}"
     record = store.read_suite(suite) or {"selections": {}}
     selection = record["selections"].setdefault(chosen, {"entries": {}})
     selection["reading"] = reading

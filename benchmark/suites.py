@@ -1,13 +1,17 @@
 """Suites: each binds a dataset, a threat model, attacks with their settings, and how many images."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from attacks.registry import ATTACKS, AttackSpec
 from attacks.threat_model import ThreatModel
 from benchmark.case import EvalCase
-from benchmark.data import Split, digest
+from benchmark.data import Split, balanced_subset, digest
 from model_zoo.registry import ModelSpec
+
+TRANSFERRED = "transfer"
+"""In `Suite.fewer`: every attack that is crafted on another model."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +25,8 @@ class Suite:
         transfer: names of the attacks that are also crafted on every other model.
         sources: names of the models that these are crafted on when all models of the suite run; empty for all of them.
         examples: a seeded class-balanced subset of so many test images; None for all of them.
+        fewer: for an attack that is dear, or "transfer" for all that are crafted on other models, how many of those
+            images it sees: under one seed a part of what the others see.
         reading: which iterate its tables show, "any" or "last".
         summary: one line for `list suites`.
     """
@@ -34,10 +40,16 @@ class Suite:
     examples: int | None
     reading: str
     summary: str
+    fewer: Mapping[str, int] = field(default_factory=dict)
 
     def attack(self, name: str) -> AttackSpec | None:
         """The attack of that name with this suite's settings; None if it is not part of the suite."""
         return next((attack for attack in self.attacks if attack.name == name), None)
+
+    def examples_for(self, attack: str, *, is_transfer: bool) -> int | None:
+        """How many of the suite's images an attack sees; None for all of them."""
+        limits = [self.fewer.get(name) for name in ((TRANSFERRED, attack) if is_transfer else (attack,))]
+        return min((limit for limit in limits if limit is not None), default=None)
 
 
 STANDARD = ("fgsm", "pgd-20", "pgd-40", "pgd-100", "cw-linf", "mi-fgsm", "autoattack")
@@ -56,6 +68,7 @@ def _suite(
     *,
     attacks: Sequence[str] = STANDARD,
     rel_step_size: float = 0.1,
+    fewer: Mapping[str, int] = MappingProxyType({}),
 ) -> Suite:
     """A leaderboard suite: any iterate is read, and the attacks that PGD underlies share a step size."""
     specs = [ATTACKS[name] for name in attacks if threat.norm in ATTACKS[name].norms]
@@ -63,7 +76,7 @@ def _suite(
         spec.with_settings(rel_step_size=rel_step_size) if "rel_step_size" in spec.params and spec.steps > 1 else spec
         for spec in specs
     ]
-    return Suite(name, dataset, threat, tuple(sized), TRANSFER, SOURCES, examples, "any", summary)
+    return Suite(name, dataset, threat, tuple(sized), TRANSFER, SOURCES, examples, "any", summary, fewer)
 
 
 SUITES: Mapping[str, Suite] = {
@@ -82,9 +95,10 @@ SUITES: Mapping[str, Suite] = {
             "mnist",
             "mnist",
             ThreatModel("Linf", 0.3),
-            1000,
-            "1,000 balanced MNIST test images, steps of 0.01 as Madry's and TRADES's",
+            None,
+            "all test images, AutoAttack and transfer on 1,000 of them; steps of 0.01 as Madry's and TRADES's",
             rel_step_size=0.01 / 0.3,
+            fewer={"autoattack": 1000, TRANSFERRED: 1000},
         ),
         _suite("mnist-l2", "mnist", ThreatModel("L2", 2.0), 1000, "the same images under L2"),
         _suite("fashion-mnist", "fashion-mnist", ThreatModel("Linf", 0.1), 1000, "1,000 balanced test images"),
@@ -125,16 +139,31 @@ def cases(
     """The grid: every attack white-box on every model, and the transfer attacks from each of `sources` to all others.
 
     Args:
+        split: the images; attacks in `suite.fewer` see a part of them.
         sources: some of the models; all of them if None.
     """
-    images = digest(split)
     grid = [
-        (target, source, attack)
+        (target, source, attack, suite.examples_for(attack.name, is_transfer=source is not target))
         for target in models
         for source in models
         for attack in (attacks if source is target else transfer if sources is None or source in sources else ())
     ]
+    images = {
+        examples: split if examples is None else balanced_subset(split, examples, seed=seed)
+        for examples in {examples for *_, examples in grid}
+    }
+    digests = {examples: digest(part) for examples, part in images.items()}
     return [
-        EvalCase(suite.name, suite.dataset, images, len(split.y), target, source, attack, suite.threat, seed)
-        for target, source, attack in grid
+        EvalCase(
+            suite.name,
+            suite.dataset,
+            digests[examples],
+            len(images[examples]),
+            target,
+            source,
+            attack,
+            suite.threat,
+            seed,
+        )
+        for target, source, attack, examples in grid
     ]

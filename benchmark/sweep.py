@@ -12,13 +12,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from attacks.errors import InputError
 from benchmark.case import EvalCase, case_key, identity, trajectory_key
 from benchmark.checks import check_images, check_model
-from benchmark.data import Split, take
+from benchmark.data import Split, balanced_subset, digest, take
 from benchmark.evaluate import evaluate
 from benchmark.hardware import Hardware, halved, is_tiny
 from benchmark.search_model import search_model
@@ -39,7 +40,8 @@ class Work:
 
     Args:
         cases: with a chunk missing.
-        split: the images that they attack.
+        split: the images.
+        rows: by digest of a case's images, where they stand in the split.
         models: by name, on the device, in eval mode, frozen.
         searched: by name, the copies that attacks search on.
         predictions: of the judged models by name, (N,) classes of the clean images.
@@ -47,6 +49,7 @@ class Work:
 
     cases: Sequence[EvalCase]
     split: Split
+    rows: Mapping[str, NDArray[np.int64]]
     models: Mapping[str, nn.Module]
     searched: Mapping[str, nn.Module]
     predictions: Mapping[str, Tensor]
@@ -57,7 +60,7 @@ def prepare(cases: Sequence[EvalCase], split: Split, store: Store, hardware: Har
 
     Args:
         cases: in any order; it changes no byte of any verdict.
-        split: the images that all cases attack.
+        split: the images that all cases attack, or a part of them.
         checkpoint_dir: where the models' weights are looked for first.
 
     Raises: InputError, before any attack, for images or a model that no number would mean anything for.
@@ -66,7 +69,7 @@ def prepare(cases: Sequence[EvalCase], split: Split, store: Store, hardware: Har
         print(f"damaged chunk, will be computed again: {path}", file=sys.stderr)
     work = [case for case in cases if store.missing(case_key(case), case.n) or not store.read_case(case_key(case))]
     if not work:
-        return Work((), split, {}, {}, {})
+        return Work((), split, {}, {}, {}, {})
     check_images(split)
     models = {
         spec.name: load_on(hardware, spec, split, checkpoint_dir)
@@ -83,7 +86,15 @@ def prepare(cases: Sequence[EvalCase], split: Split, store: Store, hardware: Har
     sources = dict.fromkeys(case.source.name for case in work)
     example = split.x[:1].to(hardware.device)
     searched = {name: search_model(models[name], example, hardware.precision) for name in sources}
-    return Work(work, split, models, searched, {name: checked[name].prediction for name in judged})
+    rows = {case.images: _rows(split, case) for case in {case.images: case for case in work}.values()}
+    return Work(work, split, rows, models, searched, {name: checked[name].prediction for name in judged})
+
+
+def _rows(split: Split, case: EvalCase) -> NDArray[np.int64]:
+    """Where the images of a case stand in the split: all of them, or the seeded balanced subset of that size."""
+    part = balanced_subset(split, case.n, seed=case.seed)
+    assert digest(part) == case.images
+    return np.searchsorted(split.index.numpy(), part.index.numpy())
 
 
 def load_on(hardware: Hardware, spec: ModelSpec, split: Split, checkpoint_dir: Path) -> nn.Module:
@@ -165,8 +176,9 @@ def _evaluate(
     group: Sequence[EvalCase], work: Work, chunk: Range, hardware: Hardware, advance: Advance
 ) -> list[Verdicts]:
     target, source = group[0].model.name, group[0].source.name
-    images = take(work.split, np.arange(*chunk))
-    prediction = work.predictions[target][slice(*chunk)]
+    rows = work.rows[group[0].images][slice(*chunk)]
+    images = take(work.split, rows)
+    prediction = work.predictions[target][torch.from_numpy(rows).to(hardware.device)]
     on = work.models[target], work.models[source], work.searched[source]
     return evaluate(group, *on, images, prediction, hardware, progress=advance)
 

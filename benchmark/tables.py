@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from benchmark.score import SuiteScores, percent, wilson
+from benchmark.score import Judged, SuiteScores, common_images, percent, wilson
 from model_zoo.checkpoint import atomic_write
 
 READINGS = {
@@ -19,6 +19,7 @@ FLAGS = {
     "randomized": "two passes over the same images differ: gradient attacks may be too weak",
     "zero-gradients": "most images have no gradient to follow: gradient attacks tell little",
     "transfer-beats-white-box": "an attack does better from another model: a sign of masked gradients",
+    "fewer-images": "the worst case is over fewer images than that of other models",
     "fewer-attacks": "not all attacks of this table were run: its worst case is over fewer",
 }
 
@@ -35,7 +36,7 @@ def write_tables(suite: SuiteScores, folder: Path) -> str:
     leaderboard, reading = _leaderboard(suite), READINGS[suite.reading]
     crossed = f"Rows: crafted on. Columns: judged on. {reading}"
     tables = {
-        "leaderboard": ("Leaderboard", leaderboard, f"{reading}\n{_legend(leaderboard)}"),
+        "leaderboard": ("Leaderboard", leaderboard, f"{reading}\n{_legend(suite, leaderboard)}"),
         "white_box": ("White-box attacks", _white_box(suite), BOTH_READINGS),
         "black_box": ("Transfer (black-box) attacks", _black_box(suite), crossed),
         "papers": ("Beside the papers", _papers(suite), reading),
@@ -59,7 +60,7 @@ def _leaderboard(suite: SuiteScores) -> pd.DataFrame:
     for model, scores in suite.scores.groupby("model", sort=False):
         worst = suite.worst[str(model)]
         low, high = wilson(int(worst.sum()), len(worst))
-        first = scores.iloc[0]
+        first = scores.sort_values("n", ascending=False, kind="stable").iloc[0]
         rows.append(
             {
                 "model": model,
@@ -69,7 +70,7 @@ def _leaderboard(suite: SuiteScores) -> pd.DataFrame:
                 **{str(s["attack"]): s[_column(suite, s)] for _, s in _white(scores).iterrows()},
                 "worst case": percent(worst),
                 "95% interval": f"{low:.2f}-{high:.2f}",
-                "flags": " ".join(sorted({*str(first["flags"]).split(), *_derived_flags(scores, attacks)})),
+                "flags": " ".join(sorted({*str(first["flags"]).split(), *_derived_flags(suite, str(model), attacks)})),
                 "n": len(worst),
             }
         )
@@ -77,13 +78,26 @@ def _leaderboard(suite: SuiteScores) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns).sort_values(["worst case", "clean"], ascending=False, kind="stable")
 
 
-def _derived_flags(scores: pd.DataFrame, attacks: Sequence[str]) -> list[str]:
+def _derived_flags(suite: SuiteScores, model: str, attacks: Sequence[str]) -> list[str]:
     """Caveats that only the rows of a model together show, given the white-box attacks of the whole table."""
-    white = _white(scores).set_index("attack")["robust_acc"]
-    fewer = ["fewer-attacks"] if set(attacks) - set(white.index) else []
-    transferred = scores[scores["source_model"] != ""]
-    beaten = [row["robust_acc"] < white.get(row["attack"], 0.0) for _, row in transferred.iterrows()]
-    return [*fewer, "transfer-beats-white-box"] if any(beaten) else fewer
+    own = [pair for pair in zip(suite.entries, suite.judged, strict=True) if pair[0]["model"] == model]
+    white = {entry["attack"]: judged for entry, judged in own if not entry["source_model"]}
+    flags = {
+        "fewer-attacks": bool(set(attacks) - set(white)),
+        "fewer-images": len(suite.worst[model]) < max(map(len, suite.worst.values())),
+        "transfer-beats-white-box": any(
+            _is_beaten(white[entry["attack"]], judged)
+            for entry, judged in own
+            if entry["source_model"] and entry["attack"] in white
+        ),
+    }
+    return [flag for flag, applies in flags.items() if applies]
+
+
+def _is_beaten(white: Judged, transferred: Judged) -> bool:
+    """Whether an attack leaves fewer images standing from another model, of those that both have seen."""
+    images = common_images([white, transferred])
+    return bool(transferred.on(images).sum() < white.on(images).sum())
 
 
 def _white_box(suite: SuiteScores) -> pd.DataFrame:
@@ -144,11 +158,21 @@ def _column(suite: SuiteScores, score: "pd.Series[Any]") -> str:
 
 def _section(title: str, suite: SuiteScores, table: pd.DataFrame, note: str) -> str:
     first = suite.scores.iloc[0]
-    what = (
-        f"{first['dataset']}, {first['norm']} {first['epsilon']:.6g}, {first['n']} test images, accuracies in percent."
-    )
+    threat = f"{first['norm']} {first['epsilon']:.6g}"
+    what = f"{first['dataset']}, {threat}, {_images(suite)}, accuracies in percent."
     body = _rounded(table).to_markdown(index=False, disable_numparse=True, colalign=_alignment(table))
     return f"## {title}: {suite.suite}\n\n{what}\n{note}\n\n{body}\n"
+
+
+def _images(suite: SuiteScores) -> str:
+    """How many images were attacked, and which attacks have seen a part of them only."""
+    largest = max(entry["n"] for entry in suite.entries)
+    sizes: dict[str, set[int]] = {}
+    for entry in suite.entries:
+        name = f"{entry['attack']} by transfer" if entry["source_model"] else entry["attack"]
+        sizes.setdefault(name, set()).add(entry["n"])
+    parts = [f"{name} on {' or '.join(map(str, sorted(n)))}" for name, n in sizes.items() if min(n) < largest]
+    return f"{largest} test images" + (f" ({', '.join(parts)} of them)" if parts else "")
 
 
 def _rounded(table: pd.DataFrame) -> pd.DataFrame:
@@ -160,9 +184,10 @@ def _alignment(table: pd.DataFrame) -> list[str]:
     return ["right" if pd.api.types.is_numeric_dtype(kind) else "left" for kind in table.dtypes]
 
 
-def _legend(leaderboard: pd.DataFrame) -> str:
+def _legend(suite: SuiteScores, leaderboard: pd.DataFrame) -> str:
     used = sorted({flag for flags in leaderboard.get("flags", []) for flag in flags.split()})
-    worst = "Worst case: over all attacks stored for the model, transfer included; its 95% interval is Wilson's."
+    part = "" if suite.scores["n"].nunique() == 1 else ", on those n images that all of them have seen"
+    worst = f"Worst case: over all attacks stored for the model, transfer included{part}; its 95% interval is Wilson's."
     return " ".join([worst, *(f"Flag `{flag}`: {FLAGS[flag]}." for flag in used)])
 
 

@@ -125,6 +125,8 @@ MISTAKES = {
     "norm without its epsilon": ("--norm L2", "--norm L2 needs --epsilon: that of suite digits is for Linf"),
     "model without a gradient": ("--model mine.py:detached", "its logits have no gradient"),
     "no examples": ("--examples 0", "x>=1"),
+    "examples in words": ("--examples few", "'few' is not a valid integer range"),
+    "examples of no attack": ("--examples 10,pgd-21=5", "unknown attack, before the = of --examples 'pgd-21'"),
     "batch of none": ("--batch-size 0", "--batch-size must be auto or a positive whole number, got '0'"),
     "batch in words": ("--batch-size many", "got 'many'"),
     "batch of a strange digit": ("--batch-size ²", "got '²'"),
