@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,15 @@ from benchmark.verdicts import Bools, Verdicts
 
 Entry = Mapping[str, Any]
 """One shown case: its key, and the names and settings that its row shows."""
+
+
+class Readable(Protocol):
+    """What scores are read from: a verdict store, or packed verdicts."""
+
+    def read_suite(self, suite: str) -> dict[str, Any] | None: ...
+    def read_case(self, key: str) -> dict[str, Any] | None: ...
+    def read(self, key: str, n: int) -> tuple[Verdicts, list[dict[str, Any]]] | None: ...
+
 
 COLUMNS = (
     "suite",
@@ -149,7 +158,7 @@ class SuiteScores:
     incomplete: Sequence[str]
 
 
-def read_suite(store: Store, suite: str) -> SuiteScores:
+def read_suite(store: Readable, suite: str) -> SuiteScores:
     """The scores of all complete cases that a suite shows, from disk alone."""
     shown = store.read_suite(suite) or {}
     selection = shown.get("selections", {}).get(shown.get("shown"), {"reading": "any", "entries": {}})
@@ -167,7 +176,7 @@ def read_suite(store: Store, suite: str) -> SuiteScores:
         entries.append(item)
         judged.append(Judged(verdicts.index, verdicts.label, verdicts.correct, verdicts.robust(selection["reading"])))
         rows.append(score(item, verdicts, record["flags"]))
-        timing.append({**{name: item[name] for name in ("model", "attack", "source_model")}, **_total(chunks)})
+        timing.append({**{name: item[name] for name in ("model", "attack", "source_model")}, **total_timing(chunks)})
     scores = pd.DataFrame(rows, columns=list(COLUMNS))
     shared, worst = _worst_case(entries, judged)
     return SuiteScores(
@@ -235,7 +244,7 @@ def _networks(case: EvalCase) -> dict[str, dict[str, str]]:
     return {spec.name: spec.identity for spec in (case.model, case.source)}
 
 
-def _total(timing: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def total_timing(timing: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Seconds add up over chunks; what else differed between them is listed."""
     listed = {
         name: " | ".join(sorted({str(chunk.get(name, "")) for chunk in timing}))
