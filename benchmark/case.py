@@ -67,16 +67,17 @@ def identity(case: EvalCase) -> dict[str, Any]:
 
 def case_key(case: EvalCase) -> str:
     """32 hexadecimal digits of the sha256 of the case's identity."""
-    return _digest(identity(case))
+    return key_of(identity(case))
 
 
 def trajectory_key(case: EvalCase) -> str:
     """The same for all cases that differ in their step count only, which one trajectory serves."""
     shared = identity(case)
     shared["attack"].pop("steps", None)
-    return _digest(shared)
+    return key_of(shared)
 
 
-def _digest(content: dict[str, Any]) -> str:
+def key_of(content: dict[str, Any]) -> str:
+    """The key of whatever has this identity."""
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:32]

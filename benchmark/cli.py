@@ -204,6 +204,49 @@ def compare_command(*, shared: Shared, **options: Any) -> None:
     compare_stored(shared, **options)
 
 
+@cli.group("store")
+def store_group() -> None:
+    """Look after the verdict store of --results-dir; needs no model."""
+
+
+@store_group.command("verify")
+@shared_options
+def verify_command(*, shared: Shared) -> None:
+    """Check every chunk: readable, of the right case, complete, consistent. Exit code 1 where one is not."""
+    from benchmark.store_command import verify_store
+
+    verify_store(shared)
+
+
+@store_group.command("missing")
+@shared_options
+def missing_command(*, shared: Shared) -> None:
+    """List the cases of all tables that lack chunks, by the files' names alone."""
+    from benchmark.store_command import list_missing
+
+    list_missing(shared)
+
+
+@store_group.command("gc")
+@click.option("--dry-run", is_flag=True, help="say what would be removed, and remove nothing")
+@click.option("--unshown", is_flag=True, help="remove the verdicts, too, that no table shows any more")
+@shared_options
+def gc_command(*, shared: Shared, **options: Any) -> None:
+    """Remove what a kill or damage left behind. Refused while a sweep uses the folder."""
+    from benchmark.store_command import collect_garbage
+
+    collect_garbage(shared, **options)
+
+
+@store_group.command("migrate")
+@shared_options
+def migrate_command(*, shared: Shared) -> None:
+    """Bring a store of an older version up to this one; verdicts stay as they are."""
+    from benchmark.store_command import migrate_store
+
+    migrate_store(shared)
+
+
 def main() -> None:
     """Run the command line; exit 2 with one line for a mistake of the user's."""
     try:

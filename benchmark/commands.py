@@ -29,6 +29,7 @@ from benchmark.cli import Shared
 from benchmark.compare import Pair, compare, left_out, white_box, write_comparison
 from benchmark.data import digest
 from benchmark.hardware import describe
+from benchmark.locks import claim, in_use
 from benchmark.score import read_suite, show
 from benchmark.speed import CONTESTS, Arena, measure, write_speed
 from benchmark.store import Store
@@ -64,23 +65,27 @@ def run(
     crafted_on = choose_sources(chosen, specs, sources, runs_all=models in (None, "all"))
     grid = cases(chosen, specs, attack_specs, transferred, split, seed=shared.seed, sources=crafted_on)
     store = Store(shared.results_dir / "runs")
-    work = prepare(grid, split, store, hardware, checkpoint_dir=shared.checkpoint_dir)
-    show(
-        store,
-        chosen.name,
-        chosen.reading,
-        grid,
-        _ranks(chosen, grid, shared),
-        images=digest(split),
-        is_published=chosen.threat == SUITES[chosen.name].threat,
-    )
-    sweep(work, store, hardware, quiet=shared.quiet)
-    _print_tables(store, chosen.name, shared)
+    with in_use(store.root):
+        work = prepare(grid, split, store, hardware, checkpoint_dir=shared.checkpoint_dir)
+        with claim(store.root, f"suite {chosen.name}", wait=True):
+            show(
+                store,
+                chosen.name,
+                chosen.reading,
+                grid,
+                _ranks(chosen, grid, shared),
+                images=digest(split),
+                is_published=chosen.threat == SUITES[chosen.name].threat,
+            )
+        sweep(work, store, hardware, quiet=shared.quiet)
+        with claim(store.root, f"tables {chosen.name}", wait=True):
+            _print_tables(store, chosen.name, shared)
 
 
 def rebuild_tables(shared: Shared) -> None:
     """Write the tables of every suite from the store alone."""
     store = Store(shared.results_dir / "runs")
+    store.check()
     if not store.suites():
         raise InputError(f"expected verdicts in {store.root}, found none; run a benchmark first, or name --results-dir")
     for suite in store.suites():

@@ -17,12 +17,12 @@ from attacks.oracle import CountingClassifier, Oracle
 from attacks.pyautoattack_adapter import FEWEST_CLASSES
 from attacks.registry import ATTACKS, AttackSpec
 from benchmark.case import EvalCase
+from benchmark.chunk import chunk_ranges
 from benchmark.data import Split, take
 from benchmark.evaluate import evaluate
 from benchmark.hardware import Hardware
 from benchmark.peers import PEERS, Peer
 from benchmark.search_model import search_model
-from benchmark.store import chunk_ranges
 from benchmark.tables import write_csv
 from benchmark.verdicts import judge, predict
 from model_zoo.checkpoint import atomic_write

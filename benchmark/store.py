@@ -1,34 +1,27 @@
 """The verdict store: one folder a case, one file a chunk, written under a temporary name and renamed.
 
+runs/store.json                             the version of this layout
 runs/cases/KEY/case.json                    what the case is, and its flags
 runs/cases/KEY/START-STOP.SHA256.parquet    the verdicts of images START to STOP; its own checksum is in its name
 runs/suites/SUITE.json                      which cases the suite's tables show
 """
 
-import hashlib
-import io
 import json
-import re
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from benchmark.case import CHUNK_SIZE
+from attacks.errors import InputError
+from benchmark.chunk import CHUNK_NAME, COLUMNS, Range, checksum, chunk_ranges, pack, unpack, whole_content
 from benchmark.verdicts import Verdicts
 from model_zoo.checkpoint import atomic_write
 
-Range = tuple[int, int]
-CHUNK_NAME = re.compile(r"(\d{6,})-(\d{6,})\.([0-9a-f]{32})\.parquet")
-
-
-def chunk_ranges(n: int) -> list[Range]:
-    """The chunks of n images, as (start, stop)."""
-    return [(start, min(start + CHUNK_SIZE, n)) for start in range(0, n, CHUNK_SIZE)]
+VERSION = 2
+"""Of the layout. Since 2 a chunk names its case and images, and a record has a checksum; 1 is read as it is."""
 
 
 @dataclass(frozen=True)
@@ -41,95 +34,134 @@ class Store:
 
     root: Path
 
+    @property
+    def version(self) -> int:
+        """Of the layout that the folder has; 1 where it does not say."""
+        version = (_read_json(self.root / "store.json") or {}).get("version")
+        return version if isinstance(version, int) else 1
+
+    def check(self) -> None:
+        """Raise InputError for a folder that a newer program wrote."""
+        if self.version > VERSION:
+            raise InputError(
+                f"{self.root}: expected a store of version 1 to {VERSION}, got {self.version}, which a newer program "
+                "wrote; update this one, or name another --results-dir"
+            )
+
+    def open(self) -> None:
+        """Make the folder ready to be written to. Raises: InputError where it cannot be."""
+        self.check()
+        self._write_json(self.root / "store.json", {"version": VERSION})
+
     def write_case(self, key: str, record: Mapping[str, Any]) -> None:
         """What is written beside the verdicts of a case: names, settings, flags."""
-        _write_json(self._case(key) / "case.json", record)
+        self._write_json(self._case(key) / "case.json", record)
 
     def read_case(self, key: str) -> dict[str, Any] | None:
         """The record of a case; None where there is none (or a damaged one)."""
-        return _read_json(self._case(key) / "case.json")
+        record = _read_json(self._case(key) / "case.json")
+        return record if record is not None and isinstance(record.get("flags"), list) else None
 
     def missing(self, key: str, n: int) -> list[Range]:
-        """The chunks that are not there whole."""
-        present = self._chunks(key)
-        return [chunk for chunk in chunk_ranges(n) if chunk not in present or not _is_whole(present[chunk])]
+        """The chunks that are not there whole, by their content."""
+        whole = {chunk for chunk, path in self.chunks(key) if whole_content(path) is not None}
+        return [chunk for chunk in chunk_ranges(n) if chunk not in whole]
+
+    def absent(self, key: str, n: int) -> list[Range]:
+        """The chunks that are not there at all: by their names, without reading them."""
+        present = {chunk for chunk, _ in self.chunks(key)}
+        return [chunk for chunk in chunk_ranges(n) if chunk not in present]
 
     def write_chunk(self, key: str, chunk: Range, verdicts: Verdicts, timing: Mapping[str, Any]) -> None:
-        """Write a chunk's verdicts, with how long they took beside them."""
-        columns = {
-            "index": verdicts.index,
-            "label": verdicts.label,
-            "prediction": verdicts.prediction,
-            "robust_any": verdicts.robust_any,
-            "robust_last": pa.nulls(len(verdicts.index), pa.bool_())
-            if verdicts.robust_last is None
-            else verdicts.robust_last,
-            "forwards": verdicts.forwards,
-            "backwards": verdicts.backwards,
-        }
-        buffer = io.BytesIO()
-        pq.write_table(pa.table(columns).replace_schema_metadata({"timing": json.dumps(timing)}), buffer)
-        content = buffer.getvalue()
-        for damaged in self._case(key).glob(f"{_stem(chunk)}.*.parquet"):
-            damaged.unlink()
-        atomic_write(self._case(key) / f"{_stem(chunk)}.{_checksum(content)}.parquet", content)
+        """Write a chunk's verdicts, with how long they took; what another process wrote meanwhile is kept instead."""
+        before = [path for found, path in self.chunks(key) if found == chunk]
+        damaged = [path for path in before if whole_content(path) is None]
+        for path in damaged:
+            path.unlink(missing_ok=True)
+        if before == damaged:
+            name, content = pack(key, chunk, verdicts, timing)
+            self._write(self._case(key) / name, content)
 
     def read(self, key: str, n: int) -> tuple[Verdicts, list[dict[str, Any]]] | None:
-        """All verdicts of a case and the timing of each chunk; None while a chunk is missing or damaged."""
-        if self.missing(key, n):
+        """All verdicts of a case and the timing of each chunk; None while a chunk is missing or damaged.
+
+        Raises: InputError for a chunk that is as it was written, and yet no verdicts of this case.
+        """
+        contents = {chunk: content for chunk, path in self.chunks(key) if (content := whole_content(path)) is not None}
+        if any(chunk not in contents for chunk in chunk_ranges(n)):
             return None
-        present = self._chunks(key)
-        tables = [pq.read_table(io.BytesIO(present[chunk].read_bytes())) for chunk in chunk_ranges(n)]
-        names = [name for name in tables[0].column_names if not tables[0][name].null_count]
-        columns: dict[str, Any] = {name: np.concatenate([t[name].to_numpy() for t in tables]) for name in names}
-        return Verdicts(**{"robust_last": None, **columns}), [json.loads(t.schema.metadata[b"timing"]) for t in tables]
+        try:
+            parts, timing = zip(*(unpack(contents[chunk], key, chunk) for chunk in chunk_ranges(n)), strict=True)
+        except ValueError as error:
+            raise InputError(f"{self._case(key)}: {error}; remove it by 'store gc' and run the sweep again") from None
+        names = [name for name in COLUMNS if parts[0][name] is not None]
+        columns: dict[str, Any] = {name: np.concatenate([part[name] for part in parts]) for name in names}
+        return Verdicts(**{"robust_last": None, **columns}), list(timing)
 
     def damaged(self, key: str) -> list[Path]:
         """Chunk files whose content does not match the checksum in their name."""
-        return [path for path in self._chunks(key).values() if not _is_whole(path)]
+        return [path for _, path in self.chunks(key) if path.exists() and whole_content(path) is None]
 
     def write_suite(self, suite: str, record: Mapping[str, Any]) -> None:
         """Which cases the tables of a suite show."""
-        _write_json(self.root / "suites" / f"{suite}.json", record)
+        self._write_json(self.root / "suites" / f"{suite}.json", record)
 
     def read_suite(self, suite: str) -> dict[str, Any] | None:
-        """What write_suite wrote; None where there is nothing."""
-        return _read_json(self.root / "suites" / f"{suite}.json")
+        """What write_suite wrote; None where there is nothing. Raises: InputError for a damaged record, by its name."""
+        path = self.root / "suites" / f"{suite}.json"
+        record = _read_json(path)
+        if record is None and path.exists():
+            raise InputError(
+                f"{path}: expected which cases the tables show, got a damaged file; remove it and run the same "
+                "sweeps again: no verdict is lost, and none is computed again"
+            )
+        return record
 
     def suites(self) -> Sequence[str]:
         """The suites that have something to show."""
         return sorted(path.stem for path in (self.root / "suites").glob("*.json"))
 
+    def case_keys(self) -> list[str]:
+        """The cases that have a folder."""
+        folder = self.root / "cases"
+        return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir()) if folder.is_dir() else []
+
+    def chunks(self, key: str) -> Iterator[tuple[Range, Path]]:
+        """The chunk files of a case, by their names; usually one for each range of images."""
+        folder = self._case(key)
+        names = os.listdir(folder) if folder.is_dir() else []
+        for name in sorted(names):
+            if match := CHUNK_NAME.fullmatch(name):
+                yield (int(match[1]), int(match[2])), folder / name
+
     def _case(self, key: str) -> Path:
         return self.root / "cases" / key
 
-    def _chunks(self, key: str) -> dict[Range, Path]:
-        found = {}
-        for path in sorted(self._case(key).glob("*-*.*.parquet")):
-            if match := CHUNK_NAME.fullmatch(path.name):
-                found[int(match[1]), int(match[2])] = path
-        return found
+    def _write_json(self, path: Path, record: Mapping[str, Any]) -> None:
+        sealed = {**record, "checksum": checksum(_canonical(record))}
+        self._write(path, (json.dumps(sealed, indent=1, sort_keys=True) + "\n").encode())
+
+    def _write(self, path: Path, content: bytes) -> None:
+        try:
+            atomic_write(path, content)
+        except OSError as error:
+            raise InputError(
+                f"{path.parent}: expected a folder that can be written to, got: {error.strerror or error}; free space "
+                "or mend its access, and run the same command again: what was computed is kept"
+            ) from None
 
 
-def _stem(chunk: Range) -> str:
-    return f"{chunk[0]:06d}-{chunk[1]:06d}"
-
-
-def _checksum(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:32]
-
-
-def _is_whole(path: Path) -> bool:
-    return path.name.split(".")[1] == _checksum(path.read_bytes())
-
-
-def _write_json(path: Path, record: Mapping[str, Any]) -> None:
-    atomic_write(path, (json.dumps(record, indent=1, sort_keys=True) + "\n").encode())
+def _canonical(record: Mapping[str, Any]) -> bytes:
+    return json.dumps(record, sort_keys=True, separators=(",", ":")).encode()
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
+    """A record without its checksum; None where there is none, or another than was written."""
     try:
-        record: dict[str, Any] = json.loads(path.read_text())
-    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
+        record = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
         return None
-    return record
+    if not isinstance(record, dict):
+        return None
+    seal = record.pop("checksum", None)
+    return record if seal in (None, checksum(_canonical(record))) else None

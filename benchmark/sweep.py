@@ -19,11 +19,13 @@ from tqdm import tqdm
 from attacks.errors import InputError
 from benchmark.case import EvalCase, case_key, identity, trajectory_key
 from benchmark.checks import check_images, check_model
+from benchmark.chunk import Range
 from benchmark.data import Split, balanced_subset, digest, take
 from benchmark.evaluate import evaluate
 from benchmark.hardware import Hardware, halved, is_tiny
+from benchmark.locks import claim
 from benchmark.search_model import search_model
-from benchmark.store import Range, Store
+from benchmark.store import Store
 from benchmark.verdicts import Verdicts
 from benchmark.workers import run_all
 from model_zoo.registry import ModelSpec, load_model
@@ -65,11 +67,14 @@ def prepare(cases: Sequence[EvalCase], split: Split, store: Store, hardware: Har
 
     Raises: InputError, before any attack, for images or a model that no number would mean anything for.
     """
+    store.check()
     for path in itertools.chain.from_iterable(store.damaged(case_key(case)) for case in cases):
         print(f"damaged chunk, will be computed again: {path}", file=sys.stderr)
-    work = [case for case in cases if store.missing(case_key(case), case.n) or not store.read_case(case_key(case))]
+        path.unlink(missing_ok=True)
+    work = [case for case in cases if store.absent(case_key(case), case.n) or not store.read_case(case_key(case))]
     if not work:
         return Work((), split, {}, {}, {}, {})
+    store.open()
     check_images(split)
     models = {
         spec.name: load_on(hardware, spec, split, checkpoint_dir)
@@ -104,13 +109,37 @@ def load_on(hardware: Hardware, spec: ModelSpec, split: Split, checkpoint_dir: P
 
 
 def sweep(work: Work, store: Store, hardware: Hardware, *, quiet: bool = False) -> None:
-    """Compute every missing chunk, trajectory by trajectory in the order of the cases."""
-    missing = {case_key(case): set(store.missing(case_key(case), case.n)) for case in work.cases}
-    todo = [
+    """Compute every missing chunk, trajectory by trajectory in the order of the cases.
+
+    Chunks that another process has claimed are left to it; when all else is done they are waited for, and computed here
+    if it died.
+    """
+    for wait in (False, True):
+        todo = _missing(work.cases, store)
+        if todo and wait:
+            print(f"waiting for {len(todo)} chunks that another process is computing", file=sys.stderr)
+        _compute_all(todo, work, store, hardware, wait=wait, quiet=quiet)
+
+
+def _missing(cases: Sequence[EvalCase], store: Store) -> list[tuple[list[EvalCase], Range]]:
+    """Trajectories, and the chunks that one of their cases lacks."""
+    absent = {case_key(case): set(store.absent(case_key(case), case.n)) for case in cases}
+    return [
         (group, chunk)
-        for group in _trajectories(work.cases)
-        for chunk in sorted(set().union(*(missing[case_key(case)] for case in group)))
+        for group in _trajectories(cases)
+        for chunk in sorted(set().union(*(absent[case_key(case)] for case in group)))
     ]
+
+
+def _compute_all(
+    todo: Sequence[tuple[list[EvalCase], Range]],
+    work: Work,
+    store: Store,
+    hardware: Hardware,
+    *,
+    wait: bool,
+    quiet: bool,
+) -> None:
     if not todo:
         return
     done = 0
@@ -123,16 +152,22 @@ def sweep(work: Work, store: Store, hardware: Hardware, *, quiet: bool = False) 
         def compute(task: int) -> None:
             nonlocal hardware
             group, chunk = todo[task]
-            if hardware.workers == 1:
-                bar.set_description(_title(group))
-            started = time.perf_counter()
-            verdicts, hardware = _within_memory(
-                _title(group), hardware, lambda hw: _evaluate(group, work, chunk, hw, advance)
-            )
-            timing = _timing(hardware, (time.perf_counter() - started) / len(group))
-            for case, verdict in zip(group, verdicts, strict=True):  # the longest last: it decides who shared a batch
-                if chunk in missing[case_key(case)]:
-                    store.write_chunk(case_key(case), chunk, verdict, timing)
+            with claim(store.root, f"{trajectory_key(group[0])} {chunk}", wait=wait) as is_ours:
+                lacking = [case_key(case) for case in group if chunk in store.absent(case_key(case), case.n)]
+                if not (is_ours and lacking):
+                    return
+                if hardware.workers == 1:
+                    bar.set_description(_title(group))
+                started = time.perf_counter()
+                verdicts, hardware = _within_memory(
+                    _title(group), hardware, lambda hw: _evaluate(group, work, chunk, hw, advance)
+                )
+                timing = _timing(hardware, (time.perf_counter() - started) / len(group))
+                for case, verdict in zip(
+                    group, verdicts, strict=True
+                ):  # the longest last: it decides who shared a batch
+                    if case_key(case) in lacking:
+                        store.write_chunk(case_key(case), chunk, verdict, timing)
 
         for task in run_all(len(todo), compute, hardware.workers):
             done += _weight(*todo[task])

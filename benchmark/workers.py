@@ -78,7 +78,7 @@ def _call(task: int) -> Exception | None:
     """What went wrong, in a form that survives the way to the parent."""
     try:
         _compute(task)
-    except InputError as error:
+    except (InputError, OSError) as error:
         return error
     except Exception:
         return RuntimeError(traceback.format_exc())

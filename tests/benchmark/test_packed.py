@@ -11,9 +11,10 @@ from attacks.errors import InputError
 from attacks.registry import ATTACKS
 from attacks.threat_model import ThreatModel
 from benchmark.case import EvalCase, case_key
+from benchmark.chunk import chunk_ranges
 from benchmark.packed import gather, read_packed, write_packed
 from benchmark.score import read_suite, show
-from benchmark.store import Store, chunk_ranges
+from benchmark.store import Store
 from benchmark.tables import write_tables
 from benchmark.verdicts import Verdicts
 from model_zoo.registry import ModelSpec, Published

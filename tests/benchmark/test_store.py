@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from benchmark.case import CHUNK_SIZE
-from benchmark.store import Store, chunk_ranges
+from benchmark.chunk import chunk_ranges
+from benchmark.store import Store
 from benchmark.verdicts import Verdicts
 
 KEY = "0123456789abcdef"

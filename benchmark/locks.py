@@ -1,0 +1,75 @@
+"""Several processes on one results folder. The kernel lets go of a lock when its process ends, however it ends.
+
+No clock is asked, so none can mislead, and nothing is left to clean up after a kill. Where a file system has no locks,
+nothing is locked: two sweeps then compute some chunks twice, to the same verdicts.
+"""
+
+import errno
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from attacks.errors import InputError
+
+try:
+    import fcntl
+except ImportError:  # not a Unix
+    fcntl = None  # type: ignore[assignment]
+
+IN_USE, CLAIMS = ".in-use.lock", ".claims.lock"
+NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS)
+
+
+@contextmanager
+def in_use(root: Path) -> Iterator[None]:
+    """Others may use the folder as well, but nobody clears it up meanwhile."""
+    with _opened(root / IN_USE) as file:
+        _lock(lambda: fcntl.flock(file, fcntl.LOCK_SH))
+        yield
+
+
+@contextmanager
+def alone(root: Path) -> Iterator[None]:
+    """Nobody else uses the folder. Raises: InputError where somebody does."""
+    with _opened(root / IN_USE) as file:
+        if not _lock(lambda: fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)):
+            raise InputError(f"{root}: expected a folder that no sweep is using, got one in use; wait until it is done")
+        yield
+
+
+@contextmanager
+def claim(root: Path, what: str, *, wait: bool) -> Iterator[bool]:
+    """Keep a piece of work to this process.
+
+    At most one at a time in a process: closing the file lets go of all that the process holds there.
+
+    Args:
+        what: the same words in every process that wants the same piece.
+        wait: until whoever has it is done, or dead.
+
+    Yields: whether it is ours.
+    """
+    place = int.from_bytes(hashlib.sha256(what.encode()).digest()[:7], "big")
+    with _opened(root / CLAIMS) as file:
+        yield _lock(lambda: fcntl.lockf(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB), 1, place))
+
+
+def _opened(path: Path) -> IO[bytes]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.open("ab")
+
+
+def _lock(take: Callable[[], None]) -> bool:
+    """Whether the lock is ours; it is, too, where there are none to be had."""
+    if fcntl is None:
+        return True
+    try:
+        take()
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EAGAIN):
+            return False
+        if error.errno not in NO_LOCKS:
+            raise
+    return True

@@ -1,0 +1,112 @@
+"""What is wrong with a verdict store, and what in it is rubbish. Reads everything, trusts nothing, changes nothing."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from attacks.errors import InputError
+from benchmark.case import key_of
+from benchmark.chunk import Range, unpack, whole_content
+from benchmark.store import Store
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A file that is not what it should be. what: one line. removable: whether the sweep would make it again."""
+
+    path: Path
+    what: str
+    removable: bool = True
+
+
+@dataclass(frozen=True)
+class Lack:
+    """A case that a table shows and that lacks chunks, of `chunks` in all."""
+
+    suite: str
+    cell: str
+    lacking: int
+    chunks: int
+
+
+def case_faults(store: Store, key: str) -> list[Fault]:
+    """What is wrong with a case and its chunks."""
+    folder, faults = store.root / "cases" / key, []
+    record = store.read_case(key)
+    if record is None:
+        faults.append(Fault(folder / "case.json", "missing or damaged"))
+    elif not isinstance(record.get("identity"), dict) or key_of(record["identity"]) != key:
+        faults.append(Fault(folder / "case.json", "the identity of another case"))
+    sound: dict[Range, Path] = {}
+    highest = -1
+    for chunk, path in store.chunks(key):
+        content = whole_content(path)
+        try:
+            if content is None:
+                raise ValueError("damaged: its content is not what its name says")
+            columns, _ = unpack(content, key, chunk)
+            _check_verdicts(columns, after=-1 if chunk in sound else highest)
+        except ValueError as error:
+            faults.append(Fault(path, str(error)))
+            continue
+        if chunk in sound:  # of several the last by name is read
+            faults.append(Fault(sound[chunk], "a second file of the same images"))
+        sound[chunk], highest = path, int(columns["index"][-1])
+    return faults
+
+
+def _check_verdicts(columns: dict[str, Any], *, after: int) -> None:
+    """Raise ValueError for verdicts that contradict themselves, or images that do not come after those before."""
+    index, robust, last = columns["index"], columns["robust_any"], columns["robust_last"]
+    if not (len(index) and index[0] > after and (np.diff(index) > 0).all()):
+        raise ValueError("images out of order, or twice")
+    if (robust & (columns["label"] != columns["prediction"])).any():
+        raise ValueError("images that are robust though they are misclassified when clean")
+    if last is not None and (robust & ~last).any():
+        raise ValueError("images that are robust at every iterate and not at the last")
+    for name in ("forwards", "backwards"):
+        if not (np.isfinite(columns[name]) & (columns[name] >= 0)).all():
+            raise ValueError(f"{name} that are no number of passes")
+
+
+def suite_faults(store: Store) -> list[Fault]:
+    """Records of suites that are damaged."""
+    faults = []
+    for suite in store.suites():
+        try:
+            shown(store, suite)
+        except InputError as error:
+            faults.append(Fault(store.root / "suites" / f"{suite}.json", str(error), removable=False))
+    return faults
+
+
+def shown(store: Store, suite: str) -> list[dict[str, Any]]:
+    """The entries of all selections of a suite. Raises: InputError for a damaged record."""
+    record = store.read_suite(suite) or {}
+    return [entry for selection in record.get("selections", {}).values() for entry in selection["entries"].values()]
+
+
+def lacks(store: Store) -> Iterator[Lack]:
+    """Cases shown that lack chunks: by the names of the files, without reading any."""
+    for suite in store.suites():
+        for entry in shown(store, suite):
+            absent = store.absent(entry["key"], entry["n"])
+            if absent:
+                cell = "/".join(name for name in (entry["model"], entry["attack"], entry["source_model"]) if name)
+                yield Lack(suite, cell, len(absent), len(absent) + len(list(store.chunks(entry["key"]))))
+
+
+def temporary_files(results_dir: Path) -> list[Path]:
+    """What processes that were killed left behind: in the store, and beside the tables."""
+    folders = (results_dir, *(path for path in results_dir.iterdir() if path.is_dir() and path.name != "runs"))
+    beside = [path for folder in folders for path in folder.glob(".*.tmp")]
+    return sorted([*beside, *(results_dir / "runs").rglob(".*.tmp")])
+
+
+def unshown_cases(store: Store) -> Sequence[str]:
+    """Keys of cases that no selection of any suite names. Raises: InputError where a suite's record is damaged."""
+    named = {entry["key"] for suite in store.suites() for entry in shown(store, suite)}
+    return [key for key in store.case_keys() if key not in named]

@@ -1,0 +1,96 @@
+"""What the store commands do: verify, missing, gc and migrate."""
+
+import shutil
+import sys
+
+from tabulate import tabulate
+from tqdm import tqdm
+
+from attacks.errors import InputError
+from benchmark.chunk import names_its_case, pack, unpack, whole_content
+from benchmark.cli import Shared
+from benchmark.locks import alone
+from benchmark.store import VERSION, Store
+from benchmark.store_audit import Fault, case_faults, lacks, suite_faults, temporary_files, unshown_cases
+from benchmark.verdicts import Verdicts
+from model_zoo.checkpoint import atomic_write
+
+SHOWN_LACKS = 20
+"""How many cases `verify` names; `missing` names all."""
+
+
+def verify_store(shared: Shared) -> None:
+    """Read every file of the store, name what is wrong, and say what is not there yet."""
+    store = _store(shared)
+    keys = store.case_keys()
+    faults = suite_faults(store)
+    chunks = 0
+    for key in tqdm(keys, unit="case", disable=shared.quiet):
+        faults += case_faults(store, key)
+        chunks += len(list(store.chunks(key)))
+    for fault in faults:
+        print(f"{fault.path}: {fault.what}")
+    lacking = [] if suite_faults(store) else list(lacks(store))
+    for lack in lacking[:SHOWN_LACKS]:
+        print(f"{lack.suite}: {lack.cell} lacks {lack.lacking} of {lack.chunks} chunks")
+    print(
+        f"{store.root}: {len(keys)} cases, {chunks} chunks, {len(faults)} faults, {len(lacking)} shown cases "
+        f"incomplete, {len(temporary_files(shared.results_dir))} temporary files"
+    )
+    if faults:
+        print("remove the faulty files by 'store gc', and run the sweeps again: they compute what lacks")
+        sys.exit(1)
+
+
+def list_missing(shared: Shared) -> None:
+    """A table of the cases that lack chunks."""
+    rows = [vars(lack) for lack in lacks(_store(shared))]
+    print(tabulate(rows, headers="keys") if rows else "Nothing is missing.")
+
+
+def collect_garbage(shared: Shared, *, dry_run: bool, unshown: bool) -> None:
+    """Remove temporary files, faulty chunks and second copies; on demand what no table shows."""
+    store = _store(shared)
+    with alone(store.root):
+        unwanted = unshown_cases(store) if unshown else ()
+        rubbish = [Fault(path, "left by a process that was killed") for path in temporary_files(shared.results_dir)]
+        for key in tqdm(store.case_keys(), unit="case", disable=shared.quiet):
+            if key in unwanted:
+                rubbish.append(Fault(store.root / "cases" / key, "no table shows it"))
+            else:
+                rubbish += [fault for fault in case_faults(store, key) if fault.path.exists()]
+        for fault in rubbish:
+            print(f"{'would remove' if dry_run else 'removed'} {fault.path}: {fault.what}")
+            if not dry_run:
+                shutil.rmtree(fault.path) if fault.path.is_dir() else fault.path.unlink()
+    print(f"{store.root}: {len(rubbish)} {'to remove' if dry_run else 'removed'}")
+
+
+def migrate_store(shared: Shared) -> None:
+    """Have every chunk of version 1 say which case it is of; what is faulty is left to verify and gc."""
+    store = _store(shared)
+    with alone(store.root):
+        store.open()
+        keys = [key for key in store.case_keys() if not case_faults(store, key)]
+        rewritten = 0
+        for key in tqdm(keys, unit="case", disable=shared.quiet):
+            for chunk, path in store.chunks(key):
+                content = whole_content(path)
+                assert content is not None
+                if names_its_case(content):
+                    continue
+                columns, timing = unpack(content, key, chunk)
+                name, content = pack(key, chunk, Verdicts(**columns), timing)
+                atomic_write(path.with_name(name), content)  # killed here, both are there, and gc removes one
+                path.unlink()
+                rewritten += 1
+    print(f"{store.root}: version {VERSION}; {rewritten} chunks rewritten, their verdicts as they were")
+
+
+def _store(shared: Shared) -> Store:
+    """The store of the results folder. Raises: InputError where there is none, or one that cannot be read."""
+    store = Store(shared.results_dir / "runs")
+    if not store.root.is_dir():
+        raise InputError(f"expected verdicts in {store.root}, found no such folder; name another --results-dir")
+    store.check()
+    return store
