@@ -2,6 +2,8 @@
 
 from torch import nn
 
+from model_zoo.architectures.strided_conv import HalvingConv2d
+
 
 class StridedCNN(nn.Sequential):
     """Two strided 4x4 convolutions and two linear layers.
@@ -16,9 +18,9 @@ class StridedCNN(nn.Sequential):
 
     def __init__(self, num_classes: int = 10) -> None:
         super().__init__(
-            nn.Conv2d(1, 16, kernel_size=4, stride=2, padding=1),
+            HalvingConv2d(1, 16),
             nn.ReLU(),
-            nn.Conv2d(16, 32, kernel_size=4, stride=2, padding=1),
+            HalvingConv2d(16, 32),
             nn.ReLU(),
             nn.Flatten(),
             nn.Linear(32 * 7 * 7, 100),

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from attacks.errors import InputError
+from model_zoo.architectures.strided_conv import HalvingConv2d
 from model_zoo.normalize import Normalize
 
 Shape = Sequence[int]
@@ -148,10 +149,10 @@ def layers(model: nn.Module) -> list[Layer]:
 
 
 class _Tracer(fx.Tracer):
-    """Looks into every module but torch's own and the normalisation."""
+    """Looks into every module but torch's own, the normalisation and a convolution that computes what torch's does."""
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
-        return isinstance(module, Normalize) or super().is_leaf_module(module, name)
+        return isinstance(module, Normalize | HalvingConv2d) or super().is_leaf_module(module, name)
 
 
 def _layer(node: fx.Node, model: nn.Module) -> list[Layer]:

@@ -66,7 +66,7 @@ class TrainingContext:
             steps, rel_step_size: where the method fixes them; else those of the recipe.
         """
         oracle = Oracle(model, self.threat, precision=self.precision)
-        with eval_mode(model):
+        with under_attack(model):
             label = F.log_softmax(oracle.logits(x), 1) if loss == "kl-divergence" else y
             return run_steps(
                 PGD,
@@ -92,3 +92,17 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         model.train(training)
+
+
+@contextmanager
+def under_attack(model: nn.Module) -> Iterator[None]:
+    """The model in eval mode, its parameters frozen, so that nobody computes gradients that nobody reads; and back."""
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    with eval_mode(model):
+        for parameter in trainable:
+            parameter.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for parameter in trainable:
+                parameter.requires_grad_(True)

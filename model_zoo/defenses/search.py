@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from attacks import pgd
 from attacks.loop import take
 from attacks.oracle import Oracle, Query
-from model_zoo.defenses.context import TrainingContext, eval_mode
+from model_zoo.defenses.context import TrainingContext, under_attack
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def search(
     answers: deque[Query] = deque(maxlen=1)
     oracle = _Recorder(model, ctx.threat, precision=ctx.precision, watch=answers.append)
     step_size = ctx.rel_step_size if rel_step_size is None else rel_step_size
-    with eval_mode(model):
+    with under_attack(model):
         label = F.log_softmax(oracle.logits(x), 1) if loss == "kl-divergence" else y
         state = pgd.init(x, label, ctx.threat, ctx.draws, start=start)
         rows = torch.arange(len(y), device=x.device)

@@ -6,6 +6,7 @@ from attacks.errors import InputError
 from model_zoo.architectures.preact_resnet import PreActBlock, preact_resnet18
 from model_zoo.architectures.registry import ARCHITECTURES, build, find
 from model_zoo.architectures.small_cnn import SmallCNN
+from model_zoo.architectures.strided_conv import HalvingConv2d
 from model_zoo.architectures.wide_resnet import WideBlock, WideResNet
 from model_zoo.normalize import Normalize
 
@@ -246,3 +247,16 @@ def test_normalize_refuses_constants_that_do_not_fit(std: tuple[float, ...]) -> 
     with pytest.raises(InputError, match="a std above 0 for every channel") as caught:
         Normalize((0.5, 0.5), std)
     assert "\n" not in str(caught.value)
+
+
+def test_the_halving_convolution_has_the_gradients_of_torchs() -> None:
+    ours, theirs = HalvingConv2d(3, 5).double(), nn.Conv2d(3, 5, kernel_size=4, stride=2, padding=1).double()
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.rand(2, 3, 10, 8, dtype=torch.double, requires_grad=True)
+
+    def gradients(module: nn.Module) -> list[torch.Tensor]:
+        first = torch.autograd.grad(module(x).pow(3).sum(), [x, *module.parameters()], create_graph=True)
+        return [*first, *torch.autograd.grad(first[0].pow(2).sum(), [x, *module.parameters()])]
+
+    for one, other in zip(gradients(ours), gradients(theirs), strict=True):
+        torch.testing.assert_close(one, other)
