@@ -24,14 +24,16 @@ from benchmark.hardware import Hardware
 from benchmark.peers import PEERS, Peer
 from benchmark.search_model import search_model
 from benchmark.tables import write_csv
+from benchmark.training_speed import Epoch, our_epoch, usual_epoch
 from benchmark.verdicts import judge, predict
 from model_zoo.checkpoint import atomic_write
 
 HARNESS = "this harness"
-CONTESTS = ("pgd-20", "mi-fgsm", "autoattack", "autoattack-fast", "pgd-20/40/100", "pgd-100")
+CONTESTS = ("pgd-20", "mi-fgsm", "autoattack", "autoattack-fast", "pgd-20/40/100", "pgd-100", "training")
 LEGEND = (
     "seconds: median; ratio: of each round to the first program of the contest, median, and its range; forwards, "
-    "backwards: per image; robust_acc: of this harness by any iterate, of a library by the proposal that it returns."
+    "backwards: per image; robust_acc: of this harness by any iterate, of a library by the proposal that it returns; "
+    "training: an epoch of Madry's adversarial training, 10 steps, on the images."
 )
 
 
@@ -134,6 +136,8 @@ def _entrants(arena: Arena, contest: str) -> list[Entrant]:
             Entrant(f"{HARNESS}: pgd-100 alone", lambda: _ours(arena, specs[-1:])),
             Entrant(f"{HARNESS}: all three", lambda: _ours(arena, specs)),
         ]
+    if contest == "training":
+        return _training(arena)
     spec = ATTACKS[contest]
     if contest == "pgd-100":
         return [
@@ -148,6 +152,22 @@ def _entrants(arena: Arena, contest: str) -> list[Entrant]:
         return [own, Entrant("pyautoattack", lambda: _ours(arena, [reference]))]
     both = Entrant(f"{HARNESS}, last iterate too", lambda: _ours(arena, [spec]))
     return [own, both, *(_peer(arena, peer) for peer in PEERS[contest])]
+
+
+def _training(arena: Arena) -> list[Entrant]:
+    """An epoch on the images; every backward pass follows a forward pass of its own."""
+
+    def entrant(program: str, epoch: Epoch) -> Entrant:
+        def run() -> Outcome:
+            passes = epoch(arena.model, arena.split, arena.case.threat, arena.hardware)
+            return Outcome(None, passes, passes)
+
+        return Entrant(program, run)
+
+    own, usual = entrant(HARNESS, our_epoch), "the usual loop"
+    if arena.case.threat.norm != "Linf":
+        return [own, Entrant(usual, None, f"is written for Linf, not for {arena.case.threat.norm}")]
+    return [own, entrant(usual, usual_epoch)]
 
 
 def _ours(arena: Arena, specs: Sequence[AttackSpec]) -> Outcome:

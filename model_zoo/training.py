@@ -105,7 +105,7 @@ def train(
     if source is not None and training.defense.takes_features:
         take_features(model, source)
     model, source = model.to(device), None if source is None else source.to(device)
-    optimizer = _optimizer(recipe, model)
+    optimizer = optimizer_of(recipe, model)
     start = Progress(weights_of(model), optimizer.state_dict(), weights_of(model))
     progress = resume(stem, training.settings()) or start
     model.load_state_dict(progress.model)
@@ -117,7 +117,7 @@ def train(
     with tqdm(total=recipe.epochs * steps, initial=(first - 1) * steps, unit="batch", disable=quiet) as bar:
         for epoch in range(first, recipe.epochs + 1):
             with _seeded(hash_seed(training.seed, epoch), device), counted(model, source) as passes:
-                loss = _train_epoch(training, model, optimizer, data, source, epoch, precision, bar)
+                loss = train_epoch(training, model, optimizer, data, source, epoch, precision, bar)
             clean, robust = _validate(training, model, validation, device, precision)
             score = (robust, clean) if training.defense.is_robust else (clean, robust)
             if score > progress.best_score:
@@ -147,7 +147,7 @@ def train(
     return save_state_dict(progress.best, stem.with_name(stem.name + ".safetensors"), metadata)
 
 
-def _train_epoch(
+def train_epoch(
     training: Training,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
@@ -157,7 +157,17 @@ def _train_epoch(
     precision: torch.dtype,
     bar: "tqdm[Any]",
 ) -> float:
-    """One pass over the images in an order of its own; the mean loss."""
+    """One pass over the images in an order of its own.
+
+    Args:
+        model: with its parameters on the images' device; trained in place.
+        source: the first stage's model, if the defense has one.
+        epoch: counted from 1.
+        bar: moves on by one for every optimizer step.
+
+    Returns: the mean loss.
+    Raises: InputError for a loss that is not finite.
+    """
     recipe = training.recipe
     params = recipe.params_at(training.params, epoch)
     memory: dict[str, Tensor] = {}
@@ -251,7 +261,8 @@ def _seeded(seed: int, device: torch.device) -> Iterator[None]:
         yield
 
 
-def _optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
+def optimizer_of(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
+    """The recipe's optimizer of a model's parameters. Raises: InputError for an unknown one."""
     kinds: dict[str, Callable[[], torch.optim.Optimizer]] = {
         "sgd": lambda: torch.optim.SGD(
             model.parameters(), lr=recipe.lr, momentum=0.9, weight_decay=recipe.weight_decay

@@ -1,3 +1,4 @@
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -5,16 +6,18 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from attacks.registry import ATTACKS
 from attacks.threat_model import ThreatModel
-from benchmark import speed
+from benchmark import speed, training_speed
 from benchmark.case import EvalCase
 from benchmark.data import Split
 from benchmark.hardware import Hardware
 from benchmark.peers import PEERS, Attack, Peer
 from benchmark.speed import Arena, measure, write_speed
+from benchmark.training_speed import Epoch, our_epoch, usual_epoch
 from model_zoo.registry import ModelSpec
 
 N = 12
@@ -77,3 +80,34 @@ def test_who_cannot_take_part_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert (
         rows(measure(arena("L2"), ["mi-fgsm"], rounds=1, quiet=True))["torchattacks"]["note"] == "has no attack for L2"
     )
+
+
+def test_both_trainers_make_the_same_passes_and_leave_the_model_alone() -> None:
+    contested = arena()
+    before = {name: tensor.clone() for name, tensor in contested.model.state_dict().items()}
+    found = rows(measure(contested, ["training"], rounds=1, quiet=True))
+    assert found["this harness"]["backwards"] == found["the usual loop"]["backwards"] == 11.0
+    for name, tensor in contested.model.state_dict().items():
+        assert torch.equal(tensor, before[name])
+
+
+@pytest.mark.parametrize("epoch", [our_epoch, usual_epoch])
+def test_an_epoch_of_either_trainer_learns(epoch: Epoch, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained: list[nn.Module] = []
+
+    def copied(model: nn.Module) -> nn.Module:
+        trained.append(copy.deepcopy(model))
+        return trained[-1]
+
+    monkeypatch.setattr(training_speed, "deepcopy", copied)
+    contested = arena()
+    epoch(contested.model, contested.split, contested.case.threat, contested.hardware)
+    before, after = (
+        F.cross_entropy(model(contested.split.x), contested.split.y) for model in (contested.model, *trained)
+    )
+    assert after < before
+
+
+def test_the_usual_loop_says_that_it_is_for_linf() -> None:
+    found = rows(measure(arena("L2"), ["training"], rounds=1, quiet=True))
+    assert "Linf" in found["the usual loop"]["note"]

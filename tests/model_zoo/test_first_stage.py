@@ -187,7 +187,7 @@ def test_an_interrupted_training_with_all_that_is_carried_ends_with_the_same_byt
     for folder in (whole, parts):
         folder.mkdir()
     assert command(whole, *words(defense, "replays=2")).returncode == 0
-    train_epoch = training_module._train_epoch
+    train_epoch = training_module.train_epoch
     for allowed in (1, 3):  # epochs: stopped in the first stage, if there is one, and in the training itself
         calls = iter(range(99))
 
@@ -197,7 +197,7 @@ def test_an_interrupted_training_with_all_that_is_carried_ends_with_the_same_byt
             return train_epoch(*arguments)
 
         with monkeypatch.context() as patch:
-            patch.setattr(training_module, "_train_epoch", stopping)
+            patch.setattr(training_module, "train_epoch", stopping)
             command(parts, *words(defense, "replays=2"))
     assert (parts / "checkpoints").exists()
     command(parts, *words(defense, "replays=2"))

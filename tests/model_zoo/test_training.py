@@ -123,7 +123,7 @@ def test_training_stopped_in_an_epoch_continues_to_the_same_bytes(
     monkeypatch: pytest.MonkeyPatch,
     epoch: int,
 ) -> None:
-    train_epoch = training_module._train_epoch
+    train_epoch = training_module.train_epoch
 
     def stopping(*arguments: Any) -> float:
         if arguments[5] == epoch:
@@ -131,7 +131,7 @@ def test_training_stopped_in_an_epoch_continues_to_the_same_bytes(
         return train_epoch(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training_module, "_train_epoch", stopping)
+        patch.setattr(training_module, "train_epoch", stopping)
         assert command(tmp_path, *words()).returncode == 130
     assert not (tmp_path / "checkpoints/digits/half-half.safetensors").exists()
     again = command(tmp_path, *words())
@@ -397,7 +397,7 @@ def test_every_recipe_names_a_known_defense_dataset_network_and_optimizer(key: t
     assert defense == "*" or defense in DEFENSES
     assert dataset in {suite.dataset for suite in SUITES.values()}
     find(chosen.architecture)
-    assert training_module._optimizer(chosen, nn.Linear(1, 1))
+    assert training_module.optimizer_of(chosen, nn.Linear(1, 1))
     assert all(1 < epoch <= chosen.epochs for epoch, _ in chosen.milestones)
 
 
