@@ -136,11 +136,11 @@ TRADES_MNIST = Recipe(
 )
 FAST_MNIST = Recipe(
     "strided-cnn",
-    20,
+    12,
     128,
     "adam",
     1e-3,
-    milestones=[(15, 1e-4)],
+    milestones=[(9, 1e-4)],
     inner_steps=10,
     inner_rel_step_size=0.25,
     warm_up=2.0,
