@@ -246,7 +246,7 @@ DEFENSES: Mapping[str, DefenseSpec] = {
             True,
             "Wong et al., arXiv:2001.03994",
             "one step from a random start (FGSM-RS)",
-            {"rel_step_size": 1.25},
+            {"rel_step_size": 1.25, "clip_start": 1},
         ),
         DefenseSpec(
             "self-training",

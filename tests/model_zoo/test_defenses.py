@@ -177,6 +177,18 @@ def test_fast_training_is_madry_training_with_one_step(batch: Batch) -> None:
     assert torch.equal(loss_and_gradients(DEFENSES["fast"], batch, rel_step_size=1.25)[0], expected)
 
 
+def test_fast_training_with_an_unclipped_start_differs_at_the_ends_of_the_pixel_range_alone(batch: Batch) -> None:
+    x, y, ctx = batch
+
+    def losses(images: Tensor) -> tuple[Tensor, Tensor]:
+        return tuple(  # type: ignore[return-value]
+            loss_and_gradients(DEFENSES["fast"], (images, y, ctx), clip_start=clip)[0] for clip in (0.0, 1.0)
+        )
+
+    assert torch.equal(*losses(0.3 + 0.4 * x))  # a ball of 0.2 around it lies in [0, 1]
+    assert not torch.equal(*losses(x))
+
+
 def test_the_second_replay_of_free_training_meets_the_examples_of_fast_training(batch: Batch) -> None:
     x, y, ctx = batch
     model = network()
