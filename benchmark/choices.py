@@ -17,9 +17,11 @@ from benchmark.cli import Shared
 from benchmark.data import Split, balanced_subset
 from benchmark.datasets import DATASETS, load
 from benchmark.hardware import Hardware, fastest_precision, is_tiny
-from benchmark.suites import SUITES, TRANSFERRED, Suite
+from benchmark.papers import models_for
+from benchmark.suite import TRANSFERRED, Suite
+from benchmark.suites import SUITES
 from benchmark.workers import can_fork
-from model_zoo.registry import MODELS, ModelSpec, external_model, find_checkpoint, model_spec, models_of
+from model_zoo.registry import MODELS, ModelSpec, external_model, find_checkpoint
 
 
 def choose_suite(
@@ -98,12 +100,13 @@ def choose_sources(suite: Suite, models: Sequence[ModelSpec], names: str | None,
 
 def _registered(suite: Suite, names: str, shared: Shared) -> list[ModelSpec]:
     """The models of those names; "all" leaves out, and says so, what has no checkpoint here."""
+    known = models_for(suite.name, shared.checkpoint_dir)
     if names != "all":
-        specs = [model_spec(name, suite.name, shared.checkpoint_dir) for name in names_in(names)]
+        specs = [lookup(name, known, f"model of suite {suite.name}") for name in names_in(names)]
         _name_stand_ins(specs)
         return specs
     here = []
-    for spec in models_of(suite.name, shared.checkpoint_dir).values():
+    for spec in known.values():
         try:
             find_checkpoint(spec, shared.checkpoint_dir)
             here.append(spec)

@@ -30,13 +30,14 @@ from benchmark.compare import Pair, compare, left_out, white_box, write_comparis
 from benchmark.data import digest
 from benchmark.hardware import describe
 from benchmark.locks import claim, in_use
+from benchmark.papers import models_for
 from benchmark.score import read_suite, show
 from benchmark.speed import CONTESTS, Arena, measure, write_speed
 from benchmark.store import Store
-from benchmark.suites import SUITES, Suite, cases
+from benchmark.suite import Suite
+from benchmark.suites import SUITES, cases
 from benchmark.sweep import load_on, prepare, sweep
 from benchmark.tables import write_tables
-from model_zoo.registry import models_of
 
 
 def run(
@@ -75,7 +76,6 @@ def run(
                 grid,
                 _ranks(chosen, grid, shared),
                 images=digest(split),
-                is_published=chosen.threat == SUITES[chosen.name].threat,
             )
         sweep(work, store, hardware, quiet=shared.quiet)
         with claim(store.root, f"tables {chosen.name}", wait=True):
@@ -191,7 +191,7 @@ def speed(
 def _ranks(suite: Suite, grid: Sequence[EvalCase], shared: Shared) -> list[tuple[int, ...]]:
     """Each case's place in the tables: by registry, not by the order on the command line."""
     attacks = [*(attack.name for attack in suite.attacks), *ATTACKS]
-    models = list(models_of(suite.name, shared.checkpoint_dir))
+    models = list(models_for(suite.name, shared.checkpoint_dir))
 
     def place(name: str) -> int:
         return models.index(name) if name in models else len(models)

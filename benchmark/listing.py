@@ -9,7 +9,8 @@ from tabulate import tabulate
 from attacks.errors import InputError
 from attacks.registry import ATTACKS, Ensemble, Recurrence
 from benchmark.datasets import DATASETS
-from benchmark.suites import SUITES, Suite
+from benchmark.suite import Suite
+from benchmark.suites import SUITES
 from model_zoo.defenses.registry import DEFENSES
 from model_zoo.registry import ModelSpec, find_checkpoint, models_of
 

@@ -51,12 +51,11 @@ COLUMNS = (
 )
 
 
-def entry(case: EvalCase, rank: Sequence[int], *, is_published: bool = True) -> dict[str, Any]:
+def entry(case: EvalCase, rank: Sequence[int]) -> dict[str, Any]:
     """What a table says of a case beside its numbers.
 
     Args:
         rank: its place in the tables, whatever the order in which the user named models and attacks.
-        is_published: whether the published figures of its model were made under these settings.
     """
     model, attack, source = case.cell
     return {
@@ -77,7 +76,7 @@ def entry(case: EvalCase, rank: Sequence[int], *, is_published: bool = True) -> 
         "images": case.images,
         "seed": case.seed,
         "version": case.attack.version,
-        "published": [list(f) for f in case.model.published if f.suite == case.suite] if is_published else [],
+        "schedule": case.model.schedule,
     }
 
 
@@ -212,7 +211,6 @@ def show(
     ranks: Sequence[Sequence[int]],
     *,
     images: str | None = None,
-    is_published: bool = True,
 ) -> None:
     """Add cases to those that a suite's tables show.
 
@@ -235,7 +233,7 @@ def show(
         if all(networks.get(name, network) == network for name, network in item.get("networks", {}).items())
     }
     for case, rank in zip(cases, ranks, strict=True):
-        selection["entries"]["/".join(case.cell)] = entry(case, rank, is_published=is_published)
+        selection["entries"]["/".join(case.cell)] = entry(case, rank)
     store.write_suite(suite, {**record, "shown": chosen})
 
 

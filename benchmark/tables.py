@@ -6,6 +6,8 @@ from typing import Any
 
 import pandas as pd
 
+from benchmark.papers import paper_table, papers_markdown
+from benchmark.published import FIGURES, ROWS, Figure, Row
 from benchmark.score import Judged, SuiteScores, common_images, percent, wilson
 from model_zoo.checkpoint import atomic_write
 
@@ -24,8 +26,13 @@ FLAGS = {
 }
 
 
-def write_tables(suite: SuiteScores, folder: Path) -> str:
+def write_tables(
+    suite: SuiteScores, folder: Path, *, rows: Sequence[Row] = ROWS, figures: Sequence[Figure] = FIGURES
+) -> str:
     """Write every table of a suite into a folder.
+
+    Args:
+        rows, figures: what is published.
 
     Returns: the text to print: leaderboard, white-box and black-box tables.
     """
@@ -39,18 +46,20 @@ def write_tables(suite: SuiteScores, folder: Path) -> str:
         "leaderboard": ("Leaderboard", leaderboard, f"{reading}\n{_legend(suite, leaderboard)}"),
         "white_box": ("White-box attacks", _white_box(suite), BOTH_READINGS),
         "black_box": ("Transfer (black-box) attacks", _black_box(suite), crossed),
-        "papers": ("Beside the papers", _papers(suite), reading),
     }
-    printed = []
-    for name, (title, table, note) in tables.items():
+    shown = {
+        name: (table, _section(title, suite, _markdown(table), note)) for name, (title, table, note) in tables.items()
+    }
+    papers = paper_table(suite, rows, figures)
+    shown["papers"] = papers, _section("Beside the papers", suite, papers_markdown(papers), reading)
+    for name, (table, text) in shown.items():
         if table.empty:
             for suffix in ("csv", "md"):
                 (folder / f"{name}.{suffix}").unlink(missing_ok=True)
             continue
-        printed.append(_section(title, suite, table, note))
-        atomic_write(folder / f"{name}.md", printed[-1].encode())
+        atomic_write(folder / f"{name}.md", text.encode())
         write_csv(folder / f"{name}.csv", table.round(4))
-    return "\n".join(printed)
+    return "\n".join(text for table, text in shown.values() if not table.empty)
 
 
 def _leaderboard(suite: SuiteScores) -> pd.DataFrame:
@@ -134,19 +143,6 @@ def _rank(suite: SuiteScores, key: tuple[str, str]) -> tuple[int, int]:
     return attacks.index(key[0]), models.index(key[1]) if key[1] in models else len(models)
 
 
-def _papers(suite: SuiteScores) -> pd.DataFrame:
-    """The measured value beside the published one, wherever there is one."""
-    rows = []
-    for entry, (_, score) in zip(suite.entries, suite.scores.iterrows(), strict=True):
-        for _, attack, published, where in entry["published"]:
-            if entry["source_model"] or attack not in ("clean", entry["attack"]):
-                continue
-            measured = score["clean_acc"] if attack == "clean" else score[_column(suite, score)]
-            row = {"model": entry["model"], "attack": attack, "n": entry["n"], "measured": measured}
-            rows.append({**row, "published": published, "difference": measured - published, "source": where})
-    return pd.DataFrame(rows).drop_duplicates() if rows else pd.DataFrame()
-
-
 def _white(scores: pd.DataFrame) -> pd.DataFrame:
     return scores[scores["source_model"] == ""]
 
@@ -156,11 +152,14 @@ def _column(suite: SuiteScores, score: "pd.Series[Any]") -> str:
     return "robust_acc_last" if suite.reading == "last" and pd.notna(score["robust_acc_last"]) else "robust_acc"
 
 
-def _section(title: str, suite: SuiteScores, table: pd.DataFrame, note: str) -> str:
+def _markdown(table: pd.DataFrame) -> str:
+    return _rounded(table).to_markdown(index=False, disable_numparse=True, colalign=_alignment(table))
+
+
+def _section(title: str, suite: SuiteScores, body: str, note: str) -> str:
     first = suite.scores.iloc[0]
     threat = f"{first['norm']} {first['epsilon']:.6g}"
     what = f"{first['dataset']}, {threat}, {_images(suite)}, accuracies in percent."
-    body = _rounded(table).to_markdown(index=False, disable_numparse=True, colalign=_alignment(table))
     return f"## {title}: {suite.suite}\n\n{what}\n{note}\n\n{body}\n"
 
 

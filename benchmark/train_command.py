@@ -21,7 +21,8 @@ from benchmark.cli import Shared
 from benchmark.data import Split, balanced_subset, digest, holdout
 from benchmark.datasets import load
 from benchmark.first_stage import first_stem, prepare_first_stage
-from benchmark.suites import SUITES, Suite
+from benchmark.suite import Suite
+from benchmark.suites import SUITES
 from benchmark.sweep import VERSIONED
 from model_zoo.bounds.certified import BOUNDS
 from model_zoo.checkpoint import atomic_write

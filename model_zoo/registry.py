@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
@@ -23,15 +23,6 @@ from model_zoo.defenses.registry import DEFENSES
 
 SHIPPED = Path(__file__).parent / "checkpoints"
 """Where the checkpoints lie that come with the harness."""
-
-
-class Published(NamedTuple):
-    """A figure from a paper: accuracy in percent under an attack ("clean" for none), and where it stands."""
-
-    suite: str
-    attack: str
-    accuracy: float
-    where: str
 
 
 @dataclass(frozen=True)
@@ -49,8 +40,8 @@ class ModelSpec:
         sha256: of the checkpoint file; of the weights where there is no file.
         paper: arXiv number or citation.
         url: where the authors publish the file.
-        published: figures to stand beside the measured ones.
         code: sha256 of a user's model code, which determines the numbers as the weights do.
+        schedule: how it was trained here, in a few words; "" where that is not known.
     """
 
     name: str
@@ -62,8 +53,8 @@ class ModelSpec:
     sha256: str
     paper: str = ""
     url: str = ""
-    published: Sequence[Published] = ()
     code: str = ""
+    schedule: str = ""
 
     @property
     def identity(self) -> dict[str, str]:
@@ -74,12 +65,23 @@ class ModelSpec:
 def read_card(path: Path) -> ModelSpec:
     """The model that a card describes. Raises: InputError for a file that is no card."""
     try:
-        fields = json.loads(path.read_text())["model"]
-        return ModelSpec(**{**fields, "suites": tuple(fields["suites"]), "published": ()})
+        content = json.loads(path.read_text())
+        told = {name: value for name, value in content["model"].items() if name != "published"}  # older cards have it
+        schedule = _schedule(content.get("training", {}))
+        return ModelSpec(**{**told, "suites": tuple(told["suites"]), "schedule": schedule})
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
         raise InputError(
             f"{path}: expected the card of a trained model, got {error}; remove it or train again"
         ) from None
+
+
+def _schedule(training: Mapping[str, Any]) -> str:
+    """How a card says that its model was trained, in a few words."""
+    recipe = training.get("settings", {}).get("recipe", {})
+    words = str(training.get("command", "")).split()
+    name = words[words.index("--recipe") + 1] if "--recipe" in words else ""
+    told = [f"{name} recipe" if name else "", f"{recipe['epochs']} epochs" if "epochs" in recipe else ""]
+    return ", ".join(part for part in told if part)
 
 
 def _shipped() -> list[ModelSpec]:
@@ -100,12 +102,6 @@ AUTHORS = (
         sha256="5b99888064f692047d5592b38df2dde126aa1b991a26c6aad683ce709634bea0",
         paper="arXiv:1901.08573",
         url="https://github.com/yaodongyu/TRADES",
-        published=(
-            Published("trades-mnist", "clean", 99.48, "README of yaodongyu/TRADES"),
-            Published("trades-mnist", "pgd-40", 96.07, "README of yaodongyu/TRADES, 40 steps of 0.01"),
-            Published("mnist", "clean", 99.48, "README of yaodongyu/TRADES"),
-            Published("mnist", "autoattack", 92.81, "README of fra31/auto-attack"),
-        ),
     ),
 )
 """Checkpoints that a paper's authors released."""

@@ -149,7 +149,7 @@ def test_a_worst_case_never_mixes_two_networks_of_one_name(store: Store, change:
     fill(
         store, [(case(NATURAL, "fgsm"), verdicts("0" * 10)), (case(MADRY, "fgsm", source=NATURAL), verdicts("0" * 10))]
     )
-    again = replace(NATURAL, **change)  # type: ignore[arg-type]
+    again = replace(NATURAL, **change)
     fill(store, [(case(again, "pgd-20"), verdicts("1111100000"))])
     suite = read_suite(store, "digits")
     assert list(suite.scores["attack"]) == ["pgd-20"]
