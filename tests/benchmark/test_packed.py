@@ -17,14 +17,12 @@ from benchmark.score import read_suite, show
 from benchmark.store import Store
 from benchmark.tables import write_tables
 from benchmark.verdicts import Verdicts
-from model_zoo.registry import ModelSpec, Published
+from model_zoo.registry import ModelSpec
 
 N = 300
 TIMING = {"seconds": 1.25, "device": "cpu", "precision": "fp32", "batch_size": 250, "threads": 1, "versions": "torch=2"}
 NATURAL = ModelSpec("natural", ("digits",), "digits", "digits-cnn", "natural", "digits/natural.safetensors", "a" * 64)
-MADRY = replace(
-    NATURAL, name="madry", defense="madry", sha256="b" * 64, published=(Published("digits", "fgsm", 45.5, "Table 1"),)
-)
+MADRY = replace(NATURAL, name="madry", defense="madry", sha256="b" * 64)
 
 
 def fill(store: Store) -> None:
@@ -89,7 +87,7 @@ def test_the_tables_of_packed_verdicts_are_those_of_the_store_to_the_byte(store:
         read_suite(store, "digits"), tmp_path / "b"
     )
     names = {path.name for path in (tmp_path / "b").iterdir()}
-    assert names >= {"scores.csv", "timing.csv", "leaderboard.md", "black_box.md", "papers.md"}
+    assert names >= {"scores.csv", "timing.csv", "leaderboard.md", "black_box.md", "white_box.md"}
     assert all((tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes() for name in names)
 
 
