@@ -30,14 +30,18 @@ from benchmark.compare import Pair, compare, left_out, white_box, write_comparis
 from benchmark.data import digest
 from benchmark.hardware import describe
 from benchmark.locks import claim, in_use
+from benchmark.packed import gather, read_packed, write_packed
 from benchmark.papers import models_for
-from benchmark.score import read_suite, show
+from benchmark.score import read_suite, show, shown_entries
 from benchmark.speed import CONTESTS, Arena, measure, write_speed
 from benchmark.store import Store
 from benchmark.suite import Suite
 from benchmark.suites import SUITES, cases
 from benchmark.sweep import load_on, prepare, sweep
 from benchmark.tables import write_tables
+
+VERDICTS = "verdicts"
+"""The folder of the packed verdicts, beside those of the tables."""
 
 
 def run(
@@ -83,31 +87,41 @@ def run(
 
 
 def rebuild_tables(shared: Shared) -> None:
-    """Write the tables of every suite from the store alone."""
-    store = Store(shared.results_dir / "runs")
+    """Write the tables of every suite, from the store where it has the suite, else from the packed verdicts."""
+    store, folder = Store(shared.results_dir / "runs"), shared.results_dir / VERDICTS
     store.check()
-    if not store.suites():
-        raise InputError(f"expected verdicts in {store.root}, found none; run a benchmark first, or name --results-dir")
-    for suite in store.suites():
+    there = store.suites()
+    packed = sorted(path.stem for path in folder.glob("*.json") if path.stem not in there)
+    if not (there or packed):
+        raise InputError(
+            f"expected verdicts in {store.root}, found none, nor packed ones in {folder}; "
+            "run a benchmark first, or name --results-dir"
+        )
+    for suite in there:
         _print_tables(store, suite, shared)
+    for suite in packed:
+        print(write_tables(read_suite(read_packed(folder / f"{suite}.json"), suite), shared.results_dir / suite))
+        print(f"Tables: {shared.results_dir / suite}, from {folder / suite}.json")
 
 
 def _print_tables(store: Store, suite: str, shared: Shared) -> None:
-    """Write and print the tables of a suite, and say which cases are not in them."""
-    scores = read_suite(store, suite)
+    """Write and print the tables of a suite, pack its verdicts, and say which cases are not in them."""
+    packed = gather(store, suite)
     before = _rows(shared.results_dir / suite / "scores.csv")
-    print(write_tables(scores, shared.results_dir / suite))
-    if 0 < len(scores.scores) < before:
+    print(write_tables(read_suite(packed, suite), shared.results_dir / suite))
+    if 0 < len(packed.cases) < before:
         print(
-            f"note: the tables of {suite} had {before} rows, now {len(scores.scores)}: the others are "
+            f"note: the tables of {suite} had {before} rows, now {len(packed.cases)}: the others are "
             "not in this store, or not of these images; use --results-dir to keep tables apart",
             file=sys.stderr,
         )
     print(f"Tables: {shared.results_dir / suite}")
-    if scores.incomplete:
+    if packed.cases:
+        write_packed(packed, shared.results_dir / VERDICTS / suite)
+    if incomplete := [cell for cell, item in shown_entries(store, suite).items() if item["key"] not in packed.cases]:
         print(
-            f"left out of {suite}: {len(scores.incomplete)} cases without all their verdicts "
-            f"({', '.join(scores.incomplete[:5])}{', ...' if len(scores.incomplete) > 5 else ''}); run them again",
+            f"left out of {suite}: {len(incomplete)} cases without all their verdicts "
+            f"({', '.join(incomplete[:5])}{', ...' if len(incomplete) > 5 else ''}); run them again",
             file=sys.stderr,
         )
 

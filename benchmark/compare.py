@@ -11,6 +11,7 @@ from scipy.stats import binomtest
 
 from attacks.errors import InputError
 from benchmark.score import Entry, percent, read_suite
+from benchmark.score import mcnemar as mcnemar
 from benchmark.store import Store
 from benchmark.tables import write_csv
 from benchmark.verdicts import Verdicts
@@ -121,12 +122,6 @@ def difference_interval(only_first: int, only_second: int, n: int) -> tuple[floa
         binomtest(count, n).proportion_ci(confidence_level=0.975, method="exact") for count in (only_first, only_second)
     ]
     return 100 * float(bounds[1].low - bounds[0].high), 100 * float(bounds[1].high - bounds[0].low)
-
-
-def mcnemar(only_first: int, only_second: int) -> float:
-    """The two-sided p-value of the exact McNemar test: who breaks an image that one alone breaks is a fair coin."""
-    disagreements = only_first + only_second
-    return float(binomtest(only_first, disagreements).pvalue) if disagreements else 1.0
 
 
 def white_box(store: Store, suites: Sequence[str]) -> Found:

@@ -65,7 +65,7 @@ def entry(case: EvalCase, rank: Sequence[int]) -> dict[str, Any]:
         "dataset": case.dataset,
         "model": model,
         "defense": case.model.defense,
-        "architecture": case.model.architecture,
+        "architecture": case.model.network,
         "checkpoint_sha256": case.model.sha256,
         "networks": _networks(case),
         "norm": case.threat.norm,
@@ -84,6 +84,12 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
     """The 95% Wilson score interval of a share, in percent."""
     interval = binomtest(successes, n).proportion_ci(confidence_level=0.95, method="wilson")
     return 100 * float(interval.low), 100 * float(interval.high)
+
+
+def mcnemar(only_first: int, only_second: int) -> float:
+    """The two-sided p-value of the exact McNemar test: who breaks an image that one alone breaks is a fair coin."""
+    disagreements = only_first + only_second
+    return float(binomtest(only_first, disagreements).pvalue) if disagreements else 1.0
 
 
 def percent(flags: Bools) -> float:
@@ -155,6 +161,13 @@ class SuiteScores:
     entries: Sequence[Entry]
     judged: Sequence[Judged]
     incomplete: Sequence[str]
+
+
+def shown_entries(store: Readable, suite: str) -> dict[str, Entry]:
+    """The cases that the tables of a suite show, by cell and in display order."""
+    shown = store.read_suite(suite) or {}
+    entries = shown.get("selections", {}).get(shown.get("shown"), {}).get("entries", {})
+    return dict(sorted(entries.items(), key=lambda pair: pair[1]["rank"]))
 
 
 def read_suite(store: Readable, suite: str) -> SuiteScores:

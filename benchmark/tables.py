@@ -6,24 +6,20 @@ from typing import Any
 
 import pandas as pd
 
+from benchmark.leaderboard import for_people, leaderboard, legend, shown_column, white
 from benchmark.papers import paper_table, papers_markdown
 from benchmark.published import FIGURES, ROWS, Figure, Row
-from benchmark.score import Judged, SuiteScores, common_images, percent, wilson
+from benchmark.score import SuiteScores
 from model_zoo.checkpoint import atomic_write
 
 READINGS = {
     "any": "An image counts as robust if it is classified correctly at every judged iterate.",
     "last": "An image counts as robust if it is classified correctly at the last iterate, as in the papers' tables.",
 }
+CROSSED = "Rows: crafted on. Columns: judged on."
+LAST = " (last)"
+"""Behind a model's name: its column of the last iterate."""
 BOTH_READINGS = "Any iterate; in brackets, the last iterate. Passes are per image, averaged over the models."
-FLAGS = {
-    "probabilities": "the model returns probabilities, not logits: gradient attacks may be too weak",
-    "randomized": "two passes over the same images differ: gradient attacks may be too weak",
-    "zero-gradients": "most images have no gradient to follow: gradient attacks tell little",
-    "transfer-beats-white-box": "an attack does better from another model: a sign of masked gradients",
-    "fewer-images": "the worst case is over fewer images than that of other models",
-    "fewer-attacks": "not all attacks of this table were run: its worst case is over fewer",
-}
 
 
 def write_tables(
@@ -40,88 +36,50 @@ def write_tables(
         return f"No case of suite {suite.suite} is complete yet; run the benchmark again to go on."
     write_csv(folder / "scores.csv", suite.scores.round(dict.fromkeys(suite.scores.columns.drop("epsilon"), 4)))
     write_csv(folder / "timing.csv", suite.timing)
-    leaderboard, reading = _leaderboard(suite), READINGS[suite.reading]
-    crossed = f"Rows: crafted on. Columns: judged on. {reading}"
-    tables = {
-        "leaderboard": ("Leaderboard", leaderboard, f"{reading}\n{_legend(suite, leaderboard)}"),
-        "white_box": ("White-box attacks", _white_box(suite), BOTH_READINGS),
-        "black_box": ("Transfer (black-box) attacks", _black_box(suite), crossed),
-    }
-    shown = {
-        name: (table, _section(title, suite, _markdown(table), note)) for name, (title, table, note) in tables.items()
-    }
+    board, white_box, reading = leaderboard(suite), _white_box(suite), READINGS[suite.reading]
+    crossed = _black_box(suite)
     papers = paper_table(suite, rows, figures)
-    shown["papers"] = papers, _section("Beside the papers", suite, papers_markdown(papers), reading)
-    for name, (table, text) in shown.items():
+    shown = {
+        "leaderboard": (board, "Leaderboard", _markdown(for_people(board)), f"{reading}\n{legend(suite, board)}"),
+        "white_box": (white_box, "White-box attacks", _markdown(_with_last(white_box)), BOTH_READINGS),
+        "black_box": (crossed, "Transfer (black-box) attacks", _markdown(crossed), f"{CROSSED} {reading}"),
+        "papers": (papers, "Beside the papers", papers_markdown(papers), reading),
+    }
+    printed = []
+    for name, (table, title, body, note) in shown.items():
         if table.empty:
             for suffix in ("csv", "md"):
                 (folder / f"{name}.{suffix}").unlink(missing_ok=True)
             continue
-        atomic_write(folder / f"{name}.md", text.encode())
+        printed.append(_section(title, suite, body, note))
+        atomic_write(folder / f"{name}.md", printed[-1].encode())
         write_csv(folder / f"{name}.csv", table.round(4))
-    return "\n".join(text for table, text in shown.values() if not table.empty)
-
-
-def _leaderboard(suite: SuiteScores) -> pd.DataFrame:
-    """One row a model, most robust first; one column a white-box attack; the worst case over all that is stored."""
-    rows = []
-    attacks = list(dict.fromkeys(_white(suite.scores)["attack"]))
-    for model, scores in suite.scores.groupby("model", sort=False):
-        worst = suite.worst[str(model)]
-        low, high = wilson(int(worst.sum()), len(worst))
-        first = scores.sort_values("n", ascending=False, kind="stable").iloc[0]
-        rows.append(
-            {
-                "model": model,
-                "defense": first["defense"],
-                "architecture": first["architecture"],
-                "clean": first["clean_acc"],
-                **{str(s["attack"]): s[_column(suite, s)] for _, s in _white(scores).iterrows()},
-                "worst case": percent(worst),
-                "95% interval": f"{low:.2f}-{high:.2f}",
-                "flags": " ".join(sorted({*str(first["flags"]).split(), *_derived_flags(suite, str(model), attacks)})),
-                "n": len(worst),
-            }
-        )
-    columns = ["model", "defense", "architecture", "clean", *attacks, "worst case", "95% interval", "flags", "n"]
-    return pd.DataFrame(rows, columns=columns).sort_values(["worst case", "clean"], ascending=False, kind="stable")
-
-
-def _derived_flags(suite: SuiteScores, model: str, attacks: Sequence[str]) -> list[str]:
-    """Caveats that only the rows of a model together show, given the white-box attacks of the whole table."""
-    own = [pair for pair in zip(suite.entries, suite.judged, strict=True) if pair[0]["model"] == model]
-    white = {entry["attack"]: judged for entry, judged in own if not entry["source_model"]}
-    flags = {
-        "fewer-attacks": bool(set(attacks) - set(white)),
-        "fewer-images": len(suite.worst[model]) < max(map(len, suite.worst.values())),
-        "transfer-beats-white-box": any(
-            _is_beaten(white[entry["attack"]], judged)
-            for entry, judged in own
-            if entry["source_model"] and entry["attack"] in white
-        ),
-    }
-    return [flag for flag, applies in flags.items() if applies]
-
-
-def _is_beaten(white: Judged, transferred: Judged) -> bool:
-    """Whether an attack leaves fewer images standing from another model, of those that both have seen."""
-    images = common_images([white, transferred])
-    return bool(transferred.on(images).sum() < white.on(images).sum())
+    return "\n".join(printed)
 
 
 def _white_box(suite: SuiteScores) -> pd.DataFrame:
-    """Robust accuracy by model and attack, any iterate, with the last iterate in brackets; and what the attack cost."""
+    """Robust accuracy by attack and model, any iterate and (where there is one) the last; and what the attack cost."""
     rows: dict[str, dict[str, Any]] = {}
-    for _, score in _white(suite.scores).iterrows():
-        last = "" if pd.isna(score["robust_acc_last"]) else f" ({score['robust_acc_last']:.2f})"
+    columns: dict[str, None] = {}
+    for _, score in white(suite.scores).iterrows():
         row = rows.setdefault(str(score["attack"]), {"attack": score["attack"]})
-        row[str(score["model"])] = f"{score['robust_acc']:.2f}{last}"
+        row[str(score["model"])] = score["robust_acc"]
+        row[f"{score['model']}{LAST}"] = score["robust_acc_last"]
+        columns.update(dict.fromkeys((str(score["model"]), f"{score['model']}{LAST}")))
     for attack, row in rows.items():
-        cost = suite.scores[(suite.scores["attack"] == attack) & (suite.scores["source_model"] == "")]
-        row["forward passes"] = f"{cost['forwards_per_image'].mean():.0f}"
-        row["backward passes"] = f"{cost['backwards_per_image'].mean():.0f}"
-    models = list(dict.fromkeys(_white(suite.scores)["model"]))
-    return pd.DataFrame(list(rows.values()), columns=["attack", *models, "forward passes", "backward passes"])
+        cost = white(suite.scores)[white(suite.scores)["attack"] == attack]
+        row["forward passes"] = cost["forwards_per_image"].mean()
+        row["backward passes"] = cost["backwards_per_image"].mean()
+    return pd.DataFrame(list(rows.values()), columns=["attack", *columns, "forward passes", "backward passes"])
+
+
+def _with_last(table: pd.DataFrame) -> pd.DataFrame:
+    """The white-box table for people: the last iterate in brackets behind any iterate, whole passes."""
+    shown = table[["attack"]].copy()
+    for model in table.columns[1:-2:2]:
+        pairs = zip(table[model], table[f"{model}{LAST}"], strict=True)
+        shown[model] = ["-" if pd.isna(a) else f"{a:.2f}" + ("" if pd.isna(b) else f" ({b:.2f})") for a, b in pairs]
+    return shown.join(table.iloc[:, -2:].map(lambda passes: f"{passes:.0f}"))
 
 
 def _black_box(suite: SuiteScores) -> pd.DataFrame:
@@ -131,7 +89,7 @@ def _black_box(suite: SuiteScores) -> pd.DataFrame:
     for _, score in crossed.iterrows():
         key = str(score["attack"]), str(score["source_model"])
         row = rows.setdefault(key, {"attack": key[0], "source": key[1]})
-        row[str(score["model"])] = score[_column(suite, score)]
+        row[str(score["model"])] = score[shown_column(suite, score)]
     targets = list(dict.fromkeys(crossed["model"]))
     ordered = sorted(rows.items(), key=lambda item: _rank(suite, item[0]))
     return pd.DataFrame([row for _, row in ordered], columns=["attack", "source", *targets] if rows else None)
@@ -141,15 +99,6 @@ def _rank(suite: SuiteScores, key: tuple[str, str]) -> tuple[int, int]:
     """Attacks in the order of the suite, sources in the order of the models."""
     attacks, models = list(dict.fromkeys(suite.scores["attack"])), list(dict.fromkeys(suite.scores["model"]))
     return attacks.index(key[0]), models.index(key[1]) if key[1] in models else len(models)
-
-
-def _white(scores: pd.DataFrame) -> pd.DataFrame:
-    return scores[scores["source_model"] == ""]
-
-
-def _column(suite: SuiteScores, score: "pd.Series[Any]") -> str:
-    """The column that the suite's tables read; an attack without a last iterate has one reading only."""
-    return "robust_acc_last" if suite.reading == "last" and pd.notna(score["robust_acc_last"]) else "robust_acc"
 
 
 def _markdown(table: pd.DataFrame) -> str:
@@ -181,13 +130,6 @@ def _rounded(table: pd.DataFrame) -> pd.DataFrame:
 
 def _alignment(table: pd.DataFrame) -> list[str]:
     return ["right" if pd.api.types.is_numeric_dtype(kind) else "left" for kind in table.dtypes]
-
-
-def _legend(suite: SuiteScores, leaderboard: pd.DataFrame) -> str:
-    used = sorted({flag for flags in leaderboard.get("flags", []) for flag in flags.split()})
-    part = "" if suite.scores["n"].nunique() == 1 else ", on those n images that all of them have seen"
-    worst = f"Worst case: over all attacks stored for the model, transfer included{part}; its 95% interval is Wilson's."
-    return " ".join([worst, *(f"Flag `{flag}`: {FLAGS[flag]}." for flag in used)])
 
 
 def write_csv(path: Path, table: pd.DataFrame) -> None:

@@ -57,6 +57,12 @@ class ModelSpec:
     schedule: str = ""
 
     @property
+    def network(self) -> str:
+        """The architecture as the tables show it: without the folder of a user's own file."""
+        place, _, function = self.architecture.rpartition(":")
+        return f"{Path(place).name}:{function}" if self.code and place.endswith(".py") else self.architecture
+
+    @property
     def identity(self) -> dict[str, str]:
         """What determines this model's logits."""
         return {"checkpoint_sha256": self.sha256, "architecture": self.code or self.architecture}
