@@ -48,7 +48,7 @@ def test_damaged_packed_verdicts_are_one_line_that_names_them(command: Command, 
     path.write_bytes(path.read_bytes()[:-1])
     result = command(results.parent, "table")
     assert result.returncode == 2
-        assert result.stderr.startswith("error: results/verdicts/digits.bin: not the file that digits.json was written")
+    assert result.stderr.startswith("error: results/verdicts/digits.bin: not the file that digits.json was written")
     assert result.stderr.count("\n") == 1
 
 
