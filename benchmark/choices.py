@@ -21,7 +21,7 @@ from benchmark.papers import models_for
 from benchmark.suite import TRANSFERRED, Suite
 from benchmark.suites import SUITES
 from benchmark.workers import can_fork
-from model_zoo.registry import MODELS, ModelSpec, external_model, find_checkpoint
+from model_zoo.registry import MODELS, ModelSpec, external_model, obtain_checkpoint
 
 
 def choose_suite(
@@ -103,12 +103,14 @@ def _registered(suite: Suite, names: str, shared: Shared) -> list[ModelSpec]:
     known = models_for(suite.name, shared.checkpoint_dir)
     if names != "all":
         specs = [lookup(name, known, f"model of suite {suite.name}") for name in names_in(names)]
+        for spec in specs:
+            obtain_checkpoint(spec, shared.checkpoint_dir, shared.mirror_dir)
         _name_stand_ins(specs)
         return specs
     here = []
     for spec in known.values():
         try:
-            find_checkpoint(spec, shared.checkpoint_dir)
+            obtain_checkpoint(spec, shared.checkpoint_dir, shared.mirror_dir)
             here.append(spec)
         except InputError as error:
             print(f"left out: {error}", file=sys.stderr)
@@ -152,7 +154,7 @@ def refuse_workers(shared: Shared, command: str) -> None:
 
 def choose_images(suite: Suite, shared: Shared) -> Split:
     """The test images of a suite, or its seeded balanced subset."""
-    split = load(suite.dataset, "test", data_dir=shared.data_dir, quiet=shared.quiet)
+    split = load(suite.dataset, "test", data_dir=shared.data_dir, mirror=shared.mirror_dir, quiet=shared.quiet)
     return split if suite.examples is None else balanced_subset(split, suite.examples, seed=shared.seed)
 
 

@@ -56,15 +56,22 @@ def unpack(content: bytes, key: str, chunk: Range) -> tuple[dict[str, Any], dict
 
     Raises: ValueError, in one line, for bytes that are not the verdicts of these images in this case.
     """
+    expected = chunk[1] - chunk[0]
+    columns, timing, metadata = {}, None, {}
     try:
-        table = pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
-        metadata = {name.decode(): value.decode() for name, value in (table.schema.metadata or {}).items()}
-        timing = json.loads(metadata["timing"])
-        columns = {name: _column(table, name) for name in COLUMNS}
+        file = pq.ParquetFile(pa.BufferReader(content))
+        rows = file.metadata.num_rows
+        if rows == expected:  # else nothing is unpacked: few bytes may claim many rows
+            table = file.read(list(COLUMNS), use_threads=False)
+            metadata = {name.decode(): value.decode() for name, value in (table.schema.metadata or {}).items()}
+            timing = json.loads(metadata["timing"])
+            columns = {name: _column(table, name) for name in COLUMNS}
     except (pa.ArrowException, OSError, KeyError, ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"chunk {stem(chunk)} is unreadable ({type(error).__name__})") from None
-    if not isinstance(timing, dict) or table.num_rows != chunk[1] - chunk[0]:
-        raise ValueError(f"chunk {stem(chunk)} has {table.num_rows} rows, expected {chunk[1] - chunk[0]}")
+    if rows != expected:
+        raise ValueError(f"chunk {stem(chunk)} has {rows} rows, expected {expected}")
+    if not isinstance(timing, dict):
+        raise ValueError(f"chunk {stem(chunk)} does not say how long it took")
     written = metadata.get("case", key), metadata.get("images", stem(chunk))  # stores of version 1 do not say
     if written != (key, stem(chunk)):
         raise ValueError(f"chunk {stem(chunk)} holds images {written[1]} of case {written[0]}")

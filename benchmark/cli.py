@@ -23,6 +23,7 @@ class Shared:
     data_dir: Path
     results_dir: Path
     checkpoint_dir: Path
+    mirror_dir: Path | None
     device: str
     precision: str
     batch_size: str
@@ -73,6 +74,7 @@ def shared_options(command: Callable[..., Any]) -> Callable[..., Any]:
             show_default=True,
             help="trained and authors' checkpoints",
         ),
+        click.option("--mirror-dir", type=folder, help="files to take in place of downloads, by their official names"),
         click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True),
         click.option(
             "--precision",

@@ -1,5 +1,6 @@
 """The data sets, and the one way to their images: class folders, else torchvision's files, else its download."""
 
+import shutil
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
@@ -50,7 +51,7 @@ class DatasetSpec:
     read: "Callable[[DatasetSpec, str, Path], Arrays | None] | None" = None
 
 
-def load(dataset: str, part: str, *, data_dir: Path, quiet: bool = False) -> Split:
+def load(dataset: str, part: str, *, data_dir: Path, mirror: Path | None = None, quiet: bool = False) -> Split:
     """A whole part of a data set.
 
     Class folders DATA/<dataset>/<part>/<class>/*.png come first; they may hold fewer images than the official part.
@@ -59,6 +60,7 @@ def load(dataset: str, part: str, *, data_dir: Path, quiet: bool = False) -> Spl
     Args:
         part: "train" or "test".
         data_dir: DATA; need not exist. Written to only by a download.
+        mirror: a folder with the official archives, which are taken from there in place of a download.
         quiet: no progress bar while files are read; a download shows torchvision's in any case.
 
     Raises:
@@ -73,7 +75,7 @@ def load(dataset: str, part: str, *, data_dir: Path, quiet: bool = False) -> Spl
     if folder.is_dir():
         arrays = _read_class_folders(spec, folder, quiet=quiet)
     else:
-        arrays = spec.read(spec, part, data_dir) or _download(spec, part, data_dir)
+        arrays = spec.read(spec, part, data_dir) or _download(spec, part, data_dir, mirror)
     images, labels = arrays
     x = torch.from_numpy(images).to(torch.float32).div_(255)
     return Split(dataset, part, x, torch.from_numpy(labels), torch.arange(len(x)), spec.classes)
@@ -118,11 +120,13 @@ def _read_png(spec: DatasetSpec, file: Path) -> NDArray[np.uint8]:
     try:
         with Image.open(file) as image:
             size, depth = image.size, image.mode
+            if size != (width, height):  # before it is unpacked: a small file may hold a huge image
+                raise InputError(f"{file}: expected {width}x{height} pixels for {spec.name}, got {size[0]}x{size[1]}")
             pixels = np.asarray(image.convert("L" if channels == 1 else "RGB"))
-    except (OSError, SyntaxError, ValueError) as error:  # PIL raises each of them on a damaged PNG
+    except InputError:
+        raise
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # PIL's ways with a damaged PNG
         raise InputError(f"{file}: expected a PNG image, could not read it ({_one_line(error)}); replace it") from error
-    if size != (width, height):
-        raise InputError(f"{file}: expected {width}x{height} pixels for {spec.name}, got {size[0]}x{size[1]}")
     if depth.startswith(("I", "F")):
         raise InputError(f"{file}: expected 8 bits per channel, got PIL mode {depth}; convert it")
     return pixels.reshape(height, width, channels).transpose(2, 0, 1)
@@ -179,11 +183,28 @@ def _torchvision(spec: DatasetSpec, part: str, root: Path, *, download: bool) ->
     return getattr(torchvision.datasets, spec.source)(root, download=download, **which)
 
 
-def _download(spec: DatasetSpec, part: str, data_dir: Path) -> Arrays:
+def _copy_mirrored(spec: DatasetSpec, part: str, mirror: Path, staging: Path) -> None:
+    """Put the official archives where torchvision looks for what it has; it compares their md5 and asks no network."""
+    import torchvision  # slow to import
+
+    source = getattr(torchvision.datasets, spec.source)
+    if spec.source == "SVHN":
+        names = [source.split_list[part][1]]
+    else:
+        names = [name for name, _ in source.resources] if hasattr(source, "resources") else [source.filename]
+    for name in (name for name in names if (mirror / name).is_file()):
+        target = staging / (spec.files if hasattr(source, "resources") else "") / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(mirror / name, target)
+
+
+def _download(spec: DatasetSpec, part: str, data_dir: Path, mirror: Path | None) -> Arrays:
     """Let torchvision download into a folder of its own, and move the files into data_dir when they are all there."""
     assert spec.read is not None
     try:
         with _staging(data_dir) as staging, _network_timeout():
+            if mirror is not None:
+                _copy_mirrored(spec, part, mirror, staging)
             _torchvision(spec, part, staging, download=True)
             for file in [p for p in staging.rglob("*") if p.is_file()]:
                 target = data_dir / file.relative_to(staging)

@@ -137,14 +137,17 @@ def _read_pool(path: Path, like: Split) -> Split:
     """
     shape = tuple(like.x.shape[1:])
     if path.is_dir():
-        array = _read_folder(path, channels=shape[0])
+        array = _read_folder(path, shape)
     else:
         try:
-            array = np.load(path, allow_pickle=False)
-        except (OSError, ValueError) as error:
+            array = np.array(np.lib.format.open_memmap(path, mode="r"))  # a shape larger than the file is refused
+        except (OSError, ValueError, MemoryError, OverflowError, TypeError) as error:
+            reason = " ".join(str(error).split())
             raise InputError(
-                f"--set pool: expected a folder of PNG images or a .npy file, got {path}: {error}"
+                f"--set pool: expected a folder of PNG images or a .npy file, got {path}: {reason}"
             ) from None
+        if array.dtype.kind not in "fiu":
+            raise InputError(f"--set pool: expected an array of numbers, got {array.dtype}; {path}")
     x = torch.from_numpy(array).float() / (255 if array.dtype == np.uint8 else 1)
     if x.shape[1:] != shape or not len(x):
         raise InputError(f"--set pool: expected images of shape {('N', *shape)}, got {tuple(x.shape)}; {path}")
@@ -153,12 +156,17 @@ def _read_pool(path: Path, like: Split) -> Split:
     return replace(like, x=x, y=torch.zeros(len(x), dtype=torch.int64), index=OWN_POOL + torch.arange(len(x)))
 
 
-def _read_folder(path: Path, *, channels: int) -> np.ndarray:
-    files = sorted(path.rglob("*.png"))
-    try:
-        images = [np.asarray(Image.open(file).convert("L" if channels == 1 else "RGB")) for file in files]
-    except (OSError, SyntaxError, ValueError) as error:
-        raise InputError(f"--set pool: an image below {path} cannot be read: {error}; remove it") from None
-    if len({image.shape for image in images}) != 1:
-        raise InputError(f"--set pool: expected PNG images of one shape below {path}, got {len(files)} of several")
+def _read_folder(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    channels, height, width = shape
+    images = []
+    for file in sorted(path.rglob("*.png")):
+        try:
+            with Image.open(file) as image:
+                if image.size != (width, height):  # before it is unpacked: a small file may hold a huge image
+                    raise ValueError(f"expected {width}x{height} pixels, got {image.size[0]}x{image.size[1]}")
+                images.append(np.asarray(image.convert("L" if channels == 1 else "RGB")))
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise InputError(f"--set pool: {file} cannot be used: {error}; remove it") from None
+    if not images:
+        raise InputError(f"--set pool: expected PNG images of one shape below {path}, got 0")
     return np.stack([image.reshape(*image.shape[:2], channels).transpose(2, 0, 1) for image in images])

@@ -139,7 +139,7 @@ def _training_settings(
 
 def _training_images(suite: Suite, settings: Recipe, shared: Shared) -> tuple[Split, Split]:
     """Images to train on, and to choose the best epoch by; both from the training part."""
-    split = load(suite.dataset, "train", data_dir=shared.data_dir, quiet=shared.quiet)
+    split = load(suite.dataset, "train", data_dir=shared.data_dir, mirror=shared.mirror_dir, quiet=shared.quiet)
     images, validation = holdout(split, settings.validation, seed=shared.seed)
     if settings.train_examples is not None:
         images = balanced_subset(images, settings.train_examples, seed=shared.seed)

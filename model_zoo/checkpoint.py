@@ -8,6 +8,7 @@ import pickle
 import pickletools
 import re
 import secrets
+import stat
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,9 +19,11 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from attacks.errors import InputError
+from model_zoo.torch_file import BEFORE_ZIP, ZIP, hostile
 
-_ZIP = b"PK\x03\x04"
-_BEFORE_ZIP = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how torch files began up to version 1.5
+LARGEST = 64 * 2**30
+"""Bytes of a checkpoint; what claims to be larger is none."""
+
 _WRAPPERS = ("state_dict", "model", "net")
 
 
@@ -128,14 +131,20 @@ def atomic_write(path: Path, data: bytes) -> None:
 
 def _read(path: Path) -> bytes:
     try:
+        about = path.stat()
+        if not (stat.S_ISREG(about.st_mode) or stat.S_ISDIR(about.st_mode)):
+            raise InputError(f"{path}: expected a checkpoint file, got a device or a pipe; name a file")
+        if about.st_size > LARGEST:
+            raise InputError(f"{path}: expected a checkpoint, got {about.st_size} bytes, more than any has; mend it")
         data = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         where = path.absolute()
         raise InputError(f"expected a checkpoint at {where}, found none; put it there or mend the path") from None
     except IsADirectoryError:
         raise InputError(f"{path}: expected a checkpoint file, got a folder; name the file inside it") from None
-    except OSError as error:
-        raise InputError(f"{path}: expected a readable checkpoint, got: {error.strerror}; mend its access") from None
+    except (OSError, MemoryError) as error:
+        reason = getattr(error, "strerror", None) or "more bytes than memory"
+        raise InputError(f"{path}: expected a readable checkpoint, got: {reason}; mend its access") from None
     start = data[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if not data:
         raise InputError(f"{path}: expected a checkpoint, got an empty file; download it again")
@@ -157,6 +166,8 @@ def _parse_safetensors(path: Path, data: bytes) -> object:
 
 
 def _parse_torch(path: Path, data: bytes) -> object:
+    if reason := hostile(data):
+        raise InputError(f"{path}: expected a torch checkpoint, got {reason}: refused; save a plain state dict instead")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # on odd pickles; whether it loads is all that matters
         try:
@@ -167,7 +178,7 @@ def _parse_torch(path: Path, data: bytes) -> object:
 
 
 def _what_instead(data: bytes, error: Exception) -> str:
-    is_zip, is_before_zip = data.startswith(_ZIP), data.startswith(_BEFORE_ZIP)
+    is_zip, is_before_zip = data.startswith(ZIP), data.startswith(BEFORE_ZIP)
     damaged = f"a truncated or damaged file ({len(data)} bytes); download it again"
     if is_before_zip and _ends_inside_pickle(data):
         return damaged

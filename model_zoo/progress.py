@@ -2,7 +2,6 @@
 
 import io
 import json
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from attacks.errors import InputError
 from model_zoo.checkpoint import atomic_write
+from model_zoo.torch_file import hostile
 
 Weights = dict[str, Tensor]
 
@@ -60,16 +60,21 @@ def resume(stem: Path, settings: Mapping[str, Any]) -> Progress | None:
     if not path.exists():
         return None
     try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
+        data = path.read_bytes()
+        if reason := hostile(data):
+            raise ValueError(reason)
+        saved = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        left = saved.pop("settings")
+        progress = Progress(**saved)
+    except Exception as error:  # damaged bytes fail in any of pickle's, zip's and torch's ways
         raise InputError(
             f"{path} is damaged ({type(error).__name__}); remove it to train from the beginning"
         ) from error
-    if saved.pop("settings") != json.dumps(settings, sort_keys=True):
+    if left != json.dumps(settings, sort_keys=True):
         raise InputError(
             f"{path} is of a training with other settings; finish that one, remove the file, or use another --name"
         )
-    return Progress(**saved)
+    return progress
 
 
 def forget(stem: Path) -> None:

@@ -20,6 +20,7 @@ from attacks.names import lookup
 from model_zoo.architectures.registry import build
 from model_zoo.checkpoint import load_into, load_state_dict, sha256_of, state_digest
 from model_zoo.defenses.registry import DEFENSES
+from model_zoo.download import fetch
 
 SHIPPED = Path(__file__).parent / "checkpoints"
 """Where the checkpoints lie that come with the harness."""
@@ -42,6 +43,7 @@ class ModelSpec:
         url: where the authors publish the file.
         code: sha256 of a user's model code, which determines the numbers as the weights do.
         schedule: how it was trained here, in a few words; "" where that is not known.
+        size: of the checkpoint file in bytes; 0 where nobody wrote it down.
     """
 
     name: str
@@ -55,6 +57,7 @@ class ModelSpec:
     url: str = ""
     code: str = ""
     schedule: str = ""
+    size: int = 0
 
     @property
     def network(self) -> str:
@@ -69,13 +72,25 @@ class ModelSpec:
 
 
 def read_card(path: Path) -> ModelSpec:
-    """The model that a card describes. Raises: InputError for a file that is no card."""
+    """The model that a card describes.
+
+    A card is data: it names an architecture of ours and a file below its checkpoint folder, and never code to import.
+
+    Raises: InputError for a file that is no card, or asks for more than that.
+    """
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_bytes())
         told = {name: value for name, value in content["model"].items() if name != "published"}  # older cards have it
         schedule = _schedule(content.get("training", {}))
-        return ModelSpec(**{**told, "suites": tuple(told["suites"]), "schedule": schedule})
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        spec = ModelSpec(**{**told, "suites": tuple(told["suites"]), "schedule": schedule})
+        texts = {name: value for name, value in vars(spec).items() if name not in ("suites", "size")}
+        for name, value in (*texts.items(), *(("suites", suite) for suite in spec.suites)):
+            if not isinstance(value, str) or not value.isprintable():
+                raise ValueError(f"{name} that is no line of text")
+        if spec.code or Path(spec.checkpoint).is_absolute() or ".." in Path(spec.checkpoint).parts:
+            raise ValueError("code or a file outside of the checkpoint folder, which a card may not name")
+        return spec
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
             f"{path}: expected the card of a trained model, got {error}; remove it or train again"
         ) from None
@@ -106,6 +121,7 @@ AUTHORS = (
         defense="trades",
         checkpoint="model_mnist_smallcnn.pt",
         sha256="5b99888064f692047d5592b38df2dde126aa1b991a26c6aad683ce709634bea0",
+        size=1_251_636,
         paper="arXiv:1901.08573",
         url="https://github.com/yaodongyu/TRADES",
     ),
@@ -134,7 +150,8 @@ def model_spec(name: str, suite: str, checkpoint_dir: Path) -> ModelSpec:
 
 def card(spec: ModelSpec, record: Mapping[str, Any]) -> bytes:
     """The bytes of a model's card: its spec, and how it was trained."""
-    return (json.dumps({"model": asdict(spec), "training": dict(record)}, indent=1) + "\n").encode()
+    fields = {name: value for name, value in asdict(spec).items() if name != "size" or value}
+    return (json.dumps({"model": fields, "training": dict(record)}, indent=1) + "\n").encode()
 
 
 def find_checkpoint(spec: ModelSpec, checkpoint_dir: Path) -> Path:
@@ -150,6 +167,20 @@ def find_checkpoint(spec: ModelSpec, checkpoint_dir: Path) -> Path:
     raise InputError(
         f"model {spec.name}: expected its checkpoint at {candidates[0]}; {get}, or name its folder by --checkpoint-dir"
     )
+
+
+def obtain_checkpoint(spec: ModelSpec, checkpoint_dir: Path, mirror: Path | None) -> None:
+    """See to it that the checkpoint's file is there: from the mirror folder, or from a direct link to the file.
+
+    Raises: InputError where it is nowhere, or another file than expected.
+    """
+    name = Path(spec.checkpoint).name
+    is_mirrored = mirror is not None and (mirror / name).is_file()
+    if any((folder / spec.checkpoint).exists() for folder in (checkpoint_dir, SHIPPED)):
+        return
+    if spec.sha256 and (is_mirrored or spec.url.endswith("/" + name)):
+        fetch(spec.url, checkpoint_dir / spec.checkpoint, sha256=spec.sha256, size=spec.size, mirror=mirror)
+    find_checkpoint(spec, checkpoint_dir)
 
 
 def load_model(spec: ModelSpec, checkpoint_dir: Path, *, classes: int) -> nn.Module:

@@ -1,8 +1,10 @@
 """Splits, selections from them, and where their images come from. No test reaches the network."""
 
 import gzip
+import hashlib
 import itertools
 import random
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -337,6 +339,19 @@ def test_image_of_16_bits_is_refused(tmp_path: Path) -> None:
     assert "expected 8 bits per channel" in refused(lambda: load("cifar10", "test", data_dir=tmp_path))
 
 
+@pytest.mark.parametrize(("width", "words"), [(9_000, "expected 32x32 pixels"), (60_000, "could not read it")])
+def test_a_small_file_that_claims_a_huge_image_is_refused_before_it_is_unpacked(
+    tmp_path: Path, width: int, words: str
+) -> None:
+    save_cifar_folders(tmp_path)
+    file = tmp_path / "cifar10/test/class_7/image_1.png"
+    content = bytearray(file.read_bytes())
+    content[16:24] = width.to_bytes(4, "big") * 2  # the header chunk's width and height, then its checksum
+    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
+    file.write_bytes(content)
+    assert words in refused(lambda: load("cifar10", "test", data_dir=tmp_path))
+
+
 @pytest.mark.parametrize(("head", "keep"), [(b"", 0), (b"<html>", 0), (b"", 40), (b"", 1000)])
 def test_unreadable_image_is_refused(tmp_path: Path, head: bytes, keep: int) -> None:
     save_cifar_folders(tmp_path)
@@ -444,6 +459,26 @@ def test_download_is_moved_into_the_data_directory_and_happens_once(
     assert digest(first) == digest(load("mnist", "test", data_dir=data_dir))
     assert len(roots) == 1
     assert [p.name for p in data_dir.iterdir()] == ["MNIST"]
+
+
+def test_a_mirror_s_archives_are_taken_in_place_of_a_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()  # torchvision's own class, which compares md5 and would ask the network for what lacks
+    save_idx(tmp_path / "made", np.full((3, 28, 28), 255), np.arange(3))
+    mirror = tmp_path / "mirror"
+    mirror.mkdir()
+    resources = []
+    for stem in ("train", "t10k"):
+        for file in ("images-idx3-ubyte", "labels-idx1-ubyte"):
+            (made,) = (tmp_path / "made").rglob(f"t10k-{file}")
+            archive = gzip.compress(made.read_bytes())
+            (mirror / f"{stem}-{file}.gz").write_bytes(archive)
+            resources.append((f"{stem}-{file}.gz", hashlib.md5(archive).hexdigest()))
+    monkeypatch.setattr(torchvision.datasets.MNIST, "resources", resources)
+    monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", ["http://nowhere.invalid/"])
+    assert load("mnist", "test", data_dir=tmp_path / "data", mirror=mirror).y.tolist() == [0, 1, 2]
+    (mirror / resources[0][0]).write_bytes(b"damaged")
+    with pytest.raises(InputError, match="the download failed"):
+        load("mnist", "test", data_dir=tmp_path / "other", mirror=mirror)
 
 
 @pytest.mark.parametrize("dataset", [name for name, spec in DATASETS.items() if spec.read is not None])

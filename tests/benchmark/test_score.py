@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -145,7 +146,7 @@ def test_a_later_run_adds_to_the_rows_of_an_earlier_one(store: Store) -> None:
 
 
 @pytest.mark.parametrize("change", [{"sha256": "e" * 64}, {"code": "factory@" + "e" * 64}])
-def test_a_worst_case_never_mixes_two_networks_of_one_name(store: Store, change: dict[str, str]) -> None:
+def test_a_worst_case_never_mixes_two_networks_of_one_name(store: Store, change: dict[str, Any]) -> None:
     fill(
         store, [(case(NATURAL, "fgsm"), verdicts("0" * 10)), (case(MADRY, "fgsm", source=NATURAL), verdicts("0" * 10))]
     )

@@ -242,6 +242,9 @@ def test_a_head_may_be_cut_off_from_its_features() -> None:
         ("madry", "withheld=0.1", "--set withheld is for defenses with a first stage; madry has none"),
         ("cascade", "pool=x.npy", "--set pool is for defenses that use unlabelled images; cascade does not"),
         ("rst", "pool=x.npy", "--set pool: expected a folder of PNG images or a .npy file"),
+        ("rst", "pool=absurd.npy", "--set pool: expected a folder of PNG images or a .npy file"),
+        ("rst", "pool=objects.npy", "--set pool: expected a folder of PNG images or a .npy file"),
+        ("rst", "pool=words.npy", "--set pool: expected an array of numbers"),
         ("rst", "pool=wrong.npy", "expected images of shape ('N', 1, 8, 8), got (5, 3, 8, 8)"),
         ("rst", "pool=bright.npy", "--set pool: expected pixels in [0, 1]"),
         ("rst", "pool=empty", "--set pool: expected PNG images of one shape below empty, got 0"),
@@ -258,6 +261,11 @@ def test_what_cannot_be_trained_is_one_line(
 ) -> None:
     np.save(tmp_path / "wrong.npy", np.zeros((5, 3, 8, 8), dtype=np.uint8))
     np.save(tmp_path / "bright.npy", np.full((5, 1, 8, 8), 2.0, dtype=np.float32))
+    whole = (tmp_path / "bright.npy").read_bytes()
+    (tmp_path / "absurd.npy").write_bytes(whole.replace(b"(5, 1, 8, 8), ", b"(9999999999,),"))
+    assert (tmp_path / "absurd.npy").read_bytes() != whole
+    np.save(tmp_path / "objects.npy", np.array([{}], dtype=object))
+    np.save(tmp_path / "words.npy", np.array(["one"]))
     (tmp_path / "empty").mkdir()
     save_state_dict(build("strided-cnn").state_dict(), tmp_path / "other.safetensors", {})
     result = command(tmp_path, *words(defense, setting))
