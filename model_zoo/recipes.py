@@ -291,6 +291,7 @@ RECIPES: Mapping[tuple[str, str, str], Recipe] = {
     ("madry", "mnist", "paper"): MADRY_MNIST,
     ("fast", "mnist", "paper"): ONE_STEP_MNIST,
     ("fast", "mnist", "fast"): ONE_STEP_MNIST,
+    ("natural", "mnist", "fast"): replace(FAST_MNIST, weight_decay=5e-4, batch_size=64),
     ("natural", "cifar10", "paper"): TRADES_CIFAR,
     ("madry", "cifar10", "paper"): MADRY_CIFAR,
     ("trades", "cifar10", "paper"): TRADES_CIFAR,
