@@ -17,7 +17,7 @@ from benchmark.data import balanced_subset
 from benchmark.datasets import load
 from model_zoo.architectures.digits_cnn import DigitsCNN
 from model_zoo.bounds import convex, intervals
-from model_zoo.defenses import cat, gairat, transfer
+from model_zoo.defenses import cat, gairat, mart, transfer
 from model_zoo.defenses.context import TrainingContext
 from model_zoo.defenses.registry import DEFENSES, DefenseSpec, defense_spec
 from model_zoo.recipes import BURN_IN
@@ -414,3 +414,8 @@ def test_a_model_is_named_by_its_defense_and_all_its_parameters_have_a_default(s
     assert defense_spec(spec.name) is spec
     assert spec.model_name.format(**spec.params)
     assert spec.summary
+
+
+def test_marts_divergence_cannot_grow_with_the_logits() -> None:
+    true, other, label = torch.tensor([[1000.0, 0.0]]), torch.tensor([[0.0, 1000.0]]), torch.tensor([0])
+    assert mart.objective(other, true, label, beta=1.0).item() == pytest.approx(-math.log(1e-12), rel=1e-4)
