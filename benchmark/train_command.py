@@ -26,6 +26,7 @@ from benchmark.suites import SUITES
 from benchmark.sweep import VERSIONED
 from model_zoo.bounds.certified import BOUNDS
 from model_zoo.checkpoint import atomic_write
+from model_zoo.curve import draw_curve
 from model_zoo.defenses.registry import DefenseSpec, defense_spec
 from model_zoo.progress import forget
 from model_zoo.recipes import Recipe, recipe, with_overrides
@@ -89,6 +90,7 @@ def train(shared: Shared, *, defense: str, suite: str, recipe: str, overrides: S
     }
     if spec.bound is not None:
         record["certified"] = _certificate(model, spec.bound, chosen, shared)
+    draw_curve(stem)
     atomic_write(done, card(model, record))
     forget(stem)
     forget(first_stem(stem))

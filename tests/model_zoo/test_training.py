@@ -75,7 +75,7 @@ def run(training: Training, images: tuple[Split, Split], stem: Path) -> str:
 
 def test_training_ends_with_two_checkpoints_a_curve_and_a_card(uninterrupted: dict[str, bytes]) -> None:
     stem = "half-half"
-    assert sorted(uninterrupted) == [stem + s for s in (".csv", ".json", ".last.safetensors", ".safetensors")]
+    assert sorted(uninterrupted) == [stem + s for s in (".csv", ".json", ".last.safetensors", ".png", ".safetensors")]
     curve = uninterrupted[stem + ".csv"].decode().splitlines()
     assert curve[0] == "epoch,lr,loss,validation_clean,validation_robust,backwards_per_image"
     assert [line.split(",")[0] for line in curve[1:]] == ["1", "2", "3"]
