@@ -7,10 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from attacks.errors import InputError
-from attacks.oracle import Oracle
-from attacks.threat_model import ThreatModel
 from benchmark.data import Split
 from benchmark.hardware import Hardware
+from benchmark.probes import flags, misses_normalisation
 from benchmark.verdicts import predict
 
 PROBE = 64
@@ -28,20 +27,6 @@ def check_images(split: Split) -> None:
         )
 
 
-def _has_gradient(name: str, model: nn.Module, x: Tensor, y: Tensor) -> bool:
-    """Whether most images have a gradient other than zero. Raises: InputError where the logits have none at all."""
-    oracle = Oracle(model, ThreatModel("Linf", 0.0))
-    try:
-        _, gradient = oracle.loss_and_gradient(x, y, "margin")
-    except RuntimeError as error:
-        if isinstance(error, torch.OutOfMemoryError):
-            raise
-        raise InputError(
-            f"model {name}: its logits have no gradient with respect to the image; remove no_grad, detach, numpy"
-        ) from error
-    return bool((gradient.flatten(1) != 0).any(1).float().mean() > 0.5)
-
-
 @dataclass(frozen=True)
 class Checked:
     """prediction: (N,) classes of the clean images, on the device. flags: caveats of every number of the model."""
@@ -54,10 +39,9 @@ class Checked:
 def check_model(name: str, model: nn.Module, split: Split, hardware: Hardware) -> Checked:
     """What must be known of a model before it is attacked.
 
-    Returns: its clean predictions, and its caveats: the flag "probabilities" where the outputs look like a softmax,
-        "randomized" where two passes differ, "zero-gradients" where most images have no gradient to follow.
-    Raises: InputError for logits of a wrong shape or not finite, for a model that cannot take the images, and for a
-        clean accuracy that is not above chance.
+    Returns: its clean predictions, and its caveats (`benchmark/probes.py`; what each means stands in `FLAGS`).
+    Raises: InputError for logits of a wrong shape or not finite, for a model that cannot take the images or hides its
+        gradient, and for a clean accuracy that is not above chance.
     """
     x = split.x[: min(PROBE, hardware.batch_size)].to(hardware.device)
     try:
@@ -79,21 +63,29 @@ def check_model(name: str, model: nn.Module, split: Split, hardware: Hardware) -
         raise InputError(
             f"model {name}: expected finite logits, got NaN or infinity; check its weights and normalisation"
         )
-    flags = []
-    if first.min() >= 0 and (first.sum(1) - 1).abs().max() < 1e-3:
-        flags.append("probabilities")
-    if not torch.equal(first, second):
-        flags.append("randomized")
+    y = split.y.to(hardware.device)
+    try:
+        found = list(flags(model, x, y[: len(x)], first, second))
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        raise InputError(
+            f"model {name}: its logits have no gradient with respect to the image; remove no_grad, detach, numpy"
+        ) from error
 
-    if not _has_gradient(name, model, x, split.y[: len(x)].to(hardware.device)):
-        flags.append("zero-gradients")
-
-    prediction = predict(model, split.x.to(hardware.device), batch_size=hardware.batch_size)
-    correct = int((prediction == split.y.to(hardware.device)).sum())
+    everything = split.x.to(hardware.device)
+    prediction = predict(model, everything, batch_size=hardware.batch_size)
+    correct = int((prediction == y).sum())
+    wants_other = misses_normalisation(model, everything, y, correct, batch_size=hardware.batch_size)
     chance = int(split.y.bincount().max())
     if correct <= chance:
+        hint = "check input range, normalisation and the order of the classes"
+        if wants_other:
+            hint = "it wants its images normalised otherwise: put that into the model, once"
+        if torch.equal(first, first[:1].expand_as(first)):
+            hint = "its logits are the same for every image: check its weights"
         raise InputError(
             f"model {name}: {correct} of {len(split)} clean images are classified correctly, and always "
-            f"naming one class would get {chance}; check input range, normalisation and the order of the classes"
+            f"naming one class would get {chance}; {hint}"
         )
-    return Checked(prediction, flags)
+    return Checked(prediction, [*found, *(["normalisation"] if wants_other else [])])

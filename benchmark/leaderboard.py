@@ -11,6 +11,11 @@ from benchmark.score import Judged, SuiteScores, common_images, mcnemar, percent
 FLAGS = {
     "probabilities": "the model returns probabilities, not logits: gradient attacks may be too weak",
     "randomized": "two passes over the same images differ: gradient attacks may be too weak",
+    "dropout": "a dropout layer is left on",
+    "train-mode": "a pass over images changes the model: its numbers depend on what was asked before",
+    "batch-dependent": "an image's logits depend on the others of its batch",
+    "normalisation": "it does better on images normalised once more, or once less: its own may be missing or doubled",
+    "vanishing-gradients": "for most images cross-entropy has no gradient to follow: such attacks tell little",
     "zero-gradients": "most images have no gradient to follow: gradient attacks tell little",
     "transfer-beats-white-box": "an attack does better from another model: a sign of masked gradients",
     "fewer-images": "the worst case is over fewer images than that of other models",

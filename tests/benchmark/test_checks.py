@@ -175,3 +175,65 @@ def test_a_model_that_is_not_finite_beyond_the_probe_is_an_error() -> None:
 
     with pytest.raises(InputError, match="finite logits"):
         check(late)
+
+
+def sound() -> nn.Sequential:
+    """A network that names the bright pixel."""
+    layer = nn.Linear(4, 4)
+    nn.init.eye_(layer.weight)
+    with torch.no_grad():
+        layer.weight.mul_(10)
+        layer.bias.fill_(-2.0)
+    return nn.Sequential(nn.Flatten(), layer)
+
+
+def flags_of(model: nn.Module) -> list[str]:
+    return list(check_model("mine", model, split(), CPU).flags)
+
+
+def test_dropout_left_on_is_flagged() -> None:
+    model = nn.Sequential(sound(), nn.Dropout(0.01)).eval()
+    assert flags_of(model) == []
+    model[1].train()
+    assert flags_of(model) == ["randomized", "dropout"]
+
+
+def test_a_model_in_train_mode_is_flagged_for_changing_itself() -> None:
+    model = nn.Sequential(sound(), nn.BatchNorm1d(4)).train()
+    assert "train-mode" in flags_of(model)
+    assert "train-mode" not in flags_of(model.eval())
+
+
+def test_a_model_that_looks_at_the_whole_batch_is_flagged() -> None:
+    assert list(check(lambda x: logits(x) + logits(x).roll(1, 0) / 4).flags) == ["batch-dependent"]
+
+
+def test_logits_that_are_the_same_for_every_image_are_an_error() -> None:
+    assert "its logits are the same for every image" in refusal(lambda x: torch.ones(len(x), 4) + 0 * x.sum())
+
+
+def test_logits_so_large_that_cross_entropy_is_flat_are_flagged() -> None:
+    def inflated(x: Tensor) -> Tensor:
+        values = logits(x)
+        return values + (values * 1e4 - values).detach()  # the margin keeps its slope, the exponentials leave float32
+
+    assert list(check(lambda x: 9 * logits(x)).flags) == []
+    assert list(check(inflated).flags) in (["vanishing-gradients"], ["zero-gradients"])
+
+
+@pytest.mark.parametrize("scale", [1, -1])
+def test_normalisation_that_is_missing_or_doubled_is_flagged(scale: int) -> None:
+    """Images are told by their brightness, which the model expects normalised, or undoes once too often."""
+    y = torch.arange(100) % 4
+    x = (0.2 + 0.2 * y.float()).view(100, 1, 1, 1) + 0.001 * torch.arange(100.0).view(100, 1, 1, 1)
+    images = Split("toy", "test", x, y, torch.arange(100), 4)
+    mean, std = x.mean(), x.std()
+    levels = torch.stack([x[y == k].mean() for k in range(4)])
+
+    def sees(x: Tensor, inside: Callable[[Tensor], Tensor]) -> Tensor:
+        return -10 * (inside(x).flatten(1) - levels).abs()
+
+    right = check_model("mine", Model(lambda x: sees(x, lambda x: x)), images, CPU)
+    assert list(right.flags) == []
+    wrong = Model(lambda x: sees(x, lambda x: x * std + mean if scale == 1 else (x - mean) / std))
+    assert "normalisation" in check_model("mine", wrong, images, CPU).flags

@@ -1,0 +1,67 @@
+"""Caveats of a model that a few passes show: each a flag on every number of it."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from attacks.oracle import Oracle
+from attacks.threat_model import ThreatModel
+from benchmark.verdicts import predict
+
+SAME_LOGITS = 1e-2
+"""Largest difference, relative to the largest logit, between an image alone and in company; rounding is far less."""
+
+BETTER = 0.05
+"""How much more of the images another normalisation must get right before it is worth a word."""
+
+
+def flags(model: nn.Module, x: Tensor, y: Tensor, logits: Tensor, again: Tensor) -> Iterator[str]:
+    """The caveats that show on some images.
+
+    Args:
+        x: (N, C, H, W) in [0, 1]; y: (N,).
+        logits, again: (N, K) of two passes over x.
+    """
+    if logits.min() >= 0 and (logits.sum(1) - 1).abs().max() < 1e-3:
+        yield "probabilities"
+    is_random = not torch.equal(logits, again)
+    if is_random:
+        yield "randomized"
+    if any(module.training for module in model.modules() if isinstance(module, nn.modules.dropout._DropoutNd)):
+        yield "dropout"
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    apart = model(x[:1].repeat(2, 1, 1, 1))[:1]  # batch norm in train mode refuses a single one
+    if any(not torch.equal(value, before[name]) for name, value in model.state_dict().items()):
+        yield "train-mode"
+    elif not is_random and (apart - logits[:1]).abs().max() > SAME_LOGITS * logits.abs().max():
+        yield "batch-dependent"
+    if has_zero_gradients(model, x, y, "margin"):
+        yield "zero-gradients"
+    elif has_zero_gradients(model, x, y, "cross-entropy"):
+        yield "vanishing-gradients"
+
+
+def has_zero_gradients(model: nn.Module, x: Tensor, y: Tensor, loss: str) -> bool:
+    """Whether most images have no gradient to follow. Raises: RuntimeError where the logits have none at all."""
+    _, gradient = Oracle(model, ThreatModel("Linf", 0.0)).loss_and_gradient(x, y, loss)
+    return bool((gradient.flatten(1) != 0).any(1).float().mean() <= 0.5)
+
+
+def misses_normalisation(model: nn.Module, x: Tensor, y: Tensor, correct: int, *, batch_size: int) -> bool:
+    """Whether the model does better on images normalised once more, or once less, than they come: it wants them so.
+
+    Args:
+        x: (N, C, H, W), all images; y: (N,).
+        correct: how many of them it classifies correctly as they are.
+    """
+    axes = (0, 2, 3)
+    mean, std = x.mean(axes, keepdim=True), x.std(axes, keepdim=True).clamp_min(1e-6)
+    for changed in ((x - mean) / std, x * std + mean):
+        try:
+            others = int((predict(model, changed, batch_size=batch_size) == y).sum())
+        except (ValueError, RuntimeError):  # it may check its input, or leave the finite numbers
+            continue
+        if others - correct > BETTER * len(x) + 2:
+            return True
+    return False
