@@ -29,10 +29,12 @@ from benchmark.cli import Shared
 from benchmark.compare import Pair, compare, left_out, white_box, write_comparison
 from benchmark.data import digest
 from benchmark.hardware import describe
+from benchmark.leaderboard import leaderboard
 from benchmark.locks import claim, in_use
-from benchmark.packed import gather, read_packed, write_packed
+from benchmark.packed import Packed, gather, read_packed, write_packed
 from benchmark.papers import models_for
 from benchmark.score import read_suite, show, shown_entries
+from benchmark.selections import epsilon_table, other_selections
 from benchmark.speed import CONTESTS, Arena, measure, write_speed
 from benchmark.store import Store
 from benchmark.suite import Suite
@@ -42,6 +44,8 @@ from benchmark.tables import write_tables
 
 VERDICTS = "verdicts"
 """The folder of the packed verdicts, beside those of the tables."""
+OTHER = "@"
+"""Between the name of a suite and what another selection of it differs in."""
 
 
 def run(
@@ -87,28 +91,42 @@ def run(
 
 
 def rebuild_tables(shared: Shared) -> None:
-    """Write the tables of every suite, from the store where it has the suite, else from the packed verdicts."""
+    """Write tables and pictures of every suite, from the store where it has the suite, else from packed verdicts."""
     store, folder = Store(shared.results_dir / "runs"), shared.results_dir / VERDICTS
     store.check()
     there = store.suites()
-    packed = sorted(path.stem for path in folder.glob("*.json") if path.stem not in there)
+    packed = sorted({path.stem.partition(OTHER)[0] for path in folder.glob("*.json")} - set(there))
     if not (there or packed):
         raise InputError(
             f"expected verdicts in {store.root}, found none, nor packed ones in {folder}; "
             "run a benchmark first, or name --results-dir"
         )
     for suite in there:
-        _print_tables(store, suite, shared)
+        _print_tables(store, suite, shared, with_pictures=True)
     for suite in packed:
-        print(write_tables(read_suite(read_packed(folder / f"{suite}.json"), suite), shared.results_dir / suite))
+        others = [read_packed(path) for path in sorted(folder.glob(f"{suite}{OTHER}*.json"))]
+        _write_all(read_packed(folder / f"{suite}.json"), others, shared, with_pictures=True)
         print(f"Tables: {shared.results_dir / suite}, from {folder / suite}.json")
 
 
-def _print_tables(store: Store, suite: str, shared: Shared) -> None:
+def _write_all(packed: Packed, others: Sequence[Packed], shared: Shared, *, with_pictures: bool) -> None:
+    """Write and print everything that can be made of a suite's verdicts."""
+    folder, suite = shared.results_dir / packed.suite, read_suite(packed, packed.suite)
+    beside = [read_suite(other, other.suite) for other in others]
+    print(write_tables(suite, folder, others=beside))
+    if with_pictures and suite.entries:
+        from benchmark.pictures import write_pictures  # matplotlib takes longer to load than most commands to run
+
+        write_pictures(suite, leaderboard(suite), epsilon_table(suite, beside), folder / "pictures")
+
+
+def _print_tables(store: Store, suite: str, shared: Shared, *, with_pictures: bool = False) -> None:
     """Write and print the tables of a suite, pack its verdicts, and say which cases are not in them."""
-    packed = gather(store, suite)
     before = _rows(shared.results_dir / suite / "scores.csv")
-    print(write_tables(read_suite(packed, suite), shared.results_dir / suite))
+    packed = gather(store, suite)
+    others = {name: gather(other, suite) for name, other in other_selections(store, suite).items()}
+    others = {name: other for name, other in others.items() if other.cases}
+    _write_all(packed, list(others.values()), shared, with_pictures=with_pictures)
     if 0 < len(packed.cases) < before:
         print(
             f"note: the tables of {suite} had {before} rows, now {len(packed.cases)}: the others are "
@@ -117,7 +135,11 @@ def _print_tables(store: Store, suite: str, shared: Shared) -> None:
         )
     print(f"Tables: {shared.results_dir / suite}")
     if packed.cases:
-        write_packed(packed, shared.results_dir / VERDICTS / suite)
+        folder = shared.results_dir / VERDICTS
+        for stale in folder.glob(f"{suite}{OTHER}*"):
+            stale.unlink()
+        for name, one in ((suite, packed), *((f"{suite}{OTHER}{name}", other) for name, other in others.items())):
+            write_packed(one, folder / name)
     if incomplete := [cell for cell, item in shown_entries(store, suite).items() if item["key"] not in packed.cases]:
         print(
             f"left out of {suite}: {len(incomplete)} cases without all their verdicts "

@@ -6,10 +6,13 @@ from typing import Any
 
 import pandas as pd
 
+from benchmark.exports import latex, model_info
 from benchmark.leaderboard import for_people, leaderboard, legend, shown_column, white
+from benchmark.page import page
 from benchmark.papers import paper_table, papers_markdown
 from benchmark.published import FIGURES, ROWS, Figure, Row
 from benchmark.score import SuiteScores
+from benchmark.selections import epsilon_table, seed_table
 from model_zoo.checkpoint import atomic_write
 
 READINGS = {
@@ -23,11 +26,17 @@ BOTH_READINGS = "Any iterate; in brackets, the last iterate. Passes are per imag
 
 
 def write_tables(
-    suite: SuiteScores, folder: Path, *, rows: Sequence[Row] = ROWS, figures: Sequence[Figure] = FIGURES
+    suite: SuiteScores,
+    folder: Path,
+    *,
+    others: Sequence[SuiteScores] = (),
+    rows: Sequence[Row] = ROWS,
+    figures: Sequence[Figure] = FIGURES,
 ) -> str:
     """Write every table of a suite into a folder.
 
     Args:
+        others: the same images at other epsilons or under other seeds.
         rows, figures: what is published.
 
     Returns: the text to print: leaderboard, white-box and black-box tables.
@@ -39,12 +48,20 @@ def write_tables(
     board, white_box, reading = leaderboard(suite), _white_box(suite), READINGS[suite.reading]
     crossed = _black_box(suite)
     papers = paper_table(suite, rows, figures)
+    curves, seeds = epsilon_table(suite, others), seed_table(suite, others)
     shown = {
         "leaderboard": (board, "Leaderboard", _markdown(for_people(board)), f"{reading}\n{legend(suite, board)}"),
         "white_box": (white_box, "White-box attacks", _markdown(_with_last(white_box)), BOTH_READINGS),
         "black_box": (crossed, "Transfer (black-box) attacks", _markdown(crossed), f"{CROSSED} {reading}"),
         "papers": (papers, "Beside the papers", papers_markdown(papers), reading),
+        "epsilon": (curves, "Against epsilon", _markdown(curves), f"At 0 the clean accuracy. {reading}"),
+        "seeds": (seeds, "Over seeds", _markdown(seeds), f"Seeds of the attack and of the training. {reading}"),
     }
+    html = page(suite, board, papers, what=_what(suite), reading=reading, legend=legend(suite, board))
+    atomic_write(folder / "leaderboard.html", html.encode())
+    note = f"{_what(suite)}\n{reading}\n{legend(suite, board)}"
+    atomic_write(folder / "leaderboard.tex", latex(board, note).encode())
+    atomic_write(folder / "model_info.json", model_info(suite, board).encode())
     printed = []
     for name, (table, title, body, note) in shown.items():
         if table.empty:
@@ -102,14 +119,20 @@ def _rank(suite: SuiteScores, key: tuple[str, str]) -> tuple[int, int]:
 
 
 def _markdown(table: pd.DataFrame) -> str:
+    if table.empty:
+        return ""
     return _rounded(table).to_markdown(index=False, disable_numparse=True, colalign=_alignment(table))
 
 
 def _section(title: str, suite: SuiteScores, body: str, note: str) -> str:
+    return f"## {title}: {suite.suite}\n\n{_what(suite)}\n{note}\n\n{body}\n"
+
+
+def _what(suite: SuiteScores) -> str:
+    """Dataset, threat model and images."""
     first = suite.scores.iloc[0]
     threat = f"{first['norm']} {first['epsilon']:.6g}"
-    what = f"{first['dataset']}, {threat}, {_images(suite)}, accuracies in percent."
-    return f"## {title}: {suite.suite}\n\n{what}\n{note}\n\n{body}\n"
+    return f"{first['dataset']}, {threat}, {_images(suite)}, accuracies in percent."
 
 
 def _images(suite: SuiteScores) -> str:

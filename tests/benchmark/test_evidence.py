@@ -55,5 +55,9 @@ def test_damaged_packed_verdicts_are_one_line_that_names_them(command: Command, 
 def test_the_committed_tables_are_those_of_the_committed_verdicts(command: Command, tmp_path: Path) -> None:
     shutil.copytree(ROOT / "results/verdicts", tmp_path / "results/verdicts")
     assert command(tmp_path, "table").returncode == 0
-    for packed in (ROOT / "results/verdicts").glob("*.json"):
-        assert files(tmp_path / "results" / packed.stem) == files(ROOT / "results" / packed.stem)
+    for packed in (path for path in (ROOT / "results/verdicts").glob("*.json") if "@" not in path.name):
+        rebuilt, committed = (files(folder / "results" / packed.stem) for folder in (tmp_path, ROOT))
+        assert set(rebuilt) == set(committed)
+        for name, content in committed.items():
+            if not name.startswith("pictures/"):  # whose bytes are those of one version of matplotlib
+                assert rebuilt[name] == content, name
