@@ -148,8 +148,9 @@ def all_names_in(text: str) -> list[str]:
 
 def refuse_workers(shared: Shared, command: str) -> None:
     """Raise InputError for an option without effect."""
-    if shared.workers != "auto":
-        raise InputError(f"--workers is for running the benchmark, {command} has no use for it; leave it out")
+    given = {"workers": shared.workers != "auto", "executor": shared.executor != "local"}
+    for option in (name for name, is_given in given.items() if is_given):
+        raise InputError(f"--{option} is for running the benchmark, {command} has no use for it; leave it out")
 
 
 def choose_images(suite: Suite, shared: Shared) -> Split:
@@ -160,20 +161,24 @@ def choose_images(suite: Suite, shared: Shared) -> Split:
 
 def tuned(hardware: Hardware, split: Split, shared: Shared) -> Hardware:
     """The hardware set up for images of this size: threads, processes, and the fastest precision, unless chosen."""
+    on_ray = shared.executor == "ray"
     if shared.workers == "auto":
-        cores = len(os.sched_getaffinity(0)) if can_fork() else 1
-        workers = cores if is_tiny(split) and hardware.device.type == "cpu" else 1
+        cores = len(os.sched_getaffinity(0)) if can_fork() or on_ray else 1
+        workers = cores if (is_tiny(split) or on_ray) and hardware.device.type == "cpu" else 1
     else:
         workers = _positive(shared.workers, "--workers")
-    if workers > 1 and (hardware.device.type != "cpu" or not can_fork()):
-        raise InputError("--workers needs the CPU and Linux; use --workers 1")
+    if workers > 1 and not on_ray and hardware.device.type == "cpu" and not can_fork():
+        raise InputError("--workers on the CPU needs Linux; use --workers 1, or --executor ray")
+    if shared.gpus_per_worker is not None and not on_ray:
+        raise InputError("--gpus-per-worker is for --executor ray; without it every worker uses the next GPU")
+    share = float(hardware.device.type == "cuda") if shared.gpus_per_worker is None else shared.gpus_per_worker
     if workers > 1:
         torch.set_num_threads(1)
     use_threads(split, hardware)
     precision = hardware.precision
     if shared.precision == "auto" and not is_tiny(split):
         precision = fastest_precision(hardware.device)
-    return replace(hardware, precision=precision, workers=workers)
+    return replace(hardware, precision=precision, workers=workers, executor=shared.executor, gpus_per_worker=share)
 
 
 def use_threads(split: Split, hardware: Hardware) -> None:
@@ -191,6 +196,7 @@ def choose_hardware(shared: Shared) -> Hardware:
         device=torch.device(device),
         precision=torch.bfloat16 if shared.precision == "bf16" else torch.float32,
         batch_size=CHUNK_SIZE if shared.batch_size == "auto" else _positive(shared.batch_size, "--batch-size"),
+        finds_batch=shared.batch_size == "auto",
     )
 
 

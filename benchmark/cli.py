@@ -28,6 +28,8 @@ class Shared:
     precision: str
     batch_size: str
     workers: str
+    executor: str
+    gpus_per_worker: float | None
     seed: int
     quiet: bool
 
@@ -91,6 +93,14 @@ def shared_options(command: Callable[..., Any]) -> Callable[..., Any]:
             metavar="auto|N",
             help="processes, each on one thread (auto: all cores for tiny images, else one process on all)",
         ),
+        click.option(
+            "--executor",
+            type=click.Choice(["local", "ray"]),
+            default="local",
+            show_default=True,
+            help="where the workers are: on this machine, or in a Ray cluster (RAY_ADDRESS, else one is started here)",
+        ),
+        click.option("--gpus-per-worker", type=Number(), help="for Ray; may be a fraction  [default: 1, or 0]"),
         click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True),
         click.option("--quiet", is_flag=True, help="no progress bars"),
     ]

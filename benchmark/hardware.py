@@ -23,13 +23,19 @@ class Hardware:
         device: "cpu" or "cuda".
         precision: of the search; judging is always float32.
         batch_size: images attacked at a time.
-        workers: processes that compute chunks side by side, each on one thread.
+        workers: processes that compute chunks side by side, on the CPU each on one thread.
+        finds_batch: whether a smaller batch is taken where this one does not fit into the memory that is free.
+        executor: "local" for processes of this machine, "ray" for a cluster's.
+        gpus_per_worker: of Ray's workers; may be a fraction.
     """
 
     device: torch.device
     precision: torch.dtype
     batch_size: int
     workers: int = 1
+    finds_batch: bool = False
+    executor: str = "local"
+    gpus_per_worker: float = 0.0
 
 
 def fastest_precision(device: torch.device) -> torch.dtype:

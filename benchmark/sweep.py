@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,6 +24,7 @@ from benchmark.data import Split, balanced_subset, digest, take
 from benchmark.evaluate import evaluate
 from benchmark.hardware import Hardware, halved, is_tiny
 from benchmark.locks import claim
+from benchmark.memory import fitting_batch
 from benchmark.search_model import search_model
 from benchmark.store import Store
 from benchmark.verdicts import Verdicts
@@ -32,6 +33,8 @@ from model_zoo.registry import ModelSpec, load_model
 
 T = TypeVar("T")
 Advance = Callable[[int], None]
+Task = tuple[Sequence[EvalCase], Range]
+"""Cases that one trajectory serves, and a chunk of their images."""
 OutOfMemory = torch.OutOfMemoryError
 VERSIONED = ("torch", "torchvision", "numpy", "foolbox", "pyautoattack")
 
@@ -47,6 +50,8 @@ class Work:
         models: by name, on the device, in eval mode, frozen.
         searched: by name, the copies that attacks search on.
         predictions: of the judged models by name, (N,) classes of the clean images.
+        checkpoint_dir: where the models' weights came from.
+        batch_size: the largest that the models were found to fit in; None where nothing was tried.
     """
 
     cases: Sequence[EvalCase]
@@ -55,6 +60,8 @@ class Work:
     models: Mapping[str, nn.Module]
     searched: Mapping[str, nn.Module]
     predictions: Mapping[str, Tensor]
+    checkpoint_dir: Path = Path()
+    batch_size: int | None = None
 
 
 def prepare(cases: Sequence[EvalCase], split: Split, store: Store, hardware: Hardware, *, checkpoint_dir: Path) -> Work:
@@ -81,10 +88,15 @@ def prepare(cases: Sequence[EvalCase], split: Split, store: Store, hardware: Har
         for spec in _distinct(spec for case in work for spec in (case.model, case.source))
     }
     judged = [spec.name for spec in _distinct(case.model for case in work)]
-    checked = {
-        name: _within_memory(name, hardware, lambda hw: check_model(name, models[name], split, hw))[0]  # noqa: B023
-        for name in judged
-    }
+    if hardware.finds_batch:
+        hardware = replace(hardware, batch_size=fitting_batch(list(models.values()), split.x, split.y, hardware))
+    checked = {}
+    for name in judged:
+        checked[name], hardware = _within_memory(
+            name,
+            hardware,
+            lambda hw: check_model(name, models[name], split, hw),  # noqa: B023
+        )
     for case in work:
         flags = checked[case.model.name].flags
         store.write_case(case_key(case), {"identity": identity(case), "flags": list(flags)})
@@ -92,7 +104,8 @@ def prepare(cases: Sequence[EvalCase], split: Split, store: Store, hardware: Har
     example = split.x[:1].to(hardware.device)
     searched = {name: search_model(models[name], example, hardware.precision) for name in sources}
     rows = {case.images: _rows(split, case) for case in {case.images: case for case in work}.values()}
-    return Work(work, split, rows, models, searched, {name: checked[name].prediction for name in judged})
+    predictions = {name: checked[name].prediction for name in judged}
+    return Work(work, split, rows, models, searched, predictions, checkpoint_dir, hardware.batch_size)
 
 
 def _rows(split: Split, case: EvalCase) -> NDArray[np.int64]:
@@ -114,6 +127,8 @@ def sweep(work: Work, store: Store, hardware: Hardware, *, quiet: bool = False) 
     Chunks that another process has claimed are left to it; when all else is done they are waited for, and computed here
     if it died.
     """
+    if work.batch_size is not None:
+        hardware = replace(hardware, batch_size=min(hardware.batch_size, work.batch_size))
     for wait in (False, True):
         todo = _missing(work.cases, store)
         if todo and wait:
@@ -121,7 +136,7 @@ def sweep(work: Work, store: Store, hardware: Hardware, *, quiet: bool = False) 
         _compute_all(todo, work, store, hardware, wait=wait, quiet=quiet)
 
 
-def _missing(cases: Sequence[EvalCase], store: Store) -> list[tuple[list[EvalCase], Range]]:
+def _missing(cases: Sequence[EvalCase], store: Store) -> list[Task]:
     """Trajectories, and the chunks that one of their cases lacks."""
     absent = {case_key(case): set(store.absent(case_key(case), case.n)) for case in cases}
     return [
@@ -132,13 +147,7 @@ def _missing(cases: Sequence[EvalCase], store: Store) -> list[tuple[list[EvalCas
 
 
 def _compute_all(
-    todo: Sequence[tuple[list[EvalCase], Range]],
-    work: Work,
-    store: Store,
-    hardware: Hardware,
-    *,
-    wait: bool,
-    quiet: bool,
+    todo: Sequence[Task], work: Work, store: Store, hardware: Hardware, *, wait: bool, quiet: bool
 ) -> None:
     if not todo:
         return
@@ -146,32 +155,62 @@ def _compute_all(
     with tqdm(total=sum(_weight(*item) for item in todo), unit="step", unit_scale=True, disable=quiet) as bar:
 
         def advance(steps: int) -> None:
-            if hardware.workers == 1:  # else the bar is in another process
-                bar.update(steps)
+            bar.update(steps)
 
         def compute(task: int) -> None:
             nonlocal hardware
-            group, chunk = todo[task]
-            with claim(store.root, f"{trajectory_key(group[0])} {chunk}", wait=wait) as is_ours:
-                lacking = [case_key(case) for case in group if chunk in store.absent(case_key(case), case.n)]
-                if not (is_ours and lacking):
-                    return
-                if hardware.workers == 1:
-                    bar.set_description(_title(group))
-                started = time.perf_counter()
-                verdicts, hardware = _within_memory(
-                    _title(group), hardware, lambda hw: _evaluate(group, work, chunk, hw, advance)
-                )
-                timing = _timing(hardware, (time.perf_counter() - started) / len(group))
-                for case, verdict in zip(
-                    group, verdicts, strict=True
-                ):  # the longest last: it decides who shared a batch
-                    if case_key(case) in lacking:
-                        store.write_chunk(case_key(case), chunk, verdict, timing)
+            if hardware.workers > 1:  # the bar is in another process
+                hardware = compute_chunk(*todo[task], work, store, hardware, wait=wait)
+            else:
+                bar.set_description(_title(todo[task][0]))
+                hardware = compute_chunk(*todo[task], work, store, hardware, wait=wait, advance=advance)
 
-        for task in run_all(len(todo), compute, hardware.workers):
+        shares_memory = hardware.workers == 1 or hardware.device.type == "cpu"  # a GPU's state survives no fork
+        if hardware.executor == "local" and shares_memory:
+            finished = run_all(len(todo), compute, hardware.workers)
+        else:
+            from benchmark.remote import run_remote
+
+            finished = run_remote(todo, work, store, hardware, wait=wait)
+        for task in finished:
             done += _weight(*todo[task])
             bar.update(done - bar.n)
+
+
+def compute_chunk(
+    group: Sequence[EvalCase],
+    chunk: Range,
+    work: Work,
+    store: Store,
+    hardware: Hardware,
+    *,
+    wait: bool,
+    is_second: bool = False,
+    advance: Advance = lambda _: None,
+) -> Hardware:
+    """Compute a chunk of the cases that one trajectory serves, and write what of it is missing.
+
+    Args:
+        wait: for another process that has claimed it; else it is left to that one.
+        is_second: whether another worker is known to be at it, and too slow.
+        advance: called after every step with the number of images that took it.
+
+    Returns: the hardware, with the batch that fits.
+    """
+    name = f"{trajectory_key(group[0])} {chunk}{' again' if is_second else ''}"
+    with claim(store.root, name, wait=wait) as is_ours:
+        lacking = [case_key(case) for case in group if chunk in store.absent(case_key(case), case.n)]
+        if not (is_ours and lacking):
+            return hardware
+        started = time.perf_counter()
+        verdicts, hardware = _within_memory(
+            _title(group), hardware, lambda hw: _evaluate(group, work, chunk, hw, advance)
+        )
+        timing = _timing(hardware, (time.perf_counter() - started) / len(group))
+        for case, verdict in zip(group, verdicts, strict=True):  # the longest last: it decides who shared a batch
+            if case_key(case) in lacking:
+                store.write_chunk(case_key(case), chunk, verdict, timing)
+    return hardware
 
 
 def _distinct(specs: Iterable[ModelSpec]) -> list[ModelSpec]:

@@ -9,6 +9,9 @@ import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.queues import SimpleQueue
+
+import torch
 
 from attacks.errors import InputError
 
@@ -36,7 +39,24 @@ def run_all(tasks: int, compute: Callable[[int], None], workers: int) -> Iterato
             yield task
         return
     context = multiprocessing.get_context("fork")
-    pool = ProcessPoolExecutor(min(workers, tasks), context, initializer=_enter, initargs=(compute,))
+    yield from _run(ProcessPoolExecutor(min(workers, tasks), context, initializer=_enter, initargs=(compute,)), tasks)
+
+
+def run_spawned(tasks: int, job: Callable[[], Callable[[int, bool], None]], workers: int) -> Iterator[int]:
+    """The same in processes that start afresh, which a GPU's state demands; each takes the next GPU, and all in turn.
+
+    Args:
+        job: picklable; called once in each process, it returns what does a task (its second argument is False here).
+    """
+    context = multiprocessing.get_context("spawn")
+    numbers = context.SimpleQueue()
+    for number in range(workers):
+        numbers.put(number)
+    arguments = job, numbers, torch.get_num_threads()
+    yield from _run(ProcessPoolExecutor(workers, context, initializer=_enter_afresh, initargs=arguments), tasks)
+
+
+def _run(pool: ProcessPoolExecutor, tasks: int) -> Iterator[int]:
     futures = {pool.submit(_call, task): task for task in range(tasks)}
     try:
         for future in as_completed(futures):
@@ -64,6 +84,21 @@ def _enter(compute: Callable[[int], None]) -> None:
     _compute = compute
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent says what happened, and ends the workers
     threading.Thread(target=_leave_with_parent, daemon=True).start()
+
+
+def _enter_afresh(job: Callable[[], Callable[[int, bool], None]], numbers: "SimpleQueue[int]", threads: int) -> None:
+    number = numbers.get()
+    torch.set_num_threads(threads)
+    if torch.cuda.is_available():
+        torch.cuda.set_device(number % torch.cuda.device_count())
+    made: list[Callable[[int, bool], None]] = []
+
+    def compute(task: int) -> None:
+        if not made:  # here, where what goes wrong is told
+            made.append(job())
+        made[0](task, False)
+
+    _enter(compute)
 
 
 def _leave_with_parent() -> None:

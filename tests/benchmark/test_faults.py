@@ -3,6 +3,8 @@
 FAULT_KILLS=50 makes the random kills the long version; the short one, which CI runs, has a few.
 """
 
+import importlib.util
+import json
 import os
 import random
 import resource
@@ -24,6 +26,7 @@ KILLS = int(os.environ.get("FAULT_KILLS", "2"))
 WORDS = ("--models", "natural,madry", "--attacks", "pgd-20,pgd-40,cw-linf,mi-fgsm", "--examples", "300", "--quiet")
 SMALL = ("--models", "natural,madry", "--attacks", "fgsm,mi-fgsm", "--examples", "40", "--workers", "1", "--quiet")
 Command = Callable[..., subprocess.CompletedProcess[str]]
+needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
 forks = pytest.mark.skipif(not can_fork(), reason="this system cannot fork")
 
 
@@ -48,6 +51,9 @@ def contents(folder: Path) -> dict[str, object]:
         if path.suffix == ".parquet":
             assert name.split(".")[0] not in written, "a chunk was written twice"
             written[name.split(".")[0]] = pq.read_table(path).to_pydict()
+        elif path.suffix == ".json" and path.parent.name == "verdicts":  # it says how long each case took
+            record = json.loads(path.read_bytes())
+            written[name] = {key: record[key] for key in record if key not in ("timing", "timing_common", "sha256")}
         elif path.suffix not in (".tmp", ".lock") and path.name != "timing.csv":
             written[name] = path.read_bytes()
     return written
@@ -91,9 +97,17 @@ def kill_at_random(folder: Path, draw: random.Random, *words: str) -> bool:
         return running.wait() == -signal.SIGKILL
 
 
-@pytest.mark.parametrize("words", [("--workers", "1"), pytest.param(("--workers", "2"), marks=forks)], ids=str)
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--workers", "1"),
+        pytest.param(("--workers", "2"), marks=forks),
+        pytest.param(("--executor", "ray", "--workers", "2"), marks=needs_ray),
+    ],
+    ids=" ".join,
+)
 def test_a_sweep_killed_at_random_moments_ends_with_the_same_bytes(
-    command: Command, undisturbed: dict[str, object], tmp_path: Path, words: tuple[str, ...]
+    undisturbed: dict[str, object], tmp_path: Path, words: tuple[str, ...]
 ) -> None:
     draw, kills, sweeps = random.Random(KILLS), 0, 0
     while kills < KILLS:
@@ -106,7 +120,9 @@ def test_a_sweep_killed_at_random_moments_ends_with_the_same_bytes(
             kills += not done
             after = chunks(folder)
             assert before.items() <= after.items(), "a finished chunk was lost or computed again"
-        assert command(folder, *WORDS, *words).returncode == 0
+        last = start(folder, *WORDS, *words)
+        error = last.communicate()[1]
+        assert last.returncode == 0, error
         assert before.items() <= chunks(folder).items()
         assert contents(folder) == undisturbed
     print(f"{kills} kills in {sweeps} sweeps, {words}")
@@ -138,6 +154,35 @@ def test_a_sweep_takes_over_from_one_that_was_stopped_and_dies_while_others_wait
     assert waiting.returncode == 0
     stopped.communicate()
     assert contents(tmp_path) == undisturbed
+
+
+@needs_ray
+def test_workers_that_are_killed_under_ray_are_replaced_and_change_no_byte(
+    undisturbed: dict[str, object], tmp_path: Path
+) -> None:
+    running = start(tmp_path, *WORDS, "--executor", "ray", "--workers", "2")
+    killed = 0
+    while running.poll() is None and killed < 2:
+        if len(chunks(tmp_path)) > 2 * killed and (workers := ray_workers(running.pid)):
+            os.kill(workers[-1], signal.SIGKILL)
+            killed += 1
+        time.sleep(0.02)
+    error = running.communicate()[1]
+    assert (running.returncode, killed) == (0, 2), error
+    assert contents(tmp_path) == undisturbed
+
+
+def ray_workers(driver: int) -> list[int]:
+    """The processes of a driver's actors, by the titles that Ray gives them."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            is_actor = b"ray::Worker" in path.read_bytes()
+            if is_actor and os.getsid(int(path.parent.name)) == os.getsid(driver):
+                found.append(int(path.parent.name))
+        except OSError:
+            continue
+    return sorted(found)
 
 
 def one_line(running: subprocess.Popen[str]) -> str:

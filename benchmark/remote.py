@@ -1,0 +1,99 @@
+"""A sweep's chunks on workers that do not share this process's memory: a Ray cluster's, or one for each GPU."""
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from benchmark.data import Split
+from benchmark.hardware import Hardware
+from benchmark.ray_executor import Crew, run_on_ray
+from benchmark.search_model import search_model
+from benchmark.store import Store
+from benchmark.sweep import Task, Work, compute_chunk, load_on
+from benchmark.workers import run_spawned
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker needs to compute any of the tasks; arrays, since workers of one machine share those, not tensors.
+
+    Args:
+        images: a split without its tensors; x, y, index: these.
+        rows, predictions: as in `Work`.
+    """
+
+    todo: Sequence[Task]
+    images: Mapping[str, Any]
+    x: NDArray[np.float32]
+    y: NDArray[np.int64]
+    index: NDArray[np.int64]
+    rows: Mapping[str, NDArray[np.int64]]
+    predictions: Mapping[str, NDArray[np.int64]]
+    store: Store
+    hardware: Hardware
+    checkpoint_dir: Path
+    wait: bool
+
+    def __call__(self) -> Callable[[int, bool], None]:
+        """What computes a task; called once in a worker. Models are loaded when a task first needs them, and kept."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that shared arrays cannot be written to, which nobody does
+            split = Split(x=_tensor(self.x), y=_tensor(self.y), index=_tensor(self.index), **self.images)
+        specs = {spec.name: spec for group, _ in self.todo for case in group for spec in (case.model, case.source)}
+        device, precision = self.hardware.device, self.hardware.precision
+        models = _OnDemand(lambda name: load_on(self.hardware, specs[name], split, self.checkpoint_dir))
+        searched = _OnDemand(lambda name: search_model(models[name], split.x[:1].to(device), precision))
+        predictions = {name: torch.from_numpy(classes.copy()).to(device) for name, classes in self.predictions.items()}
+        work = Work((), split, self.rows, models, searched, predictions)
+        hardware = self.hardware
+
+        def compute(task: int, is_second: bool) -> None:
+            nonlocal hardware
+            hardware = compute_chunk(*self.todo[task], work, self.store, hardware, wait=self.wait, is_second=is_second)
+
+        return compute
+
+
+class _OnDemand(dict[str, nn.Module]):
+    """A model is made when it is first asked for."""
+
+    def __init__(self, make: Callable[[str], nn.Module]) -> None:
+        super().__init__()
+        self._make = make
+
+    def __missing__(self, name: str) -> nn.Module:
+        self[name] = self._make(name)
+        return self[name]
+
+
+def run_remote(todo: Sequence[Task], work: Work, store: Store, hardware: Hardware, *, wait: bool) -> Iterator[int]:
+    """Have every task done elsewhere, and yield the number of each when it is done."""
+    split = work.split
+    job = Job(
+        todo=todo,
+        images={"dataset": split.dataset, "part": split.part, "classes": split.classes},
+        x=split.x.numpy(),
+        y=split.y.numpy(),
+        index=split.index.numpy(),
+        rows=work.rows,
+        predictions={name: classes.cpu().numpy() for name, classes in work.predictions.items()},
+        store=Store(store.root.resolve()),
+        hardware=hardware,
+        checkpoint_dir=work.checkpoint_dir.resolve(),
+        wait=wait,
+    )
+    if hardware.executor == "ray":
+        crew = Crew(hardware.workers, hardware.gpus_per_worker, job.x.nbytes)
+        return run_on_ray(len(todo), job, crew)
+    return run_spawned(len(todo), job, hardware.workers)
+
+
+def _tensor(array: NDArray[Any]) -> torch.Tensor:
+    return torch.from_numpy(array)

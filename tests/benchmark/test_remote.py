@@ -1,0 +1,83 @@
+"""Workers that do not share the driver's memory compute what the driver would have computed."""
+
+import importlib.util
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from attacks.registry import ATTACKS
+from benchmark.case import case_key
+from benchmark.data import balanced_subset
+from benchmark.datasets import load
+from benchmark.hardware import Hardware
+from benchmark.remote import run_remote
+from benchmark.store import Store
+from benchmark.suites import SUITES, cases
+from benchmark.sweep import _missing, prepare, sweep
+from model_zoo.registry import MODELS, SHIPPED
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+CPU = Hardware(torch.device("cpu"), torch.float32, 250)
+needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
+WORDS = ("--models", "madry,natural", "--attacks", "fgsm,mi-fgsm", "--examples", "40", "--quiet")
+
+
+def test_processes_that_start_afresh_write_the_same_verdicts(tmp_path: Path) -> None:
+    split = balanced_subset(load("digits", "test", data_dir=Path("unused")), 40, seed=0)
+    specs = [spec for spec in MODELS if spec.dataset == "digits" and spec.name in ("natural", "madry")]
+    attacks = [ATTACKS[name] for name in ("fgsm", "pgd-20")]
+    grid = cases(SUITES["digits"], specs, attacks, attacks[:1], split, seed=0)
+    here, there = Store(tmp_path / "here"), Store(tmp_path / "there")
+    sweep(prepare(grid, split, here, CPU, checkpoint_dir=tmp_path), here, CPU, quiet=True)
+
+    work = prepare(grid, split, there, CPU, checkpoint_dir=tmp_path)
+    todo = _missing(work.cases, there)
+    done = list(run_remote(todo, work, there, replace(CPU, workers=2), wait=False))
+    assert sorted(done) == list(range(len(todo)))
+    for case in grid:
+        one, other = (store.read(case_key(case), case.n) for store in (here, there))
+        assert one is not None
+        assert other is not None
+        for name, column in vars(one[0]).items():
+            np.testing.assert_array_equal(column, getattr(other[0], name))
+
+
+def tables(folder: Path) -> dict[str, bytes]:
+    """What a sweep shows, but for the timing."""
+    files = [path for path in folder.rglob("*") if path.suffix in (".csv", ".md", ".bin") and path.name != "timing.csv"]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+@needs_ray
+def test_ray_s_workers_give_the_same_tables_for_a_model_of_one_s_own_too(
+    command: Command, process: Command, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from model_zoo.architectures.digits_cnn import DigitsCNN\n\ndef mine():\n    return DigitsCNN()\n"
+    )
+    own = ("--model", "mine.py:mine", "--checkpoint", str(SHIPPED / "digits/rst.safetensors"))
+    assert command(tmp_path, *WORDS, *own, "--results-dir", "local").returncode == 0
+    result = process(tmp_path, *WORDS, *own, "--results-dir", "ray", "--executor", "ray", "--workers", "2")
+    assert result.returncode == 0, result.stderr
+    assert tables(tmp_path / "ray") == tables(tmp_path / "local")
+
+
+def test_without_ray_its_executor_is_a_mistake(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    result = command(tmp_path, *WORDS, "--executor", "ray")
+    assert result.returncode == 2
+    assert "--executor ray needs Ray, which is not installed; pip install" in result.stderr
+
+
+def test_a_share_of_a_gpu_without_ray_is_a_mistake(command: Command, tmp_path: Path) -> None:
+    result = command(tmp_path, *WORDS, "--gpus-per-worker", "0.5")
+    assert result.returncode == 2
+    assert "--gpus-per-worker is for --executor ray" in result.stderr
