@@ -21,7 +21,8 @@ from benchmark.papers import models_for
 from benchmark.suite import TRANSFERRED, Suite
 from benchmark.suites import SUITES
 from benchmark.workers import can_fork
-from model_zoo.registry import MODELS, ModelSpec, external_model, obtain_checkpoint
+from model_zoo.registry import MODELS, ModelSpec, external_model, identified, obtain_checkpoint, robustbench_model
+from model_zoo.robustbench_adapter import PREFIX
 
 
 def choose_suite(
@@ -102,25 +103,35 @@ def _registered(suite: Suite, names: str, shared: Shared) -> list[ModelSpec]:
     """The models of those names; "all" leaves out, and says so, what has no checkpoint here."""
     known = models_for(suite.name, shared.checkpoint_dir)
     if names != "all":
-        specs = [lookup(name, known, f"model of suite {suite.name}") for name in names_in(names)]
-        for spec in specs:
+        specs = [_named(name, suite, known, shared) for name in names_in(names)]
+        for spec in (spec for spec in specs if not spec.code):
             obtain_checkpoint(spec, shared.checkpoint_dir, shared.mirror_dir)
         _name_stand_ins(specs)
-        return specs
-    here = []
+        return [identified(spec, shared.checkpoint_dir) for spec in specs]
+    here, missing = [], []
     for spec in known.values():
         try:
             obtain_checkpoint(spec, shared.checkpoint_dir, shared.mirror_dir)
-            here.append(spec)
+            here.append(identified(spec, shared.checkpoint_dir))
         except InputError as error:
-            print(f"left out: {error}", file=sys.stderr)
+            missing.append(f"left out: {error}")
     if not here:
         raise InputError(
             f"suite {suite.name} has no model with a checkpoint in {shared.checkpoint_dir}; "
             f"train one: python run_benchmark.py train --defense trades --suite {suite.name}"
         )
+    for line in missing:
+        print(line, file=sys.stderr)
     _name_stand_ins(here)
     return here
+
+
+def _named(name: str, suite: Suite, known: Mapping[str, ModelSpec], shared: Shared) -> ModelSpec:
+    """The model of that name, of the suite or of RobustBench."""
+    if not name.startswith(PREFIX):
+        return lookup(name, known, f"model of suite {suite.name}")
+    told = {"dataset": suite.dataset, "norm": suite.threat.norm, "suite": suite.name}
+    return robustbench_model(name, shared.checkpoint_dir, **told)
 
 
 def _name_stand_ins(specs: Sequence[ModelSpec]) -> None:

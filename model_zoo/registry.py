@@ -18,9 +18,11 @@ from torch import nn
 from attacks.errors import InputError
 from attacks.names import lookup
 from model_zoo.architectures.registry import build
+from model_zoo.authors import AUTHORS, CONVERTS
 from model_zoo.checkpoint import load_into, load_state_dict, sha256_of, state_digest
 from model_zoo.defenses.registry import DEFENSES
 from model_zoo.download import fetch
+from model_zoo.robustbench_adapter import PAGE, PREFIX, build_robustbench, factory_name, package_version
 
 SHIPPED = Path(__file__).parent / "checkpoints"
 """Where the checkpoints lie that come with the harness."""
@@ -43,6 +45,7 @@ class ModelSpec:
         url: where the authors publish the file.
         code: sha256 of a user's model code, which determines the numbers as the weights do.
         schedule: how it was trained here, in a few words; "" where that is not known.
+        convert: a name of `CONVERTS`, where the authors' names of the weights are not ours.
         size: of the checkpoint file in bytes; 0 where nobody wrote it down.
     """
 
@@ -57,11 +60,14 @@ class ModelSpec:
     url: str = ""
     code: str = ""
     schedule: str = ""
+    convert: str = ""
     size: int = 0
 
     @property
     def network(self) -> str:
         """The architecture as the tables show it: without the folder of a user's own file."""
+        if self.architecture.startswith(PREFIX):
+            return PREFIX + self.name
         place, _, function = self.architecture.rpartition(":")
         return f"{Path(place).name}:{function}" if self.code and place.endswith(".py") else self.architecture
 
@@ -112,23 +118,7 @@ def _shipped() -> list[ModelSpec]:
     return sorted(specs, key=lambda spec: (spec.dataset, defenses.index(spec.defense), spec.name))
 
 
-AUTHORS = (
-    ModelSpec(
-        name="trades-mnist-zhang2019",
-        suites=("mnist", "trades-mnist"),
-        dataset="mnist",
-        architecture="small-cnn",
-        defense="trades",
-        checkpoint="model_mnist_smallcnn.pt",
-        sha256="5b99888064f692047d5592b38df2dde126aa1b991a26c6aad683ce709634bea0",
-        size=1_251_636,
-        paper="arXiv:1901.08573",
-        url="https://github.com/yaodongyu/TRADES",
-    ),
-)
-"""Checkpoints that a paper's authors released."""
-
-MODELS: Sequence[ModelSpec] = (*_shipped(), *AUTHORS)
+MODELS: Sequence[ModelSpec] = (*_shipped(), *(ModelSpec(**fields) for fields in AUTHORS))
 
 
 def models_of(suite: str, checkpoint_dir: Path) -> dict[str, ModelSpec]:
@@ -163,7 +153,9 @@ def find_checkpoint(spec: ModelSpec, checkpoint_dir: Path) -> Path:
             return path
     if there:
         return there[0]
-    get = f"get {Path(spec.checkpoint).name} from {spec.url}" if spec.url else "train it"
+    file = Path(spec.checkpoint)
+    named = "get it (its page gives it no file name)" if file.stem == spec.name else f"get {file.name}"
+    get = f"{named} from {spec.url}" if spec.url else "train it"
     raise InputError(
         f"model {spec.name}: expected its checkpoint at {candidates[0]}; {get}, or name its folder by --checkpoint-dir"
     )
@@ -183,12 +175,22 @@ def obtain_checkpoint(spec: ModelSpec, checkpoint_dir: Path, mirror: Path | None
     find_checkpoint(spec, checkpoint_dir)
 
 
+def identified(spec: ModelSpec, checkpoint_dir: Path) -> ModelSpec:
+    """The spec with the sha256 of the file that is here, where the authors' is not known.
+
+    Raises: InputError for a checkpoint that is missing.
+    """
+    return spec if spec.sha256 or spec.code else replace(spec, sha256=sha256_of(find_checkpoint(spec, checkpoint_dir)))
+
+
 def load_model(spec: ModelSpec, checkpoint_dir: Path, *, classes: int) -> nn.Module:
     """The model with its weights, in eval mode, its parameters frozen, on the CPU.
 
     Raises: InputError for a checkpoint that is missing, damaged, unsafe, or for another architecture.
     """
-    if spec.code:
+    if spec.architecture.startswith(PREFIX):
+        model = build_robustbench(spec.architecture, checkpoint_dir / PREFIX)
+    elif spec.code:
         model = _call_factory(spec.architecture)
         if spec.checkpoint:
             _load_weights(model, Path(spec.checkpoint), spec.sha256)
@@ -198,8 +200,17 @@ def load_model(spec: ModelSpec, checkpoint_dir: Path, *, classes: int) -> nn.Mod
             )
     else:
         model = build(spec.architecture, classes)
-        _load_weights(model, find_checkpoint(spec, checkpoint_dir), spec.sha256)
+        _load_weights(model, find_checkpoint(spec, checkpoint_dir), spec.sha256, spec.convert)
     return model.eval().requires_grad_(False)
+
+
+def robustbench_model(name: str, checkpoint_dir: Path, *, dataset: str, norm: str, suite: str) -> ModelSpec:
+    """The spec of a RobustBench model, robustbench/ID. Raises: InputError where it cannot be had."""
+    model_id = name.removeprefix(PREFIX)
+    code, factory = f"robustbench {package_version()}", factory_name(model_id, dataset, norm)
+    spec = ModelSpec(model_id, (suite,), dataset, factory, "", "", "", url=PAGE, code=f"{code} {factory}")
+    weights = load_model(spec, checkpoint_dir, classes=0).state_dict()
+    return replace(spec, sha256=state_digest(weights))
 
 
 def external_model(factory: str, checkpoint: Path | None, *, dataset: str, suite: str, name: str = "") -> ModelSpec:
@@ -229,8 +240,9 @@ def external_model(factory: str, checkpoint: Path | None, *, dataset: str, suite
     return spec if checkpoint else replace(spec, sha256=state_digest(model.state_dict()))
 
 
-def _load_weights(model: nn.Module, path: Path, sha256: str) -> None:
-    load_into(model, load_state_dict(path, sha256=sha256 or None), source=str(path))
+def _load_weights(model: nn.Module, path: Path, sha256: str, convert: str = "") -> None:
+    weights = load_state_dict(path, sha256=sha256 or None)
+    load_into(model, CONVERTS[convert](weights) if convert else weights, source=str(path))
 
 
 def _call_factory(factory: str) -> nn.Module:

@@ -14,6 +14,7 @@ from model_zoo.architectures.resnet import resnet18
 from model_zoo.architectures.small_cnn import SmallCNN
 from model_zoo.architectures.strided_cnn import StridedCNN
 from model_zoo.architectures.wide_resnet import WideResNet
+from model_zoo.normalize import Normalize
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,10 @@ MLP = "+mlp"
 """Behind an architecture's name: the same with a hidden layer in its head."""
 
 
+NORMALISED = "+cifar10-norm"
+"""Behind an architecture's name: the same, behind CIFAR-10's usual mean and deviation as its first layer."""
+
+
 def find(name: str) -> ArchitectureSpec:
     """The architecture called `name`; any wrn-DEPTH-WIDTH is one, in the table or not, and so is any NAME+mlp.
 
@@ -68,10 +73,17 @@ def find(name: str) -> ArchitectureSpec:
     if name.endswith(MLP):
         base = find(name.removesuffix(MLP))
         return replace(base, name=name, build=lambda num_classes: with_mlp_head(base.build(num_classes)))
+    if name.endswith(NORMALISED):
+        inner = find(name.removesuffix(NORMALISED))
+        return replace(inner, name=name, build=lambda num_classes: _normalised(inner.build(num_classes)))
     wide = re.fullmatch(r"wrn-([1-9][0-9]{0,3})-([1-9][0-9]{0,3})", name)
     if name not in ARCHITECTURES and wide:
         return _wide(int(wide[1]), int(wide[2]))
     return lookup(name, ARCHITECTURES, "architecture")
+
+
+def _normalised(network: nn.Module) -> nn.Module:
+    return nn.Sequential(Normalize((0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)), network)
 
 
 def build(name: str, num_classes: int = 10) -> nn.Module:

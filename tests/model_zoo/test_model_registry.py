@@ -74,7 +74,7 @@ def test_a_shipped_model_classifies_more_than_85_percent_of_the_test_images(spec
 def test_a_registered_model_has_a_known_architecture_dataset_and_suites(spec: ModelSpec) -> None:
     assert find(spec.architecture).input_shape == DATASETS[spec.dataset].shape
     assert {SUITES[suite].dataset for suite in spec.suites} == {spec.dataset}
-    assert len(spec.sha256) == 64
+    assert len(spec.sha256) == 64 or (spec.sha256 == "" and spec.url)
     assert spec.url or spec in SHIPPED_MODELS
 
 
