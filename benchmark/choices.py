@@ -177,7 +177,7 @@ def tuned(hardware: Hardware, split: Split, shared: Shared) -> Hardware:
         cores = len(os.sched_getaffinity(0)) if can_fork() or on_ray else 1
         workers = cores if (is_tiny(split) or on_ray) and hardware.device.type == "cpu" else 1
     else:
-        workers = _positive(shared.workers, "--workers")
+        workers = positive(shared.workers, "--workers")
     if workers > 1 and not on_ray and hardware.device.type == "cpu" and not can_fork():
         raise InputError("--workers on the CPU needs Linux; use --workers 1, or --executor ray")
     if shared.gpus_per_worker is not None and not on_ray:
@@ -206,12 +206,12 @@ def choose_hardware(shared: Shared) -> Hardware:
     return Hardware(
         device=torch.device(device),
         precision=torch.bfloat16 if shared.precision == "bf16" else torch.float32,
-        batch_size=CHUNK_SIZE if shared.batch_size == "auto" else _positive(shared.batch_size, "--batch-size"),
+        batch_size=CHUNK_SIZE if shared.batch_size == "auto" else positive(shared.batch_size, "--batch-size"),
         finds_batch=shared.batch_size == "auto",
     )
 
 
-def _positive(text: str, option: str) -> int:
+def positive(text: str, option: str) -> int:
     """The value of an option that is "auto" or a positive number, where it is not "auto"."""
     if not (text.isdecimal() and int(text) > 0):
         raise InputError(f"{option} must be auto or a positive whole number, got {text!r}")

@@ -91,7 +91,7 @@ def shared_options(command: Callable[..., Any]) -> Callable[..., Any]:
             default="auto",
             show_default=True,
             metavar="auto|N",
-            help="processes, each on one thread (auto: all cores for tiny images, else one process on all)",
+            help="processes (auto: one on each core for tiny images, else one on all); for train, one on each GPU",
         ),
         click.option(
             "--executor",

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from attacks.errors import InputError
 from attacks.threat_model import ThreatModel
 from benchmark.data import Split, digest, holdout
-from benchmark.hardware import Hardware
 from model_zoo.architectures.registry import MLP
 from model_zoo.checkpoint import sha256_of
 from model_zoo.defenses.registry import DefenseSpec, defense_spec
 from model_zoo.recipes import Recipe, recipe
 from model_zoo.source import load_source
+from model_zoo.team import Team
 from model_zoo.training import Training, train
 
 OPTIONS = ("source", "pool", "withheld", "source_epochs")
@@ -55,8 +55,9 @@ def prepare_first_stage(
     images: Split,
     validation: Split,
     stem: Path,
-    hardware: Hardware,
     *,
+    team: Team,
+    precision: torch.dtype,
     seed: int,
     quiet: bool,
 ) -> FirstStageRun:
@@ -91,16 +92,16 @@ def prepare_first_stage(
             on,
             validation,
             first_stem(stem),
-            device=hardware.device,
-            precision=hardware.precision,
+            team=team,
+            precision=precision,
             quiet=quiet,
         )
     model = load_source(path, settings.architecture, images.classes, with_head=not spec.takes_features)
-    model.to(hardware.device)
+    model.to(team.device)
     if spec.uses_pool:
         unlabelled = withheld if pool is None else pool
         assert unlabelled is not None
-        pool = replace(unlabelled, y=_predictions(model, unlabelled.x, hardware.device))
+        pool = replace(unlabelled, y=_predictions(model, unlabelled.x, team.device))
     return FirstStageRun(images, pool, model, sha256_of(path))
 
 

@@ -14,13 +14,14 @@ from attacks.names import lookup
 from benchmark.choices import (
     choose_hardware,
     choose_images,
-    refuse_workers,
+    positive,
     use_threads,
 )
 from benchmark.cli import Shared
 from benchmark.data import Split, balanced_subset, digest, holdout
 from benchmark.datasets import load
 from benchmark.first_stage import first_stem, prepare_first_stage
+from benchmark.hardware import fastest_precision, is_tiny
 from benchmark.suite import Suite
 from benchmark.suites import SUITES
 from benchmark.sweep import VERSIONED
@@ -31,6 +32,7 @@ from model_zoo.defenses.registry import DefenseSpec, defense_spec
 from model_zoo.progress import forget
 from model_zoo.recipes import Recipe, recipe, with_overrides
 from model_zoo.registry import ModelSpec, card, load_model
+from model_zoo.team import assemble
 from model_zoo.training import Training
 from model_zoo.training import train as run_training
 
@@ -43,19 +45,33 @@ def train(shared: Shared, *, defense: str, suite: str, recipe: str, overrides: S
     name = name or spec.model_name.format(**params)
     if name == "all" or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise InputError(f"--name must be letters, digits, '.', '_' and '-' (and not 'all'), got {name!r}")
-    refuse_workers(shared, "train")
     if shared.batch_size != "auto":
         raise InputError("--batch-size is for attacks; to train with another one use --set batch_size=N")
     hardware = choose_hardware(shared)
+    workers = 1 if shared.workers == "auto" else positive(shared.workers, "--workers")
     images, validation = _training_images(chosen, settings, shared)
     use_threads(images, hardware)
+    precision = hardware.precision
+    if shared.precision == "auto" and not is_tiny(images):
+        precision = fastest_precision(hardware.device)
     threat = chosen.threat if settings.epsilon is None else replace(chosen.threat, epsilon=settings.epsilon)
     stem = shared.checkpoint_dir / chosen.name / name
     done = stem.with_name(name + ".json")
     if done.exists():
         raise InputError(f"{done}: a model of that name is trained already; use another --name, or remove it")
+    team = assemble(workers, hardware.device)
     before = prepare_first_stage(
-        spec, settings, recipe, threat, images, validation, stem, hardware, seed=shared.seed, quiet=shared.quiet
+        spec,
+        settings,
+        recipe,
+        threat,
+        images,
+        validation,
+        stem,
+        team=team,
+        precision=precision,
+        seed=shared.seed,
+        quiet=shared.quiet,
     )
     training = Training(
         spec, params, settings, threat, shared.seed, f"{before.digest} {digest(validation)}", before.sha256
@@ -65,12 +81,14 @@ def train(shared: Shared, *, defense: str, suite: str, recipe: str, overrides: S
         before.images,
         validation,
         stem,
-        device=hardware.device,
-        precision=hardware.precision,
+        team=team,
+        precision=precision,
         pool=before.pool,
         source=before.model,
         quiet=shared.quiet,
     )
+    if not team.leads:
+        return
     model = ModelSpec(
         name=name,
         suites=(chosen.name,),
@@ -84,8 +102,9 @@ def train(shared: Shared, *, defense: str, suite: str, recipe: str, overrides: S
     record: dict[str, object] = {
         "command": _command(defense, suite, recipe, overrides, name, shared.seed),
         "settings": training.settings(),
-        "precision": "bf16" if hardware.precision == torch.bfloat16 else "fp32",
+        "precision": "bf16" if precision == torch.bfloat16 else "fp32",
         "device": str(hardware.device),
+        **({"workers": workers} if workers > 1 else {}),
         "versions": {package: version(package) for package in VERSIONED},
     }
     if spec.bound is not None:

@@ -16,6 +16,7 @@ from model_zoo.batches import all_images
 from model_zoo.defenses.registry import defense_spec
 from model_zoo.passes import counted
 from model_zoo.recipes import Recipe
+from model_zoo.team import alone
 from model_zoo.training import Training, optimizer_of, train_epoch
 
 Epoch = Callable[[nn.Module, Split, ThreatModel, Hardware], int]
@@ -32,7 +33,7 @@ def our_epoch(model: nn.Module, split: Split, threat: ThreatModel, hardware: Har
     images = all_images(split, None, hardware.device)
     optimizer = optimizer_of(RECIPE, trained)
     with counted(trained) as passes, tqdm(disable=True) as bar:
-        train_epoch(training, trained, optimizer, images, None, 1, hardware.precision, bar)
+        train_epoch(training, trained, optimizer, images, None, 1, hardware.precision, bar, alone(hardware.device))
     return passes.backwards
 
 

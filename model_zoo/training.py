@@ -20,13 +20,14 @@ from model_zoo.architectures.registry import build, find
 from model_zoo.augmentation import augment
 from model_zoo.batches import Images, LabelledImages, all_images, batches
 from model_zoo.bounds.certified import BOUNDS
-from model_zoo.checkpoint import save_state_dict
+from model_zoo.checkpoint import save_state_dict, sha256_of
 from model_zoo.defenses.context import TrainingContext
 from model_zoo.defenses.registry import DefenseSpec
 from model_zoo.passes import counted
 from model_zoo.progress import Progress, progress_file, resume, save, weights_of
 from model_zoo.recipes import Recipe
 from model_zoo.source import take_features
+from model_zoo.team import Team
 
 VALIDATION_STREAM = 2**20
 """Validation attacks draw as if at this restart, which no epoch reaches."""
@@ -73,7 +74,7 @@ def train(
     validation: LabelledImages,
     stem: Path,
     *,
-    device: torch.device,
+    team: Team,
     precision: torch.dtype = torch.float32,
     pool: LabelledImages | None = None,
     source: nn.Module | None = None,
@@ -86,6 +87,7 @@ def train(
         stem: path without suffix: STEM.safetensors (best by validation), STEM.last.safetensors, STEM.csv (the learning
             curve; backward passes are those of an epoch over its labelled images), STEM.training.pt (what resuming
             needs, until `progress.forget`).
+        team: the processes that train together; each calls this, and the one that leads writes.
         precision: of forward and backward passes; weights stay float32.
         pool: images with pseudo-labels, which fill half of every batch.
         source: the first stage's model.
@@ -94,7 +96,7 @@ def train(
     Raises: InputError for an architecture of other images; and when the loss is not finite or the model ends at chance:
         the last good state is kept.
     """
-    recipe = training.recipe
+    recipe, device = training.recipe, team.device
     expected, got = find(recipe.architecture).input_shape, tuple(images.x.shape[1:])
     if got != expected:
         raise InputError(
@@ -114,10 +116,13 @@ def train(
     data = all_images(images, pool, device)
     first = len(progress.curve) + 1
     steps = math.ceil(data.labelled / data.labelled_in_batch(recipe.batch_size)) * recipe.replays
-    with tqdm(total=recipe.epochs * steps, initial=(first - 1) * steps, unit="batch", disable=quiet) as bar:
+    with tqdm(
+        total=recipe.epochs * steps, initial=(first - 1) * steps, unit="batch", disable=quiet or not team.leads
+    ) as bar:
         for epoch in range(first, recipe.epochs + 1):
             with _seeded(hash_seed(training.seed, epoch), device), counted(model, source) as passes:
-                loss = train_epoch(training, model, optimizer, data, source, epoch, precision, bar)
+                loss = train_epoch(training, model, optimizer, data, source, epoch, precision, bar, team)
+            backwards = team.add_up(torch.tensor(float(passes.backwards), device=device)).item()
             clean, robust = _validate(training, model, validation, device, precision)
             score = (robust, clean) if training.defense.is_robust else (clean, robust)
             if score > progress.best_score:
@@ -130,11 +135,12 @@ def train(
                     "loss": loss,
                     "validation_clean": clean,
                     "validation_robust": robust,
-                    "backwards_per_image": passes.backwards / data.labelled,
+                    "backwards_per_image": backwards / data.labelled,
                 }
             )
             bar.set_postfix(loss=f"{loss:.3f}", clean=f"{clean:.1f}", robust=f"{robust:.1f}")
-            save(stem, training.settings(), progress)
+            if team.leads:
+                save(stem, training.settings(), progress)
 
     chance = 100 * int(validation.y.bincount().max()) / len(validation.y)
     if progress.curve[-1]["validation_clean"] <= chance:
@@ -143,8 +149,12 @@ def train(
             f"no checkpoint was written; remove {progress_file(stem)} and train with a lower lr or more epochs (--set)"
         )
     metadata = {"settings": json.dumps(training.settings(), sort_keys=True)}
-    save_state_dict(progress.model, stem.with_name(stem.name + ".last.safetensors"), metadata)
-    return save_state_dict(progress.best, stem.with_name(stem.name + ".safetensors"), metadata)
+    best = stem.with_name(stem.name + ".safetensors")
+    if team.leads:
+        save_state_dict(progress.model, stem.with_name(stem.name + ".last.safetensors"), metadata)
+        save_state_dict(progress.best, best, metadata)
+    team.wait()
+    return sha256_of(best)
 
 
 def train_epoch(
@@ -156,6 +166,7 @@ def train_epoch(
     epoch: int,
     precision: torch.dtype,
     bar: "tqdm[Any]",
+    team: Team,
 ) -> float:
     """One pass over the images in an order of its own.
 
@@ -164,8 +175,9 @@ def train_epoch(
         source: the first stage's model, if the defense has one.
         epoch: counted from 1.
         bar: moves on by one for every optimizer step.
+        team: of whose batches this process takes its part.
 
-    Returns: the mean loss.
+    Returns: the mean loss, over the parts of all.
     Raises: InputError for a loss that is not finite.
     """
     recipe = training.recipe
@@ -175,7 +187,7 @@ def train_epoch(
     model.train()
     all_places = list(batches(data, recipe.batch_size))
     for number, places in enumerate(all_places, start=1):
-        rows = places.to(data.x.device)
+        rows, weight = team.part(places).to(data.x.device), team.weight(places)
         draws = Draws.start(training.seed, data.index[rows], torch.full_like(data.index[rows], epoch))
         x = augment(data.x[rows], draws) if recipe.augmentation == "crop-flip" else data.x[rows]
         passed = (number - 1) / len(all_places)
@@ -187,16 +199,18 @@ def train_epoch(
         for _ in range(recipe.replays):
             with torch.autocast(x.device.type, torch.bfloat16, enabled=precision == torch.bfloat16):
                 loss = training.defense.batch_loss(model, x, data.y[rows], ctx, **params)
-            if not loss.isfinite():
+            total = team.add_up(loss.detach() * weight)
+            if not total.isfinite():
                 raise InputError(
-                    f"the loss is {loss.item()} in epoch {epoch}, batch {number}; the state of epoch {epoch - 1} is "
+                    f"the loss is {total.item()} in epoch {epoch}, batch {number}; the state of epoch {epoch - 1} is "
                     "kept; train with a lower lr (--set lr=...)"
                 )
             optimizer.zero_grad()
-            loss.backward()
+            (loss if team.size == 1 else loss * weight).backward()
+            team.add_up_gradients(model)
             optimizer.step()
-            losses += loss.item() * len(rows)
-            seen += len(rows)
+            losses += total.item() * len(places)
+            seen += len(places)
             bar.update()
     return losses / seen
 

@@ -18,7 +18,6 @@ from attacks.threat_model import ThreatModel
 from benchmark.data import Split, holdout
 from benchmark.datasets import load
 from benchmark.first_stage import OWN_POOL, FirstStageRun, prepare_first_stage
-from benchmark.hardware import Hardware
 from model_zoo import training as training_module
 from model_zoo.architectures.head import MLPHead, features_and_logits, head_of
 from model_zoo.architectures.registry import ARCHITECTURES, build
@@ -27,6 +26,7 @@ from model_zoo.defenses.registry import DEFENSES, FirstStage
 from model_zoo.recipes import Recipe
 from model_zoo.registry import SHIPPED, load_model, read_card
 from model_zoo.source import take_features
+from model_zoo.team import alone
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 NATURAL = str(SHIPPED / "digits/natural.safetensors")
@@ -87,7 +87,8 @@ def prepared(defense: str, images: tuple[Split, Split], stem: Path, **changes: A
         ThreatModel("Linf", 0.2),
         *images,
         stem,
-        Hardware(torch.device("cpu"), torch.float32, 250),
+        team=alone(torch.device("cpu")),
+        precision=torch.float32,
         seed=0,
         quiet=True,
     )

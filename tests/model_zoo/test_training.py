@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from torch import Tensor, nn
@@ -30,6 +31,7 @@ from model_zoo.defenses.context import TrainingContext
 from model_zoo.defenses.registry import DEFENSES, DefenseSpec
 from model_zoo.recipes import RECIPES, Recipe, recipe, with_overrides
 from model_zoo.registry import load_model, read_card
+from model_zoo.team import Team, alone
 from model_zoo.training import Training, hash_seed, train
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -67,7 +69,7 @@ def toy(defense: DefenseSpec = DEFENSES["natural"], **settings: Any) -> Training
 
 
 def run(training: Training, images: tuple[Split, Split], stem: Path) -> str:
-    return train(training, *images, stem, device=torch.device("cpu"), quiet=True)
+    return train(training, *images, stem, team=alone(torch.device("cpu")), quiet=True)
 
 
 # What it ends with
@@ -423,7 +425,30 @@ def test_the_first_batch_of_a_warm_up_is_natural_training(images: tuple[Split, S
     trained = {}
     for name, warm_up in (("natural", 0.0), ("madry", 1.0)):
         training = Training(DEFENSES[name], {}, replace(once, warm_up=warm_up), ThreatModel("Linf", 0.2), 0, "digest")
-        train(training, *images, tmp_path / name, device=torch.device("cpu"), quiet=True)
+        train(training, *images, tmp_path / name, team=alone(torch.device("cpu")), quiet=True)
         trained[name] = load_state_dict(tmp_path / f"{name}.last.safetensors")
     for key, weights in trained["natural"].items():
         torch.testing.assert_close(trained["madry"][key], weights)
+
+
+def test_two_processes_train_the_model_that_one_trains(process: Command, tmp_path: Path) -> None:
+    pytest.importorskip("lightning_fabric", reason="training in several processes needs lightning-fabric")
+    curves = []
+    for workers in ("1", "2"):
+        folder = tmp_path / workers
+        folder.mkdir()
+        result = process(folder, *words("trades", epochs=1, batch_size=48), "--workers", workers)
+        assert result.returncode == 0, result.stderr
+        curves.append(pd.read_csv(folder / "checkpoints/digits/trades-b6.csv"))
+    one, two = curves
+    assert one["loss"][0] == pytest.approx(two["loss"][0], rel=1e-3)
+    assert one["backwards_per_image"][0] == two["backwards_per_image"][0]
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 10])
+def test_the_parts_of_a_team_are_the_batch_and_their_weights_add_up(n: int) -> None:
+    places, device = torch.arange(n), torch.device("cpu")
+    teams = [Team(rank, 3, device, lambda tensor: tensor, lambda: None) for rank in range(3)]
+    mean = sum(team.weight(places) * team.part(places).double().mean() for team in teams)
+    assert mean == pytest.approx(places.double().mean())
+    assert {int(place) for team in teams for place in team.part(places)} == set(range(n))

@@ -1,0 +1,79 @@
+"""Several processes that train one model: each takes its part of every batch, and all add up their gradients."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from attacks.errors import InputError
+
+
+@dataclass(frozen=True)
+class Team:
+    """One process's place among all.
+
+    Args:
+        rank: from 0, who alone writes files.
+        size: how many processes.
+        device: its own.
+        add_up: the sum of a tensor over all processes.
+        wait: until all have come here.
+    """
+
+    rank: int
+    size: int
+    device: torch.device
+    add_up: Callable[[Tensor], Tensor]
+    wait: Callable[[], Any]
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process is the one that writes and prints."""
+        return self.rank == 0
+
+    def part(self, places: Tensor) -> Tensor:
+        """This process's places of a batch; all of them where there are too few for everyone."""
+        return places[self.rank :: self.size] if len(places) >= self.size else places
+
+    def weight(self, places: Tensor) -> float:
+        """What the mean over this process's part counts for in the mean over the batch."""
+        shared = len(places) if len(places) >= self.size else len(places) * self.size
+        return len(self.part(places)) / shared
+
+    def add_up_gradients(self, model: nn.Module) -> None:
+        """Give every process the sum of all gradients."""
+        if self.size > 1:
+            for parameter in model.parameters():
+                if parameter.grad is not None:
+                    parameter.grad = self.add_up(parameter.grad)
+
+
+def alone(device: torch.device) -> Team:
+    """A single process."""
+    return Team(0, 1, device, lambda tensor: tensor, lambda: None)
+
+
+def assemble(size: int, device: torch.device) -> Team:
+    """Start the other processes, which run the same command, and find one's own place; by Lightning Fabric.
+
+    Raises: InputError where Fabric is not installed, or there are fewer GPUs than processes.
+    """
+    if size == 1:
+        return alone(device)
+    try:
+        from lightning_fabric import Fabric
+    except ImportError:
+        raise InputError("--workers of train needs lightning-fabric: pip install -e '.[distributed]'") from None
+    if device.type == "cuda" and size > torch.cuda.device_count():
+        raise InputError(f"--workers {size}: this machine has {torch.cuda.device_count()} GPUs; use fewer")
+    fabric = Fabric(accelerator=device.type, devices=size, strategy="ddp")
+    fabric.launch()
+
+    def add_up(tensor: Tensor) -> Tensor:
+        total = fabric.all_reduce(tensor, reduce_op="sum")
+        assert isinstance(total, Tensor)
+        return total
+
+    return Team(fabric.global_rank, fabric.world_size, fabric.device, add_up, fabric.barrier)
