@@ -1,6 +1,7 @@
-"""What tests share: one thread, and the command line run in this process or in its own."""
+"""What tests share: one thread, real images, and the command line run in this process or in its own."""
 
 import contextlib
+import gzip
 import io
 import os
 import subprocess
@@ -14,6 +15,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 
 from benchmark.cli import main
+from benchmark.data import Split
+from benchmark.datasets import load
 
 ROOT = Path(__file__).resolve().parents[1]
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -48,3 +51,17 @@ def process() -> Command:
         return subprocess.run(arguments, cwd=folder, capture_output=True, text=True, check=False)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def mnist(tmp_path_factory: pytest.TempPathFactory) -> Split:
+    """The MNIST test images, where the original files lie beside the project."""
+    packed = ROOT.parent / "shared/data/mnist"
+    if not packed.is_dir():
+        pytest.skip("needs the original MNIST files")
+    folder = tmp_path_factory.mktemp("data")
+    raw = folder / "MNIST/raw"
+    raw.mkdir(parents=True)
+    for name in ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"):
+        (raw / name).write_bytes(gzip.decompress((packed / f"{name}.gz").read_bytes()))
+    return load("mnist", "test", data_dir=folder)

@@ -21,7 +21,6 @@ from benchmark import datasets
 from benchmark.data import Split, _mix, balanced_subset, digest, holdout, take
 from benchmark.datasets import DATASETS, load
 
-SHARED_MNIST = Path(__file__).resolve().parents[3] / "shared/data/mnist"
 DIGITS_SHA256 = {
     "train": "c30e6dca487d802ccbaccd706e0e562a42ea68d7593f45be4a5d1f319ee5a3a9",
     "test": "e27fbd528077eefbe019c8c7e1fdb364dd1b8b98cae15d8b6a8a7bd732b0a1e5",
@@ -400,17 +399,10 @@ def test_idx_files_of_another_data_set_are_refused(tmp_path: Path, images: np.nd
     assert str(tmp_path / "MNIST/raw") in refused(lambda: load("mnist", "test", data_dir=tmp_path))
 
 
-def test_mnist_test_part_has_its_known_mean(tmp_path: Path) -> None:
-    if not SHARED_MNIST.is_dir():
-        pytest.skip("needs the original MNIST files")
-    raw = tmp_path / "MNIST/raw"
-    raw.mkdir(parents=True)
-    for name in ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"):
-        (raw / name).write_bytes(gzip.decompress((SHARED_MNIST / f"{name}.gz").read_bytes()))
-    split = load("mnist", "test", data_dir=tmp_path)
-    assert split.x.shape == (10_000, 1, 28, 28)
-    assert class_counts(split) == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
-    assert split.x.double().mean().item() == pytest.approx(0.13251, abs=1e-5)
+def test_mnist_test_part_has_its_known_mean(mnist: Split) -> None:
+    assert mnist.x.shape == (10_000, 1, 28, 28)
+    assert class_counts(mnist) == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+    assert mnist.x.double().mean().item() == pytest.approx(0.13251, abs=1e-5)
 
 
 def test_cifar_files_of_torchvision_become_channels_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

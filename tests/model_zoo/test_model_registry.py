@@ -28,7 +28,7 @@ from model_zoo.registry import (
 
 NOWHERE = Path("no checkpoints of the user's")
 SHIPPED_MODELS = [spec for spec in MODELS if (SHIPPED / spec.checkpoint).exists()]
-shipped = pytest.mark.parametrize("spec", SHIPPED_MODELS, ids=lambda spec: spec.name)
+shipped = pytest.mark.parametrize("spec", SHIPPED_MODELS, ids=lambda spec: f"{spec.dataset}/{spec.name}")
 every_model = pytest.mark.parametrize("spec", MODELS, ids=lambda spec: spec.name)
 CODE = "from model_zoo.architectures.digits_cnn import DigitsCNN\ndef factory():\n    return DigitsCNN()\n"
 
@@ -36,10 +36,15 @@ CODE = "from model_zoo.architectures.digits_cnn import DigitsCNN\ndef factory():
 # Shipped
 
 
-def test_every_digits_model_is_shipped_and_nothing_else_is() -> None:
+def test_every_digits_model_is_shipped_and_nothing_unregistered_is() -> None:
     digits = [spec for spec in MODELS if spec.dataset == "digits"]
-    assert digits == SHIPPED_MODELS
-    assert sorted(SHIPPED.rglob("*.safetensors")) == sorted(SHIPPED / spec.checkpoint for spec in digits)
+    assert digits == [spec for spec in SHIPPED_MODELS if spec.dataset == "digits"]
+    assert sorted(SHIPPED.rglob("*.safetensors")) == sorted(SHIPPED / spec.checkpoint for spec in SHIPPED_MODELS)
+
+
+@shipped
+def test_a_shipped_checkpoint_is_at_most_a_megabyte_and_a_half(spec: ModelSpec) -> None:
+    assert (SHIPPED / spec.checkpoint).stat().st_size <= 1_500_000
 
 
 @shipped
@@ -54,14 +59,20 @@ def test_a_shipped_model_has_a_card_that_names_it_and_the_command_that_trains_it
     described, record = read_card(path), json.loads(path.read_text())["training"]
     for name in ("name", "sha256", "architecture", "defense", "dataset", "checkpoint"):
         assert getattr(described, name) == getattr(spec, name), name
-    assert record["command"].startswith(f"python run_benchmark.py train --defense {spec.defense} --suite digits")
+    assert record["command"].startswith(
+        f"python run_benchmark.py train --defense {spec.defense} --suite {spec.dataset}"
+    )
     assert f"--name {spec.name} " in record["command"]
     assert path.with_suffix(".csv").is_file()
 
 
 @shipped
-def test_a_shipped_model_classifies_more_than_85_percent_of_the_test_images(spec: ModelSpec) -> None:
-    model, split = load_model(spec, NOWHERE, classes=10), load("digits", "test", data_dir=Path("unused"))
+def test_a_shipped_model_classifies_more_than_85_percent_of_the_test_images(
+    spec: ModelSpec, request: pytest.FixtureRequest
+) -> None:
+    digits = spec.dataset == "digits"
+    split = load("digits", "test", data_dir=Path("unused")) if digits else request.getfixturevalue(spec.dataset)
+    model = load_model(spec, NOWHERE, classes=10)
     assert not model.training
     assert not any(parameter.requires_grad for parameter in model.parameters())
     assert (model(split.x).argmax(1) == split.y).double().mean() > 0.85
