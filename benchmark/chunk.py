@@ -46,7 +46,10 @@ def pack(key: str, chunk: Range, verdicts: Verdicts, timing: Mapping[str, Any]) 
     }
     metadata = {"timing": json.dumps(timing), "case": key, "images": stem(chunk)}
     buffer = io.BytesIO()
-    pq.write_table(pa.table(columns).replace_schema_metadata(metadata), buffer)
+    table = pa.table(columns)
+    with pq.ParquetWriter(buffer, table.schema, store_schema=False) as writer:  # Arrow's copy of it is half a chunk
+        writer.write_table(table)
+        writer.add_key_value_metadata(metadata)
     content = buffer.getvalue()
     return f"{stem(chunk)}.{checksum(content)}.parquet", content
 
@@ -63,7 +66,7 @@ def unpack(content: bytes, key: str, chunk: Range) -> tuple[dict[str, Any], dict
         rows = file.metadata.num_rows
         if rows == expected:  # else nothing is unpacked: few bytes may claim many rows
             table = file.read(list(COLUMNS), use_threads=False)
-            metadata = {name.decode(): value.decode() for name, value in (table.schema.metadata or {}).items()}
+            metadata = {name.decode(): value.decode() for name, value in (file.metadata.metadata or {}).items()}
             timing = json.loads(metadata["timing"])
             columns = {name: _column(table, name) for name in COLUMNS}
     except (pa.ArrowException, OSError, KeyError, ValueError, TypeError, RecursionError) as error:
@@ -80,7 +83,7 @@ def unpack(content: bytes, key: str, chunk: Range) -> tuple[dict[str, Any], dict
 
 def names_its_case(content: bytes) -> bool:
     """Whether a readable chunk says which case it is of; those of version 1 do not."""
-    return b"case" in (pq.read_schema(pa.BufferReader(content)).metadata or {})
+    return b"case" in (pq.read_metadata(pa.BufferReader(content)).metadata or {})
 
 
 def whole_content(path: Path) -> bytes | None:
