@@ -24,7 +24,17 @@ def test_the_authors_trades_mnist_model_has_its_published_accuracies(command: Co
     for kind in ("images-idx3", "labels-idx1"):
         (raw / f"t10k-{kind}-ubyte").write_bytes(gzip.decompress((MNIST / f"t10k-{kind}-ubyte.gz").read_bytes()))
 
-    words = ("--suite", "trades-mnist", "--attacks", "pgd-40", "--examples", IMAGES, "--quiet")
+    words = (
+        "--suite",
+        "trades-mnist",
+        "--models",
+        "trades-mnist-zhang2019",
+        "--attacks",
+        "pgd-40",
+        "--examples",
+        IMAGES,
+        "--quiet",
+    )
     folders = ("--data-dir", tmp_path, "--checkpoint-dir", CHECKPOINT.parent)
     result = command(tmp_path, *words, *folders)
     assert result.returncode == 0, result.stderr
