@@ -132,6 +132,7 @@ def shared_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--dataset", metavar="NAME", help="for --model: the suite of that name is used")
 @click.option("--norm", type=click.Choice(["Linf", "L2"]), help="in place of the suite's")
 @click.option("--epsilon", type=Number(), help="in place of the suite's, in pixel scale: 8/255, not 8")
+@click.option("--keep-images", is_flag=True, help="adversarial images beside the verdicts, for `store rejudge`")
 @shared_options
 @click.pass_context
 def cli(ctx: click.Context, /, *, shared: Shared, **options: Any) -> None:
@@ -228,6 +229,15 @@ def verify_command(*, shared: Shared) -> None:
     from benchmark.store_command import verify_store
 
     verify_store(shared)
+
+
+@store_group.command("rejudge")
+@shared_options
+def rejudge_command(*, shared: Shared) -> None:
+    """Judge the images that --keep-images kept, in one forward pass. Exit code 1 where a verdict is another."""
+    from benchmark.rejudge import rejudge_store
+
+    rejudge_store(shared)
 
 
 @store_group.command("missing")

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -62,6 +63,7 @@ def run(
     dataset: str | None,
     norm: str | None,
     epsilon: float | None,
+    keep_images: bool,
 ) -> None:
     """Run the benchmark, write the tables and print them."""
     chosen = with_examples(choose_suite(suite, dataset, norm, epsilon, None), examples or {})
@@ -70,7 +72,7 @@ def run(
     transferred = choose_transfer(chosen, transfer, attack_specs)
     hardware = choose_hardware(shared)
     split = choose_images(chosen, shared)
-    hardware = tuned(hardware, split, shared)
+    hardware = replace(tuned(hardware, split, shared), keeps_images=keep_images)
     crafted_on = choose_sources(chosen, specs, sources, runs_all=models in (None, "all"))
     grid = cases(chosen, specs, attack_specs, transferred, split, seed=shared.seed, sources=crafted_on)
     store = Store(shared.results_dir / "runs")

@@ -32,6 +32,7 @@ def evaluate(
     hardware: Hardware,
     *,
     progress: Callable[[int], None] = lambda _: None,
+    see: Callable[[Tensor, Tensor, Tensor], None] = lambda *_: None,
 ) -> list[Verdicts]:
     """Attack a chunk once, for all cases that one trajectory serves.
 
@@ -42,6 +43,7 @@ def evaluate(
         chunk: the images, on the CPU.
         prediction: (N,) the target's classes of the clean images; those that are wrong are not attacked.
         progress: called after every step with the number of images that took it.
+        see: called with all that is judged: rows of the chunk (M,), points (M, C, H, W), still correct (M,).
 
     Returns: the verdicts of each case.
     """
@@ -51,7 +53,9 @@ def evaluate(
 
     def still_correct(points: Tensor, position: Tensor) -> Tensor:
         rows = attacked[position]
-        return judge(target, x[rows], y[rows], points, case.threat, batch_size=hardware.batch_size)
+        correct = judge(target, x[rows], y[rows], points, case.threat, batch_size=hardware.batch_size)
+        see(rows, points, correct)
+        return correct
 
     everything = x[attacked], y[attacked], index[attacked]
     task = _Task(case, source, searched, still_correct, *everything, chunk.classes, hardware, progress)

@@ -27,6 +27,7 @@ class Hardware:
         finds_batch: whether a smaller batch is taken where this one does not fit into the memory that is free.
         executor: "local" for processes of this machine, "ray" for a cluster's.
         gpus_per_worker: of Ray's workers; may be a fraction.
+        keeps_images: whether adversarial images are written beside the verdicts.
     """
 
     device: torch.device
@@ -36,6 +37,7 @@ class Hardware:
     finds_batch: bool = False
     executor: str = "local"
     gpus_per_worker: float = 0.0
+    keeps_images: bool = False
 
 
 def fastest_precision(device: torch.device) -> torch.dtype:

@@ -3,6 +3,7 @@
 runs/store.json                             the version of this layout
 runs/cases/KEY/case.json                    what the case is, and its flags
 runs/cases/KEY/START-STOP.SHA256.parquet    the verdicts of images START to STOP; its own checksum is in its name
+runs/cases/KEY/START-STOP.SHA256.npz        their adversarial images, where they are kept (kept.py)
 runs/suites/SUITE.json                      which cases the suite's tables show
 """
 
@@ -14,9 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from attacks.errors import InputError
 from benchmark.chunk import CHUNK_NAME, COLUMNS, Range, checksum, chunk_ranges, pack, unpack, whole_content
+from benchmark.data import Split
+from benchmark.kept import image_files, pack_images
 from benchmark.verdicts import Verdicts
 from model_zoo.checkpoint import atomic_write
 
@@ -81,6 +85,16 @@ class Store:
         if before == damaged:
             name, content = pack(key, chunk, verdicts, timing)
             self._write(self._case(key) / name, content)
+
+    def without_images(self, key: str, n: int) -> list[Range]:
+        """The chunks whose adversarial images are not kept, by the files' names."""
+        kept = {chunk for chunk, _ in image_files(self._case(key))}
+        return [chunk for chunk in chunk_ranges(n) if chunk not in kept]
+
+    def write_images(self, key: str, chunk: Range, images: Split, x_adv: Tensor) -> None:
+        """Keep a chunk's adversarial images."""
+        name, content = pack_images(chunk, images, x_adv)
+        self._write(self._case(key) / name, content)
 
     def read(self, key: str, n: int) -> tuple[Verdicts, list[dict[str, Any]]] | None:
         """All verdicts of a case and the timing of each chunk; None while a chunk is missing or damaged.

@@ -23,6 +23,7 @@ from benchmark.chunk import Range
 from benchmark.data import Split, balanced_subset, digest, take
 from benchmark.evaluate import evaluate
 from benchmark.hardware import Hardware, halved, is_tiny
+from benchmark.kept import Kept
 from benchmark.locks import claim
 from benchmark.memory import fitting_batch
 from benchmark.search_model import search_model
@@ -78,7 +79,7 @@ def prepare(cases: Sequence[EvalCase], split: Split, store: Store, hardware: Har
     for path in itertools.chain.from_iterable(store.damaged(case_key(case)) for case in cases):
         print(f"damaged chunk, will be computed again: {path}", file=sys.stderr)
         path.unlink(missing_ok=True)
-    work = [case for case in cases if store.absent(case_key(case), case.n) or not store.read_case(case_key(case))]
+    work = [case for case in cases if _lacks(case, store, hardware) or not store.read_case(case_key(case))]
     if not work:
         return Work((), split, {}, {}, {}, {})
     store.open()
@@ -130,19 +131,26 @@ def sweep(work: Work, store: Store, hardware: Hardware, *, quiet: bool = False) 
     if work.batch_size is not None:
         hardware = replace(hardware, batch_size=min(hardware.batch_size, work.batch_size))
     for wait in (False, True):
-        todo = _missing(work.cases, store)
+        todo = _missing(work.cases, store, hardware)
         if todo and wait:
             print(f"waiting for {len(todo)} chunks that another process is computing", file=sys.stderr)
         _compute_all(todo, work, store, hardware, wait=wait, quiet=quiet)
 
 
-def _missing(cases: Sequence[EvalCase], store: Store) -> list[Task]:
-    """Trajectories, and the chunks that one of their cases lacks."""
-    absent = {case_key(case): set(store.absent(case_key(case), case.n)) for case in cases}
+def _lacks(case: EvalCase, store: Store, hardware: Hardware) -> set[Range]:
+    """The chunks of a case that are not there, or not with the images that are to be kept."""
+    key = case_key(case)
+    return {*store.absent(key, case.n), *(store.without_images(key, case.n) if hardware.keeps_images else ())}
+
+
+def _missing(cases: Sequence[EvalCase], store: Store, hardware: Hardware) -> list[Task]:
+    """Trajectories, and the chunks that one of their cases lacks; a case whose images are kept walks alone."""
+    lacking = {case_key(case): _lacks(case, store, hardware) for case in cases}
+    groups = [[case] for case in cases] if hardware.keeps_images else _trajectories(cases)
     return [
         (group, chunk)
-        for group in _trajectories(cases)
-        for chunk in sorted(set().union(*(absent[case_key(case)] for case in group)))
+        for group in groups
+        for chunk in sorted(set().union(*(lacking[case_key(case)] for case in group)))
     ]
 
 
@@ -199,16 +207,18 @@ def compute_chunk(
     """
     name = f"{trajectory_key(group[0])} {chunk}{' again' if is_second else ''}"
     with claim(store.root, name, wait=wait) as is_ours:
-        lacking = [case_key(case) for case in group if chunk in store.absent(case_key(case), case.n)]
+        lacking = [case_key(case) for case in group if chunk in _lacks(case, store, hardware)]
         if not (is_ours and lacking):
             return hardware
         started = time.perf_counter()
-        verdicts, hardware = _within_memory(
+        (verdicts, kept), hardware = _within_memory(
             _title(group), hardware, lambda hw: _evaluate(group, work, chunk, hw, advance)
         )
         timing = _timing(hardware, (time.perf_counter() - started) / len(group))
         for case, verdict in zip(group, verdicts, strict=True):  # the longest last: it decides who shared a batch
             if case_key(case) in lacking:
+                if kept is not None:
+                    store.write_images(case_key(case), chunk, *kept)
                 store.write_chunk(case_key(case), chunk, verdict, timing)
     return hardware
 
@@ -248,13 +258,18 @@ def _within_memory(what: str, hardware: Hardware, run: Callable[[Hardware], T]) 
 
 def _evaluate(
     group: Sequence[EvalCase], work: Work, chunk: Range, hardware: Hardware, advance: Advance
-) -> list[Verdicts]:
+) -> tuple[list[Verdicts], tuple[Split, Tensor] | None]:
+    """The verdicts of each case, and the images with their adversarial ones where they are kept."""
     target, source = group[0].model.name, group[0].source.name
     rows = work.rows[group[0].images][slice(*chunk)]
     images = take(work.split, rows)
     prediction = work.predictions[target][torch.from_numpy(rows).to(hardware.device)]
     on = work.models[target], work.models[source], work.searched[source]
-    return evaluate(group, *on, images, prediction, hardware, progress=advance)
+    if not hardware.keeps_images:
+        return evaluate(group, *on, images, prediction, hardware, progress=advance), None
+    kept = Kept(images.x.to(hardware.device))
+    verdicts = evaluate(group, *on, images, prediction, hardware, progress=advance, see=kept.see)
+    return verdicts, (images, kept.x_adv)
 
 
 def _timing(hardware: Hardware, seconds: float) -> dict[str, Any]:

@@ -1,0 +1,109 @@
+"""Published numbers judged again: from the kept images and the model alone, in one forward pass, without any attack."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from attacks.errors import InputError
+from attacks.threat_model import ThreatModel
+from benchmark.chunk import Range, unpack, whole_content
+from benchmark.cli import Shared
+from benchmark.datasets import DATASETS
+from benchmark.kept import image_files, unpack_images
+from benchmark.store import Store
+from benchmark.suites import SUITES
+from benchmark.verdicts import judge, predict
+from model_zoo.registry import ModelSpec, load_model, models_of
+
+BATCH = 250
+
+
+@dataclass(frozen=True)
+class Rejudged:
+    """What came of a case: its images, how many of their verdicts are others, and how many would be after rounding."""
+
+    images: int
+    others: int
+    others_rounded: int
+
+
+def rejudge_store(shared: Shared) -> None:
+    """Judge every kept image of the store again, case by case, and say where a verdict is another."""
+    store = Store(shared.results_dir / "runs")
+    store.check()
+    keys = [key for key in store.case_keys() if any(image_files(store.root / "cases" / key))]
+    if not keys:
+        raise InputError(f"expected kept images in {store.root}, found none; run the benchmark with --keep-images")
+    known = {spec.sha256: spec for suite in SUITES for spec in models_of(suite, shared.checkpoint_dir).values()}
+    models: dict[str, nn.Module] = {}
+    faults = 0
+    for key in keys:
+        try:
+            spec = _spec(store, key, known)
+            if spec.sha256 not in models:
+                classes = DATASETS[spec.dataset].classes
+                models[spec.sha256] = load_model(spec, shared.checkpoint_dir, classes=classes)
+            result = rejudge_case(store, key, models[spec.sha256])
+        except ValueError as error:  # InputError, too
+            print(f"{key}: {error}")
+            faults += 1
+            continue
+        faults += result.others > 0
+        print(
+            f"{key}: {spec.name}, {result.images} images, {result.others} verdicts are others; rounded to 8 bits "
+            f"{result.others_rounded} would be"
+        )
+    print(f"{store.root}: {len(keys)} cases judged again, {faults} with faults")
+    if faults:
+        sys.exit(1)
+
+
+def rejudge_case(store: Store, key: str, model: nn.Module) -> Rejudged:
+    """Judge the kept images of a case.
+
+    Raises: ValueError, in one line, for files that are damaged or do not belong together, and for images outside of the
+        threat model.
+    """
+    record = store.read_case(key)
+    assert record is not None
+    threat = ThreatModel(**record["identity"]["threat"])
+    folder = store.root / "cases" / key
+    verdicts = dict(store.chunks(key))
+    images = others = rounded = 0
+    for chunk, path in image_files(folder):
+        kept = unpack_images(path)
+        robust = _robust_verdicts(verdicts, key, chunk, kept)
+        x, y, x_adv = (torch.from_numpy(kept[name]) for name in ("x", "y", "x_adv"))
+        correct = predict(model, x, batch_size=BATCH) == y
+        images += len(y)
+        others += int((correct & judge(model, x, y, x_adv, threat, batch_size=BATCH) != robust).sum())
+        eight_bits = (x_adv * 255).round() / 255
+        rounded += int((correct & (predict(model, eight_bits, batch_size=BATCH) == y) != robust).sum())
+    return Rejudged(images, others, rounded)
+
+
+def _robust_verdicts(verdicts: dict[Range, Path], key: str, chunk: Range, kept: dict[str, Any]) -> Tensor:
+    """(N,) bool, what the store says of the images. Raises: ValueError where it says nothing, or of others."""
+    content = whole_content(verdicts[chunk]) if chunk in verdicts else None
+    if content is None:
+        raise ValueError(f"the verdicts of images {chunk[0]} to {chunk[1]} are missing or damaged")
+    columns, _ = unpack(content, key, chunk)
+    if not (np.array_equal(columns["index"], kept["index"]) and np.array_equal(columns["label"], kept["y"])):
+        raise ValueError(f"the images {chunk[0]} to {chunk[1]} are not those of the verdicts")
+    return torch.from_numpy(columns["robust_any"].copy())
+
+
+def _spec(store: Store, key: str, known: dict[str, ModelSpec]) -> ModelSpec:
+    record = store.read_case(key)
+    if record is None:
+        raise ValueError("its record is missing or damaged")
+    identity = record["identity"]["model"]
+    spec = known.get(identity["checkpoint_sha256"])
+    if spec is None or spec.identity != identity:
+        raise ValueError(f"its model, of sha256 {identity['checkpoint_sha256'][:12]}, is not known here")
+    return spec
