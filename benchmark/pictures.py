@@ -157,7 +157,8 @@ def _transfer(suite: SuiteScores) -> Figure | None:
 
 def _classes(suite: SuiteScores, board: pd.DataFrame) -> Figure:
     """The worst case of each model, class by class."""
-    labels = {int(i): int(y) for judged in suite.judged for i, y in zip(judged.index, judged.label, strict=True)}
+    distinct = {entry["images"]: judged for entry, judged in zip(suite.entries, suite.judged, strict=True)}.values()
+    labels = {int(i): int(y) for judged in distinct for i, y in zip(judged.index, judged.label, strict=True)}
     classes = sorted(set(labels.values()))
     models = list(board["model"])
     values = np.full((len(models), len(classes)), np.nan)

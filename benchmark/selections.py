@@ -53,6 +53,8 @@ def epsilon_table(suite: SuiteScores, others: Sequence[SuiteScores]) -> pd.DataF
 
     Returns: columns model, attack, epsilon, n, robust_acc, ci_low, ci_high; epsilon 0 is the clean accuracy.
     """
+    if not others:
+        return pd.DataFrame()
     cells: dict[str, dict[float, list[dict[str, Any]]]] = {}
     for scores in (suite, *others):
         for entry, judged in zip(scores.entries, scores.judged, strict=True):
