@@ -26,8 +26,9 @@ COLUMNS = (
 
 
 def models_for(suite: str, checkpoint_dir: Path) -> dict[str, ModelSpec]:
-    """The models of a suite; a paper's suite has those of its rows that belong to its dataset's leaderboard, too."""
+    """The models of a suite; a paper's suite has those of its rows and sources from its dataset's leaderboard, too."""
     named = {name for row in ROWS if row.suite == suite for name in row.models}
+    named |= {name for figure in FIGURES if figure.suite == suite for name in figure.crafted_on}
     lent = models_of(SUITES[suite].dataset, checkpoint_dir) if suite in SUITES else {}
     return {
         **{name: spec for name, spec in lent.items() if name in named and SUITES[suite].reading == "last"},
@@ -121,15 +122,16 @@ def _command(suite: SuiteScores, row: Row, figure: Figure) -> str:
         return ""
     known = {entry["model"] for entry in suite.entries}
     model = next((name for name in row.models if name in known), None)
-    before = ""
+    before = behind = ""
     if model is None and (spec := _authors_model(row)) is not None:
-        model, before = spec.name, f"get {spec.checkpoint or 'the checkpoint'} from {spec.url}; "
+        model, behind = spec.name, " --checkpoint-dir CHECKPOINTS"
+        before = f"get {Path(spec.checkpoint).name} from {spec.url} as CHECKPOINTS/{spec.checkpoint}; "
     elif model is None:
         model = row.models[-1]
         before = f"python run_benchmark.py train {row.train} --recipe {_recipe(suite, row)} --name {model}; "
     models = ",".join([model, *figure.crafted_on[:1]])
     attack = "" if figure.attack == CLEAN else f" --attacks {figure.attack}"
-    return f"{before}python run_benchmark.py --suite {suite.suite} --models {models}{attack}"
+    return f"{before}python run_benchmark.py --suite {suite.suite} --models {models}{attack}{behind}"
 
 
 def _recipe(suite: SuiteScores, row: Row) -> str:
