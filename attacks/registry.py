@@ -297,6 +297,19 @@ ATTACKS: Mapping[str, AttackSpec] = _table(
             source=f"members: {AUTOATTACK}; scouts: this project",
         ),
         AttackSpec(
+            "autoattack-brief",
+            "autoattack-brief",
+            Ensemble(
+                [
+                    AUTOATTACK_MEMBERS["apgd-ce"].with_settings(steps=20, iterations=20),
+                    AUTOATTACK_MEMBERS["apgd-t"].with_settings(steps=20, iterations=20, restarts=3),
+                    AUTOATTACK_MEMBERS["square"].with_settings(steps=2),
+                ]
+            ),
+            reads_last=False,
+            source=f"members: {AUTOATTACK}; their length: this project",
+        ),
+        AttackSpec(
             "autoattack-plus",
             "autoattack-plus",
             Ensemble(

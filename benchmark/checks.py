@@ -27,6 +27,10 @@ def check_images(split: Split) -> None:
         )
 
 
+class NotAboveChanceError(InputError):
+    """A model that knows no more than which class is the most frequent."""
+
+
 @dataclass(frozen=True)
 class Checked:
     """prediction: (N,) classes of the clean images, on the device. flags: caveats of every number of the model."""
@@ -84,7 +88,7 @@ def check_model(name: str, model: nn.Module, split: Split, hardware: Hardware) -
             hint = "it wants its images normalised otherwise: put that into the model, once"
         if torch.equal(first, first[:1].expand_as(first)):
             hint = "its logits are the same for every image: check its weights"
-        raise InputError(
+        raise NotAboveChanceError(
             f"model {name}: {correct} of {len(split)} clean images are classified correctly, and always "
             f"naming one class would get {chance}; {hint}"
         )

@@ -269,6 +269,48 @@ def migrate_command(*, shared: Shared) -> None:
     migrate_store(shared)
 
 
+@cli.command("gate")
+@click.option("--baseline", type=click.Path(path_type=Path), required=True, metavar="FILE.json", help="see --update")
+@click.option("--update", is_flag=True, help="write the baseline in place of comparing with it")
+@click.option("--models", metavar="all|NAME,...", help="NAME=FILE gives it other weights  [default: the baseline's]")
+@click.option("--model", metavar="PATH.py:FACTORY", help="your own model, or module:FACTORY")
+@click.option("--checkpoint", type=click.Path(path_type=Path), help="weights for --model")
+@click.option("--tolerance", type=click.FloatRange(0, 100), default=1.0, show_default=True, help="points that may go")
+@click.option("--min-robust-acc", type=click.FloatRange(0, 100), help="percent that every model must have")
+@click.option("--alpha", type=click.FloatRange(1e-6, 0.5), default=0.01, show_default=True, help="of a false alarm")
+@click.option("--miss", type=click.FloatRange(1e-6, 0.5), default=0.05, show_default=True, help="of an early pass")
+@click.option("--budget", type=click.FloatRange(0, min_open=True), metavar="MINUTES", help="stop then, decided or not")
+@click.option("--junit", type=click.Path(path_type=Path), metavar="FILE", help="write JUnit XML")
+@click.option("--summary", type=click.Path(path_type=Path), metavar="FILE", help="append a Markdown summary")
+@click.option("--suite", metavar="NAME", help="with --update  [default: digits]")
+@click.option("--attack", metavar="NAME", help="with --update  [default: autoattack-brief]")
+@click.option("--examples", type=click.IntRange(1), help="with --update: a balanced subset of the suite's images")
+@click.option("--norm", type=click.Choice(["Linf", "L2"]), help="with --update, in place of the suite's")
+@click.option("--epsilon", type=Number(), help="with --update, in place of the suite's, in pixel scale: 8/255, not 8")
+@click.option("--canaries", metavar="UNDEFENDED,ROBUST", help="with --update: two models of the suite, or none")
+@shared_options
+def gate_command(*, shared: Shared, **options: Any) -> None:
+    """Compare robust accuracy with a baseline: exit code 1 where it fell, or the attack became weaker."""
+    from benchmark.gate_command import gate
+
+    if not gate(shared, **options):
+        sys.exit(1)
+
+
+@cli.command("gate-power", hidden=True)
+@click.option("--baseline", type=click.Path(path_type=Path), required=True, metavar="FILE", help="whose verdicts")
+@click.option("--runs", type=click.IntRange(1), default=1000, show_default=True, help="of each kind")
+@click.option(
+    "--name", type=click.Path(path_type=Path), default="docs/gate-power", show_default=True, help="of the files"
+)
+@shared_options
+def gate_power_command(*, shared: Shared, **options: Any) -> None:
+    """Simulate the gate on stored verdicts: false alarms, power, and how many images it attacks."""
+    from benchmark.gate_power import gate_power
+
+    gate_power(shared, **options)
+
+
 def main() -> None:
     """Run the command line; exit 2 with one line for a mistake of the user's."""
     try:

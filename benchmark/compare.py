@@ -113,13 +113,15 @@ def write_comparison(table: pd.DataFrame, disagreements: pd.DataFrame, stem: Pat
     return text
 
 
-def difference_interval(only_first: int, only_second: int, n: int) -> tuple[float, float]:
-    """A 95% interval, in percent, of the share of images that the second alone breaks minus that of the first alone.
+def difference_interval(only_first: int, only_second: int, n: int, *, error: float = 0.05) -> tuple[float, float]:
+    """An interval, in percent, of the share of images that the second alone breaks minus that of the first alone.
 
-    Two Clopper-Pearson intervals of 97.5% each, joined by Bonferroni's inequality: conservative, never of width zero.
+    It misses with probability `error` at most: two Clopper-Pearson intervals that miss half as often each, joined by
+    Bonferroni's inequality; conservative, never of width zero.
     """
+    level = 1 - error / 2
     bounds = [
-        binomtest(count, n).proportion_ci(confidence_level=0.975, method="exact") for count in (only_first, only_second)
+        binomtest(count, n).proportion_ci(confidence_level=level, method="exact") for count in (only_first, only_second)
     ]
     return 100 * float(bounds[1].low - bounds[0].high), 100 * float(bounds[1].high - bounds[0].low)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from attacks.errors import InputError
 
 _GOLDEN = 0x9E3779B97F4A7C15  # the increment of splitmix64
-_SUBSET_STREAM, _CLASS_STREAM, _HOLDOUT_STREAM = 1, 2, 3
+_SUBSET_STREAM, _CLASS_STREAM, _HOLDOUT_STREAM, _ORDER_STREAM = 1, 2, 3, 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +88,11 @@ def holdout(split: Split, examples: int, *, seed: int) -> tuple[Split, Split]:
     quota = _largest_remainder(np.bincount(y, minlength=split.classes), examples)
     held = _rank_in_class(split, seed=seed, stream=_HOLDOUT_STREAM) < quota[y]
     return take(split, np.flatnonzero(~held)), take(split, np.flatnonzero(held))
+
+
+def random_order(split: Split, *, seed: int) -> NDArray[np.int64]:
+    """All positions of the split in a seeded random order, the same on every machine."""
+    return np.argsort(_keyed_hash(split.index.numpy(), seed=seed, stream=_ORDER_STREAM), kind="stable")
 
 
 def _rank_in_class(split: Split, *, seed: int, stream: int) -> NDArray[np.int64]:

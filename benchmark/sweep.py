@@ -36,6 +36,8 @@ T = TypeVar("T")
 Advance = Callable[[int], None]
 Task = tuple[Sequence[EvalCase], Range]
 """Cases that one trajectory serves, and a chunk of their images."""
+Keep = Callable[[EvalCase, Split, Tensor], None]
+"""What is done with a chunk's images and the points that broke them, (N, C, H, W), not a number where none did."""
 OutOfMemory = torch.OutOfMemoryError
 VERSIONED = ("torch", "torchvision", "numpy", "foolbox", "pyautoattack")
 
@@ -53,6 +55,7 @@ class Work:
         predictions: of the judged models by name, (N,) classes of the clean images.
         checkpoint_dir: where the models' weights came from.
         batch_size: the largest that the models were found to fit in; None where nothing was tried.
+        keep: called with each chunk that was attacked, in the process that did it; None to keep no points.
     """
 
     cases: Sequence[EvalCase]
@@ -63,6 +66,7 @@ class Work:
     predictions: Mapping[str, Tensor]
     checkpoint_dir: Path = Path()
     batch_size: int | None = None
+    keep: Keep | None = None
 
 
 def prepare(cases: Sequence[EvalCase], split: Split, store: Store, hardware: Hardware, *, checkpoint_dir: Path) -> Work:
@@ -265,6 +269,15 @@ def _evaluate(
     images = take(work.split, rows)
     prediction = work.predictions[target][torch.from_numpy(rows).to(hardware.device)]
     on = work.models[target], work.models[source], work.searched[source]
+    if work.keep is not None:
+        broken = torch.full_like(images.x, torch.nan, device=hardware.device)
+
+        def note(rows: Tensor, points: Tensor, correct: Tensor) -> None:
+            broken[rows[~correct]] = points[~correct]
+
+        verdicts = evaluate(group, *on, images, prediction, hardware, progress=advance, see=note)
+        work.keep(group[-1], images, broken)
+        return verdicts, None
     if not hardware.keeps_images:
         return evaluate(group, *on, images, prediction, hardware, progress=advance), None
     kept = Kept(images.x.to(hardware.device))

@@ -19,7 +19,9 @@ def test_ci_runs_the_test_command_of_the_readme() -> None:
     assert command in (ROOT / "README.md").read_text().splitlines()
 
 
-@pytest.mark.parametrize("page", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "results/README.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "results/README.md", "docs/gate.md"]
+)
 def test_every_relative_link_leads_somewhere(page: str) -> None:
     links = re.findall(r"\]\((?!https?:|#)([^)#]+)\)", (ROOT / page).read_text())
     assert [link for link in links if not ((ROOT / page).parent / link).exists()] == []

@@ -135,6 +135,7 @@ def test_a_randomized_model_is_flagged_and_no_error() -> None:
 def test_checking_builds_no_graph_and_leaves_the_model_as_it_was() -> None:
     layer = nn.Linear(4, 4)
     nn.init.eye_(layer.weight)
+    nn.init.zeros_(layer.bias)
     network = nn.Sequential(nn.Flatten(), layer).eval()
     before = {name: value.clone() for name, value in network.state_dict().items()}
     prediction = check_model("mine", network, split(), CPU).prediction

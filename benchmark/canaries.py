@@ -1,0 +1,70 @@
+"""Models with known answers beside those under test: if they withstand more than recorded, the attack is to blame.
+
+`undefended` falls to any attack that works, and `robust` withstands part of it. `masked` is undefended, too, but its
+logits are so large that the softmax is exactly one and the cross-entropy has no gradient in float32: an attack that
+only climbs the cross-entropy does not see that it is defenceless.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from torch import Tensor, nn
+
+from attacks.errors import InputError
+from model_zoo.registry import ModelSpec
+
+MASKED_SCALE = 1e5
+KINDS = ("undefended", "robust", "masked")
+
+
+class Saturated(nn.Module):
+    """A model whose logits are multiplied until the softmax saturates; its decisions are the same."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.model(x)
+        return MASKED_SCALE * logits
+
+
+def canary_name(kind: str) -> str:
+    """As in the baseline and the report."""
+    return f"canary-{kind}"
+
+
+def canary_spec(kind: str, model: ModelSpec) -> ModelSpec:
+    """What identifies a canary made of a registered model."""
+    made = f"logits x {MASKED_SCALE:g}" if kind == "masked" else "as it is"
+    return replace(model, name=canary_name(kind), architecture=f"{model.architecture}, {made}: a canary")
+
+
+def canary_model(kind: str, model: nn.Module) -> nn.Module:
+    """The canary's network, made of that of a registered model."""
+    return Saturated(model).eval().requires_grad_(False) if kind == "masked" else model
+
+
+def choose_canaries(names: str | None, models: Sequence[ModelSpec]) -> Mapping[str, ModelSpec]:
+    """The model of each kind of canary: "UNDEFENDED,ROBUST" as named, or the first natural and the first other one."""
+    known = {spec.name: spec for spec in models}
+    if names == "none":
+        return {}
+    if names is not None:
+        chosen = [name.strip() for name in names.split(",")]
+        if len(chosen) != 2 or any(name not in known for name in chosen):
+            raise InputError(
+                f"--canaries takes UNDEFENDED,ROBUST, two models of the suite (or none), got {names!r}; "
+                f"models here: {', '.join(known)}"
+            )
+        undefended, robust = (known[name] for name in chosen)
+    else:
+        natural = [spec for spec in models if spec.defense == "natural"]
+        defended = [spec for spec in models if spec.defense not in ("natural", "")]
+        if not natural or not defended:
+            raise InputError(
+                "expected an undefended and a robust model of the suite to be canaries, found "
+                f"{', '.join(known) or 'none'}; name them by --canaries UNDEFENDED,ROBUST (none: do without)"
+            )
+        undefended, robust = natural[0], defended[0]
+    return {"undefended": undefended, "robust": robust, "masked": undefended}

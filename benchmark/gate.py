@@ -1,0 +1,114 @@
+"""The gate: models and canaries are attacked in growing batches, until every question about them is decided."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmark.bench import Bench, Subject, attack_batch
+from benchmark.data import random_order
+from benchmark.gate_rules import (
+    FAIL,
+    OPEN,
+    Evidence,
+    Rules,
+    against_baseline,
+    against_canary,
+    against_threshold,
+    decide,
+    schedule,
+)
+from benchmark.verdicts import Bools
+
+
+@dataclass
+class Record:
+    """What the gate has seen of a subject so far, in the order in which images came in."""
+
+    robust: list[Bools] = field(default_factory=list)
+    passes: float = 0.0
+
+    @property
+    def seen(self) -> Bools:
+        """(seen,) bool."""
+        return np.concatenate(self.robust) if self.robust else np.zeros(0, np.bool_)
+
+
+@dataclass(frozen=True)
+class Course:
+    """How a run of the gate ended.
+
+    Args:
+        order: (N,) the positions of the images in the order in which they came in.
+        records: by subject. evidence, states: by question, "KIND SUBJECT".
+        is_late: the time was up before all questions were decided.
+    """
+
+    order: NDArray[np.int64]
+    records: Mapping[str, Record]
+    evidence: Mapping[str, Evidence]
+    states: Mapping[str, str]
+    is_late: bool
+
+
+def run_gate(
+    bench: Bench,
+    subjects: Sequence[Subject],
+    rules: Rules,
+    folder: Path,
+    *,
+    budget: float | None = None,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Course:
+    """Attack until every question is decided, the attack has become weaker, or the time is up.
+
+    Args:
+        folder: for verdicts and examples that the next run may use.
+        budget: seconds.
+        tell: called with a line after each look.
+    """
+    started, n = time.monotonic(), len(bench.split)
+    order = random_order(bench.split, seed=bench.seed)
+    records = {subject.spec.name: Record() for subject in subjects}
+    evidence: dict[str, Evidence] = {}
+    states: dict[str, str] = {}
+    seen = 0
+    for count in schedule(n, rules):
+        if budget is not None and seen and time.monotonic() - started > budget:
+            return Course(order, records, evidence, states, is_late=True)
+        batch = order[seen:count]
+        active = [s for s in subjects if not states or any(states[q] == OPEN for q in _questions(s, rules))]
+        for name, (robust, passes) in attack_batch(bench, active, np.sort(batch), folder).items():
+            records[name].robust.append(robust[np.argsort(np.argsort(batch))])
+            records[name].passes += passes
+        seen = count
+        evidence = {q: e for s in subjects for q, e in _evidence(s, records[s.spec.name], order, rules).items()}
+        decided = {question: state for question, state in states.items() if state != OPEN}
+        states = decide(evidence, decided, n, rules)
+        waiting = sum(state == OPEN for state in states.values())
+        tell(f"{count} of {n} images: {len(states) - waiting} of {len(states)} questions decided")
+        if not waiting or any(state == FAIL and q.startswith("canary ") for q, state in states.items()):
+            break
+    return Course(order, records, evidence, states, is_late=False)
+
+
+def _questions(subject: Subject, rules: Rules) -> list[str]:
+    name = subject.spec.name
+    if subject.is_canary:
+        return [f"canary {name}"]
+    return [f"regression {name}"] + ([f"threshold {name}"] if rules.min_robust is not None else [])
+
+
+def _evidence(subject: Subject, record: Record, order: NDArray[np.int64], rules: Rules) -> dict[str, Evidence]:
+    assert subject.before is not None
+    now = record.seen
+    before = subject.before.robust_any[order[: len(now)]]
+    asked = {
+        "canary": lambda: against_canary(before, now, rules),
+        "regression": lambda: against_baseline(before, now, rules),
+        "threshold": lambda: against_threshold(now, rules.min_robust or 0.0),
+    }
+    return {question: asked[question.partition(" ")[0]]() for question in _questions(subject, rules)}
