@@ -1,6 +1,7 @@
 """What the options name: suite, models, attacks and hardware, checked before anything is computed."""
 
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -155,6 +156,13 @@ def all_names_in(text: str) -> list[str]:
     if not names:
         raise InputError(f"expected names separated by commas, got {text!r}")
     return names
+
+
+def check_name(name: str) -> str:
+    """A name for files of ours. Raises: InputError for one that leads elsewhere."""
+    if name == "all" or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise InputError(f"--name must be letters, digits, '.', '_' and '-' (and not 'all'), got {name!r}")
+    return name
 
 
 def refuse_workers(shared: Shared, command: str) -> None:

@@ -14,6 +14,7 @@ from benchmark.case import EvalCase
 from benchmark.checks import check_images, check_model
 from benchmark.choices import (
     all_names_in,
+    check_name,
     choose_attacks,
     choose_hardware,
     choose_images,
@@ -159,6 +160,7 @@ def compare_stored(
     shared: Shared, *, suites: str, attacks: str, against: str | None, against_dir: Path | None, name: str
 ) -> None:
     """Compare what is in the store, write the tables and print them."""
+    check_name(name)
     firsts, seconds = all_names_in(attacks), all_names_in(against or attacks)
     for attack in (*firsts, *seconds):
         attack_spec(attack)
@@ -204,6 +206,7 @@ def speed(
 ) -> None:
     """Measure, write the table and print it."""
     refuse_workers(shared, "speed")
+    check_name(name)
     chosen = choose_suite(suite, dataset, norm, epsilon, examples)
     entered = CONTESTS if contests == "all" else names_in(contests)
     for contest in entered:

@@ -83,6 +83,10 @@ def prepare_first_stage(
 
     path = Path(settings.source) if settings.source else first_stem(stem).with_suffix(".safetensors")
     if not settings.source:
+        if first_stem(stem).with_suffix(".json").exists():
+            raise InputError(
+                f"{first_stem(stem)}: a trained model has the name that the first stage takes; use another --name"
+            )
         first = defense_spec(spec.first.defense)
         own = _first_recipe(first, images.dataset, recipe_name, settings)
         on = withheld if withheld is not None and spec.takes_features else images

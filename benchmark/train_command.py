@@ -1,6 +1,5 @@
 """What the train command does: names to a defense, its recipe and images, and on to the trainer."""
 
-import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
@@ -12,6 +11,7 @@ import torch
 from attacks.errors import InputError
 from attacks.names import lookup
 from benchmark.choices import (
+    check_name,
     choose_hardware,
     choose_images,
     positive,
@@ -42,9 +42,7 @@ def train(shared: Shared, *, defense: str, suite: str, recipe: str, overrides: S
     spec = defense_spec(defense)
     chosen = lookup(suite, SUITES, "suite")
     params, settings = _training_settings(spec, chosen, recipe, overrides)
-    name = name or spec.model_name.format(**params)
-    if name == "all" or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-        raise InputError(f"--name must be letters, digits, '.', '_' and '-' (and not 'all'), got {name!r}")
+    name = check_name(name or spec.model_name.format(**params))
     if shared.batch_size != "auto":
         raise InputError("--batch-size is for attacks; to train with another one use --set batch_size=N")
     hardware = choose_hardware(shared)

@@ -103,6 +103,8 @@ def mistake(result: subprocess.CompletedProcess[str]) -> str:
 
 
 MISTAKES = {
+    "comparison elsewhere": ("compare --attacks fgsm --against pgd-20 --name ../x", "--name must be letters, digits"),
+    "speed elsewhere": ("speed --name a/b", "--name must be letters, digits"),
     "unknown model": ("--models natral", "unknown model of suite digits 'natral'; did you mean 'natural'?"),
     "unknown attack": ("--attacks pgd-21", "unknown attack 'pgd-21'; did you mean 'pgd-2"),
     "unknown transfer attack": ("--transfer mi-fsgm", "did you mean 'mi-fgsm'?"),

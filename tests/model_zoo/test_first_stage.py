@@ -280,3 +280,13 @@ def test_a_first_stage_has_one_of_the_known_roles() -> None:
     with pytest.raises(InputError, match="the role of a first stage is one of labels-pool"):
         FirstStage("natural", "watches")
     assert isinstance(head_of(nn.Sequential(nn.Linear(2, 3)))[1], nn.Linear)
+
+
+def test_a_first_stage_never_overwrites_a_trained_model(command: Command, tmp_path: Path) -> None:
+    taken = tmp_path / "checkpoints/digits/mine-first.json"
+    taken.parent.mkdir(parents=True)
+    taken.write_text("the card of a trained model")
+    result = command(tmp_path, *words("rst", "epochs=1"), "--name", "mine")
+    assert result.returncode == 2
+    assert "mine-first: a trained model has the name that the first stage takes" in result.stderr
+    assert [path.name for path in taken.parent.iterdir()] == [taken.name]
