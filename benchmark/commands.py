@@ -4,6 +4,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 import pandas as pd
 
@@ -43,6 +44,7 @@ from benchmark.suite import Suite
 from benchmark.suites import SUITES, cases
 from benchmark.sweep import load_on, prepare, sweep
 from benchmark.tables import write_tables
+from benchmark.triples import example_images, write_examples
 
 VERDICTS = "verdicts"
 """The folder of the packed verdicts, beside those of the tables."""
@@ -112,11 +114,19 @@ def rebuild_tables(shared: Shared) -> None:
         print(f"Tables: {shared.results_dir / suite}, from {folder / suite}.json")
 
 
-def _write_all(packed: Packed, others: Sequence[Packed], shared: Shared, *, with_pictures: bool) -> None:
+def _write_all(
+    packed: Packed,
+    others: Sequence[Packed],
+    shared: Shared,
+    *,
+    with_pictures: bool,
+    examples: Mapping[str, bytes] = MappingProxyType({}),
+) -> None:
     """Write and print everything that can be made of a suite's verdicts."""
     folder, suite = shared.results_dir / packed.suite, read_suite(packed, packed.suite)
     beside = [read_suite(other, other.suite) for other in others]
-    print(write_tables(suite, folder, others=beside))
+    print(write_tables(suite, folder, others=beside, examples=examples))
+    write_examples(examples, folder / "examples")
     if with_pictures and suite.entries:
         from benchmark.pictures import write_pictures  # matplotlib takes longer to load than most commands to run
 
@@ -129,7 +139,8 @@ def _print_tables(store: Store, suite: str, shared: Shared, *, with_pictures: bo
     packed = gather(store, suite)
     others = {name: gather(other, suite) for name, other in other_selections(store, suite).items()}
     others = {name: other for name, other in others.items() if other.cases}
-    _write_all(packed, list(others.values()), shared, with_pictures=with_pictures)
+    examples = example_images(store, suite)
+    _write_all(packed, list(others.values()), shared, with_pictures=with_pictures, examples=examples)
     if 0 < len(packed.cases) < before:
         print(
             f"note: the tables of {suite} had {before} rows, now {len(packed.cases)}: the others are "

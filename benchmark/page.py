@@ -1,6 +1,8 @@
 """The leaderboard as one self-contained HTML file: no network, no build step; sorted, filtered and opened in place."""
 
+import base64
 import json
+from collections.abc import Mapping
 from importlib.resources import files
 from string import Template
 from typing import Any
@@ -11,11 +13,21 @@ from benchmark.leaderboard import FIRST, FLAGS, LAST
 from benchmark.score import SuiteScores
 
 
-def page(suite: SuiteScores, board: pd.DataFrame, papers: pd.DataFrame, *, what: str, reading: str, legend: str) -> str:
+def page(
+    suite: SuiteScores,
+    board: pd.DataFrame,
+    papers: pd.DataFrame,
+    *,
+    what: str,
+    reading: str,
+    legend: str,
+    examples: Mapping[str, bytes],
+) -> str:
     """The page of a suite.
 
     Args:
         board: of `leaderboard`; papers: of `paper_table`.
+        examples: for some models a PNG of adversarial images.
         what: dataset, threat model and images in words; reading, legend: as under the other tables.
     """
     attacks = [str(name) for name in board.columns if name not in (*FIRST, *LAST)]
@@ -25,7 +37,10 @@ def page(suite: SuiteScores, board: pd.DataFrame, papers: pd.DataFrame, *, what:
         "legend": legend,
         "flags": {flag: why for flag, why in FLAGS.items() if any(flag in flags.split() for flags in board["flags"])},
         "attacks": attacks,
-        "rows": [_row(suite, line, attacks, papers) for line in board.to_dict("records")],
+        "rows": [
+            {**_row(suite, line, attacks, papers), **_image(examples.get(line["model"]))}
+            for line in board.to_dict("records")
+        ],
     }
     # Inside a script element only "</" could end it early.
     text = json.dumps(data, separators=(",", ":"), allow_nan=False).replace("</", "<\\/")
@@ -49,6 +64,10 @@ def _row(suite: SuiteScores, line: dict[Any, Any], attacks: list[str], papers: p
         "cases": [_case(score) for score in scores.to_dict("records")],
         "papers": [_published(one) for one in beside.to_dict("records")],
     }
+
+
+def _image(png: bytes | None) -> dict[str, str]:
+    return {} if png is None else {"image": f"data:image/png;base64,{base64.b64encode(png).decode()}"}
 
 
 def _case(score: dict[Any, Any]) -> dict[str, Any]:

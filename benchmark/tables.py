@@ -1,7 +1,8 @@
 """Scores to tables: CSV for programs, Markdown for people. The same store gives the same bytes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
@@ -30,6 +31,7 @@ def write_tables(
     folder: Path,
     *,
     others: Sequence[SuiteScores] = (),
+    examples: Mapping[str, bytes] = MappingProxyType({}),
     rows: Sequence[Row] = ROWS,
     figures: Sequence[Figure] = FIGURES,
 ) -> str:
@@ -37,6 +39,7 @@ def write_tables(
 
     Args:
         others: the same images at other epsilons or under other seeds.
+        examples: for some models a PNG of adversarial images.
         rows, figures: what is published.
 
     Returns: the text to print: leaderboard, white-box and black-box tables.
@@ -57,7 +60,9 @@ def write_tables(
         "epsilon": (curves, "Against epsilon", _markdown(curves), f"At 0 the clean accuracy. {reading}"),
         "seeds": (seeds, "Over seeds", _markdown(seeds), f"Seeds of the attack and of the training. {reading}"),
     }
-    html = page(suite, board, papers, what=_what(suite), reading=reading, legend=legend(suite, board))
+    html = page(
+        suite, board, papers, what=_what(suite), reading=reading, legend=legend(suite, board), examples=examples
+    )
     atomic_write(folder / "leaderboard.html", html.encode())
     note = f"{_what(suite)}\n{reading}\n{legend(suite, board)}"
     atomic_write(folder / "leaderboard.tex", latex(board, note).encode())
