@@ -16,7 +16,6 @@ from benchmark.gate_rules import FAIL, OPEN, Rules, against_baseline, decide, sc
 from benchmark.score import wilson
 from benchmark.tables import write_csv
 from benchmark.verdicts import Bools
-from model_zoo.checkpoint import atomic_write
 
 DROPS = (0.0, 1.0, 2.0, 5.0)
 SIZES = (500, 1000, 10_000)
@@ -40,7 +39,7 @@ class Kind:
 
 
 def gate_power(shared: Shared, *, baseline: Path, runs: int, name: Path) -> None:
-    """Simulate, write NAME.csv, NAME.md and NAME.svg, and print the table."""
+    """Simulate, write NAME.csv and NAME.svg, and print the table."""
     pairs = alike([case.robust_any for case in read_baseline(baseline).cases.values()])
     kinds = [
         Kind(model, n, drop, tolerance)
@@ -51,10 +50,8 @@ def gate_power(shared: Shared, *, baseline: Path, runs: int, name: Path) -> None
     ]
     table = pd.DataFrame([simulate(kind, pairs, runs, seed=shared.seed) for kind in kinds])
     write_csv(name.with_suffix(".csv"), table.round(4))
-    text = table.to_markdown(index=False, floatfmt=".4g") + "\n"
-    atomic_write(name.with_suffix(".md"), text.encode())
     _draw(table[table["tolerance"] == Rules().tolerance], name.with_suffix(".svg"))
-    print(text)
+    print(table.to_markdown(index=False, floatfmt=".4g"))
 
 
 def alike(verdicts: Sequence[Bools]) -> list[tuple[Bools, Bools]]:
