@@ -112,7 +112,5 @@ def _pop(stack: list[list[int] | None], instruction: pickletools.OpcodeInfo) -> 
             taken.insert(0, size)
         before = before[: before.index(pickletools.markobject)]
     for _ in before:
-        size = stack.pop()
-        assert size is not None
-        taken.insert(0, size)
+        taken.insert(0, stack.pop() or [0])  # POP may take a mark
     return taken

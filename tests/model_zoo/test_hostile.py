@@ -110,6 +110,11 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: saved({}, zipped=False)[: saved({}, zipped=False).index(b"}")] + laughs()[2:],
         "comes to more than",
     ),
+    "the same behind a mark that is taken back": (
+        lambda: around(b"\x80\x02(0cbuiltins\nbytearray\nJ\x00\x00\x00\x70\x85R."),
+        "asks for builtins.bytearray",
+    ),
+    "a mark and nothing else": (lambda: b"\x80\x02(.", "expected a torch checkpoint"),
     "a zip bomb": (lambda: repacked({"a": torch.zeros(1 << 22)}, zipfile.ZIP_DEFLATED), "a compressed entry of"),
     "a way out of the archive": (lambda: archive(("a/data.pkl", b"."), ("a/../../x", b"")), "outside of itself"),
     "an absolute path": (lambda: archive(("/etc/data.pkl", b".")), "outside of itself"),
