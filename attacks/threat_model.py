@@ -62,6 +62,10 @@ class ThreatModel:
 
     def random_start(self, x: Tensor, draws: Draws) -> Tensor:
         """A point drawn uniformly from the ball, clipped to [0, 1]; each image has its own draw."""
+        return self.project(self.unclipped_start(x, draws), x)
+
+    def unclipped_start(self, x: Tensor, draws: Draws) -> Tensor:
+        """The same point of the ball before it is clipped to [0, 1]."""
         shape = x.shape[1:]
         if self.norm == "Linf":
             delta = 2.0 * draws.uniform(shape) - 1.0
@@ -69,7 +73,7 @@ class ThreatModel:
             radius = draws.uniform((1, 1, 1), stream=1) ** (1.0 / math.prod(shape))
             gaussian = draws.normal(shape)
             delta = gaussian / _l2(gaussian) * radius
-        return self.project(x + self.epsilon * delta, x)
+        return x + self.epsilon * delta
 
     def on_sphere(self, x: Tensor, draws: Draws) -> Tensor:
         """A random point at distance epsilon, clipped to [0, 1]: a uniform (Linf) or normal draw, scaled."""

@@ -81,7 +81,7 @@ def prepare_first_stage(
     if pool is None and (spec.uses_pool or (spec.takes_features and not settings.source)):
         images, withheld = holdout(images, round(settings.withheld * len(images)), seed=seed)
 
-    path = Path(settings.source) if settings.source else first_stem(stem).with_suffix(".safetensors")
+    path = Path(settings.source) if settings.source else _checkpoint(first_stem(stem))
     if not settings.source:
         if first_stem(stem).with_suffix(".json").exists():
             raise InputError(
@@ -107,6 +107,10 @@ def prepare_first_stage(
         assert unlabelled is not None
         pool = replace(unlabelled, y=_predictions(model, unlabelled.x, team.device))
     return FirstStageRun(images, pool, model, sha256_of(path))
+
+
+def _checkpoint(stem: Path) -> Path:
+    return stem.with_name(stem.name + ".safetensors")
 
 
 def first_stem(stem: Path) -> Path:

@@ -43,6 +43,8 @@ def train(shared: Shared, *, defense: str, suite: str, recipe: str, overrides: S
     chosen = lookup(suite, SUITES, "suite")
     params, settings = _training_settings(spec, chosen, recipe, overrides)
     name = check_name(name or spec.model_name.format(**params))
+    if shared.executor != "local" or shared.gpus_per_worker is not None:
+        raise InputError("--executor and --gpus-per-worker are for sweeps; to train on N GPUs use --workers N")
     if shared.batch_size != "auto":
         raise InputError("--batch-size is for attacks; to train with another one use --set batch_size=N")
     hardware = choose_hardware(shared)
@@ -98,7 +100,7 @@ def train(shared: Shared, *, defense: str, suite: str, recipe: str, overrides: S
         paper=spec.paper,
     )
     record: dict[str, object] = {
-        "command": _command(defense, suite, recipe, overrides, name, shared.seed),
+        "command": _command(defense, suite, recipe, overrides, name, shared),
         "settings": training.settings(),
         "precision": "bf16" if precision == torch.bfloat16 else "fp32",
         "device": str(hardware.device),
@@ -125,11 +127,13 @@ def _certificate(model: ModelSpec, bound: str, suite: Suite, shared: Shared) -> 
     return {"bound": bound, "epsilon": suite.threat.epsilon, "accuracy": accuracy, "n": len(split)}
 
 
-def _command(defense: str, suite: str, recipe: str, overrides: Sequence[str], name: str, seed: int) -> str:
+def _command(defense: str, suite: str, recipe: str, overrides: Sequence[str], name: str, shared: Shared) -> str:
     """The command that trains the same again, wherever its files lie."""
     words = ["train", "--defense", defense, "--suite", suite, "--recipe", recipe]
     words += [word for override in overrides for word in ("--set", override)]
-    return shlex.join(["python", "run_benchmark.py", *words, "--name", name, "--seed", str(seed)])
+    chosen = {"--precision": shared.precision, "--workers": shared.workers}
+    words += [word for option, value in chosen.items() if value != "auto" for word in (option, value)]
+    return shlex.join(["python", "run_benchmark.py", *words, "--name", name, "--seed", str(shared.seed)])
 
 
 def _training_settings(

@@ -1,4 +1,7 @@
-"""Several processes that train one model: each takes its part of every batch, and all add up their gradients."""
+"""Several processes that train one model: each takes its part of every batch, and all add up their gradients.
+
+What a loss or a layer computes over a batch (GAIRAT's weights, CAT's levels, batch norm), it computes over the part.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -44,10 +47,23 @@ class Team:
 
     def add_up_gradients(self, model: nn.Module) -> None:
         """Give every process the sum of all gradients."""
+        gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+        if self.size > 1 and gradients:
+            total = self.add_up(torch.cat([gradient.flatten() for gradient in gradients]))
+            for gradient, sum_of_all in zip(gradients, total.split([g.numel() for g in gradients]), strict=True):
+                gradient.copy_(sum_of_all.view_as(gradient))
+
+    def average_buffers(self, model: nn.Module) -> None:
+        """Give every process the mean of all running statistics."""
         if self.size > 1:
-            for parameter in model.parameters():
-                if parameter.grad is not None:
-                    parameter.grad = self.add_up(parameter.grad)
+            for buffer in model.buffers():
+                if buffer.is_floating_point():
+                    buffer.copy_(self.add_up(buffer) / self.size)
+
+    def reseed(self) -> None:
+        """Let each process draw its own dropout masks from here on; the first one's are those of a single process."""
+        if self.rank:
+            torch.manual_seed(torch.initial_seed() + self.rank)
 
 
 def alone(device: torch.device) -> Team:

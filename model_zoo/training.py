@@ -109,7 +109,8 @@ def train(
     model, source = model.to(device), None if source is None else source.to(device)
     optimizer = optimizer_of(recipe, model)
     start = Progress(weights_of(model), optimizer.state_dict(), weights_of(model))
-    progress = resume(stem, training.settings()) or start
+    run = {**training.settings(), "precision": str(precision), "workers": team.size}
+    progress = resume(stem, run) or start
     model.load_state_dict(progress.model)
     optimizer.load_state_dict(progress.optimizer)
 
@@ -122,8 +123,14 @@ def train(
         for epoch in range(first, recipe.epochs + 1):
             with _seeded(hash_seed(training.seed, epoch), device), counted(model, source) as passes:
                 loss = train_epoch(training, model, optimizer, data, source, epoch, precision, bar, team)
+            if not all(weight.isfinite().all() for weight in model.parameters()):
+                raise InputError(
+                    f"epoch {epoch} ends with weights that are not finite; the state of epoch {epoch - 1} is kept; "
+                    "train with a lower lr (--set lr=...)"
+                )
+            team.average_buffers(model)
             backwards = team.add_up(torch.tensor(float(passes.backwards), device=device)).item()
-            clean, robust = _validate(training, model, validation, device, precision)
+            clean, robust = _validate(training, model, validation, team, precision)
             score = (robust, clean) if training.defense.is_robust else (clean, robust)
             if score > progress.best_score:
                 progress.best, progress.best_score = weights_of(model), score
@@ -140,7 +147,7 @@ def train(
             )
             bar.set_postfix(loss=f"{loss:.3f}", clean=f"{clean:.1f}", robust=f"{robust:.1f}")
             if team.leads:
-                save(stem, training.settings(), progress)
+                save(stem, run, progress)
 
     chance = 100 * int(validation.y.bincount().max()) / len(validation.y)
     if progress.curve[-1]["validation_clean"] <= chance:
@@ -186,6 +193,7 @@ def train_epoch(
     losses, seen = 0.0, 0
     model.train()
     all_places = list(batches(data, recipe.batch_size))
+    team.reseed()
     for number, places in enumerate(all_places, start=1):
         rows, weight = team.part(places).to(data.x.device), team.weight(places)
         draws = Draws.start(training.seed, data.index[rows], torch.full_like(data.index[rows], epoch))
@@ -216,7 +224,7 @@ def train_epoch(
 
 
 def _validate(
-    training: Training, model: nn.Module, images: LabelledImages, device: torch.device, precision: torch.dtype
+    training: Training, model: nn.Module, images: LabelledImages, team: Team, precision: torch.dtype
 ) -> tuple[float, float]:
     """Clean and robust accuracy in percent: certified where the defense has a bound, else under the inner attack.
 
@@ -225,8 +233,9 @@ def _validate(
     bound = training.defense.bound
     clean = robust = 0
     model.eval()
-    for rows in torch.arange(len(images.y)).split(500):
-        x, y, index = (t[rows].to(device) for t in (images.x, images.y, images.index))
+    own = torch.arange(len(images.y))[team.rank :: team.size]
+    for rows in own.split(500):
+        x, y, index = (t[rows].to(team.device) for t in (images.x, images.y, images.index))
         with torch.no_grad():
             right = model(x).argmax(1) == y
         clean += int(right.sum())
@@ -237,7 +246,8 @@ def _validate(
         x_adv = _context(training, draws, precision).craft(model, x, y, loss="cross-entropy", start="uniform")
         with torch.no_grad():
             robust += int((right & (model(x_adv).argmax(1) == y)).sum())
-    return 100 * clean / len(images.y), 100 * robust / len(images.y)
+    all_clean, all_robust = team.add_up(torch.tensor([clean, robust], device=team.device)).tolist()
+    return 100 * all_clean / len(images.y), 100 * all_robust / len(images.y)
 
 
 def _context(

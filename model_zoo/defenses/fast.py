@@ -26,7 +26,7 @@ def batch_loss(
     if clip_start:
         x_adv = ctx.craft(model, x, y, loss="cross-entropy", start="uniform", steps=1, rel_step_size=rel_step_size)
         return F.cross_entropy(model(x_adv), y)
-    start = x + ctx.threat.epsilon * (2 * ctx.draws.uniform(x.shape[1:]) - 1)
+    start = ctx.threat.unclipped_start(x, ctx.draws)
     oracle = Oracle(model, ctx.threat, precision=ctx.precision)
     with under_attack(model):
         state = step(oracle, State(x, y, start, ctx.draws.step), loss="cross-entropy", rel_step_size=rel_step_size)

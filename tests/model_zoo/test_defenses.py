@@ -419,3 +419,23 @@ def test_a_model_is_named_by_its_defense_and_all_its_parameters_have_a_default(s
 def test_marts_divergence_cannot_grow_with_the_logits() -> None:
     true, other, label = torch.tensor([[1000.0, 0.0]]), torch.tensor([[0.0, 1000.0]]), torch.tensor([0])
     assert mart.objective(other, true, label, beta=1.0).item() == pytest.approx(-math.log(1e-12), rel=1e-4)
+
+
+@pytest.mark.parametrize("norm", ["Linf", "L2"])
+def test_an_unclipped_start_lies_in_the_ball_and_clipping_it_gives_the_random_start(norm: str, batch: Batch) -> None:
+    x, _, ctx = batch
+    threat = ThreatModel(norm, 0.5)
+    start = threat.unclipped_start(x, ctx.draws)
+    assert (threat.distance(start, x) <= threat.epsilon + threat.tolerance).all()
+    assert not ((start >= 0) & (start <= 1)).all()
+    assert torch.equal(threat.project(start, x), threat.random_start(x, ctx.draws))
+
+
+def test_under_an_inner_attack_the_parameters_are_frozen_and_then_not(batch: Batch) -> None:
+    x, y, ctx = batch
+    model, frozen = network(), []
+    model.register_forward_hook(lambda *_: frozen.append(not any(p.requires_grad for p in model.parameters())))
+    ctx.craft(model, x, y, loss="cross-entropy", start="none")
+    assert frozen
+    assert all(frozen)
+    assert all(p.requires_grad for p in model.parameters())
