@@ -106,8 +106,10 @@ def _regression(
     assert subject.before is not None
     change = values["now"] - values["before"]
     if outcome != FAIL:
-        rose = values["low"] > 0
-        return "robust accuracy rose: update the baseline" if rose else f"no drop beyond {rules.tolerance:g} points"
+        if values["low"] > 0:
+            return "robust accuracy rose: update the baseline"
+        significant = "significant " if -change > rules.tolerance else ""
+        return f"no {significant}drop beyond {rules.tolerance:g} points"
     words = f"robust accuracy fell by {-change:.2f} points (95% interval {-values['high']:.2f} to {-values['low']:.2f})"
     was = subject.before.prediction == subject.before.label
     now = (subject.prediction == bench.split.y.to(subject.prediction.device)).cpu().numpy()
