@@ -276,7 +276,9 @@ def migrate_command(*, shared: Shared) -> None:
 @click.option("--model", metavar="PATH.py:FACTORY", help="your own model, or module:FACTORY")
 @click.option("--checkpoint", type=click.Path(path_type=Path), help="weights for --model")
 @click.option("--tolerance", type=click.FloatRange(0, 100), default=1.0, show_default=True, help="points that may go")
-@click.option("--min-robust-acc", type=click.FloatRange(0, 100), help="percent that every model must have")
+@click.option(
+    "--min-robust-acc", type=click.FloatRange(0, 100), help="percent that no model may be significantly below"
+)
 @click.option("--alpha", type=click.FloatRange(1e-6, 0.5), default=0.01, show_default=True, help="of a false alarm")
 @click.option("--miss", type=click.FloatRange(1e-6, 0.5), default=0.05, show_default=True, help="of an early pass")
 @click.option("--budget", type=click.FloatRange(0, min_open=True), metavar="MINUTES", help="stop then, decided or not")

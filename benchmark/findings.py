@@ -80,14 +80,20 @@ def _finding(bench: Bench, subject: Subject, kind: str, outcome: str, course: Co
     values = {"before": percent(before), "now": percent(now), "low": low, "high": high, "p": mcnemar(lost, won)}
     words = {
         "regression": lambda: _regression(bench, subject, outcome, values, rules),
-        "threshold": lambda: f"{percent(now):.2f}% robust on these images, {rules.min_robust or 0.0:g}% are asked for",
+        "threshold": lambda: _threshold(percent(now), outcome, rules),
         "canary": lambda: _canary(outcome, lost, won, before),
     }[kind]()
     if outcome == VOID:
         words = "says nothing: the attack became weaker"
     elif outcome == OPEN:
-        words = f"undecided when the time was up; {words}"
+        words = f"undecided when the time was up: {values['now'] - values['before']:+.2f} points so far"
     return Finding(name, kind, outcome, words, len(now), **values)
+
+
+def _threshold(now: float, outcome: str, rules: Rules) -> str:
+    least = rules.min_robust or 0.0
+    doubt = ", not significantly fewer" if outcome != FAIL and now < least else ""
+    return f"{now:.2f}% robust on these images, {least:g}% are asked for{doubt}"
 
 
 def _newly_spent(seen: int, n: int, rules: Rules) -> float:

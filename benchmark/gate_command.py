@@ -71,6 +71,9 @@ def gate(
     refused = [f"--{name}" for name, value in {**given, "canaries": canaries}.items() if value is not None]
     if refused:
         raise InputError(f"{', '.join(refused)}: the baseline says so; change it by gate --update")
+    for path in (junit, summary):
+        if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
+            raise InputError(f"expected a file in a folder that exists, got {path}; mend --junit or --summary")
     started = time.monotonic()
     known = read_baseline(baseline)
     rules = Rules(tolerance, alpha, miss, min_robust_acc)
@@ -168,13 +171,22 @@ def _tested(
     recorded = [name for name in known.cases if name not in canaries]
     if models is None and model is None:
         models = ",".join(name for name in recorded)
-    named = dict(item.partition("=")[::2] for item in names_in(models)) if models not in (None, "all") else {}
+    items = [item.partition("=") for item in names_in(models)] if models not in (None, "all") else []
+    for name, equals, file in items:
+        if equals and not file:
+            raise InputError(
+                f"--models {name}=: expected a checkpoint after '=', got nothing; give one, or leave out '='"
+            )
+        if [item[0] for item in items].count(name) > 1:
+            raise InputError(f"--models names {name} more than once; give it once")
+    named = {name: file for name, _, file in items}
     names = ",".join(recorded if models == "all" else named) or None
     specs = choose_models(suite, names, model, checkpoint, shared)
     for spec in specs:
         if spec.name not in recorded:
             raise InputError(
-                f"model {spec.name} is not in the baseline, which has {', '.join(recorded)}; add it by gate --update"
+                f"model {spec.name} is not in the baseline, which has {', '.join(recorded)}; "
+                "record all of them anew by gate --update --models"
             )
     return [_with_weights(spec, named.get(spec.name, "")) for spec in specs]
 
@@ -244,6 +256,7 @@ def _note(bench: Bench, subjects: Sequence[Subject], course: Course, rules: Rule
         f"{100 * spent / full if full else 0:.0f}% of the passes of a full run. A drop within {rules.tolerance:g} "
         f"points is tolerated. A run in which nothing became worse fails with probability {rules.alpha:g} at most; "
         f"a question is passed too early with probability {rules.miss:g} at most."
+        + ("" if any(s.is_canary for s in subjects) else " No canary: nobody knows whether the attack became weaker.")
     )
 
 
