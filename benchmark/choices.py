@@ -194,10 +194,15 @@ def tuned(hardware: Hardware, split: Split, shared: Shared) -> Hardware:
     if workers > 1:
         torch.set_num_threads(1)
     use_threads(split, hardware)
-    precision = hardware.precision
-    if shared.precision == "auto" and not is_tiny(split):
-        precision = fastest_precision(hardware.device)
+    precision = choose_precision(hardware, split, shared)
     return replace(hardware, precision=precision, workers=workers, executor=shared.executor, gpus_per_worker=share)
+
+
+def choose_precision(hardware: Hardware, split: Split, shared: Shared) -> torch.dtype:
+    """As asked for; else the device's fastest, but float32 for tiny images, which gain nothing from another."""
+    if shared.precision == "auto" and not is_tiny(split):
+        return fastest_precision(hardware.device)
+    return hardware.precision
 
 
 def use_threads(split: Split, hardware: Hardware) -> None:

@@ -14,6 +14,7 @@ from benchmark.choices import (
     check_name,
     choose_hardware,
     choose_images,
+    choose_precision,
     positive,
     use_threads,
 )
@@ -21,7 +22,6 @@ from benchmark.cli import Shared
 from benchmark.data import Split, balanced_subset, digest, holdout
 from benchmark.datasets import load
 from benchmark.first_stage import first_stem, prepare_first_stage
-from benchmark.hardware import fastest_precision, is_tiny
 from benchmark.suite import Suite
 from benchmark.suites import SUITES
 from benchmark.sweep import VERSIONED
@@ -51,9 +51,7 @@ def train(shared: Shared, *, defense: str, suite: str, recipe: str, overrides: S
     workers = 1 if shared.workers == "auto" else positive(shared.workers, "--workers")
     images, validation = _training_images(chosen, settings, shared)
     use_threads(images, hardware)
-    precision = hardware.precision
-    if shared.precision == "auto" and not is_tiny(images):
-        precision = fastest_precision(hardware.device)
+    precision = choose_precision(hardware, images, shared)
     threat = chosen.threat if settings.epsilon is None else replace(chosen.threat, epsilon=settings.epsilon)
     stem = shared.checkpoint_dir / chosen.name / name
     done = stem.with_name(name + ".json")
