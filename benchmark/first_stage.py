@@ -81,9 +81,9 @@ def prepare_first_stage(
     if pool is None and (spec.uses_pool or (spec.takes_features and not settings.source)):
         images, withheld = holdout(images, round(settings.withheld * len(images)), seed=seed)
 
-    path = Path(settings.source) if settings.source else _checkpoint(first_stem(stem))
+    path = Path(settings.source) if settings.source else _file(first_stem(stem), ".safetensors")
     if not settings.source:
-        if first_stem(stem).with_suffix(".json").exists():
+        if _file(first_stem(stem), ".json").exists():
             raise InputError(
                 f"{first_stem(stem)}: a trained model has the name that the first stage takes; use another --name"
             )
@@ -109,8 +109,9 @@ def prepare_first_stage(
     return FirstStageRun(images, pool, model, sha256_of(path))
 
 
-def _checkpoint(stem: Path) -> Path:
-    return stem.with_name(stem.name + ".safetensors")
+def _file(stem: Path, suffix: str) -> Path:
+    """STEM and a suffix; `with_suffix` would take the end of a name with a dot for one."""
+    return stem.with_name(stem.name + suffix)
 
 
 def first_stem(stem: Path) -> Path:
