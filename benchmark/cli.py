@@ -176,7 +176,7 @@ def train_command(*, shared: Shared, **options: Any) -> None:
 @shared_options
 def table_command(*, shared: Shared) -> None:
     """Rebuild every table from the verdict store; needs no model."""
-    from benchmark.commands import rebuild_tables
+    from benchmark.table_command import rebuild_tables
 
     rebuild_tables(shared)
 

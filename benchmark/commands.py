@@ -4,9 +4,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
-
-import pandas as pd
 
 from attacks.errors import InputError
 from attacks.names import lookup
@@ -32,24 +29,15 @@ from benchmark.cli import Shared
 from benchmark.compare import Pair, compare, left_out, white_box, write_comparison
 from benchmark.data import digest
 from benchmark.hardware import describe
-from benchmark.leaderboard import leaderboard
 from benchmark.locks import claim, in_use
-from benchmark.packed import Packed, gather, read_packed, write_packed
 from benchmark.papers import models_for
-from benchmark.score import read_suite, show, shown_entries
-from benchmark.selections import epsilon_table, other_selections
+from benchmark.score import show
 from benchmark.speed import CONTESTS, Arena, measure, write_speed
 from benchmark.store import Store
 from benchmark.suite import Suite
 from benchmark.suites import SUITES, cases
 from benchmark.sweep import load_on, prepare, sweep
-from benchmark.tables import write_tables
-from benchmark.triples import example_images, write_examples
-
-VERDICTS = "verdicts"
-"""The folder of the packed verdicts, beside those of the tables."""
-OTHER = "@"
-"""Between the name of a suite and what another selection of it differs in."""
+from benchmark.table_command import print_tables
 
 
 def run(
@@ -92,79 +80,7 @@ def run(
             )
         sweep(work, store, hardware, quiet=shared.quiet)
         with claim(store.root, f"tables {chosen.name}", wait=True):
-            _print_tables(store, chosen.name, shared)
-
-
-def rebuild_tables(shared: Shared) -> None:
-    """Write tables and pictures of every suite, from the store where it has the suite, else from packed verdicts."""
-    store, folder = Store(shared.results_dir / "runs"), shared.results_dir / VERDICTS
-    store.check()
-    there = store.suites()
-    packed = sorted({path.stem.partition(OTHER)[0] for path in folder.glob("*.json")} - set(there))
-    if not (there or packed):
-        raise InputError(
-            f"expected verdicts in {store.root}, found none, nor packed ones in {folder}; "
-            "run a benchmark first, or name --results-dir"
-        )
-    for suite in there:
-        _print_tables(store, suite, shared, with_pictures=True)
-    for suite in packed:
-        others = [read_packed(path) for path in sorted(folder.glob(f"{suite}{OTHER}*.json"))]
-        _write_all(read_packed(folder / f"{suite}.json"), others, shared, with_pictures=True)
-        print(f"Tables: {shared.results_dir / suite}, from {folder / suite}.json")
-
-
-def _write_all(
-    packed: Packed,
-    others: Sequence[Packed],
-    shared: Shared,
-    *,
-    with_pictures: bool,
-    examples: Mapping[str, bytes] = MappingProxyType({}),
-) -> None:
-    """Write and print everything that can be made of a suite's verdicts."""
-    folder, suite = shared.results_dir / packed.suite, read_suite(packed, packed.suite)
-    beside = [read_suite(other, other.suite) for other in others]
-    print(write_tables(suite, folder, others=beside, examples=examples))
-    write_examples(examples, folder / "examples")
-    if with_pictures and suite.entries:
-        from benchmark.pictures import write_pictures  # matplotlib takes longer to load than most commands to run
-
-        write_pictures(suite, leaderboard(suite), epsilon_table(suite, beside), folder / "pictures")
-
-
-def _print_tables(store: Store, suite: str, shared: Shared, *, with_pictures: bool = False) -> None:
-    """Write and print the tables of a suite, pack its verdicts, and say which cases are not in them."""
-    before = _rows(shared.results_dir / suite / "scores.csv")
-    packed = gather(store, suite)
-    others = {name: gather(other, suite) for name, other in other_selections(store, suite).items()}
-    others = {name: other for name, other in others.items() if other.cases}
-    examples = example_images(store, suite)
-    _write_all(packed, list(others.values()), shared, with_pictures=with_pictures, examples=examples)
-    if 0 < len(packed.cases) < before:
-        print(
-            f"note: the tables of {suite} had {before} rows, now {len(packed.cases)}: the others are "
-            "not in this store, or not of these images; use --results-dir to keep tables apart",
-            file=sys.stderr,
-        )
-    print(f"Tables: {shared.results_dir / suite}")
-    if packed.cases:
-        folder = shared.results_dir / VERDICTS
-        for stale in folder.glob(f"{suite}{OTHER}*"):
-            stale.unlink()
-        for name, one in ((suite, packed), *((f"{suite}{OTHER}{name}", other) for name, other in others.items())):
-            write_packed(one, folder / name)
-    if incomplete := [cell for cell, item in shown_entries(store, suite).items() if item["key"] not in packed.cases]:
-        print(
-            f"left out of {suite}: {len(incomplete)} cases without all their verdicts "
-            f"({', '.join(incomplete[:5])}{', ...' if len(incomplete) > 5 else ''}); run them again",
-            file=sys.stderr,
-        )
-
-
-def _rows(scores: Path) -> int:
-    """How many rows a table has; 0 where there is none."""
-    return len(pd.read_csv(scores)) if scores.is_file() else 0
+            print_tables(store, chosen.name, shared)
 
 
 def compare_stored(

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from benchmark.packed import Packed
 from benchmark.score import Readable, SuiteScores, percent, wilson
 from benchmark.verdicts import Verdicts
 
@@ -44,8 +45,30 @@ def other_selections(store: Readable, suite: str) -> dict[str, Selected]:
     for name in sorted(record.get("selections", {})):
         images, norm, epsilon, _, seed = name.split(" ")
         if [images, norm] == shown[:2] and name != record["shown"]:
-            found[f"epsilon-{epsilon}-seed-{seed}"] = Selected(store, name)
+            found[_difference(epsilon, seed)] = Selected(store, name)
     return found
+
+
+def selection_name(packed: Packed) -> str:
+    """What `other_selections` calls the selection that was packed, of which there is at least one case."""
+    entry = next(iter(packed.cases.values())).entry
+    return _difference(entry["epsilon"], entry["seed"])
+
+
+def selects_beside(other: Packed, shown: Packed) -> bool:
+    """Whether both are of the same images, norm and networks, and differ in epsilon or seed."""
+    mine, theirs = ([case.entry for case in one.cases.values()] for one in (shown, other))
+    images = {(entry["images"], entry["norm"]) for entry in mine}
+    networks = {entry["model"]: entry["checkpoint_sha256"] for entry in mine}
+    return selection_name(other) != selection_name(shown) and all(
+        (entry["images"], entry["norm"]) in images
+        and networks.get(entry["model"], entry["checkpoint_sha256"]) == entry["checkpoint_sha256"]
+        for entry in theirs
+    )
+
+
+def _difference(epsilon: Any, seed: Any) -> str:
+    return f"epsilon-{epsilon}-seed-{seed}"
 
 
 def epsilon_table(suite: SuiteScores, others: Sequence[SuiteScores]) -> pd.DataFrame:

@@ -47,6 +47,38 @@ def test_packed_verdicts_of_the_other_epsilons_give_the_same_table(
     assert {path.stem for path in (again / "pictures").iterdir()} >= {"epsilon", "trade-off"}
 
 
+def test_a_run_keeps_packed_selections_that_its_own_store_lacks(
+    command: Command, results: Path, tmp_path: Path
+) -> None:
+    verdicts = tmp_path / "results/verdicts"
+    verdicts.mkdir(parents=True)
+    before = {path.name: path.read_bytes() for path in (results / "verdicts").iterdir()}
+    for name, content in before.items():
+        (verdicts / name).write_bytes(content)
+    assert command(tmp_path, *FIXED, "--epsilon", "0.2").returncode == 0
+    others = {name for name in before if "@" in name}
+    assert len(others) == 4
+    assert all((verdicts / name).read_bytes() == before[name] for name in others)
+    assert (tmp_path / "results/digits/epsilon.csv").read_bytes() == (results / "digits/epsilon.csv").read_bytes()
+    assert command(tmp_path, *FIXED, "--epsilon", "0.1").returncode == 0
+    assert {path.name for path in verdicts.glob("*@*.json")} == {
+        "digits@epsilon-0.05-seed-0.json",
+        "digits@epsilon-0.2-seed-0.json",
+    }
+
+
+def test_packed_selections_of_other_images_or_networks_are_not_mixed_in(
+    command: Command, results: Path, tmp_path: Path
+) -> None:
+    verdicts = tmp_path / "results/verdicts"
+    verdicts.mkdir(parents=True)
+    for path in (results / "verdicts").iterdir():
+        (verdicts / path.name).write_bytes(path.read_bytes())
+    assert command(tmp_path, *FIXED, "--examples", "40").returncode == 0
+    assert not list(verdicts.glob("*@*"))
+    assert not (tmp_path / "results/digits/epsilon.csv").exists()
+
+
 def test_seeds_of_the_attack_have_a_mean_and_a_standard_deviation(command: Command, tmp_path: Path) -> None:
     words = ("--models", "madry", "--attacks", "pgd-20", "--transfer", "none", "--quiet")
     found = []
