@@ -15,7 +15,7 @@ from benchmark.score import mcnemar as mcnemar
 from benchmark.store import Store
 from benchmark.tables import write_csv
 from benchmark.verdicts import Verdicts
-from model_zoo.checkpoint import atomic_write
+from model_zoo.checkpoint import atomic_write, file_of
 
 POOLED = "all models"
 LEGEND = (
@@ -99,8 +99,8 @@ def left_out(ours: Found, theirs: Found, pairs: Sequence[Pair]) -> list[str]:
 
 def write_comparison(table: pd.DataFrame, disagreements: pd.DataFrame, stem: Path) -> str:
     """Write STEM.csv, STEM.md and STEM-disagreements.csv. Returns: the text to print."""
-    write_csv(stem.with_name(stem.name + ".csv"), table.round(4))
-    write_csv(stem.with_name(stem.name + "-disagreements.csv"), disagreements)
+    write_csv(file_of(stem, ".csv"), table.round(4))
+    write_csv(file_of(stem, "-disagreements.csv"), disagreements)
     intervals = zip(table["difference"], table["low"], table["high"], strict=True)
     shown = table.drop(columns=["low", "high"]).assign(
         difference=[
@@ -109,7 +109,7 @@ def write_comparison(table: pd.DataFrame, disagreements: pd.DataFrame, stem: Pat
     )
     shown = shown.astype(object).where(shown.notna(), None)
     text = f"{shown.to_markdown(index=False, floatfmt='.4g', missingval='')}\n\n{LEGEND}\n"
-    atomic_write(stem.with_name(stem.name + ".md"), text.encode())
+    atomic_write(file_of(stem, ".md"), text.encode())
     return text
 
 

@@ -12,7 +12,7 @@ from attacks.errors import InputError
 from attacks.threat_model import ThreatModel
 from benchmark.data import Split, digest, holdout
 from model_zoo.architectures.registry import MLP
-from model_zoo.checkpoint import sha256_of
+from model_zoo.checkpoint import file_of, sha256_of
 from model_zoo.defenses.registry import DefenseSpec, defense_spec
 from model_zoo.recipes import Recipe, recipe
 from model_zoo.source import load_source
@@ -81,9 +81,9 @@ def prepare_first_stage(
     if pool is None and (spec.uses_pool or (spec.takes_features and not settings.source)):
         images, withheld = holdout(images, round(settings.withheld * len(images)), seed=seed)
 
-    path = Path(settings.source) if settings.source else _file(first_stem(stem), ".safetensors")
+    path = Path(settings.source) if settings.source else file_of(first_stem(stem), ".safetensors")
     if not settings.source:
-        if _file(first_stem(stem), ".json").exists():
+        if file_of(first_stem(stem), ".json").exists():
             raise InputError(
                 f"{first_stem(stem)}: a trained model has the name that the first stage takes; use another --name"
             )
@@ -109,14 +109,9 @@ def prepare_first_stage(
     return FirstStageRun(images, pool, model, sha256_of(path))
 
 
-def _file(stem: Path, suffix: str) -> Path:
-    """STEM and a suffix; `with_suffix` would take the end of a name with a dot for one."""
-    return stem.with_name(stem.name + suffix)
-
-
 def first_stem(stem: Path) -> Path:
     """Where the first stage of a training lies."""
-    return stem.with_name(stem.name + "-first")
+    return file_of(stem, "-first")
 
 
 def _first_recipe(first: DefenseSpec, dataset: str, name: str, settings: Recipe) -> Recipe:

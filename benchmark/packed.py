@@ -26,7 +26,7 @@ from attacks.errors import InputError
 from benchmark.score import Entry, Readable, total_timing
 from benchmark.summary import Line, agreed, digest_of, expanded, factored, text_of
 from benchmark.verdicts import Bools, Verdicts
-from model_zoo.checkpoint import atomic_write
+from model_zoo.checkpoint import atomic_write, file_of
 
 FORMAT = "packed verdicts 1"
 Classes = NDArray[np.uint16]
@@ -144,8 +144,8 @@ def write_packed(packed: Packed, stem: Path, *, with_timing: bool = True) -> Non
         **factored(records),
         **(_timing(packed) if with_timing else {}),
     }
-    atomic_write(stem.with_name(stem.name + ".bin"), binary)
-    atomic_write(stem.with_name(stem.name + ".json"), text_of({**document, "sha256": digest_of(document)}).encode())
+    atomic_write(file_of(stem, ".bin"), binary)
+    atomic_write(file_of(stem, ".json"), text_of({**document, "sha256": digest_of(document)}).encode())
 
 
 def read_packed(path: Path) -> Packed:

@@ -26,7 +26,7 @@ from benchmark.search_model import search_model
 from benchmark.tables import write_csv
 from benchmark.training_speed import Epoch, our_epoch, usual_epoch
 from benchmark.verdicts import judge, predict
-from model_zoo.checkpoint import atomic_write
+from model_zoo.checkpoint import atomic_write, file_of
 
 HARNESS = "this harness"
 CONTESTS = ("pgd-20", "mi-fgsm", "autoattack", "autoattack-fast", "pgd-20/40/100", "pgd-100", "training")
@@ -105,7 +105,7 @@ def measure(arena: Arena, contests: Sequence[str], *, rounds: int, quiet: bool) 
 
 def write_speed(table: pd.DataFrame, header: str, stem: Path) -> str:
     """Write STEM.csv and STEM.md. Returns: the text to print."""
-    write_csv(stem.with_name(stem.name + ".csv"), table.round(4))
+    write_csv(file_of(stem, ".csv"), table.round(4))
     shown = table.assign(
         ratio=[
             "" if pd.isna(ratio) else f"{ratio:.2f} ({low:.2f} to {high:.2f})"
@@ -115,7 +115,7 @@ def write_speed(table: pd.DataFrame, header: str, stem: Path) -> str:
     shown = shown.astype(object).where(shown.notna(), None)
     columns = [c for c in shown.columns if c != "note"] + ["note"]
     text = f"{header}\n\n{shown[columns].to_markdown(index=False, floatfmt='.4g', missingval='')}\n\n{LEGEND}\n"
-    atomic_write(stem.with_name(stem.name + ".md"), text.encode())
+    atomic_write(file_of(stem, ".md"), text.encode())
     return text
 
 

@@ -26,7 +26,7 @@ from benchmark.suite import Suite
 from benchmark.suites import SUITES
 from benchmark.sweep import VERSIONED
 from model_zoo.bounds.certified import BOUNDS
-from model_zoo.checkpoint import atomic_write
+from model_zoo.checkpoint import atomic_write, file_of
 from model_zoo.curve import draw_curve
 from model_zoo.defenses.registry import DefenseSpec, defense_spec
 from model_zoo.progress import forget
@@ -54,7 +54,7 @@ def train(shared: Shared, *, defense: str, suite: str, recipe: str, overrides: S
     precision = choose_precision(hardware, images, shared)
     threat = chosen.threat if settings.epsilon is None else replace(chosen.threat, epsilon=settings.epsilon)
     stem = shared.checkpoint_dir / chosen.name / name
-    done = stem.with_name(name + ".json")
+    done = file_of(stem, ".json")
     if done.exists():
         raise InputError(f"{done}: a model of that name is trained already; use another --name, or remove it")
     team = assemble(workers, hardware.device)

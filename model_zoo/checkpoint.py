@@ -115,6 +115,11 @@ def state_digest(state_dict: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
+def file_of(stem: Path, suffix: str) -> Path:
+    """STEM and a suffix: "NAME" and ".json" give NAME.json; `with_suffix` would cut a name at its dot."""
+    return stem.with_name(stem.name + suffix)
+
+
 def atomic_write(path: Path, data: bytes) -> None:
     """Write a file all or nothing: whoever opens `path` sees the old content or the new, never a part of it."""
     temporary = path.parent / f".{secrets.token_hex(8)}.tmp"  # in the same folder: a rename across disks is a copy

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from model_zoo.checkpoint import atomic_write
+from model_zoo.checkpoint import atomic_write, file_of
 
 BLUE, VERMILION, GREY = "#0072B2", "#D55E00", "#666666"
 """Okabe and Ito's colours, which the colour-blind tell apart."""
@@ -19,7 +19,7 @@ def draw_curve(stem: Path) -> None:
     Clean and robust accuracy (percent) on the validation images, and below it the mean loss
     of training; the axis on top counts the backward passes that each labelled image has cost so far.
     """
-    curve = pd.read_csv(stem.with_name(stem.name + ".csv"))
+    curve = pd.read_csv(file_of(stem, ".csv"))
     figure = Figure(figsize=(6, 5), dpi=150, layout="constrained")
     accuracy, loss = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
     accuracy.set_title(stem.name)
@@ -41,4 +41,4 @@ def draw_curve(stem: Path) -> None:
         axes.grid(alpha=0.3)
     picture = io.BytesIO()
     figure.savefig(picture, format="png", metadata={"Software": None})
-    atomic_write(stem.with_name(stem.name + ".png"), picture.getvalue())
+    atomic_write(file_of(stem, ".png"), picture.getvalue())

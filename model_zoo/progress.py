@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from attacks.errors import InputError
-from model_zoo.checkpoint import atomic_write
+from model_zoo.checkpoint import atomic_write, file_of
 from model_zoo.torch_file import hostile
 
 Weights = dict[str, Tensor]
@@ -42,7 +42,7 @@ def weights_of(model: nn.Module) -> Weights:
 
 def progress_file(stem: Path) -> Path:
     """Where it is kept."""
-    return stem.with_name(stem.name + ".training.pt")
+    return file_of(stem, ".training.pt")
 
 
 def save(stem: Path, settings: Mapping[str, Any], progress: Progress) -> None:
@@ -51,7 +51,7 @@ def save(stem: Path, settings: Mapping[str, Any], progress: Progress) -> None:
     torch.save({"settings": json.dumps(settings, sort_keys=True), **vars(progress)}, buffer)
     atomic_write(progress_file(stem), buffer.getvalue())
     curve = pd.DataFrame(progress.curve).round(4).to_csv(index=False, lineterminator="\n")
-    atomic_write(stem.with_name(stem.name + ".csv"), curve.encode())
+    atomic_write(file_of(stem, ".csv"), curve.encode())
 
 
 def resume(stem: Path, settings: Mapping[str, Any]) -> Progress | None:

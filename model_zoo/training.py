@@ -20,7 +20,7 @@ from model_zoo.architectures.registry import build, find
 from model_zoo.augmentation import augment
 from model_zoo.batches import Images, LabelledImages, all_images, batches
 from model_zoo.bounds.certified import BOUNDS
-from model_zoo.checkpoint import save_state_dict, sha256_of
+from model_zoo.checkpoint import file_of, save_state_dict, sha256_of
 from model_zoo.defenses.context import TrainingContext
 from model_zoo.defenses.registry import DefenseSpec
 from model_zoo.passes import counted
@@ -156,9 +156,9 @@ def train(
             f"no checkpoint was written; remove {progress_file(stem)} and train with a lower lr or more epochs (--set)"
         )
     metadata = {"settings": json.dumps(training.settings(), sort_keys=True)}
-    best = stem.with_name(stem.name + ".safetensors")
+    best = file_of(stem, ".safetensors")
     if team.leads:
-        save_state_dict(progress.model, stem.with_name(stem.name + ".last.safetensors"), metadata)
+        save_state_dict(progress.model, file_of(stem, ".last.safetensors"), metadata)
         save_state_dict(progress.best, best, metadata)
     team.wait()
     return sha256_of(best)
