@@ -36,6 +36,9 @@ LEGEND = (
     "training: an epoch of Madry's adversarial training, 10 steps, on the images."
 )
 
+COST = ("seconds", "ratio", "ratio_low", "ratio_high", "images_per_second", "forwards", "backwards")
+COLUMNS = ("contest", "program", "note", *COST, "robust_acc")
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -79,11 +82,11 @@ def measure(arena: Arena, contests: Sequence[str], *, rounds: int, quiet: bool) 
         racing = [entrant for entrant in entrants if entrant.run is not None]
         seconds: dict[str, list[float]] = {entrant.program: [] for entrant in racing}
         outcomes: dict[str, Outcome] = {}
-        for number in range(rounds):
+        for number in range(rounds if racing else 0):
             first_in_line = number % len(racing)
             for entrant in (*racing[first_in_line:], *racing[:first_in_line]):
                 seconds[entrant.program].append(_timed(entrant, outcomes, arena.hardware.device))
-        first = seconds[racing[0].program]
+        first = seconds[racing[0].program] if racing else []
         for entrant in entrants:
             row: dict[str, object] = {"contest": contest, "program": entrant.program, "note": entrant.reason}
             if entrant.run is not None:
@@ -100,7 +103,7 @@ def measure(arena: Arena, contests: Sequence[str], *, rounds: int, quiet: bool) 
                     "robust_acc": None if outcome.robust is None else 100 * outcome.robust / n,
                 }
             rows.append(row)
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def write_speed(table: pd.DataFrame, header: str, stem: Path) -> str:
@@ -165,9 +168,20 @@ def _training(arena: Arena) -> list[Entrant]:
         return Entrant(program, run)
 
     own, usual = entrant(HARNESS, our_epoch), "the usual loop"
+    if lacking := _untrainable(arena.model):
+        return [Entrant(program, None, lacking) for program in (HARNESS, usual)]
     if arena.case.threat.norm != "Linf":
         return [own, Entrant(usual, None, f"is written for Linf, not for {arena.case.threat.norm}")]
     return [own, entrant(usual, usual_epoch)]
+
+
+def _untrainable(model: nn.Module) -> str:
+    """Why no copy of the model can be trained; empty where one can."""
+    try:
+        parameters = list(copy.deepcopy(model).parameters())
+    except Exception as error:  # the user's own module may hold what cannot be copied
+        return f"the model cannot be copied: {error}"
+    return "" if parameters else "the model has no parameters to train"
 
 
 def _ours(arena: Arena, specs: Sequence[AttackSpec]) -> Outcome:

@@ -1,5 +1,6 @@
 import copy
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -111,3 +112,16 @@ def test_an_epoch_of_either_trainer_learns(epoch: Epoch, monkeypatch: pytest.Mon
 def test_the_usual_loop_says_that_it_is_for_linf() -> None:
     found = rows(measure(arena("L2"), ["training"], rounds=1, quiet=True))
     assert "Linf" in found["the usual loop"]["note"]
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [(nn.Flatten(), "no parameters"), (nn.Sequential(nn.Flatten(), nn.Linear(16, 5)), "cannot be copied")],
+)
+def test_a_model_that_cannot_be_trained_is_two_rows_that_say_so(model: nn.Module, words: str, tmp_path: Path) -> None:
+    if words == "cannot be copied":
+        vars(model)["held"] = (part for part in ())
+    table = measure(replace(arena(), model=model.eval()), ["training"], rounds=2, quiet=True)
+    assert len(table) == 2
+    assert all(words in note for note in table["note"])
+    assert words in write_speed(table, "head", tmp_path / "speed")
