@@ -1,4 +1,4 @@
-"""Attacks on models under test: known examples first, then what no earlier run of the same code has computed."""
+"""Attacks on models under test: what no earlier run of the same code has computed, known examples first if wanted."""
 
 import hashlib
 import tempfile
@@ -29,7 +29,13 @@ Rows = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Bench:
-    """What all models are attacked with: attack, threat model and images (with their digest), on this hardware."""
+    """What all models are attacked with: attack, threat model and images (with their digest), on this hardware.
+
+    Args:
+        folder: where earlier runs left verdicts and examples, and this one leaves its own.
+        warm_start: whether points that break images are kept, and those of the baseline's model tried first on the new
+            one.
+    """
 
     suite: Suite
     attack: AttackSpec
@@ -37,6 +43,13 @@ class Bench:
     images: str
     seed: int
     hardware: Hardware
+    folder: Path
+    warm_start: bool = False
+
+    @property
+    def examples(self) -> Examples:
+        """Points that broke images in earlier runs."""
+        return Examples(self.folder / "examples")
 
     def case(self, spec: ModelSpec, images: Split) -> EvalCase:
         """The attack on some of the images."""
@@ -52,7 +65,7 @@ class Subject:
         model: on the device. searched: its copy for the attack. prediction: (N,) its classes of the clean images.
         flags: its caveats.
         before: the baseline's verdicts; None where a baseline is being written.
-        is_canary: its attack must be as strong as it was, and never comes from a cache.
+        is_canary: its attack must be as strong as it was.
     """
 
     spec: ModelSpec
@@ -63,58 +76,75 @@ class Subject:
     before: PackedCase | None = None
     is_canary: bool = False
 
+    @property
+    def is_cached(self) -> bool:
+        """Whether verdicts of earlier runs count: a canary tests today's attack, others' code may change unseen."""
+        return not self.is_canary and not self.spec.code
 
-def attack_all(bench: Bench, subjects: Sequence[Subject], folder: Path, *, quiet: bool) -> dict[str, Verdicts]:
-    """The verdicts of every subject on all images, for a baseline; what the store has is not computed again."""
+
+def attack_all(bench: Bench, subjects: Sequence[Subject], *, quiet: bool) -> dict[str, Verdicts]:
+    """The verdicts of every subject on all images, for a baseline."""
     rows = dict.fromkeys((subject.spec.name for subject in subjects), np.arange(len(bench.split)))
-    attacked = _attack(bench, subjects, rows, _trusted(bench, folder), Examples(folder / "examples"), quiet=quiet)
+    attacked = _attack(bench, subjects, rows, quiet=quiet)
     return {name: verdicts for name, (verdicts, _) in attacked.items()}
 
 
-def attack_batch(bench: Bench, subjects: Sequence[Subject], rows: Rows, folder: Path) -> dict[str, tuple[Bools, float]]:
+def attack_batch(bench: Bench, subjects: Sequence[Subject], rows: Rows) -> dict[str, tuple[Bools, float]]:
     """Attack some images of every subject.
 
     Args:
         rows: ascending positions in the split.
-        folder: where earlier runs left verdicts and examples. Canaries know neither: they are for testing the attack.
 
     Returns: for each subject (len(rows),) bool, robust; and the forward and backward passes that were spent.
     """
-    store, examples = _trusted(bench, folder), Examples(folder / "examples")
     images, results = take(bench.split, rows), {}
-    tested = [subject for subject in subjects if not subject.is_canary]
-    for subject in tested:
+    for subject in subjects:
         robust, passes = np.ones(len(rows), np.bool_), 0.0
-        case = bench.case(subject.spec, images)
-        if store.absent(case_key(case), case.n) and subject.before is not None:
-            known = examples.of(str(subject.before.entry["key"]))
+        is_wanted = bench.warm_start and subject.before is not None and not subject.is_canary
+        if is_wanted and not _is_known(bench, subject, images):
+            assert subject.before is not None
+            known = bench.examples.of(str(subject.before.entry["key"]))
             broken, spent = broken_by(known, subject.model, images, bench.suite.threat, bench.hardware)
             robust, passes = ~broken.numpy(), float(spent.sum())
         results[subject.spec.name] = robust, passes
     left = {name: rows[robust] for name, (robust, _) in results.items()}
-    for name, (verdicts, spent_on) in _attack(bench, tested, left, store, examples).items():
+    for name, (verdicts, spent_on) in _attack(bench, subjects, left).items():
         robust, passes = results[name]
         robust[robust] = verdicts.robust_any
         results[name] = robust, passes + spent_on
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".canaries-") as fresh:
-        canaries = [subject for subject in subjects if subject.is_canary]
-        all_rows = {subject.spec.name: rows for subject in canaries}
-        for name, (verdicts, spent_on) in _attack(bench, canaries, all_rows, Store(Path(fresh)), None).items():
-            results[name] = verdicts.robust_any, spent_on
     return results
+
+
+def _is_known(bench: Bench, subject: Subject, images: Split) -> bool:
+    case = bench.case(subject.spec, images)
+    return subject.is_cached and not _trusted(bench).absent(case_key(case), case.n)
 
 
 def _attack(
     bench: Bench,
     subjects: Sequence[Subject],
     rows: Mapping[str, Rows],
-    store: Store,
-    examples: Examples | None,
     *,
     quiet: bool = True,
 ) -> dict[str, tuple[Verdicts, float]]:
-    """The verdicts of each subject on its own rows, those that the store lacks computed; and the passes spent on it."""
+    """The verdicts of each subject on its own rows, and the passes spent on it."""
+    bench.folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=bench.folder, prefix=".fresh-") as fresh:
+        cached = [subject for subject in subjects if subject.is_cached]
+        others = [subject for subject in subjects if not subject.is_cached]
+        found = _attack_into(_trusted(bench), bench, cached, rows, quiet=quiet)
+        return found | _attack_into(Store(Path(fresh)), bench, others, rows, quiet=quiet)
+
+
+def _attack_into(
+    store: Store,
+    bench: Bench,
+    subjects: Sequence[Subject],
+    rows: Mapping[str, Rows],
+    *,
+    quiet: bool,
+) -> dict[str, tuple[Verdicts, float]]:
+    """The same by one store: what it has is not computed again, and costs no passes."""
     cases = {
         subject.spec.name: bench.case(subject.spec, take(bench.split, rows[subject.spec.name]))
         for subject in subjects
@@ -123,11 +153,12 @@ def _attack(
     if not cases:
         return {}
     whole = {subject.spec.name: case_key(bench.case(subject.spec, bench.split)) for subject in subjects}
+    canaries = {subject.spec.name for subject in subjects if subject.is_canary}
     known = {name for name, case in cases.items() if not store.absent(case_key(case), case.n)}
 
     def keep(case: EvalCase, images: Split, points: Tensor) -> None:
-        if examples is not None:
-            examples.keep(whole[case.model.name], images.index, points)
+        if case.model.name not in canaries:
+            bench.examples.keep(whole[case.model.name], images.index, points)
 
     work = Work(
         list({case_key(case): case for case in cases.values()}.values()),
@@ -136,7 +167,7 @@ def _attack(
         {subject.spec.name: subject.model for subject in subjects},
         {subject.spec.name: subject.searched for subject in subjects},
         {subject.spec.name: subject.prediction for subject in subjects},
-        keep=keep,
+        keep=keep if bench.warm_start else None,
     )
     store.open()
     sweep(work, store, bench.hardware, quiet=quiet)
@@ -149,7 +180,7 @@ def _attack(
     return results
 
 
-def _trusted(bench: Bench, folder: Path) -> Store:
+def _trusted(bench: Bench) -> Store:
     """Verdicts of the same code, libraries and kind of hardware: others' may be of another attack by the same name."""
     sha = hashlib.sha256()
     for package in ("attacks", "model_zoo", "benchmark"):
@@ -157,4 +188,4 @@ def _trusted(bench: Bench, folder: Path) -> Store:
             sha.update(path.relative_to(CODE).as_posix().encode() + path.read_bytes())
     versions = [f"{name}={version(name)}" for name in VERSIONED]
     sha.update(" ".join([*versions, bench.hardware.device.type, str(bench.hardware.precision)]).encode())
-    return Store(folder / sha.hexdigest()[:16])
+    return Store(bench.folder / sha.hexdigest()[:16])

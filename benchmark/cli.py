@@ -282,6 +282,14 @@ def migrate_command(*, shared: Shared) -> None:
 @click.option("--alpha", type=click.FloatRange(1e-6, 0.5), default=0.01, show_default=True, help="of a false alarm")
 @click.option("--miss", type=click.FloatRange(1e-6, 0.5), default=0.05, show_default=True, help="of an early pass")
 @click.option("--budget", type=click.FloatRange(0, min_open=True), metavar="MINUTES", help="stop then, decided or not")
+@click.option(
+    "--undecided",
+    type=click.Choice(["fail", "pass"]),
+    default="fail",
+    show_default=True,
+    help="what a run comes to that stopped with open questions",
+)
+@click.option("--warm-start", is_flag=True, help="try what broke the baseline's model first (less sound, see docs)")
 @click.option("--junit", type=click.Path(path_type=Path), metavar="FILE", help="write JUnit XML")
 @click.option("--summary", type=click.Path(path_type=Path), metavar="FILE", help="append a Markdown summary")
 @click.option("--suite", metavar="NAME", help="with --update  [default: digits]")
@@ -295,7 +303,8 @@ def gate_command(*, shared: Shared, **options: Any) -> None:
     """Compare robust accuracy with a baseline: exit code 1 where it fell, or the attack became weaker."""
     from benchmark.gate_command import gate
 
-    if not gate(shared, **options):
+    is_given = click.get_current_context().get_parameter_source("seed") is ParameterSource.COMMANDLINE
+    if not gate(shared, **options, seed=shared.seed if is_given else None):
         sys.exit(1)
 
 
@@ -318,7 +327,7 @@ def main() -> None:
     try:
         cli(standalone_mode=False)
     except (click.exceptions.Abort, KeyboardInterrupt):
-        _leave("interrupted; what was computed is kept: run the same command again to go on", 130)
+        _leave("interrupted; what was stored is kept: run the same command again to go on", 130)
     except click.ClickException as error:
         _leave(error.format_message(), 2)
     except InputError as error:

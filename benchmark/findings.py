@@ -1,14 +1,13 @@
 """What the gate found, in words: one finding a question."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from benchmark.bench import Bench, Subject
-from benchmark.compare import difference_interval, mcnemar
 from benchmark.gate import Course
-from benchmark.gate_rules import FAIL, OPEN, Rules, schedule
-from benchmark.score import percent
-from benchmark.sequential import spent
+from benchmark.gate_rules import FAIL, OPEN, Answer, Rules
+from benchmark.intervals import change_interval, robust_interval
+from benchmark.score import mcnemar, percent
 from benchmark.verdicts import Bools
 
 VOID = "void"
@@ -24,8 +23,10 @@ class Finding:
         subject: a model or canary. kind: "regression", "threshold", "canary" or "sanity".
         outcome: "pass", "fail", "open" (the time was up) or "void" (the attack became weaker).
         words: why.
-        seen: images that were attacked. before, now: robust accuracy on these, in percent.
-        low, high: of now - before, in points: a 95% interval that is valid at every look. p: exact McNemar, two-sided.
+        seen: images at the look that decided. before, now: robust accuracy on these, in percent; for a threshold
+            `before` is the threshold.
+        low, high: of now - before, in points: a 95% interval that is valid at every look.
+        p_fail, p_pass: as in `Answer`.
     """
 
     subject: str
@@ -37,7 +38,8 @@ class Finding:
     now: float | None = None
     low: float | None = None
     high: float | None = None
-    p: float | None = None
+    p_fail: float | None = None
+    p_pass: float | None = None
 
 
 def sanity_failure(subject: str, words: str) -> Finding:
@@ -60,46 +62,43 @@ def new_caveats(subject: Subject) -> Finding | None:
 def findings(bench: Bench, subjects: Sequence[Subject], course: Course, rules: Rules) -> list[Finding]:
     """One for every question, in the order of the subjects."""
     by_name = {subject.spec.name: subject for subject in subjects}
-    is_void = any(state == FAIL and question.startswith("canary ") for question, state in course.states.items())
+    is_void = any(answer.state == FAIL and q.startswith("canary ") for q, answer in course.answers.items())
     found = []
-    for question in course.evidence:
+    for question, answer in course.answers.items():
         kind, _, name = question.partition(" ")
-        outcome = course.states[question]
-        outcome = VOID if is_void and (kind != "canary" or outcome == OPEN) else outcome
-        found.append(_finding(bench, by_name[name], kind, outcome, course, rules))
+        finding = _finding(bench, by_name[name], kind, answer, course, rules)
+        if is_void and (kind != "canary" or answer.state == OPEN):
+            finding = replace(finding, outcome=VOID, words="says nothing: the attack became weaker")
+        found.append(finding)
     return found
 
 
-def _finding(bench: Bench, subject: Subject, kind: str, outcome: str, course: Course, rules: Rules) -> Finding:
+def _finding(bench: Bench, subject: Subject, kind: str, answer: Answer, course: Course, rules: Rules) -> Finding:
+    """What decided a question, and what was known then."""
     assert subject.before is not None
-    name, now = subject.spec.name, course.records[subject.spec.name].seen
-    order = course.order[: len(now)]
-    before = subject.before.robust_any[order]
-    lost, won = int((before & ~now).sum()), int((~before & now).sum())
-    low, high = difference_interval(lost, won, len(now), error=0.05 * _newly_spent(len(now), len(bench.split), rules))
-    values = {"before": percent(before), "now": percent(now), "low": low, "high": high, "p": mcnemar(lost, won)}
+    name, n, questions = subject.spec.name, len(bench.split), len(course.answers)
+    now = course.records[name].seen[: answer.seen]
+    robust = subject.before.robust_any[course.order[: answer.seen]]
+    before = percent(robust)
+    low, high = change_interval(robust, now, n, rules, questions=questions)
+    if kind == "threshold":
+        before = rules.min_robust or 0.0
+        low, high = (end - before for end in robust_interval(now, n, rules, questions=questions))
+    numbers = {"before": before, "now": percent(now), "low": low, "high": high}
     words = {
-        "regression": lambda: _regression(bench, subject, outcome, values, rules),
-        "threshold": lambda: _threshold(percent(now), outcome, rules),
-        "canary": lambda: _canary(outcome, lost, won, before),
+        "regression": lambda: _regression(bench, subject, answer.state, numbers, rules),
+        "threshold": lambda: _threshold(percent(now), answer.state, rules),
+        "canary": lambda: _canary(answer.state, robust, now),
     }[kind]()
-    if outcome == VOID:
-        words = "says nothing: the attack became weaker"
-    elif outcome == OPEN:
-        words = f"undecided when the time was up: {values['now'] - values['before']:+.2f} points so far"
-    return Finding(name, kind, outcome, words, len(now), **values)
+    if answer.state == OPEN:
+        words = f"undecided when the time was up: {percent(now) - before:+.2f} points so far"
+    return Finding(name, kind, answer.state, words, answer.seen, **numbers, p_fail=answer.p_fail, p_pass=answer.p_pass)
 
 
 def _threshold(now: float, outcome: str, rules: Rules) -> str:
     least = rules.min_robust or 0.0
     doubt = ", not significantly fewer" if outcome != FAIL and now < least else ""
     return f"{now:.2f}% robust on these images, {least:g}% are asked for{doubt}"
-
-
-def _newly_spent(seen: int, n: int, rules: Rules) -> float:
-    """The part of the error rate that belongs to the look at which so many images had come in."""
-    counts = [0, *(count for count in schedule(n, rules) if count <= seen)]
-    return spent(counts[-1] / n) - spent(counts[-2] / n)
 
 
 def _regression(
@@ -126,10 +125,11 @@ def _regression(
     return words
 
 
-def _canary(outcome: str, lost: int, won: int, before: Bools) -> str:
+def _canary(outcome: str, before: Bools, now: Bools) -> str:
     if outcome != FAIL:
         return "the attack is as strong as recorded"
     return (
-        f"the attack became weaker: {won} of the {int((~before).sum())} images that it broke on this canary are left "
-        f"standing now, {lost} others broken; whatever the models' numbers say, they are too high"
+        f"the attack became weaker: {int((~before & now).sum())} of the {int((~before).sum())} images that it broke on "
+        f"this canary are left standing now, {int((before & ~now).sum())} others broken; whatever the models' numbers "
+        "say, they are too high"
     )

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +12,7 @@ from benchmark.data import random_order
 from benchmark.gate_rules import (
     FAIL,
     OPEN,
+    Answer,
     Evidence,
     Rules,
     against_baseline,
@@ -43,14 +43,15 @@ class Course:
 
     Args:
         order: (N,) the positions of the images in the order in which they came in.
-        records: by subject. evidence, states: by question, "KIND SUBJECT".
+        records: by subject.
+        evidence, answers: by question, "KIND SUBJECT", at the look that decided it, or at the last one.
         is_late: the time was up before all questions were decided.
     """
 
     order: NDArray[np.int64]
     records: Mapping[str, Record]
     evidence: Mapping[str, Evidence]
-    states: Mapping[str, str]
+    answers: Mapping[str, Answer]
     is_late: bool
 
 
@@ -58,7 +59,6 @@ def run_gate(
     bench: Bench,
     subjects: Sequence[Subject],
     rules: Rules,
-    folder: Path,
     *,
     budget: float | None = None,
     tell: Callable[[str], None] = lambda _: None,
@@ -66,7 +66,6 @@ def run_gate(
     """Attack until every question is decided, the attack has become weaker, or the time is up.
 
     Args:
-        folder: for verdicts and examples that the next run may use.
         budget: seconds.
         tell: called with a line after each look.
     """
@@ -74,25 +73,26 @@ def run_gate(
     order = random_order(bench.split, seed=bench.seed)
     records = {subject.spec.name: Record() for subject in subjects}
     evidence: dict[str, Evidence] = {}
-    states: dict[str, str] = {}
+    answers: dict[str, Answer] = {}
     seen = 0
     for count in schedule(n, rules):
         if budget is not None and seen and time.monotonic() - started > budget:
-            return Course(order, records, evidence, states, is_late=True)
+            return Course(order, records, evidence, answers, is_late=True)
         batch = order[seen:count]
-        active = [s for s in subjects if not states or any(states[q] == OPEN for q in _questions(s, rules))]
-        for name, (robust, passes) in attack_batch(bench, active, np.sort(batch), folder).items():
+        active = [s for s in subjects if not answers or any(answers[q].state == OPEN for q in _questions(s, rules))]
+        for name, (robust, passes) in attack_batch(bench, active, np.sort(batch)).items():
             records[name].robust.append(robust[np.argsort(np.argsort(batch))])
             records[name].passes += passes
         seen = count
-        evidence = {q: e for s in subjects for q, e in _evidence(s, records[s.spec.name], order, rules).items()}
-        decided = {question: state for question, state in states.items() if state != OPEN}
-        states = decide(evidence, decided, n, rules)
-        waiting = sum(state == OPEN for state in states.values())
-        tell(f"{count} of {n} images: {len(states) - waiting} of {len(states)} questions decided")
-        if not waiting or any(state == FAIL and q.startswith("canary ") for q, state in states.items()):
+        decided = {question: answer for question, answer in answers.items() if answer.state != OPEN}
+        now = {q: e for s in subjects for q, e in _evidence(s, records[s.spec.name], order, rules).items()}
+        evidence = {question: evidence[question] if question in decided else now[question] for question in now}
+        answers = decide(evidence, decided, n, rules)
+        waiting = sum(answer.state == OPEN for answer in answers.values())
+        tell(f"{count} of {n} images: {len(answers) - waiting} of {len(answers)} questions decided")
+        if not waiting or any(answer.state == FAIL and q.startswith("canary ") for q, answer in answers.items()):
             break
-    return Course(order, records, evidence, states, is_late=False)
+    return Course(order, records, evidence, answers, is_late=False)
 
 
 def _questions(subject: Subject, rules: Rules) -> list[str]:
@@ -107,7 +107,7 @@ def _evidence(subject: Subject, record: Record, order: NDArray[np.int64], rules:
     now = record.seen
     before = subject.before.robust_any[order[: len(now)]]
     asked = {
-        "canary": lambda: against_canary(before, now, rules),
+        "canary": lambda: against_canary(before, now),
         "regression": lambda: against_baseline(before, now, rules),
         "threshold": lambda: against_threshold(now, rules.min_robust or 0.0),
     }

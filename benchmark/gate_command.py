@@ -1,42 +1,30 @@
 """What the gate command does: options to suite, models and canaries, and on to baseline, run and report."""
 
+import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from attacks.errors import InputError
-from attacks.registry import AttackSpec, Ensemble, Proposer
-from benchmark.baseline import Baseline, read_baseline, write_baseline
-from benchmark.bench import Bench, Subject, attack_all
-from benchmark.canaries import canary_model, canary_name, canary_spec, choose_canaries
-from benchmark.checks import NotAboveChanceError, check_images, check_model
-from benchmark.choices import (
-    choose_attacks,
-    choose_hardware,
-    choose_images,
-    choose_models,
-    choose_suite,
-    names_in,
-    tuned,
-)
+from benchmark.baseline import Baseline, check_baseline, read_baseline
+from benchmark.bench import Bench, Subject
+from benchmark.canaries import canary_name
+from benchmark.checks import NotAboveChanceError
+from benchmark.choices import choose_models, names_in
 from benchmark.cli import Shared
-from benchmark.data import digest
 from benchmark.findings import Finding, findings, new_caveats, sanity_failure
 from benchmark.gate import Course, run_gate
 from benchmark.gate_report import Report, publish
 from benchmark.gate_rules import Rules
-from benchmark.packed import PackedCase
-from benchmark.search_model import search_model
+from benchmark.gate_setup import bench_of, canary_of, subject_of
+from benchmark.gate_update import Chosen, update_baseline
+from benchmark.papers import models_for
 from benchmark.suite import Suite
-from benchmark.sweep import load_on
 from model_zoo.checkpoint import sha256_of
 from model_zoo.registry import ModelSpec, model_spec
-
-DEFAULT_ATTACK = "autoattack-brief"
-OF_UPDATE = ("suite", "attack", "examples", "norm", "epsilon", "canaries")
-"""Options that a baseline records, so that later runs cannot differ in them."""
 
 
 def gate(
@@ -52,115 +40,61 @@ def gate(
     alpha: float,
     miss: float,
     budget: float | None,
+    undecided: str,
+    warm_start: bool,
     junit: Path | None,
     summary: Path | None,
-    suite: str | None,
-    attack: str | None,
-    examples: int | None,
-    norm: str | None,
-    epsilon: float | None,
     canaries: str | None,
+    **given: Any,
 ) -> bool:
-    """Compare with the baseline, or write it. Returns: whether the gate passed."""
+    """Compare with the baseline, or write it.
+
+    Args:
+        given: what the user says of the baseline's `Settings`; None where nothing.
+
+    Returns: whether the gate passed.
+    """
     if baseline.suffix != ".json":
         raise InputError(f"--baseline takes a name ending in .json (the packed verdicts lie beside it), got {baseline}")
-    given = {"suite": suite, "attack": attack, "examples": examples, "norm": norm, "epsilon": epsilon}
+    _refuse_unwritable({"--junit": junit, "--summary": summary})
     if update:
-        _update(shared, baseline, models, model, checkpoint, canaries, **given)  # type: ignore[arg-type]
+        _refuse_unwritable({"--baseline": baseline})
+        chosen = Chosen(models, model, checkpoint, canaries)
+        update_baseline(shared, baseline, chosen, given, warm_start=warm_start)
         return True
     refused = [f"--{name}" for name, value in {**given, "canaries": canaries}.items() if value is not None]
     if refused:
         raise InputError(f"{', '.join(refused)}: the baseline says so; change it by gate --update")
-    for path in (junit, summary):
-        if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
-            raise InputError(f"expected a file in a folder that exists, got {path}; mend --junit or --summary")
     started = time.monotonic()
     known = read_baseline(baseline)
     rules = Rules(tolerance, alpha, miss, min_robust_acc)
-    bench = _bench(shared, known.suite, known.attack, known.examples, known.norm, known.epsilon, known.seed)
+    bench = bench_of(shared, known.settings, warm_start=warm_start)
+    check_baseline(known, bench)
     specs = _tested(bench.suite, known, models, model, checkpoint, shared)
     subjects, failed = _subjects(bench, specs, known, shared)
     seconds = None if budget is None else 60 * budget
-    folder = shared.results_dir / "runs" / "gate"
     tell = _silent if shared.quiet else _to_stderr
-    course = run_gate(bench, subjects, rules, folder, budget=seconds, tell=tell)
+    course = run_gate(bench, subjects, rules, budget=seconds, tell=tell)
     found = [*failed, *findings(bench, subjects, course, rules)]
     report = Report(
         f"robustness gate: {bench.suite.name} against {baseline.name}",
         sorted(found, key=lambda finding: finding.outcome != "fail"),
         _note(bench, subjects, course, rules),
         time.monotonic() - started,
+        passes_open=undecided == "pass",
     )
     publish(report, junit=junit, summary=summary)
     return report.passed
 
 
-def _update(
-    shared: Shared,
-    path: Path,
-    models: str | None,
-    model: str | None,
-    checkpoint: Path | None,
-    canaries: str | None,
-    *,
-    suite: str | None,
-    attack: str | None,
-    examples: int | None,
-    norm: str | None,
-    epsilon: float | None,
-) -> None:
-    """Attack all images of all models and canaries, and write the baseline."""
-    bench = _bench(shared, suite or "digits", attack or DEFAULT_ATTACK, examples, norm, epsilon, shared.seed)
-    specs = choose_models(bench.suite, models, model, checkpoint, shared)
-    registered = choose_models(bench.suite, "all", None, None, shared) if canaries != "none" else []
-    of_kind = choose_canaries(canaries, registered)
-    subjects = [_subject(bench, spec, None, shared) for spec in specs]
-    subjects += [_canary(bench, kind, spec, None, shared) for kind, spec in of_kind.items()]
-    verdicts = attack_all(bench, subjects, shared.results_dir / "runs" / "gate", quiet=shared.quiet)
-    names = {kind: spec.name for kind, spec in of_kind.items()}
-    write_baseline(path, bench, subjects, verdicts, names, examples=examples, norm=norm, epsilon=epsilon)
-    print(f"{path}: {len(specs)} models, {len(of_kind)} canaries, {bench.attack.name} on {len(bench.split)} images")
-    masked = verdicts.get(canary_name("masked"))
-    if masked is not None and masked.robust_any.mean() > 0.5 * masked.correct.mean():
-        print(
-            f"note: {bench.attack.name} leaves {100 * masked.robust_any.mean():.1f}% of the gradient-masked canary "
-            f"standing, which is undefended: a masked model would pass this gate; use --attack {DEFAULT_ATTACK}",
-            file=sys.stderr,
-        )
-
-
-def _bench(
-    shared: Shared,
-    suite: str,
-    attack: str,
-    examples: int | None,
-    norm: str | None,
-    epsilon: float | None,
-    seed: int,
-) -> Bench:
-    chosen = choose_suite(suite, None, norm, epsilon, examples)
-    (spec,) = choose_attacks(chosen, attack)
-    _refuse_third_party(spec)
-    if shared.executor != "local":
-        raise InputError(
-            f"--executor {shared.executor} is for running the benchmark; the gate runs on this machine alone"
-        )
-    shared = replace(shared, seed=seed)
-    split = choose_images(chosen, shared)
-    check_images(split)
-    hardware = tuned(choose_hardware(shared), split, shared)
-    if hardware.device.type != "cpu":
-        hardware = replace(hardware, workers=1)  # what a worker on a GPU finds does not come back
-    return Bench(chosen, spec, split, digest(split), seed, hardware)
-
-
-def _refuse_third_party(attack: AttackSpec) -> None:
-    members = attack.method.members if isinstance(attack.method, Ensemble) else [attack]
-    if any(isinstance(member.method, Proposer) for member in members):
-        raise InputError(
-            f"attack {attack.name}: third-party attacks draw by place in the batch, so their verdicts on a part of the "
-            f"images are others; use one of this project, for instance {DEFAULT_ATTACK}"
-        )
+def _refuse_unwritable(paths: Mapping[str, Path | None]) -> None:
+    """Raise InputError for a file that could not be written in the end, before anything is computed."""
+    for option, path in paths.items():
+        if path is None:
+            continue
+        folder = path.absolute().parent
+        if path.is_dir() or not folder.is_dir() or not os.access(path if path.exists() else folder, os.W_OK):
+            raise InputError(f"expected a file to write in a folder that exists, got {path}; mend {option}")
 
 
 def _tested(
@@ -181,6 +115,12 @@ def _tested(
             raise InputError(f"--models names {name} more than once; give it once")
     named = {name: file for name, _, file in items}
     names = ",".join(recorded if models == "all" else named) or None
+    own = _own(suite, known, names_in(names) if names else [], shared)
+    if own:
+        raise InputError(
+            f"the baseline's {own} is your own model ({known.cases[own].entry['architecture']}): give it by --model "
+            "PATH.py:FACTORY, or name the models to compare by --models"
+        )
     specs = choose_models(suite, names, model, checkpoint, shared)
     for spec in specs:
         if spec.name not in recorded:
@@ -189,6 +129,12 @@ def _tested(
                 "record all of them anew by gate --update --models"
             )
     return [_with_weights(spec, named.get(spec.name, "")) for spec in specs]
+
+
+def _own(suite: Suite, known: Baseline, names: Sequence[str], shared: Shared) -> str:
+    """The first of some models of the baseline that the suite does not have; "" where it has all."""
+    has = models_for(suite.name, shared.checkpoint_dir)
+    return next((name for name in names if name in known.cases and name not in has and "/" not in name), "")
 
 
 def _with_weights(spec: ModelSpec, file: str) -> ModelSpec:
@@ -205,15 +151,10 @@ def _subjects(
     bench: Bench, specs: Sequence[ModelSpec], known: Baseline, shared: Shared
 ) -> tuple[list[Subject], list[Finding]]:
     """Everything that is attacked; and what is found at once, of models that are not worth attacking."""
-    recorded = next(iter(known.cases.values())).entry["images"]
-    if recorded != bench.images:
-        raise InputError(
-            f"the images of suite {bench.suite.name} are not those of the baseline; use its data set, or gate --update"
-        )
     subjects, failed = [], []
     for spec in specs:
         try:
-            subject = _subject(bench, spec, known.cases[spec.name], shared)
+            subject = subject_of(bench, spec, known.cases[spec.name], shared)
         except NotAboveChanceError as error:
             failed.append(sanity_failure(spec.name, f"the model collapsed: {error}"))
             continue
@@ -227,22 +168,8 @@ def _subjects(
             words = f"{name} has other weights than recorded, so nobody knows whether the attack is as strong as it was"
             failed.append(sanity_failure(canary_name(kind), f"{words}; keep a canary's weights, or gate --update"))
             continue
-        subjects.append(_canary(bench, kind, spec, before, shared))
+        subjects.append(canary_of(bench, kind, spec, before, shared))
     return subjects, failed
-
-
-def _subject(bench: Bench, spec: ModelSpec, before: PackedCase | None, shared: Shared) -> Subject:
-    model = load_on(bench.hardware, spec, bench.split, shared.checkpoint_dir)
-    checked = check_model(spec.name, model, bench.split, bench.hardware)
-    example = bench.split.x[:1].to(bench.hardware.device)
-    searched = search_model(model, example, bench.hardware.precision)
-    return Subject(spec, model, searched, checked.prediction, checked.flags, before)
-
-
-def _canary(bench: Bench, kind: str, spec: ModelSpec, before: PackedCase | None, shared: Shared) -> Subject:
-    plain = _subject(bench, spec, before, shared)
-    model, searched = canary_model(kind, plain.model), canary_model(kind, plain.searched)
-    return replace(plain, spec=canary_spec(kind, spec), model=model, searched=searched, is_canary=True)
 
 
 def _note(bench: Bench, subjects: Sequence[Subject], course: Course, rules: Rules) -> str:

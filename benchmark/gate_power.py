@@ -1,6 +1,7 @@
 """How often the gate errs, by simulation from stored verdicts: false alarms, power, and how much it attacks."""
 
 import itertools
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,11 +9,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from benchmark.baseline import read_baseline
 from benchmark.cli import Shared
-from benchmark.gate_rules import FAIL, OPEN, Rules, against_baseline, decide, schedule
+from benchmark.gate_rules import FAIL, OPEN, Answer, Rules, against_baseline, against_canary, decide, schedule
 from benchmark.score import wilson
 from benchmark.tables import write_csv
 from benchmark.verdicts import Bools
@@ -30,25 +30,37 @@ class Kind:
     Args:
         model: "unchanged": the old verdicts, but for the drop; "retrained": those of another, equally robust model.
         n: images. drop: points of robust accuracy. tolerance: as in `Rules`.
+        others, canaries: of the same run, models that have not become worse, and canaries of an unchanged attack.
     """
 
     model: str
     n: int
     drop: float
     tolerance: float = 1.0
+    others: int = 0
+    canaries: int = 0
 
 
 def gate_power(shared: Shared, *, baseline: Path, runs: int, name: Path) -> None:
     """Simulate, write NAME.csv and NAME.svg, and print the table."""
-    pairs = alike([case.robust_any for case in read_baseline(baseline).cases.values()])
+    known = read_baseline(baseline)
+    canaries = len(known.canaries)
+    models = len(known.cases) - canaries
+    pairs = alike([case.robust_any for case in known.cases.values()])
     kinds = [
-        Kind(model, n, drop, tolerance)
+        Kind(model, n, drop, tolerance, *beside)
         for tolerance, drops in ((1.0, DROPS), (0.0, DROPS[:2]))
+        for beside in ((0, 0), (models - 1, canaries))
         for model in ("unchanged", "retrained")
         for n in SIZES
         for drop in drops
     ]
-    table = pd.DataFrame([simulate(kind, pairs, runs, seed=shared.seed) for kind in kinds])
+    rows = []
+    for kind in kinds:
+        rows.append(simulate(kind, pairs, runs, seed=shared.seed))
+        if not shared.quiet:
+            print(rows[-1], file=sys.stderr)
+    table = pd.DataFrame(rows)
     write_csv(name.with_suffix(".csv"), table.round(4))
     _draw(table[table["tolerance"] == Rules().tolerance], name.with_suffix(".svg"))
     print(table.to_markdown(index=False, floatfmt=".4g"))
@@ -65,52 +77,76 @@ def alike(verdicts: Sequence[Bools]) -> list[tuple[Bools, Bools]]:
 
 
 def simulate(kind: Kind, pairs: Sequence[tuple[Bools, Bools]], runs: int, *, seed: int) -> dict[str, object]:
-    """A row: how often the gate failed, with a 95% interval, and the share of images that it attacked.
+    """A row: how often the model with the drop failed, how often any failed wrongly, and the share that was attacked.
 
-    Each run takes a pair of models and n images, drawn with replacement where the pair has fewer. For a retrained model
-    it tosses a coin for each image which of the two is the old one, so that neither is more robust and they differ on
-    as many images as real ones do. Then so many robust images of the new one are broken as the drop says.
+    Each run draws n images, with replacement where the baseline has fewer, and a pair of models for each question. For
+    a retrained model it tosses a coin for each image which of the two is the old one, so that neither is more robust
+    and they differ on as many images as real ones do. Then so many robust images of the first question's new model are
+    broken as the drop says. A failure is wrong where the model has no drop but by the coins, or one on all images that
+    is tolerated.
     """
     rules = Rules(tolerance=kind.tolerance)
-    draws = np.random.default_rng([seed, kind.n, int(10 * kind.drop), kind.model == "retrained"])
-    failed, seen, differ = 0, 0, 0.0
+    draws = np.random.default_rng([seed, kind.n, int(10 * kind.drop), kind.model == "retrained", kind.others])
+    failed, wrong, within, attacked, differ = 0, 0, 0, 0.0, 0.0
+    size = len(pairs[0][0])
     for _ in range(runs):
-        one, other = pairs[int(draws.integers(len(pairs)))]
-        images = draws.permutation(len(one)) if kind.n == len(one) else draws.integers(len(one), size=kind.n)
-        one, other = one[images], other[images]
-        coin = draws.random(kind.n) < 0.5
-        before = np.where(coin, one, other) if kind.model == "retrained" else one
-        now = np.where(coin, other, one) if kind.model == "retrained" else one.copy()
+        images = draws.permutation(size) if kind.n == size else draws.integers(size, size=kind.n)
+        chosen = [pairs[int(draws.integers(len(pairs)))] for _ in range(1 + kind.others + kind.canaries)]
+        told = [_retold(one[images], other[images], kind.model, draws) for one, other in chosen[kind.canaries :]]
+        canaries = [one[images] for one, _ in chosen[: kind.canaries]]
+        before, now = told[0]
         standing = draws.permutation(np.flatnonzero(now & before))
         now[standing[: round(kind.drop * kind.n / 100)]] = False
-        state, count = _run(before, now, draws.permutation(kind.n), rules)
-        failed += state == FAIL
-        seen += count
+        answers = _run(told, canaries, rules)
+        states = [answer.state == FAIL for answer in answers]
+        is_within = int(before.sum()) - int(now.sum()) <= kind.tolerance * kind.n / 100 + 1e-9
+        failed += states[0]
+        wrong += any(states[1:]) or (states[0] and (is_within or kind.drop == 0))
+        within += is_within
+        attacked += sum(answer.seen for answer in answers) / len(answers) / kind.n
         differ += float((before != now).mean())
-    low, high = wilson(failed, runs)
     return {
         "model": kind.model,
         "images": kind.n,
+        "questions": 1 + kind.others + kind.canaries,
         "tolerance": kind.tolerance,
         "drop": kind.drop,
         "runs": runs,
         "differ %": 100 * differ / runs,
+        "within %": 100 * within / runs,
         "failed %": 100 * failed / runs,
-        "low": low,
-        "high": high,
-        "attacked %": 100 * seen / runs / kind.n,
+        "low": wilson(failed, runs)[0],
+        "high": wilson(failed, runs)[1],
+        "wrong %": 100 * wrong / runs,
+        "at most": wilson(wrong, runs)[1],
+        "attacked %": 100 * attacked / runs,
     }
 
 
-def _run(before: Bools, now: Bools, order: NDArray[np.int64], rules: Rules) -> tuple[str, int]:
-    """What the gate decides about one model, and after how many images."""
-    state, count = {"q": OPEN}, 0
-    for count in schedule(len(order), rules):
-        seen = order[:count]
-        state = decide({"q": against_baseline(before[seen], now[seen], rules)}, {}, len(order), rules)
-        if state["q"] != OPEN:
+def _retold(one: Bools, other: Bools, model: str, draws: np.random.Generator) -> tuple[Bools, Bools]:
+    """Old and new verdicts of a model that did not become worse; the order of images is random already."""
+    if model == "unchanged":
+        return one, one.copy()
+    coin = draws.random(len(one)) < 0.5
+    return np.where(coin, one, other), np.where(coin, other, one)
+
+
+def _run(models: Sequence[tuple[Bools, Bools]], canaries: Sequence[Bools], rules: Rules) -> list[Answer]:
+    """What the gate decides of models, by old and new verdicts in the order of the images, and of canaries."""
+    n, evidence = len(models[0][0]), {}
+    answers: dict[str, Answer] = {}
+    for count in schedule(n, rules):
+        decided = {question: answer for question, answer in answers.items() if answer.state != OPEN}
+        for number, (before, now) in enumerate(models):
+            if f"regression {number}" not in decided:
+                evidence[f"regression {number}"] = against_baseline(before[:count], now[:count], rules)
+        for number, robust in enumerate(canaries):
+            if f"canary {number}" not in decided:
+                evidence[f"canary {number}"] = against_canary(robust[:count], robust[:count])
+        answers = decide(evidence, decided, n, rules, largest=rules.alpha)
+        if all(answer.state != OPEN for answer in answers.values()):
             break
-    return state["q"], count
+    return list(answers.values())
 
 
 def _draw(table: pd.DataFrame, path: Path) -> None:

@@ -20,16 +20,19 @@ class Report:
     Args:
         title: what was compared with what. findings: in display order.
         note: error rates, images and passes. seconds: how long it took.
+        passes_open: whether a run passes with questions that were open when the time was up.
     """
 
     title: str
     findings: Sequence[Finding]
     note: str
     seconds: float
+    passes_open: bool = False
 
     @property
     def passed(self) -> bool:
-        return not any(finding.outcome == FAIL for finding in self.findings)
+        failing = (FAIL,) if self.passes_open else (FAIL, OPEN)
+        return not any(finding.outcome in failing for finding in self.findings)
 
     @property
     def verdict(self) -> str:
@@ -37,7 +40,10 @@ class Report:
         failed = [finding for finding in self.findings if finding.outcome == FAIL]
         if not failed:
             late = sum(finding.outcome == OPEN for finding in self.findings)
-            return "gate passed" + (f", with {late} questions undecided when the time was up" if late else "")
+            undecided = f"{late} questions undecided when the time was up"
+            if not self.passed:
+                return f"gate failed: {undecided}; give it more --budget, or let them pass by --undecided pass"
+            return "gate passed" + (f", with {undecided}" if late else "")
         if any(finding.kind == "canary" for finding in failed):
             return "gate failed: the attack became weaker"
         return "gate failed: " + ", ".join(dict.fromkeys(finding.subject for finding in failed))
@@ -56,7 +62,8 @@ def table(report: Report) -> str:
             "change (95% interval)": "-"
             if finding.before is None or finding.now is None
             else f"{finding.now - finding.before:+.2f} ({_signed(finding.low)} to {_signed(finding.high)})",
-            "p": "-" if finding.p is None else f"{finding.p:.2g}",
+            "p fail": _p(finding.p_fail),
+            "p pass": _p(finding.p_pass),
             "why": finding.words,
         }
         for finding in report.findings
@@ -78,8 +85,8 @@ def append_summary(report: Report, path: Path) -> None:
 
 
 def annotations(report: Report) -> list[str]:
-    """GitHub's workflow commands: an error for each failure, a warning for each question that was left open."""
-    levels = {FAIL: "error", OPEN: "warning"}
+    """GitHub's workflow commands: an error for what fails the run, a warning for an open question that does not."""
+    levels = {FAIL: "error", OPEN: "warning" if report.passes_open else "error"}
     return [
         f"::{levels[f.outcome]} title={_property(f'robustness gate: {f.subject}')}::{_data(f.words)}"
         for f in report.findings
@@ -88,12 +95,14 @@ def annotations(report: Report) -> list[str]:
 
 
 def write_junit(report: Report, path: Path) -> None:
-    """JUnit XML: a test case for each question."""
+    """JUnit XML: a test case for each question; an open one is skipped, or an error where that fails the run."""
+    elements = {FAIL: "failure", VOID: "skipped", OPEN: "skipped" if report.passes_open else "error"}
+    told = [elements.get(finding.outcome) for finding in report.findings]
     counts = {
         "tests": str(len(report.findings)),
-        "failures": str(sum(finding.outcome == FAIL for finding in report.findings)),
-        "errors": "0",
-        "skipped": str(sum(finding.outcome in (VOID, OPEN) for finding in report.findings)),
+        "failures": str(told.count("failure")),
+        "errors": str(told.count("error")),
+        "skipped": str(told.count("skipped")),
         "time": f"{report.seconds:.3f}",
     }
     root = ElementTree.Element("testsuites", {"name": "robustness gate", **counts})
@@ -101,13 +110,14 @@ def write_junit(report: Report, path: Path) -> None:
     for finding in report.findings:
         names = {"classname": f"gate.{finding.kind}", "name": finding.subject, "time": "0"}
         case = ElementTree.SubElement(suite, "testcase", names)
-        if finding.outcome == FAIL:
-            failure = ElementTree.SubElement(case, "failure", {"type": finding.kind, "message": finding.words})
-            failure.text = _details(finding)
-        elif finding.outcome in (VOID, OPEN):
-            ElementTree.SubElement(case, "skipped", {"message": finding.words})
-        else:
+        element = elements.get(finding.outcome)
+        if element is None:
             ElementTree.SubElement(case, "system-out").text = f"{finding.words}\n{_details(finding)}"
+            continue
+        kind = {} if element == "skipped" else {"type": finding.kind}
+        told_why = ElementTree.SubElement(case, element, {**kind, "message": finding.words})
+        if element != "skipped":
+            told_why.text = _details(finding)
     ElementTree.indent(root)
     atomic_write(path, ElementTree.tostring(root, encoding="utf-8", xml_declaration=True) + b"\n")
 
@@ -127,14 +137,20 @@ def publish(report: Report, *, junit: Path | None, summary: Path | None) -> None
 def _details(finding: Finding) -> str:
     if finding.before is None:
         return finding.words
+    was = "asked for" if finding.kind == "threshold" else "robust before"
     return (
-        f"{finding.seen} images: {_number(finding.before)}% robust before, {_number(finding.now)}% now; "
-        f"change {_signed(finding.low)} to {_signed(finding.high)} points, p = {finding.p:.3g}"
+        f"{finding.seen} images: {_number(finding.before)}% {was}, {_number(finding.now)}% now; "
+        f"change {_signed(finding.low)} to {_signed(finding.high)} points; "
+        f"p of no failure {_p(finding.p_fail)}, of more than is tolerated {_p(finding.p_pass)}"
     )
 
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
+
+
+def _p(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2g}"
 
 
 def _signed(value: float | None) -> str:

@@ -55,18 +55,22 @@ def sequential_p(
     n: int,
     null: float,
     *,
+    wanted: float = 1.0,
     largest: float = 1.0,
 ) -> float:
     """The p-value of "each trial succeeds with probability at most `null`", valid at whatever look it is read.
 
     It is the smallest level at which the group-sequential test has rejected at some look so far: at each look, the test
     rejects the most successes whose probability, with no rejection before, is within what may be spent since the last
-    look. Nothing unspent is carried over, so a larger level rejects whatever a smaller one does, and the p-value may be
-    combined with others by Holm's method.
+    look. What a look may spend goes to the next one where there are so few trials that it could not reject at the level
+    `wanted`; the last one spends all that is left. That depends on the number of trials alone, and nothing else that is
+    unspent is carried over, so a larger level rejects whatever a smaller one does, and the p-value may be combined with
+    others by Holm's method.
 
     Args:
         successes, trials: so far, at each look; for McNemar's test the pairs that differ, and `null` one half.
         counts: images that have come in at each look, of n in the end.
+        wanted: the level at which a rejection is of use.
         largest: p-values above this need not be known, and are given as 1.
 
     Source: spending functions as in `spent`, applied to the exact binomial distribution; p-values of sequential tests
@@ -74,7 +78,7 @@ def sequential_p(
     """
     if binom.sf(np.array(successes) - 1, trials, null).min() > largest:
         return 1.0
-    budgets = np.diff([0.0, *(spent(count / n) for count in counts)])
+    budgets = _budgets(trials, [spent(count / n) for count in counts], null, wanted)
     low, high = math.log(SMALLEST_P), 0.0
     if not _rejects(successes, trials, budgets, null):
         return 1.0
@@ -85,6 +89,36 @@ def sequential_p(
         else:
             low = middle
     return math.exp(high)
+
+
+def share_interval(
+    successes: Sequence[int], trials: Sequence[int], counts: Sequence[int], n: int, *, wanted: float, error: float
+) -> tuple[float, float]:
+    """An interval of the probability of success that misses with probability `error` at most, whatever look it is read.
+
+    It has the probabilities that the test of `sequential_p` rejects on neither side at half of `error`.
+    """
+    budgets = _budgets(trials, [spent(count / n) for count in counts], 0.5, wanted) * error / 2
+    failures = [total - count for count, total in zip(successes, trials, strict=True)]
+    return _least(successes, trials, budgets), 1 - _least(failures, trials, budgets)
+
+
+def _least(successes: Sequence[int], trials: Sequence[int], budgets: NDArray[np.float64]) -> float:
+    """The smallest probability of success that is not rejected."""
+    low, high = 0.0, 1.0
+    for _ in range(24):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _rejects(successes, trials, budgets, middle) else (low, middle)
+    return low
+
+
+def _budgets(trials: Sequence[int], shares: Sequence[float], null: float, wanted: float) -> NDArray[np.float64]:
+    """(looks,) the part of the level that each may spend, by what may be spent until then."""
+    budgets, gone = np.zeros(len(trials)), 0.0
+    for look, (count, share) in enumerate(zip(trials, shares, strict=True)):
+        if share == 1.0 or null**count <= wanted * (share - gone):
+            budgets[look], gone = share - gone, share
+    return budgets
 
 
 def _rejects(successes: Sequence[int], trials: Sequence[int], budgets: NDArray[np.float64], null: float) -> bool:

@@ -1,5 +1,7 @@
 """The gate from end to end on digits: what passes, what fails, and in which words."""
 
+import json
+import shutil
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,8 +13,9 @@ from torch import Tensor
 
 from attacks import registry
 from attacks.oracle import Oracle
-from attacks.registry import ATTACKS, Ensemble
+from attacks.registry import ATTACKS, AttackSpec, Ensemble
 from attacks.threat_model import ThreatModel
+from benchmark.suites import SUITES
 from model_zoo.checkpoint import load_state_dict, save_state_dict
 from model_zoo.registry import SHIPPED
 
@@ -104,6 +107,7 @@ MASKED = """
 import torch
 from pathlib import Path
 from model_zoo.architectures.registry import build
+from benchmark.suites import SUITES
 from model_zoo.checkpoint import load_into, load_state_dict
 
 class Masked(torch.nn.Module):
@@ -156,6 +160,10 @@ def test_fewer_steps_are_caught_by_a_canary(gate: Gate, monkeypatch: pytest.Monk
     ]
     weak = replace(brief, method=Ensemble(members))
     monkeypatch.setattr(registry, "ATTACKS", {**ATTACKS, brief.name: weak})
+    told = gate()
+    assert (told.returncode, told.stderr.count("\n")) == (2, 1)
+    assert "made with another autoattack-brief: attack members 0 " in told.stderr
+    monkeypatch.setattr(AttackSpec, "identity", brief.identity)  # as where the code takes fewer steps than it says
     assert weaker(gate())
 
 
@@ -180,12 +188,34 @@ def test_half_the_epsilon_is_caught_by_a_canary(gate: Gate, monkeypatch: pytest.
     assert weaker(gate())
 
 
-def test_known_examples_and_verdicts_spare_the_attack(folder: Path, command: Command) -> None:
-    def passes() -> int:
-        run = command(folder, "gate", "--baseline", "b.json", "--results-dir", "again", "--quiet")
-        return int(run.stdout.split("% of the passes")[0].split()[-1])
+def passes(run: subprocess.CompletedProcess[str]) -> int:
+    return int(run.stdout.split("% of the passes")[0].split()[-1])
 
-    assert passes() > passes()
+
+def test_verdicts_of_an_earlier_run_spare_the_attack(gate: Gate) -> None:
+    assert passes(gate()) > passes(gate())
+
+
+def test_verdicts_of_a_users_own_code_are_not_cached(gate: Gate, tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(MASKED.format(checkpoint=str(shipped("madry")), forward="self.net(x)"))
+    words = ("--model", f"{tmp_path / 'own'}.py:madry")
+    first, second = gate(*words), gate(*words)
+    assert (first.returncode, rows(first)["madry", "regression"][0]) == (0, "pass")
+    assert passes(first) == passes(second) > 0
+
+
+def test_a_warm_start_tries_what_broke_the_old_model_first(folder: Path, command: Command) -> None:
+    words = ("--baseline", "b.json", "--quiet", "--warm-start", "--results-dir", "warm")
+    command(folder, "gate", *words)
+    examples = folder / "warm" / "runs" / "gate" / "examples"
+    assert len(list(examples.iterdir())) == 1  # the model's, not the canaries'
+    for cached in (folder / "warm" / "runs" / "gate").iterdir():
+        if cached != examples:
+            shutil.rmtree(cached)
+    cold = command(folder, "gate", "--baseline", "b.json", "--quiet", "--results-dir", "cold")
+    assert not (folder / "cold" / "runs" / "gate" / "examples").exists()
+    warm = command(folder, "gate", *words)
+    assert rows(warm)["madry", "regression"] == rows(cold)["madry", "regression"]
 
 
 def test_an_attack_that_masking_blinds_is_named_when_the_baseline_is_written(tmp_path: Path, command: Command) -> None:
@@ -197,9 +227,11 @@ def test_an_attack_that_masking_blinds_is_named_when_the_baseline_is_written(tmp
 
 def test_time_that_is_up_leaves_questions_open_and_says_so(gate: Gate) -> None:
     run = gate("--budget", 1e-6)
-    assert run.returncode == 0
-    assert rows(run)["madry", "regression"][0] == "open"
-    assert "undecided when the time was up" in run.stdout
+    assert (run.returncode, rows(run)["madry", "regression"][0]) == (1, "open")
+    assert "undecided when the time was up; give it more --budget" in run.stdout
+    run = gate("--budget", 1e-6, "--undecided", "pass")
+    assert (run.returncode, rows(run)["madry", "regression"][0]) == (0, "open")
+    assert "gate passed, with" in run.stdout
 
 
 def test_the_same_baseline_is_the_same_bytes(folder: Path, command: Command) -> None:
@@ -207,6 +239,52 @@ def test_the_same_baseline_is_the_same_bytes(folder: Path, command: Command) -> 
     assert command(folder, "gate", "--baseline", "twice.json", *words).returncode == 0
     for suffix in (".json", ".bin"):
         assert (folder / f"twice{suffix}").read_bytes() == (folder / f"b{suffix}").read_bytes()
+
+
+def test_an_update_of_one_model_leaves_the_others_in_the_baseline(folder: Path, command: Command) -> None:
+    for suffix in (".json", ".bin"):
+        shutil.copy(folder / f"b{suffix}", folder / f"more{suffix}")
+    words = ("--update", "--models", "fat", "--quiet", "--results-dir", "first")
+    run = command(folder, "gate", "--baseline", "more.json", *words)
+    assert (run.returncode, run.stderr) == (0, "")
+    assert "1 models, 0 canaries" in run.stdout
+    assert "1 other models and 3 canaries stay" in run.stdout
+    before, after = (
+        {case["model"]: case for case in json.loads((folder / name).read_text())["cases"]}
+        for name in ("b.json", "more.json")
+    )
+    assert list(after) == ["madry", "fat", *(name for name in before if name.startswith("canary-"))]
+    assert all(after[name]["key"] == before[name]["key"] for name in before)
+    again = command(folder, "gate", "--baseline", "more.json", "--results-dir", "first", "--quiet")
+    assert (again.returncode, rows(again)["fat", "regression"][0]) == (0, "pass")
+
+
+def test_a_baseline_of_a_users_own_model_says_that_it_wants_it(tmp_path: Path, command: Command) -> None:
+    own = MASKED.format(checkpoint=str(shipped("madry")), forward="self.net(x)").replace("def madry", "def mine")
+    (tmp_path / "own.py").write_text(own)
+    words = ("--baseline", "own.json", "--update", "--model", "own.py:mine", "--examples", 20, "--quiet")
+    assert command(tmp_path, "gate", *words).returncode == 0
+    run = command(tmp_path, "gate", "--baseline", "own.json")
+    assert (run.returncode, run.stderr.count("\n")) == (2, 1)
+    assert "mine is your own model (own.py:mine): give it by --model" in run.stderr
+    assert command(tmp_path, "gate", "--baseline", "own.json", "--model", "own.py:mine", "--quiet").returncode == 0
+
+
+def test_a_baseline_of_another_epsilon_says_so_in_a_line(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    digits = SUITES["digits"]
+    changed = replace(digits, threat=replace(digits.threat, epsilon=0.3))
+    monkeypatch.setitem(SUITES, "digits", changed)
+    run = gate()
+    assert (run.returncode, run.stderr.count("\n")) == (2, 1)
+    assert "epsilon was 0.2 and is 0.3" in run.stderr
+    assert "gate --update --models all" in run.stderr
+
+
+def test_a_threshold_row_reports_the_threshold(gate: Gate) -> None:
+    run = gate("--min-robust-acc", 20)
+    outcome, _, asked, now, change, *_ = rows(run)["madry", "threshold"]
+    assert (outcome, asked) == ("pass", "20.00")
+    assert change.startswith(f"{float(now) - 20:+.2f} (")
 
 
 @pytest.mark.parametrize(
@@ -219,7 +297,11 @@ def test_the_same_baseline_is_the_same_bytes(folder: Path, command: Command) -> 
         (["--baseline", "b.json", "--models", "madry=none.pt"], "expected a checkpoint at"),
         (["--baseline", "b.json", "--models", "madry="], "expected a checkpoint after '='"),
         (["--baseline", "b.json", "--models", "madry=a.pt,madry=b.pt"], "names madry more than once"),
-        (["--baseline", "b.json", "--junit", "nowhere/j.xml"], "mend --junit or --summary"),
+        (["--baseline", "b.json", "--junit", "nowhere/j.xml"], "mend --junit"),
+        (["--baseline", "nowhere/b.json", "--update"], "mend --baseline"),
+        (["--baseline", "b.json", "--seed", "1"], "--seed: the baseline says so"),
+        (["--baseline", "b.json", "--update", "--models", "fat", "--seed", "1"], "which stay as they are"),
+        (["--baseline", "b.json", "--update", "--models", "fat", "--canaries", "none"], "which stay as they are"),
         (["--baseline", "b.json", "--update", "--attack", "foolbox-deepfool"], "third-party attacks draw by place"),
         (["--baseline", "b.json", "--update", "--canaries", "natural"], "UNDEFENDED,ROBUST"),
     ],

@@ -20,7 +20,8 @@ def test_pairs_are_of_models_that_are_about_equally_robust() -> None:
 
 def test_an_unchanged_model_never_fails_and_takes_a_part_of_the_images() -> None:
     row = simulate(Kind("unchanged", 1000, 0.0), [(ONE, OTHER)], 20, seed=0)
-    assert (row["failed %"], row["differ %"], row["attacked %"]) == (0.0, 0.0, 27.0)
+    assert (row["failed %"], row["differ %"]) == (0.0, 0.0)
+    assert row["attacked %"] == pytest.approx(27.0)
 
 
 def test_a_large_drop_is_always_found() -> None:
@@ -32,3 +33,11 @@ def test_a_retrained_model_differs_as_the_pair_does_and_rarely_fails() -> None:
     row = simulate(Kind("retrained", 500, 0.0), [(ONE, OTHER)], 100, seed=0)
     assert row["differ %"] == pytest.approx(100 * float((ONE != OTHER).mean()))
     assert float(str(row["failed %"])) <= 5.0
+
+
+def test_a_tolerated_drop_is_no_failure_and_one_among_many_questions_is_still_found() -> None:
+    row = simulate(Kind("unchanged", 1000, 1.0), [(ONE, OTHER)], 100, seed=0)
+    assert row["within %"] == 100.0
+    assert float(str(row["wrong %"])) <= 4.0
+    crowd = simulate(Kind("unchanged", 500, 2.0, others=29, canaries=3), [(ONE, OTHER)], 20, seed=0)
+    assert (crowd["questions"], crowd["failed %"], crowd["wrong %"]) == (33, 100.0, 0.0)

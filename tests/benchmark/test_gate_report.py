@@ -3,24 +3,30 @@
 from pathlib import Path
 
 import pytest
-from junitparser import Failure, JUnitXml, Skipped
+from junitparser import Error, Failure, JUnitXml, Skipped
 
 from benchmark.findings import Finding, sanity_failure
 from benchmark.gate_report import Report, annotations, append_summary, publish, text, write_junit
 
-FELL = Finding("mine", "regression", "fail", "it fell by 9.00 points & <more>", 100, 60.0, 51.0, -12.0, -6.0, 0.001)
-FINE = Finding("other", "regression", "pass", "no drop beyond 1 points", 100, 60.0, 60.0, -3.0, 3.0, 1.0)
-LATE = Finding("third", "regression", "open", "undecided when the time was up", 50, 60.0, 60.0, -9.0, 9.0, 1.0)
-WEAK = Finding("canary-robust", "canary", "fail", "the attack became weaker: 9 of 40", 100, 60.0, 69.0, 3.0, 12.0, 0.01)
+FELL = Finding(
+    "mine", "regression", "fail", "it fell by 9.00 points & <more>", 100, 60.0, 51.0, -12.0, -6.0, 0.001, 1.0
+)
+FINE = Finding("other", "regression", "pass", "no drop beyond 1 points", 100, 60.0, 60.0, -3.0, 3.0, 1.0, 0.04)
+LATE = Finding("third", "regression", "open", "undecided when the time was up", 50, 60.0, 60.0, -9.0, 9.0, 1.0, 0.4)
+WEAK = Finding(
+    "canary-robust", "canary", "fail", "the attack became weaker: 9 of 40", 100, 60.0, 69.0, 3.0, 12.0, 0.01, 1.0
+)
 
 
-def report(*findings: Finding) -> Report:
-    return Report("robustness gate: digits against baseline.json", findings, "the note", 1.5)
+def report(*findings: Finding, passes_open: bool = True) -> Report:
+    return Report("robustness gate: digits against baseline.json", findings, "the note", 1.5, passes_open)
 
 
 def test_the_verdict_says_what_failed() -> None:
     assert report(FINE).verdict == "gate passed"
     assert report(FINE, LATE).verdict == "gate passed, with 1 questions undecided when the time was up"
+    assert not report(FINE, LATE, passes_open=False).passed
+    assert report(FINE, LATE, passes_open=False).verdict.startswith("gate failed: 1 questions undecided when the time")
     assert report(FELL, FINE, sanity_failure("third", "collapsed")).verdict == "gate failed: mine, third"
     assert report(FELL, WEAK).verdict == "gate failed: the attack became weaker"
 
@@ -39,6 +45,15 @@ def test_a_consumer_reads_the_junit_file(tmp_path: Path) -> None:
     assert "60.00% robust before, 51.00% now" in failure.text
     assert passed.is_passed
     assert isinstance(late.result[0], Skipped)
+
+
+def test_an_open_question_that_fails_the_run_is_an_error_to_a_consumer(tmp_path: Path) -> None:
+    write_junit(report(FINE, LATE, passes_open=False), tmp_path / "gate.xml")
+    xml = JUnitXml.fromfile(str(tmp_path / "gate.xml"))
+    assert (xml.tests, xml.failures, xml.errors, xml.skipped) == (2, 0, 1, 0)
+    _, late = list(next(iter(xml)))
+    assert isinstance(late.result[0], Error)
+    assert annotations(report(LATE, passes_open=False))[0].startswith("::error ")
 
 
 def test_annotations_are_escaped_as_github_wants_it() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom, hypergeom
 
-from benchmark.sequential import excludes, holm, looks, sequential_p, soonest, spent
+from benchmark.sequential import excludes, holm, looks, sequential_p, share_interval, soonest, spent
 
 
 def test_looks_grow_and_end_with_all_images() -> None:
@@ -29,12 +29,30 @@ def test_with_one_look_the_p_value_is_that_of_the_exact_test() -> None:
 def test_no_level_is_exceeded_whatever_the_coins_show() -> None:
     """Every sequence of ten fair coins, looked at three times: how often is the p-value at most a level?"""
     counts, trials = [4, 7, 10], [4, 7, 10]
-    p_values = []
+    seen = [np.cumsum(coins)[[3, 6, 9]].tolist() for coins in itertools.product((0, 1), repeat=10)]
+    for wanted in (1.0, 0.1, 0.01, 0.0001):
+        p_values = np.array([sequential_p(s, trials, counts, 10, 0.5, wanted=wanted) for s in seen])
+        for level in (0.005, 0.01, 0.05, 0.1, 0.3):
+            assert np.mean(p_values <= level * (1 + 1e-6)) <= level
+
+
+def test_looks_that_could_not_reject_leave_their_level_to_later_ones() -> None:
+    won = [1, 4, 8, 10]
+    p = sequential_p(won, won, [50, 219, 400, 500], 500, 0.5, wanted=0.0025)
+    assert p == pytest.approx(0.5**10, rel=1e-6)
+    assert sequential_p(won, won, [50, 219, 400, 500], 500, 0.5) > 2 * p
+
+
+def test_an_interval_of_a_share_misses_rarely_whatever_look_it_is_read_at() -> None:
+    """Every sequence of ten coins that fall on one side with a probability of 0.7, weighted by its own."""
+    counts, error = [4, 7, 10], 0.2
+    missed = 0.0
     for coins in itertools.product((0, 1), repeat=10):
-        seen = np.cumsum(coins)
-        p_values.append(sequential_p([int(seen[c - 1]) for c in counts], trials, counts, 10, 0.5))
-    for level in (0.01, 0.05, 0.1, 0.3):
-        assert np.mean(np.array(p_values) <= level * (1 + 1e-6)) <= level
+        seen = np.cumsum(coins)[[3, 6, 9]].tolist()
+        ends = [share_interval(seen[:k], counts[:k], counts[:k], 10, wanted=1.0, error=error) for k in range(1, 4)]
+        if any(not low <= 0.7 <= high for low, high in ends):
+            missed += 0.7 ** sum(coins) * 0.3 ** (10 - sum(coins))
+    assert 0.0 < missed <= error
 
 
 def test_another_look_never_raises_a_p_value() -> None:

@@ -1,0 +1,61 @@
+"""What the gate attacks, and with what: a baseline's settings to suite, attack and images, specs to models."""
+
+from dataclasses import replace
+
+from attacks.errors import InputError
+from attacks.registry import AttackSpec, Ensemble, Proposer
+from benchmark.baseline import Settings
+from benchmark.bench import Bench, Subject
+from benchmark.canaries import canary_model, canary_spec
+from benchmark.checks import check_images, check_model
+from benchmark.choices import choose_attacks, choose_hardware, choose_images, choose_suite, tuned
+from benchmark.cli import Shared
+from benchmark.data import digest
+from benchmark.packed import PackedCase
+from benchmark.search_model import search_model
+from benchmark.sweep import load_on
+from model_zoo.registry import ModelSpec
+
+DEFAULT_ATTACK = "autoattack-brief"
+
+
+def bench_of(shared: Shared, settings: Settings, *, warm_start: bool) -> Bench:
+    """Attack, images and hardware. Raises: InputError for settings that cannot be had here."""
+    chosen = choose_suite(settings.suite, None, settings.norm, settings.epsilon, settings.examples)
+    (spec,) = choose_attacks(chosen, settings.attack)
+    _refuse_third_party(spec)
+    if shared.executor != "local":
+        raise InputError(
+            f"--executor {shared.executor} is for running the benchmark; the gate runs on this machine alone"
+        )
+    shared = replace(shared, seed=settings.seed)
+    split = choose_images(chosen, shared)
+    check_images(split)
+    hardware = tuned(choose_hardware(shared), split, shared)
+    if hardware.device.type != "cpu":
+        hardware = replace(hardware, workers=1)  # what a worker on a GPU finds does not come back
+    folder = shared.results_dir / "runs" / "gate"
+    return Bench(chosen, spec, split, digest(split), settings.seed, hardware, folder, warm_start)
+
+
+def _refuse_third_party(attack: AttackSpec) -> None:
+    members = attack.method.members if isinstance(attack.method, Ensemble) else [attack]
+    if any(isinstance(member.method, Proposer) for member in members):
+        raise InputError(
+            f"attack {attack.name}: third-party attacks draw by place in the batch, so their verdicts on a part of the "
+            f"images are others; use one of this project, for instance {DEFAULT_ATTACK}"
+        )
+
+
+def subject_of(bench: Bench, spec: ModelSpec, before: PackedCase | None, shared: Shared) -> Subject:
+    model = load_on(bench.hardware, spec, bench.split, shared.checkpoint_dir)
+    checked = check_model(spec.name, model, bench.split, bench.hardware)
+    example = bench.split.x[:1].to(bench.hardware.device)
+    searched = search_model(model, example, bench.hardware.precision)
+    return Subject(spec, model, searched, checked.prediction, checked.flags, before)
+
+
+def canary_of(bench: Bench, kind: str, spec: ModelSpec, before: PackedCase | None, shared: Shared) -> Subject:
+    plain = subject_of(bench, spec, before, shared)
+    model, searched = canary_model(kind, plain.model), canary_model(kind, plain.searched)
+    return replace(plain, spec=canary_spec(kind, spec), model=model, searched=searched, is_canary=True)
