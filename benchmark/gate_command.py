@@ -180,9 +180,11 @@ def _note(bench: Bench, subjects: Sequence[Subject], course: Course, rules: Rule
     threat = bench.suite.threat
     return (
         f"{bench.attack.name}, {threat.norm} {threat.epsilon:.5g}, {seen} of {len(bench.split)} images, "
-        f"{100 * spent / full if full else 0:.0f}% of the passes of a full run. A drop within {rules.tolerance:g} "
-        f"points is tolerated. A run in which nothing became worse fails with probability {rules.alpha:g} at most; "
-        f"a question is passed too early with probability {rules.miss:g} at most."
+        f"{100 * spent / full if full else 0:.0f}% of the passes of a full run. "
+        f"With probability {rules.alpha:g} at most a run fails a model that did not become worse, and with as much one "
+        f"that lost {rules.tolerance:g} points or less of all images; p fail is adjusted for all questions of the run. "
+        f"With probability {rules.miss:g} at most a question is passed before the last image that all images would "
+        "fail; that is p pass."
         + ("" if any(s.is_canary for s in subjects) else " No canary: nobody knows whether the attack became weaker.")
     )
 
