@@ -15,7 +15,7 @@ from torch import Tensor
 from attacks.draws import Draws
 from attacks.losses import dlr
 from attacks.oracle import Classifier, Oracle, Query
-from attacks.registry import AttackSpec, Recurrence
+from attacks.spec import AttackSpec, Recurrence
 from attacks.threat_model import ThreatModel
 
 Judge = Callable[[Tensor, Tensor], Tensor]

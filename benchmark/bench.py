@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from attacks.registry import AttackSpec
+from attacks.spec import AttackSpec
 from benchmark.case import EvalCase, case_key
 from benchmark.data import Split, digest, take
 from benchmark.examples import Examples, broken_by

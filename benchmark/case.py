@@ -5,7 +5,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from attacks.registry import AttackSpec, Proposer
+from attacks.spec import AttackSpec, Proposer
 from attacks.threat_model import ThreatModel
 from model_zoo.registry import ModelSpec
 

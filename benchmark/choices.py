@@ -11,7 +11,8 @@ import torch
 
 from attacks.errors import InputError
 from attacks.names import lookup
-from attacks.registry import ATTACKS, AttackSpec, attack_spec
+from attacks.registry import ATTACKS, attack_spec
+from attacks.spec import AttackSpec
 from attacks.threat_model import ThreatModel
 from benchmark.case import CHUNK_SIZE
 from benchmark.cli import Shared

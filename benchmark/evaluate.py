@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from attacks import loop
 from attacks.oracle import CountingClassifier
-from attacks.registry import AttackSpec, Ensemble, Proposer
+from attacks.spec import AttackSpec, Ensemble, Proposer
 from benchmark.case import EvalCase
 from benchmark.data import Split
 from benchmark.hardware import Hardware

@@ -14,7 +14,8 @@ from benchmark.data import Split, digest, holdout
 from model_zoo.architectures.registry import MLP
 from model_zoo.checkpoint import file_of, sha256_of
 from model_zoo.defenses.registry import DefenseSpec, defense_spec
-from model_zoo.recipes import Recipe, recipe
+from model_zoo.recipe import Recipe
+from model_zoo.recipes import recipe
 from model_zoo.source import load_source
 from model_zoo.team import Team
 from model_zoo.training import Training, train

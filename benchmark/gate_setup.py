@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from attacks.errors import InputError
-from attacks.registry import AttackSpec, Ensemble, Proposer
+from attacks.spec import AttackSpec, Ensemble, Proposer
 from benchmark.baseline import Settings
 from benchmark.bench import Bench, Subject
 from benchmark.canaries import canary_model, canary_spec

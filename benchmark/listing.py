@@ -7,7 +7,8 @@ from typing import Any
 from tabulate import tabulate
 
 from attacks.errors import InputError
-from attacks.registry import ATTACKS, Ensemble, Recurrence
+from attacks.registry import ATTACKS
+from attacks.spec import Ensemble, Recurrence
 from benchmark.datasets import DATASETS
 from benchmark.suite import Suite
 from benchmark.suites import SUITES

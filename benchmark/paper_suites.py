@@ -8,7 +8,8 @@ are the two attacks of five restarts judged by their authors.
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from attacks.registry import ATTACKS, AttackSpec
+from attacks.registry import ATTACKS
+from attacks.spec import AttackSpec
 from attacks.threat_model import ThreatModel
 from benchmark.suite import Suite
 

@@ -15,7 +15,8 @@ from tqdm import tqdm
 
 from attacks.oracle import CountingClassifier, Oracle
 from attacks.pyautoattack_adapter import FEWEST_CLASSES
-from attacks.registry import ATTACKS, AttackSpec
+from attacks.registry import ATTACKS
+from attacks.spec import AttackSpec
 from benchmark.case import EvalCase
 from benchmark.chunk import chunk_ranges
 from benchmark.data import Split, take

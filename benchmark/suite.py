@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from attacks.registry import AttackSpec
+from attacks.spec import AttackSpec
 from attacks.threat_model import ThreatModel
 
 TRANSFERRED = "transfer"

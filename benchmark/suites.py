@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-from attacks.registry import ATTACKS, AttackSpec
+from attacks.registry import ATTACKS
+from attacks.spec import AttackSpec
 from attacks.threat_model import ThreatModel
 from benchmark.case import EvalCase
 from benchmark.data import Split, balanced_subset, digest

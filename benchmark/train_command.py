@@ -30,7 +30,8 @@ from model_zoo.checkpoint import atomic_write, file_of
 from model_zoo.curve import draw_curve
 from model_zoo.defenses.registry import DefenseSpec, defense_spec
 from model_zoo.progress import forget
-from model_zoo.recipes import Recipe, recipe, with_overrides
+from model_zoo.recipe import Recipe, with_overrides
+from model_zoo.recipes import recipe
 from model_zoo.registry import ModelSpec, card, load_model
 from model_zoo.team import assemble
 from model_zoo.training import Training

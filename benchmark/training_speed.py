@@ -15,7 +15,7 @@ from benchmark.hardware import Hardware
 from model_zoo.batches import all_images
 from model_zoo.defenses.registry import defense_spec
 from model_zoo.passes import counted
-from model_zoo.recipes import Recipe
+from model_zoo.recipe import Recipe
 from model_zoo.team import alone
 from model_zoo.training import Training, optimizer_of, train_epoch
 

@@ -25,7 +25,7 @@ from model_zoo.defenses.context import TrainingContext
 from model_zoo.defenses.registry import DefenseSpec
 from model_zoo.passes import counted
 from model_zoo.progress import Progress, progress_file, resume, save, weights_of
-from model_zoo.recipes import Recipe
+from model_zoo.recipe import Recipe
 from model_zoo.source import take_features
 from model_zoo.team import Team
 

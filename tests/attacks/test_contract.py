@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from attacks import loop, pyautoattack_adapter
 from attacks.oracle import Classifier, CountingClassifier
-from attacks.registry import ATTACKS, AttackSpec, Ensemble, Proposer, Recurrence
+from attacks.registry import ATTACKS
+from attacks.spec import AttackSpec, Ensemble, Proposer, Recurrence
 from attacks.threat_model import ThreatModel
 
 CASES = [

@@ -11,7 +11,8 @@ from torch import Tensor
 from attacks import loop, pgd
 from attacks.draws import Draws
 from attacks.oracle import Classifier, Oracle
-from attacks.registry import ATTACKS, AttackSpec, Recurrence
+from attacks.registry import ATTACKS
+from attacks.spec import AttackSpec, Recurrence
 from attacks.threat_model import ThreatModel
 
 SEED = 3

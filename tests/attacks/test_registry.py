@@ -3,7 +3,8 @@ from torch import Tensor
 
 from attacks.errors import InputError
 from attacks.oracle import CountingClassifier
-from attacks.registry import ATTACKS, AttackSpec, Proposer, Recurrence, _table, attack_spec
+from attacks.registry import ATTACKS, _table, attack_spec
+from attacks.spec import AttackSpec, Proposer, Recurrence
 from attacks.threat_model import LARGEST_EPSILON, ThreatModel
 
 

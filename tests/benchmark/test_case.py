@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 
 from attacks import mi_fgsm, pgd
-from attacks.registry import ATTACKS, AttackSpec, Recurrence
+from attacks.registry import ATTACKS
+from attacks.spec import AttackSpec, Recurrence
 from attacks.threat_model import ThreatModel
 from benchmark.case import EvalCase, case_key, identity, trajectory_key
 from model_zoo.registry import ModelSpec

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from attacks.errors import InputError
-from attacks.registry import ATTACKS, AttackSpec, Ensemble
+from attacks.registry import ATTACKS
+from attacks.spec import AttackSpec, Ensemble
 from attacks.threat_model import ThreatModel
 from benchmark.case import EvalCase
 from benchmark.data import Split

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from attacks import registry
 from attacks.oracle import Oracle
-from attacks.registry import ATTACKS, AttackSpec, Ensemble
+from attacks.registry import ATTACKS
+from attacks.spec import AttackSpec, Ensemble
 from attacks.threat_model import ThreatModel
 from benchmark.suites import SUITES
 from model_zoo.checkpoint import load_state_dict, save_state_dict

@@ -7,7 +7,8 @@ from benchmark.suites import SUITES
 from benchmark.train_command import _training_settings
 from model_zoo.batches import Images, batches
 from model_zoo.defenses.registry import DEFENSES
-from model_zoo.recipes import BURN_IN, Recipe, recipe
+from model_zoo.recipe import Recipe
+from model_zoo.recipes import BURN_IN, recipe
 
 
 def images(labelled: int, pooled: int) -> Images:

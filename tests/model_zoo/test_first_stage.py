@@ -23,7 +23,7 @@ from model_zoo.architectures.head import MLPHead, features_and_logits, head_of
 from model_zoo.architectures.registry import ARCHITECTURES, build
 from model_zoo.checkpoint import load_state_dict, save_state_dict
 from model_zoo.defenses.registry import DEFENSES, FirstStage
-from model_zoo.recipes import Recipe
+from model_zoo.recipe import Recipe
 from model_zoo.registry import SHIPPED, load_model, read_card
 from model_zoo.source import take_features
 from model_zoo.team import alone

@@ -28,7 +28,8 @@ from model_zoo.bounds.certified import BOUNDS
 from model_zoo.checkpoint import load_state_dict
 from model_zoo.defenses.context import TrainingContext
 from model_zoo.defenses.registry import DEFENSES, DefenseSpec
-from model_zoo.recipes import RECIPES, Recipe, recipe, with_overrides
+from model_zoo.recipe import Recipe, with_overrides
+from model_zoo.recipes import RECIPES, recipe
 from model_zoo.registry import load_model, read_card
 from model_zoo.team import Team, alone
 from model_zoo.training import Training, hash_seed, train

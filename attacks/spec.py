@@ -1,0 +1,157 @@
+"""What an attack is to the harness: an algorithm of one of three kinds, with its settings and what identifies them."""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from importlib import metadata
+from typing import Any
+
+from torch import Tensor
+
+from attacks.errors import InputError
+
+ANY_NORM = ("Linf", "L2")
+
+
+@dataclass(frozen=True)
+class Recurrence:
+    """An attack that the loop advances: `init(x, y, threat, draws) -> state`, `step(oracle, state) -> state`."""
+
+    init: Callable[..., Any]
+    step: Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Proposer:
+    """A third-party attack, a batch in and a batch out: `propose(classifier, x, y, threat, *, seed) -> x_adv`.
+
+    Its numbers depend on the batch that it is given, and on the version of the library that it comes from.
+    """
+
+    propose: Callable[..., Tensor]
+    library: str
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Attacks that an image walks through until it is broken.
+
+    Args:
+        members: in order, the cheap ones first.
+        scouts: short attacks that come before them. An image that none of them brought near is left standing, unless
+            one without gradients came nearer to it than those with.
+        doubt: near is a lead of the true class below this, relative to the logits' spread (as in the DLR loss).
+    """
+
+    members: Sequence["AttackSpec"]
+    scouts: Sequence["AttackSpec"] = ()
+    doubt: float = float("inf")
+
+    def __post_init__(self) -> None:
+        if not all(isinstance(scout.method, Recurrence) for scout in self.scouts):
+            raise InputError("scouts must be recurrences: of others it is not known how near they came")
+
+
+@dataclass(frozen=True)
+class AttackSpec:
+    """A named attack configuration.
+
+    Args:
+        name: as on the command line and in the tables.
+        algorithm: the algorithm's name; with version, parameters, steps and restarts it identifies the numbers.
+        method: the algorithm.
+        params: keyword arguments of the method's functions.
+        steps: of one restart; for a third-party attack what its progress bar weighs.
+        restarts: independent starts of each image.
+        reads_last: whether the last iterate is read beside any iterate (as the papers' tables do).
+        norms: the threat models that it is defined for.
+        targeted: each restart aims at another class, so there are no more restarts than wrong classes.
+        tolerates_rounding: whether searching in bfloat16 is enough; else what comes near is searched again in float32.
+        version: raised whenever the attack's numbers may change.
+        source: the paper.
+
+    Raises: InputError for a parameter that the method does not take, or lacks.
+    """
+
+    name: str
+    algorithm: str
+    method: Recurrence | Proposer | Ensemble
+    params: Mapping[str, Any] = field(default_factory=dict)
+    steps: int = 1
+    restarts: int = 1
+    reads_last: bool = True
+    norms: Sequence[str] = ANY_NORM
+    targeted: bool = False
+    tolerates_rounding: bool = True
+    version: int = 1
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        bound = {**self.init_params, **self.step_params, **self.propose_params}
+        surplus = set(self.params) - set(bound)
+        missing = {name for function in self._functions() for name in _required(function)} - set(self.params)
+        if surplus or missing:
+            raise InputError(f"attack {self.name}: unknown parameters {sorted(surplus)}, missing {sorted(missing)}")
+        if self.steps < 1 or self.restarts < 1:
+            raise InputError(
+                f"attack {self.name}: steps and restarts must be at least 1, got {self.steps}, {self.restarts}"
+            )
+
+    @property
+    def init_params(self) -> dict[str, Any]:
+        return _accepted(self.method.init, self.params) if isinstance(self.method, Recurrence) else {}
+
+    @property
+    def step_params(self) -> dict[str, Any]:
+        return _accepted(self.method.step, self.params) if isinstance(self.method, Recurrence) else {}
+
+    @property
+    def propose_params(self) -> dict[str, Any]:
+        return _accepted(self.method.propose, self.params) if isinstance(self.method, Proposer) else {}
+
+    def with_settings(self, *, steps: int | None = None, restarts: int | None = None, **params: object) -> "AttackSpec":
+        """The same attack by another paper's settings."""
+        return replace(
+            self,
+            steps=self.steps if steps is None else steps,
+            restarts=self.restarts if restarts is None else restarts,
+            params={**self.params, **params},
+        )
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """All that determines the attack's numbers; its name does not."""
+        own = {"algorithm": self.algorithm, "version": self.version, "params": dict(sorted(self.params.items()))}
+        if isinstance(self.method, Ensemble):
+            scouting = {"scouts": [s.identity for s in self.method.scouts], "doubt": self.method.doubt}
+            members = {"members": [member.identity for member in self.method.members]}
+            return {**own, **members, **(scouting if self.method.scouts else {})}
+        if isinstance(self.method, Proposer):
+            return {**own, "library": f"{self.method.library} {metadata.version(self.method.library)}"}
+        return {**own, "steps": self.steps, "restarts": self.restarts, "reads_last": self.reads_last}
+
+    @property
+    def weight(self) -> int:
+        """Steps of one image, at most; for progress bars."""
+        if isinstance(self.method, Ensemble):
+            return sum(member.weight for member in (*self.method.scouts, *self.method.members))
+        return self.steps * self.restarts
+
+    def _functions(self) -> Sequence[Callable[..., Any]]:
+        if isinstance(self.method, Recurrence):
+            return self.method.init, self.method.step
+        return (self.method.propose,) if isinstance(self.method, Proposer) else ()
+
+
+def _keywords(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """The keyword-only parameters of a function, but for `seed`, which the caller gives."""
+    parameters = inspect.signature(function).parameters.items()
+    return {name: p for name, p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY and name != "seed"}
+
+
+def _required(function: Callable[..., Any]) -> set[str]:
+    return {name for name, p in _keywords(function).items() if p.default is inspect.Parameter.empty}
+
+
+def _accepted(function: Callable[..., Any], params: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: params[name] for name in _keywords(function) if name in params}
