@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from fractions import Fraction
 from typing import Any
 
 from attacks.errors import InputError
@@ -115,14 +116,14 @@ class Recipe:
 
 
 def with_overrides(chosen: Recipe, overrides: Mapping[str, Any]) -> Recipe:
-    """The recipe with some fields replaced by values given as text. Raises: InputError for a value of another type."""
+    """The recipe with some fields replaced by values given as text, such as 8/255 for a number. Raises: InputError for a value of another type."""
     parsed: dict[str, Any] = {}
     types = {f.name: f.type for f in fields(chosen)}
     for name, text in overrides.items():
         declared = types[name]
         kind = declared.__name__ if isinstance(declared, type) else str(declared)
         try:
-            parsed[name] = text if kind == "str" else float(text) if "float" in kind else int(text)
-        except ValueError:
+            parsed[name] = text if kind == "str" else float(Fraction(text)) if "float" in kind else int(text)
+        except (ValueError, ZeroDivisionError, OverflowError):
             raise InputError(f"--set {name} must be {kind}, got {text!r}") from None
     return replace(chosen, **parsed)

@@ -407,6 +407,7 @@ def test_overrides_are_read_by_the_type_of_the_setting() -> None:
     )
     assert (changed.epochs, changed.lr, changed.epsilon) == (5, 0.01, 0.1)
     assert (changed.train_examples, changed.optimizer, changed.augmentation) == (7, "sgd", "none")
+    assert with_overrides(changed, {"epsilon": "8/255"}).epsilon == 8 / 255
 
 
 @pytest.mark.parametrize("key", RECIPES, ids=" ".join)
