@@ -116,7 +116,10 @@ class Recipe:
 
 
 def with_overrides(chosen: Recipe, overrides: Mapping[str, Any]) -> Recipe:
-    """The recipe with some fields replaced by values given as text, such as 8/255 for a number. Raises: InputError for a value of another type."""
+    """The recipe with some fields replaced by values given as text, such as 8/255 for a number.
+
+    Raises: InputError for a value of another type.
+    """
     parsed: dict[str, Any] = {}
     types = {f.name: f.type for f in fields(chosen)}
     for name, text in overrides.items():
