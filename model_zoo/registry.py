@@ -1,18 +1,11 @@
 """Every model that the harness knows: authors' checkpoints in a table, all others by the card beside them."""
 
-import hashlib
-import importlib
-import importlib.util
-import inspect
 import json
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-import torch
 from torch import nn
 
 from attacks.errors import InputError
@@ -22,6 +15,7 @@ from model_zoo.authors import AUTHORS, CONVERTS
 from model_zoo.checkpoint import load_into, load_state_dict, sha256_of, state_digest
 from model_zoo.defenses.registry import DEFENSES
 from model_zoo.download import fetch
+from model_zoo.factory import call_factory, code_of, find_factory
 from model_zoo.robustbench_adapter import PAGE, PREFIX, build_robustbench, factory_name, package_version
 
 SHIPPED = Path(__file__).parent / "checkpoints"
@@ -191,7 +185,7 @@ def load_model(spec: ModelSpec, checkpoint_dir: Path, *, classes: int) -> nn.Mod
     if spec.architecture.startswith(PREFIX):
         model = build_robustbench(spec.architecture, checkpoint_dir / PREFIX)
     elif spec.code:
-        model = _call_factory(spec.architecture)
+        model = call_factory(spec.architecture)
         if spec.checkpoint:
             _load_weights(model, Path(spec.checkpoint), spec.sha256)
         elif spec.sha256 and state_digest(model.state_dict()) != spec.sha256:
@@ -224,7 +218,7 @@ def external_model(factory: str, checkpoint: Path | None, *, dataset: str, suite
     Raises: InputError for a factory or checkpoint that cannot be used.
     """
     function = factory.rpartition(":")[2]
-    code = _code_of(*_find_factory(factory))
+    code = code_of(*find_factory(factory))
     sha256 = sha256_of(checkpoint) if checkpoint and checkpoint.is_file() else ""
     spec = ModelSpec(
         name=name or function,
@@ -243,82 +237,3 @@ def external_model(factory: str, checkpoint: Path | None, *, dataset: str, suite
 def _load_weights(model: nn.Module, path: Path, sha256: str, convert: str = "") -> None:
     weights = load_state_dict(path, sha256=sha256 or None)
     load_into(model, CONVERTS[convert](weights) if convert else weights, source=str(path))
-
-
-def _call_factory(factory: str) -> nn.Module:
-    _, function = _find_factory(factory)
-    try:
-        with torch.random.fork_rng(devices=[]):  # weights that the factory draws are the same at every call
-            torch.manual_seed(0)
-            model = function()
-    except Exception as error:  # the user's own code may raise what it likes
-        raise InputError(f"--model {factory}: the factory failed: {type(error).__name__}: {error}") from error
-    if not isinstance(model, nn.Module):
-        raise InputError(
-            f"--model {factory}: expected the factory to return a torch.nn.Module, got {type(model).__name__}"
-        )
-    return model
-
-
-def _code_of(module: ModuleType, function: Callable[[], Any]) -> str:
-    """sha256 of a factory's code: its file, the one that defines it, and those that importing it brought in."""
-    defined = inspect.getmodule(function)
-    files = {str(m.__file__) for m in (module, defined) if m is not None and getattr(m, "__file__", None)}
-    files.update(_IMPORTED.get(module.__name__, ()))
-    digests = sorted(sha256_of(Path(file)) for file in files if Path(file).is_file())
-    return hashlib.sha256(" ".join(digests).encode()).hexdigest()
-
-
-_IMPORTED: dict[str, Sequence[str]] = {}
-"""For each of the user's modules the files, outside of installed packages, that importing it brought in."""
-
-
-def _own_files(names: set[str]) -> Sequence[str]:
-    files = [getattr(sys.modules[name], "__file__", None) for name in names]
-    return [file for file in files if file and "site-packages" not in file]
-
-
-def _find_factory(factory: str) -> tuple[ModuleType, Callable[[], Any]]:
-    place, _, function = factory.rpartition(":")
-    if not place or not function:
-        raise InputError(f"--model must be PATH.py:FACTORY or module:FACTORY, got {factory!r}")
-    module = _import_file(Path(place)) if place.endswith(".py") else _import_module(place)
-    found = getattr(module, function, None)
-    if not callable(found):
-        callables = {key: value for key, value in vars(module).items() if callable(value) and not key.startswith("_")}
-        found = lookup(function, callables, f"factory in {place}")
-    return module, found
-
-
-def _import_file(path: Path) -> ModuleType:
-    if not path.is_file():
-        raise InputError(f"--model: expected a Python file at {path}, found none")
-    name = f"user_model_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
-    if name in sys.modules:
-        return sys.modules[name]
-    module_spec = importlib.util.spec_from_file_location(name, path)
-    assert module_spec is not None
-    assert module_spec.loader is not None
-    module = importlib.util.module_from_spec(module_spec)
-    sys.modules[name] = module
-    sys.path.insert(0, str(path.parent.resolve()))
-    before = set(sys.modules)
-    try:
-        module_spec.loader.exec_module(module)
-        _IMPORTED[name] = _own_files(set(sys.modules) - before)
-    except Exception as error:
-        del sys.modules[name]
-        raise InputError(f"--model: {path} cannot be imported: {type(error).__name__}: {error}") from error
-    finally:
-        sys.path.remove(str(path.parent.resolve()))
-    return module
-
-
-def _import_module(name: str) -> ModuleType:
-    before = set(sys.modules)
-    try:
-        module = importlib.import_module(name)
-    except Exception as error:  # the user's own code may raise what it likes
-        raise InputError(f"--model: module {name!r} cannot be imported: {type(error).__name__}: {error}") from error
-    _IMPORTED.setdefault(name, _own_files(set(sys.modules) - before))
-    return module
