@@ -29,6 +29,8 @@ from benchmark.verdicts import Bools, Verdicts
 from model_zoo.checkpoint import atomic_write, file_of
 
 FORMAT = "packed verdicts 1"
+LARGEST = 2**32
+"""Bytes that a packed file may unpack to."""
 Classes = NDArray[np.uint16]
 
 
@@ -154,9 +156,10 @@ def read_packed(path: Path) -> Packed:
     try:
         document = json.loads(path.read_bytes())
         is_whole = document.pop("sha256") == digest_of(document) and document["format"] == FORMAT
+        wanted = document["packed"]["sha256"]
     except FileNotFoundError:
         raise InputError(f"expected packed verdicts at {path}, found none; mend the path") from None
-    except (ValueError, KeyError, AttributeError, TypeError):
+    except (ValueError, LookupError, AttributeError, TypeError, RecursionError):
         raise InputError(f"{path}: expected the summary of packed verdicts, got another file; {remedy}") from None
     if not is_whole:
         raise InputError(f"{path}: expected {FORMAT}, unchanged since it was written, got another; {remedy}")
@@ -165,9 +168,15 @@ def read_packed(path: Path) -> Packed:
         binary = beside.read_bytes()
     except FileNotFoundError:
         raise InputError(f"expected the packed verdicts of {path.name} at {beside}, found none; {remedy}") from None
-    if hashlib.sha256(binary).hexdigest() != document["packed"]["sha256"]:
+    if hashlib.sha256(binary).hexdigest() != wanted:
         raise InputError(f"{beside}: not the file that {path.name} was written with: damaged or another; {remedy}")
-    return _unpack(document, zlib.decompress(binary))
+    try:
+        return _unpack(document, zlib.decompressobj().decompress(binary, LARGEST))
+    except (zlib.error, ValueError, LookupError, TypeError, AttributeError, OverflowError, MemoryError) as error:
+        raise InputError(
+            f"{path}: expected {FORMAT}, got a summary that does not fit the verdicts beside it "
+            f"({type(error).__name__}); {remedy}"
+        ) from None
 
 
 def _unpack(document: Line, content: bytes) -> Packed:

@@ -3,7 +3,10 @@
 FUZZ_EXAMPLES=100000 makes the long version; the short one, which CI runs, tries a few dozen of each.
 """
 
+import contextlib
+import hashlib
 import io
+import json
 import os
 import subprocess
 import zipfile
@@ -18,6 +21,8 @@ from hypothesis import strategies as st
 
 from attacks.errors import InputError
 from benchmark.chunk import COLUMNS, pack, unpack
+from benchmark.packed import Packed, packed_case, read_packed, write_packed
+from benchmark.summary import digest_of
 from benchmark.verdicts import Verdicts
 from model_zoo.checkpoint import load_state_dict, save_state_dict
 
@@ -132,12 +137,46 @@ def test_an_edited_chunk_is_read_whole_or_refused_in_one_line(edits: Edits) -> N
         assert isinstance(timing, dict)
 
 
+def packed_files(folder: Path) -> tuple[bytes, bytes]:
+    """A summary, and the verdicts beside it."""
+    entry = {"model": "m", "attack": "a", "source_model": "", "key": "0" * 32, "n": 40, "images": "d", "rank": [0]}
+    case = packed_case(entry, verdicts(40), (), {"seconds": 1.0})
+    write_packed(Packed("s", "any", {"0" * 32: case}), folder / "seed")
+    return (folder / "seed.json").read_bytes(), (folder / "seed.bin").read_bytes()
+
+
+def read_forged(text: bytes, binary: bytes, folder: Path) -> None:
+    """Read a summary and what lies beside it, both with checksums that fit: others' figures may be made up."""
+    with contextlib.suppress(ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        document = json.loads(text)
+        document.pop("sha256")
+        document["packed"]["sha256"] = hashlib.sha256(binary).hexdigest()
+        text = json.dumps({**document, "sha256": digest_of(document)}).encode()
+    (folder / "p.json").write_bytes(text)
+    (folder / "p.bin").write_bytes(binary)
+    try:
+        read_packed(folder / "p.json")
+    except InputError as error:
+        assert "\n" not in str(error)  # noqa: PT017
+
+
+@fuzzed
+@given(edits=EDITS, edits_beside=EDITS)
+def test_forged_packed_verdicts_are_read_or_refused_in_one_line(
+    tmp_path: Path, edits: Edits, edits_beside: Edits
+) -> None:
+    text, binary = packed_files(tmp_path)
+    read_forged(edited(text, edits), edited(binary, edits_beside), tmp_path)
+
+
 VOCABULARY = str.split("""
-list train table speed compare store verify missing gc migrate models attacks defenses datasets suites
+list train table speed compare gate store verify rejudge missing gc migrate models attacks defenses datasets suites
 --models --suite --attacks --transfer --sources --examples --model --checkpoint --dataset --norm --epsilon
 --data-dir --results-dir --checkpoint-dir --mirror-dir --device --precision --batch-size --workers --executor
 --gpus-per-worker --seed --quiet --defense --recipe --set --name --against --against-dir --rounds --contests
---dry-run --unshown --help natural madry all none digits mnist cifar10 pgd-20 autoattack fgsm trades Linf L2 0
+--dry-run --unshown --help --norm --keep-images --baseline --update --tolerance --min-robust-acc --alpha --budget
+--junit --summary --canaries --attack b.json all,fgsm=5
+natural madry all none digits mnist cifar10 pgd-20 autoattack fgsm trades Linf L2 0
 1 -1 8/255 0.3 1/0 nan inf 1e999 beta=6 epochs=0 lr=nan pool=x = cpu cuda auto fp32 bf16 ray local 2 x.py:f :
 , . .. / /dev/null results
 """)
@@ -147,21 +186,23 @@ WORDS = st.one_of(
 )
 
 
+STOPPED = (
+    *("commands.prepare", "commands.measure", "train_command.prepare_first_stage", "train_command.run_training"),
+    *("gate_command.Bench", "datasets._download"),
+)
+"""Where sweeps, measurements, trainings, the gate's attacks and downloads begin."""
+
+
+def stop(*_arguments: object, **_options: object) -> None:
+    """In place of what takes long."""
+    raise InputError("stopped: the words were understood")
+
+
 @pytest.fixture
 def nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither sweeps, trainings, measurements nor downloads."""
-
-    def stop(*_arguments: object, **_options: object) -> None:
-        raise InputError("stopped: the words were understood")
-
-    for place in (
-        "commands.prepare",
-        "commands.measure",
-        "train_command.prepare_first_stage",
-        "train_command.run_training",
-    ):
+    for place in STOPPED:
         monkeypatch.setattr(f"benchmark.{place}", stop)
-    monkeypatch.setattr("benchmark.datasets._download", stop)
 
 
 @pytest.mark.usefixtures("nothing_runs")
