@@ -182,11 +182,8 @@ def choose_images(suite: Suite, shared: Shared) -> Split:
 def tuned(hardware: Hardware, split: Split, shared: Shared) -> Hardware:
     """The hardware set up for images of this size: threads, processes, and the fastest precision, unless chosen."""
     on_ray = shared.executor == "ray"
-    if shared.workers == "auto":
-        cores = len(os.sched_getaffinity(0)) if can_fork() or on_ray else 1
-        workers = cores if (is_tiny(split) or on_ray) and hardware.device.type == "cpu" else 1
-    else:
-        workers = positive(shared.workers, "--workers")
+    spreads = (is_tiny(split) or on_ray) and hardware.device.type == "cpu"
+    workers = processes(shared) if spreads or shared.workers != "auto" else 1
     if workers > 1 and not on_ray and hardware.device.type == "cpu" and not can_fork():
         raise InputError("--workers on the CPU needs Linux; use --workers 1, or --executor ray")
     if shared.gpus_per_worker is not None and not on_ray:
@@ -197,6 +194,13 @@ def tuned(hardware: Hardware, split: Split, shared: Shared) -> Hardware:
     use_threads(split, hardware)
     precision = choose_precision(hardware, split, shared)
     return replace(hardware, precision=precision, workers=workers, executor=shared.executor, gpus_per_worker=share)
+
+
+def processes(shared: Shared) -> int:
+    """How many as asked for, else one on each core."""
+    if shared.workers != "auto":
+        return positive(shared.workers, "--workers")
+    return len(os.sched_getaffinity(0)) if can_fork() or shared.executor == "ray" else 1
 
 
 def choose_precision(hardware: Hardware, split: Split, shared: Shared) -> torch.dtype:

@@ -1,5 +1,6 @@
 """What the store commands do: verify, missing, gc and migrate."""
 
+import functools
 import shutil
 import sys
 
@@ -13,6 +14,7 @@ from benchmark.locks import alone
 from benchmark.store import VERSION, Store
 from benchmark.store_audit import Fault, case_faults, lacks, suite_faults, temporary_files, unshown_cases
 from benchmark.verdicts import Verdicts
+from benchmark.workers import run_map
 from model_zoo.checkpoint import atomic_write
 
 SHOWN_LACKS = 20
@@ -21,16 +23,19 @@ SHOWN_LACKS = 20
 
 def verify_store(shared: Shared) -> None:
     """Read every file of the store, name what is wrong, and say what is not there yet."""
+    from benchmark.choices import processes  # here, for it loads all attacks and data sets
+
     store = _store(shared)
     keys = store.case_keys()
     faults = suite_faults(store)
+    lacking = [] if faults else list(lacks(store))
     chunks = 0
-    for key in tqdm(keys, unit="case", disable=shared.quiet):
-        faults += case_faults(store, key)
-        chunks += len(list(store.chunks(key)))
+    audited = run_map(functools.partial(_audited, store), keys, processes(shared))
+    for found, read in tqdm(audited, total=len(keys), unit="case", disable=shared.quiet):
+        faults += found
+        chunks += read
     for fault in faults:
         print(f"{fault.path}: {fault.what}")
-    lacking = [] if suite_faults(store) else list(lacks(store))
     for lack in lacking[:SHOWN_LACKS]:
         print(f"{lack.suite}: {lack.cell} lacks {lack.lacking} of {lack.chunks} chunks")
     print(
@@ -40,6 +45,11 @@ def verify_store(shared: Shared) -> None:
     if faults:
         print("remove the faulty files by 'store gc', and run the sweeps again: they compute what lacks")
         sys.exit(1)
+
+
+def _audited(store: Store, key: str) -> tuple[list[Fault], int]:
+    """What is wrong with a case, and how many chunks were read."""
+    return case_faults(store, key), len(list(store.chunks(key)))
 
 
 def list_missing(shared: Shared) -> None:

@@ -6,14 +6,19 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing.queues import SimpleQueue
+from typing import TypeVar
 
 import torch
 
 from attacks.errors import InputError
+
+A = TypeVar("A")
+B = TypeVar("B")
 
 _compute: Callable[[int], None]
 """What a worker process does with a task's number; inherited, not sent."""
@@ -56,13 +61,30 @@ def run_spawned(tasks: int, job: Callable[[], Callable[[int, bool], None]], work
     yield from _run(ProcessPoolExecutor(workers, context, initializer=_enter_afresh, initargs=arguments), tasks)
 
 
+def run_map(function: Callable[[A], B], items: Sequence[A], workers: int) -> Iterator[B]:
+    """What a function returns of each item, in order; function, items and results are picklable."""
+    if workers == 1 or len(items) < 2 * workers:
+        yield from map(function, items)
+        return
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("fork"), initializer=_obey)
+    with _ended(pool):
+        yield from pool.map(function, items, chunksize=-(-len(items) // (32 * workers)))
+
+
 def _run(pool: ProcessPoolExecutor, tasks: int) -> Iterator[int]:
     futures = {pool.submit(_call, task): task for task in range(tasks)}
-    try:
+    with _ended(pool):
         for future in as_completed(futures):
             if failure := future.result():
                 raise failure
             yield futures[future]
+
+
+@contextmanager
+def _ended(pool: ProcessPoolExecutor) -> Iterator[None]:
+    """Its processes end with the block. Raises: InputError where one was killed."""
+    try:
+        yield
     except BrokenProcessPool:
         raise InputError(
             "a worker process was killed, maybe for want of memory; what was computed is kept: "
@@ -82,6 +104,10 @@ def _leave(pool: ProcessPoolExecutor) -> None:
 def _enter(compute: Callable[[int], None]) -> None:
     global _compute
     _compute = compute
+    _obey()
+
+
+def _obey() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent says what happened, and ends the workers
     threading.Thread(target=_leave_with_parent, daemon=True).start()
 

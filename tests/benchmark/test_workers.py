@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from attacks.errors import InputError
-from benchmark.workers import can_fork, run_all
+from benchmark.workers import can_fork, run_all, run_map
 
 forks = pytest.mark.skipif(not can_fork(), reason="this system cannot fork")
 both = pytest.mark.parametrize("workers", [1, pytest.param(2, marks=forks)])
@@ -23,6 +23,21 @@ def test_every_task_is_done_once(tmp_path: Path, workers: int) -> None:
     done = [path.name.split() for path in tmp_path.iterdir()]
     assert sorted(int(task) for task, _ in done) == list(range(9))
     assert (str(os.getpid()) in {process for _, process in done}) == (workers == 1)
+
+
+@both
+def test_a_map_keeps_the_order(workers: int) -> None:
+    assert list(run_map(abs, range(-70, 0), workers)) == list(range(70, 0, -1))
+
+
+def _leave(_item: int) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@forks
+def test_a_map_whose_process_is_killed_is_one_line() -> None:
+    with pytest.raises(InputError, match="a worker process was killed"):
+        list(run_map(_leave, range(9), 2))
 
 
 @both
