@@ -3,14 +3,18 @@
 A worker holds what all chunks share, loads a model when it first needs it, and writes its verdicts to the store itself.
 """
 
+import functools
+import importlib
 import os
 import statistics
+import threading
 import time
 import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -37,26 +41,62 @@ class Crew:
         workers: how many; each has one CPU, and a share of a GPU.
         gpus_per_worker: may be a fraction.
         shared_bytes: size of what all workers share.
+        module: what a worker imports while it waits for its first chunk.
     """
 
     workers: int
     gpus_per_worker: float
     shared_bytes: int
+    module: str = __name__
+
+
+class _Team(NamedTuple):
+    """Ray, how to hire a worker, and those that are hired."""
+
+    ray: Any
+    hire: Callable[[], Any]
+    workers: list[Any]
+
+
+_early: "list[Future[_Team]]" = []
+"""A team that is being hired; taken out by the sweep that it is for."""
+
+
+def start_early(crew: Crew) -> None:
+    """Start Ray and the workers in the background, while this process goes on. Raises: InputError without Ray."""
+    _import_ray()
+    if not _early:
+        _early.append(Future())
+        threading.Thread(target=_start_and_stay, args=(crew, _early[0]), daemon=True).start()
+
+
+def _start_and_stay(crew: Crew, team: "Future[_Team]") -> None:
+    try:
+        team.set_result(_start(crew))
+    except Exception as error:
+        team.set_exception(error)
+    threading.Event().wait()  # Ray's processes end with the thread that started them
 
 
 class Worker:
-    """An actor: does one chunk at a time. Its `job` is called once, in the worker's process, and makes `compute`."""
+    """An actor: does one chunk at a time. The job is called once, in the worker's process, and makes `compute`."""
 
-    def __init__(self, job: Callable[[], Callable[[int, bool], None]], folder: str, threads: int) -> None:
+    def __init__(self, folder: str, threads: int, module: str) -> None:
         os.chdir(folder)
         torch.set_num_threads(threads)
-        self._job = job
+        importlib.import_module(module)
         self._compute: Callable[[int, bool], None] | None = None
 
-    def do(self, task: int, is_second: bool) -> Exception | None:
-        """What went wrong, in a form that survives the way back."""
+    def do(self, job: list[Any], task: int, is_second: bool) -> Exception | None:
+        """What went wrong, in a form that survives the way back.
+
+        Args:
+            job: a reference to it, in a list so that Ray does not fetch it again for every chunk.
+        """
+        import ray
+
         try:
-            self._compute = self._compute or self._job()
+            self._compute = self._compute or ray.get(job[0])()
             self._compute(task, is_second)
         except (InputError, OSError) as error:
             return error
@@ -102,17 +142,15 @@ def run_on_ray(tasks: int, job: Callable[[], Callable[[int, bool], None]], crew:
 
     Raises: whatever a task raises; InputError without Ray, or where a task costs several workers.
     """
-    ray = _start(crew)
-    shared = ray.put(job)
-    hire = ray.remote(num_cpus=1, num_gpus=crew.gpus_per_worker, max_restarts=0)(Worker).remote
-    arguments = shared, os.getcwd(), torch.get_num_threads()
-    idle = deque(hire(*arguments) for _ in range(min(crew.workers, tasks)))
+    ray, hire, workers = _early.pop().result() if _early else _start(crew)
+    shared = [ray.put(job)]
+    idle = deque(workers)
     progress = _Progress(deque(range(tasks)))
     try:
         while len(progress.done) < tasks:
             while idle and (found := progress.next()) is not None:
                 worker = idle.popleft()
-                progress.running[worker.do.remote(*found)] = found[0], worker, time.monotonic()
+                progress.running[worker.do.remote(shared, *found)] = found[0], worker, time.monotonic()
             ready, _ = ray.wait(list(progress.running), num_returns=1, timeout=POLL_S)
             for answer in ready:
                 task, worker, started = progress.running.pop(answer)
@@ -120,7 +158,7 @@ def run_on_ray(tasks: int, job: Callable[[], Callable[[int, bool], None]], crew:
                     failure = ray.get(answer)
                 except ray.exceptions.RayError as error:
                     _give_back(progress, task, error)
-                    idle.append(hire(*arguments))
+                    idle.append(hire())
                     continue
                 if failure is not None:
                     raise failure
@@ -148,8 +186,21 @@ def _give_back(progress: _Progress, task: int, error: Exception) -> None:
         progress.waiting.appendleft(task)
 
 
-def _start(crew: Crew) -> Any:
-    """Ray, connected to the cluster of RAY_ADDRESS, or started on this machine alone."""
+def _start(crew: Crew) -> _Team:
+    """Ray, connected to the cluster of RAY_ADDRESS, or started on this machine alone; and its workers."""
+    ray = _import_ray()
+    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(**quiet)
+    else:
+        store = max(80 * MiB, 2 * crew.shared_bytes)
+        ray.init(address="local", num_cpus=crew.workers, object_store_memory=store, include_dashboard=False, **quiet)
+    actor = ray.remote(num_cpus=1, num_gpus=crew.gpus_per_worker, max_restarts=0)(Worker)
+    hire = functools.partial(actor.remote, os.getcwd(), torch.get_num_threads(), crew.module)
+    return _Team(ray, hire, [hire() for _ in range(crew.workers)])
+
+
+def _import_ray() -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         import ray
@@ -157,10 +208,4 @@ def _start(crew: Crew) -> Any:
         raise InputError(
             "--executor ray needs Ray, which is not installed; pip install -e '.[ray]', or leave it out"
         ) from None
-    quiet = {"log_to_driver": False, "logging_level": "ERROR", "include_dashboard": False}
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(log_to_driver=False, logging_level="ERROR")
-    else:
-        store = max(80 * MiB, 2 * crew.shared_bytes)
-        ray.init(address="local", num_cpus=crew.workers, object_store_memory=store, **quiet)
     return ray

@@ -14,6 +14,7 @@ from torch import nn
 from benchmark.data import Split
 from benchmark.hardware import Hardware
 from benchmark.ray_executor import Crew, run_on_ray
+from benchmark.ray_executor import start_early as start_early
 from benchmark.search_model import search_model
 from benchmark.store import Store
 from benchmark.sweep import Task, Work, compute_chunk, load_on
@@ -90,9 +91,13 @@ def run_remote(todo: Sequence[Task], work: Work, store: Store, hardware: Hardwar
         wait=wait,
     )
     if hardware.executor == "ray":
-        crew = Crew(hardware.workers, hardware.gpus_per_worker, job.x.nbytes)
-        return run_on_ray(len(todo), job, crew)
+        return run_on_ray(len(todo), job, crew(hardware, split))
     return run_spawned(len(todo), job, hardware.workers)
+
+
+def crew(hardware: Hardware, split: Split) -> Crew:
+    """The workers that Ray is asked for."""
+    return Crew(hardware.workers, hardware.gpus_per_worker, split.x.nbytes, module=__name__)
 
 
 def _tensor(array: NDArray[Any]) -> torch.Tensor:

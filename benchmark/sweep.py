@@ -88,6 +88,10 @@ def prepare(cases: Sequence[EvalCase], split: Split, store: Store, hardware: Har
         return Work((), split, {}, {}, {}, {})
     store.open()
     check_images(split)
+    if hardware.executor == "ray":
+        from benchmark.remote import crew, start_early
+
+        start_early(crew(hardware, split))
     models = {
         spec.name: load_on(hardware, spec, split, checkpoint_dir)
         for spec in _distinct(spec for case in work for spec in (case.model, case.source))
