@@ -1,6 +1,6 @@
 """What comes before some trainings: images withheld, a model trained first, pseudo-labels for a pool."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +19,6 @@ from model_zoo.recipes import recipe
 from model_zoo.source import load_source
 from model_zoo.team import Team
 from model_zoo.training import Training, train
-
-OPTIONS = ("source", "pool", "withheld", "source_epochs")
-"""What a recipe says of a first stage."""
 
 OWN_POOL = 2**30
 """Where the indices of the user's own unlabelled images begin: no data set reaches it, so draws are never shared."""
@@ -68,15 +65,10 @@ def prepare_first_stage(
         recipe_name: of the first stage, too, where it has one of that name; else "fast".
         stem: of the model to be trained; a first stage trained here lies beside it.
 
-    Raises: InputError for settings without effect, a source of another architecture, or a pool of other images.
+    Raises: InputError for a source of another architecture, or a pool of other images.
     """
-    given = [f.name for f in fields(settings) if f.name in OPTIONS and getattr(settings, f.name) != f.default]
     if spec.first is None:
-        if given:
-            raise InputError(f"--set {given[0]} is for defenses with a first stage; {spec.name} has none")
         return FirstStageRun(images)
-    if settings.pool and not spec.uses_pool:
-        raise InputError(f"--set pool is for defenses that use unlabelled images; {spec.name} does not")
     pool = _read_pool(Path(settings.pool), images) if settings.pool else None
     withheld = None
     if pool is None and (spec.uses_pool or (spec.takes_features and not settings.source)):

@@ -1,8 +1,8 @@
 """What the train command does: names to a defense, its recipe and images, and on to the trainer."""
 
 import shlex
-from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -25,13 +25,13 @@ from benchmark.first_stage import first_stem, prepare_first_stage
 from benchmark.suite import Suite
 from benchmark.suites import SUITES
 from benchmark.sweep import VERSIONED
+from benchmark.training_settings import training_settings
 from model_zoo.bounds.certified import BOUNDS
 from model_zoo.checkpoint import atomic_write, file_of
 from model_zoo.curve import draw_curve
-from model_zoo.defenses.registry import DefenseSpec, defense_spec
+from model_zoo.defenses.registry import defense_spec
 from model_zoo.progress import forget
-from model_zoo.recipe import Recipe, with_overrides
-from model_zoo.recipes import recipe
+from model_zoo.recipe import Recipe
 from model_zoo.registry import ModelSpec, card, load_model
 from model_zoo.team import assemble
 from model_zoo.training import Training
@@ -42,7 +42,7 @@ def train(shared: Shared, *, defense: str, suite: str, recipe: str, overrides: S
     """Train, and register the result by its card."""
     spec = defense_spec(defense)
     chosen = lookup(suite, SUITES, "suite")
-    params, settings = _training_settings(spec, chosen, recipe, overrides)
+    params, settings = training_settings(spec, chosen, recipe, overrides)
     name = check_name(name or spec.model_name.format(**params))
     if shared.executor != "local" or shared.gpus_per_worker is not None:
         raise InputError("--executor and --gpus-per-worker are for sweeps; to train on N GPUs use --workers N")
@@ -59,33 +59,34 @@ def train(shared: Shared, *, defense: str, suite: str, recipe: str, overrides: S
     if done.exists():
         raise InputError(f"{done}: a model of that name is trained already; use another --name, or remove it")
     team = assemble(workers, hardware.device)
-    before = prepare_first_stage(
-        spec,
-        settings,
-        recipe,
-        threat,
-        images,
-        validation,
-        stem,
-        team=team,
-        precision=precision,
-        seed=shared.seed,
-        quiet=shared.quiet,
-    )
-    training = Training(
-        spec, params, settings, threat, shared.seed, f"{before.digest} {digest(validation)}", before.sha256
-    )
-    sha256 = run_training(
-        training,
-        before.images,
-        validation,
-        stem,
-        team=team,
-        precision=precision,
-        pool=before.pool,
-        source=before.model,
-        quiet=shared.quiet,
-    )
+    with team.telling_once():
+        before = prepare_first_stage(
+            spec,
+            settings,
+            recipe,
+            threat,
+            images,
+            validation,
+            stem,
+            team=team,
+            precision=precision,
+            seed=shared.seed,
+            quiet=shared.quiet,
+        )
+        training = Training(
+            spec, params, settings, threat, shared.seed, f"{before.digest} {digest(validation)}", before.sha256
+        )
+        sha256 = run_training(
+            training,
+            before.images,
+            validation,
+            stem,
+            team=team,
+            precision=precision,
+            pool=before.pool,
+            source=before.model,
+            quiet=shared.quiet,
+        )
     if not team.leads:
         return
     model = ModelSpec(
@@ -133,30 +134,6 @@ def _command(defense: str, suite: str, recipe: str, overrides: Sequence[str], na
     chosen = {"--precision": shared.precision, "--workers": shared.workers}
     words += [word for option, value in chosen.items() if value != "auto" for word in (option, value)]
     return shlex.join(["python", "run_benchmark.py", *words, "--name", name, "--seed", str(shared.seed)])
-
-
-def _training_settings(
-    spec: DefenseSpec, suite: Suite, recipe_name: str, overrides: Sequence[str]
-) -> tuple[dict[str, float], Recipe]:
-    """The loss's parameters and the recipe, with `--set` applied to whichever has that name."""
-    params, settings = dict(spec.params), recipe(spec.name, suite.dataset, recipe_name)
-    tables = ("milestones", "param_schedule")
-    known: Mapping[str, None] = dict.fromkeys([*params, *(f.name for f in fields(Recipe) if f.name not in tables)])
-    for override in overrides:
-        key, equals, value = override.partition("=")
-        if not equals:
-            raise InputError(f"--set takes KEY=VALUE, got {override!r}")
-        lookup(key, known, "setting")
-        if key in params:
-            try:
-                params[key] = float(value)
-            except ValueError:
-                raise InputError(f"--set {key} must be a number, got {value!r}") from None
-            steady = [entry for entry in settings.param_schedule if entry[0] != key]
-            settings = replace(settings, param_schedule=steady)
-        else:
-            settings = with_overrides(settings, {key: value})
-    return params, settings
 
 
 def _training_images(suite: Suite, settings: Recipe, shared: Shared) -> tuple[Split, Split]:

@@ -3,7 +3,8 @@
 What a loss or a layer computes over a batch (GAIRAT's weights, CAT's levels, batch norm), it computes over the part.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,7 @@ class Team:
         device: its own.
         add_up: the sum of a tensor over all processes.
         wait: until all have come here.
+        speaks_first: whether this process is the first of all to ask.
     """
 
     rank: int
@@ -30,6 +32,7 @@ class Team:
     device: torch.device
     add_up: Callable[[Tensor], Tensor]
     wait: Callable[[], Any]
+    speaks_first: Callable[[], bool] = lambda: True
 
     @property
     def leads(self) -> bool:
@@ -60,6 +63,16 @@ class Team:
                 if buffer.is_floating_point():
                     buffer.copy_(self.add_up(buffer) / self.size)
 
+    @contextmanager
+    def telling_once(self) -> Iterator[None]:
+        """What stops all processes is raised in one of them; the others leave without a word."""
+        try:
+            yield
+        except InputError:
+            if not self.speaks_first():
+                raise SystemExit(2) from None
+            raise
+
     def reseed(self) -> None:
         """Let each process draw its own dropout masks from here on; the first one's are those of a single process."""
         if self.rank:
@@ -84,6 +97,8 @@ def assemble(size: int, device: torch.device) -> Team:
         raise InputError("--workers of train needs lightning-fabric: pip install -e '.[distributed]'") from None
     if device.type == "cuda" and size > torch.cuda.device_count():
         raise InputError(f"--workers {size}: this machine has {torch.cuda.device_count()} GPUs; use fewer")
+    from torch.distributed import distributed_c10d
+
     fabric = Fabric(accelerator=device.type, devices=size, strategy="ddp")
     fabric.launch()
 
@@ -92,4 +107,11 @@ def assemble(size: int, device: torch.device) -> Team:
         assert isinstance(total, Tensor)
         return total
 
-    return Team(fabric.global_rank, fabric.world_size, fabric.device, add_up, fabric.barrier)
+    def speaks_first() -> bool:
+        try:
+            count: int = distributed_c10d._get_default_store().add("told", 1)
+        except RuntimeError:  # the store is gone with the first process, which has told
+            return False
+        return count == 1
+
+    return Team(fabric.global_rank, fabric.world_size, fabric.device, add_up, fabric.barrier, speaks_first)

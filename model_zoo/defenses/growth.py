@@ -4,17 +4,18 @@ from attacks.errors import InputError
 from model_zoo.defenses.context import TrainingContext
 
 
-def grown(ctx: TrainingContext, warm_up: float, ramp: float) -> float:
-    """0 during the warm-up, then linearly to 1, which the last epoch always has if the two take no longer than it.
+def grown(ctx: TrainingContext, clean_start: float, ramp: float) -> float:
+    """0 during the clean start, then linearly to 1, which the last epoch always has if the two take no longer than it.
 
     Args:
-        warm_up, ramp: lengths of the two phases, as fractions of all epochs; at least 0, at most 1 together.
+        clean_start, ramp: lengths of the two phases, as fractions of all epochs; at least 0, at most 1 together.
     """
-    if not (warm_up >= 0 and ramp >= 0 and warm_up + ramp <= 1):
+    if not (clean_start >= 0 and ramp >= 0 and clean_start + ramp <= 1):
         raise InputError(
-            f"warm-up and ramp must be fractions of all epochs, at most 1 together, got {warm_up:g} and {ramp:g}"
+            "clean_start and ramp must be fractions of all epochs, at most 1 together, "
+            f"got {clean_start:g} and {ramp:g}"
         )
-    since = ctx.epoch - warm_up * ctx.epochs
+    since = ctx.epoch - clean_start * ctx.epochs
     return min(1.0, max(0.0, since / max(ramp * ctx.epochs, 1e-9)))
 
 

@@ -69,6 +69,7 @@ class DefenseSpec:
         summary: one line for `list defenses`.
         first: the model that is trained before; None for most.
         bound: the name of the bound that it trains, by which the best epoch is then chosen; None for none.
+        uses_epsilon: whether the loss depends on the threat model.
 
     Raises: InputError for a parameter that the loss does not take, or lacks.
     """
@@ -82,6 +83,7 @@ class DefenseSpec:
     params: Mapping[str, float] = field(default_factory=dict)
     first: FirstStage | None = None
     bound: str | None = None
+    uses_epsilon: bool = True
 
     def __post_init__(self) -> None:
         signature = inspect.signature(self.batch_loss).parameters.values()
@@ -110,7 +112,15 @@ TRANSFER_PAPER = "Shafahi et al., arXiv:1905.08232"
 DEFENSES: Mapping[str, DefenseSpec] = {
     spec.name: spec
     for spec in (
-        DefenseSpec("natural", natural.batch_loss, "natural", False, "-", "cross-entropy on clean images: the control"),
+        DefenseSpec(
+            "natural",
+            natural.batch_loss,
+            "natural",
+            False,
+            "-",
+            "cross-entropy on clean images: the control",
+            uses_epsilon=False,
+        ),
         DefenseSpec(
             "madry",
             madry_at.batch_loss,
@@ -154,6 +164,7 @@ DEFENSES: Mapping[str, DefenseSpec] = {
             "Ross and Doshi-Velez, arXiv:1711.09404",
             "the norm of the input gradient is penalised (RDV17)",
             {"beta": 1.0},
+            uses_epsilon=False,
         ),
         DefenseSpec(
             "stability",
@@ -163,6 +174,7 @@ DEFENSES: Mapping[str, DefenseSpec] = {
             "Zheng et al., arXiv:1604.04326",
             "the same prediction under Gaussian noise (ZSLG16)",
             {"beta": 6.0, "sigma": 0.25},
+            uses_epsilon=False,
         ),
         DefenseSpec(
             "mart",
@@ -256,6 +268,7 @@ DEFENSES: Mapping[str, DefenseSpec] = {
             RST_PAPER,
             "natural training with unlabelled images that a teacher labels: the control",
             first=TEACHER,
+            uses_epsilon=False,
         ),
         DefenseSpec(
             "rst",
@@ -276,6 +289,7 @@ DEFENSES: Mapping[str, DefenseSpec] = {
             "stability training with unlabelled images that a teacher labels",
             {"beta": 6.0, "sigma": 0.25},
             TEACHER,
+            uses_epsilon=False,
         ),
         DefenseSpec(
             "gair-rst",
@@ -304,6 +318,7 @@ DEFENSES: Mapping[str, DefenseSpec] = {
             TRANSFER_PAPER,
             "a new last layer, trained naturally on a robust source's features",
             first=ROBUST_SOURCE,
+            uses_epsilon=False,
         ),
         DefenseSpec(
             "transfer-mlp",
@@ -313,6 +328,7 @@ DEFENSES: Mapping[str, DefenseSpec] = {
             TRANSFER_PAPER,
             "a new head with a hidden layer, trained naturally on a robust source's features",
             first=ROBUST_SOURCE,
+            uses_epsilon=False,
         ),
         DefenseSpec(
             "transfer-lwf",
@@ -323,6 +339,7 @@ DEFENSES: Mapping[str, DefenseSpec] = {
             "all layers, trained naturally without forgetting the source's features",
             {"lam": 0.005, "head_first": 0.5},
             ROBUST_SOURCE,
+            uses_epsilon=False,
         ),
         DefenseSpec(
             "cascade",
@@ -341,7 +358,7 @@ DEFENSES: Mapping[str, DefenseSpec] = {
             True,
             "Gowal et al., arXiv:1810.12715",
             "clean cross-entropy and that of the worst logits within interval bounds",
-            {"kappa": 0.5, "warm_up": 2_000 / 60_001, "ramp": 10_000 / 60_001},
+            {"kappa": 0.5, "clean_start": 2_000 / 60_001, "ramp": 10_000 / 60_001},
             bound="intervals",
         ),
         DefenseSpec(
@@ -362,6 +379,7 @@ DEFENSES: Mapping[str, DefenseSpec] = {
             "Cohen et al., arXiv:1902.02918",
             "cross-entropy under Gaussian noise, to be smoothed by it",
             {"sigma": 0.25},
+            uses_epsilon=False,
         ),
     )
 }

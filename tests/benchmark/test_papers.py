@@ -18,7 +18,7 @@ from benchmark.score import SuiteScores, read_suite, show
 from benchmark.store import Store
 from benchmark.suite import Suite
 from benchmark.suites import SUITES
-from benchmark.train_command import _training_settings
+from benchmark.training_settings import training_settings
 from benchmark.verdicts import Verdicts
 from model_zoo.defenses.registry import defense_spec
 from model_zoo.recipes import RECIPES
@@ -102,7 +102,7 @@ def test_the_command_that_trains_a_row_is_understood(row: Row) -> None:
     overrides = [value for option, value in zip(words[::2], words[1::2], strict=True) if option == "--set"]
     defense, suite = defense_spec(options["--defense"]), SUITES[options["--suite"]]
     recipe = "paper" if (defense.name, suite.dataset, "paper") in RECIPES else "fast"
-    _training_settings(defense, suite, recipe, [text for text in overrides if not text.startswith("pool=")])
+    training_settings(defense, suite, recipe, [text for text in overrides if not text.startswith("pool=")])
     assert suite.dataset == SUITES[row.suite].dataset
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from benchmark.suites import SUITES
-from benchmark.train_command import _training_settings
+from benchmark.training_settings import training_settings
 from model_zoo.batches import Images, batches
 from model_zoo.defenses.registry import DEFENSES
 from model_zoo.recipe import Recipe
@@ -76,7 +76,7 @@ def test_parameters_change_in_the_epochs_of_their_authors(defense: str, name: st
 
 
 def test_a_parameter_that_the_user_sets_stays_as_it_is() -> None:
-    params, chosen = _training_settings(DEFENSES["gair-fat"], SUITES["digits"], "fast", ["tau=1"])
+    params, chosen = training_settings(DEFENSES["gair-fat"], SUITES["digits"], "fast", ["tau=1"])
     last = [chosen.params_at(params, epoch) for epoch in (1, chosen.epochs)]
     assert [values["tau"] for values in last] == [1.0, 1.0]
     assert [values["lam"] for values in last] == [BURN_IN, 0.0]

@@ -106,6 +106,18 @@ def test_the_loss_repeats_under_the_same_draws_and_uses_no_others(spec: DefenseS
 
 
 @every_defense
+def test_the_loss_depends_on_epsilon_just_where_the_entry_says_so(spec: DefenseSpec, batch: Batch) -> None:
+    x, y, ctx = fewer(batch) if spec.bound == "convex" else batch
+    losses = []
+    for epsilon in (0.2, 0.05):
+        now = replace(ctx, threat=replace(ctx.threat, epsilon=epsilon), memory={})
+        model = network()
+        twice = [spec.batch_loss(model, x, y, now, **spec.params).item() for _ in range(2)]  # free attacks from then on
+        losses.append(twice[-1])
+    assert (losses[0] != losses[1]) is spec.uses_epsilon
+
+
+@every_defense
 def test_a_few_steps_learn(spec: DefenseSpec, batch: Batch) -> None:
     model = network()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
@@ -321,12 +333,12 @@ def test_at_epsilon_zero_a_certified_defense_is_natural_training(
         torch.testing.assert_close(gradient, want, rtol=1e-4, atol=1e-6)
 
 
-def test_after_a_warm_up_the_budget_of_ibp_grows_and_the_clean_part_falls(batch: Batch) -> None:
+def test_after_a_clean_start_the_budget_of_ibp_grows_and_the_clean_part_falls(batch: Batch) -> None:
     x, y, ctx = batch
     model, clean = network(), F.cross_entropy(network()(x), y)
     for epoch, growth in enumerate([0.0, 0.0, 0.5, 1.0, 1.0], start=1):
         when = replace(ctx, epoch=epoch, epochs=5)
-        loss = loss_of(DEFENSES["ibp"], model, (x, y, when), kappa=0.6, warm_up=0.4, ramp=0.4)
+        loss = loss_of(DEFENSES["ibp"], model, (x, y, when), kappa=0.6, clean_start=0.4, ramp=0.4)
         worst = F.cross_entropy(-intervals.margins(model, x, y, 0.2 * growth), y)
         torch.testing.assert_close(loss, (1 - 0.4 * growth) * clean + 0.4 * growth * worst)
 

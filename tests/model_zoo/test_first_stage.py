@@ -30,7 +30,7 @@ from model_zoo.team import alone
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 NATURAL = str(SHIPPED / "digits/natural.safetensors")
-TINY = ["epochs=3", "batch_size=32", "lr=0.003", "train_examples=400", "validation=100", "inner_steps=2"]
+TINY = ["epochs=3", "batch_size=32", "lr=0.003", "train_examples=400", "validation=100"]
 NEEDED = {
     "transfer-mlp": ["architecture=digits-cnn+mlp"],
     "ibp": ["epochs=12", "epsilon=0.01"],  # a proof takes longer to learn
@@ -41,7 +41,8 @@ STAGED = [name for name, spec in DEFENSES.items() if spec.first is not None]
 
 def words(defense: str, *settings: str) -> list[str]:
     staged = ["source_epochs=3"] if defense in STAGED and not any(s.startswith("source=") for s in settings) else []
-    pairs = [*TINY, *staged, *settings]
+    attacked = ["inner_steps=2"] if DEFENSES[defense].bound is None else []
+    pairs = {pair.partition("=")[0]: pair for pair in (*TINY, *attacked, *staged, *settings)}.values()
     return ["train", "--defense", defense, "--quiet", *(word for pair in pairs for word in ("--set", pair))]
 
 
@@ -254,6 +255,14 @@ def test_a_head_may_be_cut_off_from_its_features() -> None:
         ("rst", "withheld=0", "withheld must be a fraction between 0 and 1, got 0.0"),
         ("rst", "withheld=1e-9", "a holdout must leave images on both sides"),
         ("fast", "schedule=linear", "schedule must be one of milestones, cosine, cyclic, got 'linear'"),
+        (
+            "cascade",
+            "withheld=0.5",
+            "--set withheld has no effect: the first stage of cascade is trained on all images",
+        ),
+        ("natural", "warm_up=2", "--set warm_up has no effect: natural trains against no epsilon that could grow"),
+        ("ibp", "inner_steps=10", "--set inner_steps has no effect: ibp trains by a bound, without an attack"),
+        ("madry", "peak=0.5", "--set peak has no effect without --set schedule=cyclic"),
         ("free", "replays=0", "replays must be at least 1, got 0"),
     ],
 )
@@ -274,6 +283,24 @@ def test_what_cannot_be_trained_is_one_line(
     assert message in result.stderr
     assert len(result.stderr.splitlines()) == 1
     assert not (tmp_path / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    ("defense", "settings", "message"),
+    [
+        ("rst", ["pool=mine.npy", "withheld=0.2"], "--set withheld has no effect beside --set pool"),
+        ("fine-tuning", [f"source={NATURAL}", "withheld=0.2"], "--set withheld has no effect beside --set source"),
+        ("madry", ["epochs=3", "epochs=4"], "--set epochs is given twice, as '3' and '4'; leave one of them out"),
+        ("rst", [f"source={NATURAL}", "source_epochs=2"], "--set source_epochs has no effect beside --set source"),
+    ],
+)
+def test_a_setting_that_another_one_makes_void_is_refused(
+    command: Command, tmp_path: Path, defense: str, settings: list[str], message: str
+) -> None:
+    result = command(tmp_path, "train", "--defense", defense, *(word for pair in settings for word in ("--set", pair)))
+    assert (result.returncode, result.stdout) == (2, "")
+    assert message in result.stderr
+    assert len(result.stderr.splitlines()) == 1
 
 
 def test_a_first_stage_has_one_of_the_known_roles() -> None:

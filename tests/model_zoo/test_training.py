@@ -463,6 +463,13 @@ def test_two_processes_train_the_model_that_one_trains(process: Command, tmp_pat
         torch.testing.assert_close(trained[1][name], weights, rtol=1e-3, atol=1e-5)
 
 
+def test_what_stops_several_processes_is_told_by_one(process: Command, tmp_path: Path) -> None:
+    pytest.importorskip("lightning_fabric", reason="training in several processes needs lightning-fabric")
+    result = process(tmp_path, *words("natural", epochs=1, lr=1e30), "--workers", "2")
+    assert result.returncode == 2
+    assert result.stderr.count("error: the loss is") == 1, result.stderr
+
+
 @pytest.mark.parametrize("n", [1, 2, 3, 10])
 def test_the_parts_of_a_team_are_the_batch_and_their_weights_add_up(n: int) -> None:
     places, device = torch.arange(n), torch.device("cpu")
