@@ -1,8 +1,11 @@
 """A sweep's chunks on workers that do not share this process's memory: a Ray cluster's, or one for each GPU."""
 
+import os
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +25,36 @@ from benchmark.workers import run_spawned
 
 
 @dataclass(frozen=True)
+class Mapped:
+    """An array in memory that all processes of this machine map, and that the kernel frees with the last of them.
+
+    Args:
+        path: of the file that is that memory, while the process that made it has it open.
+    """
+
+    path: str
+
+    def array(self) -> NDArray[Any]:
+        """The array; not to be written to."""
+        array: NDArray[Any] = np.load(self.path, mmap_mode="r")
+        return array
+
+
+@contextmanager
+def mapped(array: NDArray[Any]) -> Iterator[Mapped | NDArray[Any]]:
+    """The array where other processes find it for the length of the block; itself on systems that cannot."""
+    if sys.platform != "linux":
+        yield array
+        return
+    with open(os.memfd_create("images"), "wb") as file:  # unlike /dev/shm, of no fixed size and never left behind
+        np.save(file, array)
+        file.flush()
+        yield Mapped(f"/proc/{os.getpid()}/fd/{file.fileno()}")
+
+
+@dataclass(frozen=True)
 class Job:
-    """What a worker needs to compute any of the tasks; arrays, since workers of one machine share those, not tensors.
+    """What a worker needs to compute any of the tasks; arrays, since Ray's workers share those, not tensors.
 
     Args:
         images: a split without its tensors; x, y, index: these.
@@ -32,7 +63,7 @@ class Job:
 
     todo: Sequence[Task]
     images: Mapping[str, Any]
-    x: NDArray[np.float32]
+    x: NDArray[np.float32] | Mapped
     y: NDArray[np.int64]
     index: NDArray[np.int64]
     rows: Mapping[str, NDArray[np.int64]]
@@ -46,7 +77,8 @@ class Job:
         """What computes a task; called once in a worker. Models are loaded when a task first needs them, and kept."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that shared arrays cannot be written to, which nobody does
-            split = Split(x=_tensor(self.x), y=_tensor(self.y), index=_tensor(self.index), **self.images)
+            x = self.x.array() if isinstance(self.x, Mapped) else self.x
+            split = Split(x=_tensor(x), y=_tensor(self.y), index=_tensor(self.index), **self.images)
         specs = {spec.name: spec for group, _ in self.todo for case in group for spec in (case.model, case.source)}
         device, precision = self.hardware.device, self.hardware.precision
         models = _OnDemand(lambda name: load_on(self.hardware, specs[name], split, self.checkpoint_dir))
@@ -91,8 +123,10 @@ def run_remote(todo: Sequence[Task], work: Work, store: Store, hardware: Hardwar
         wait=wait,
     )
     if hardware.executor == "ray":
-        return run_on_ray(len(todo), job, crew(hardware, split))
-    return run_spawned(len(todo), job, hardware.workers)
+        yield from run_on_ray(len(todo), job, crew(hardware, split))
+    else:
+        with mapped(split.x.numpy()) as x:
+            yield from run_spawned(len(todo), replace(job, x=x), hardware.workers)
 
 
 def crew(hardware: Hardware, split: Split) -> Crew:

@@ -1,6 +1,7 @@
 """Workers that do not share the driver's memory compute what the driver would have computed."""
 
 import importlib.util
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from benchmark.case import case_key
 from benchmark.data import balanced_subset
 from benchmark.datasets import load
 from benchmark.hardware import Hardware
-from benchmark.remote import run_remote
+from benchmark.remote import Mapped, mapped, run_remote
 from benchmark.store import Store
 from benchmark.suites import SUITES, cases
 from benchmark.sweep import _missing, prepare, sweep
@@ -46,6 +47,20 @@ def test_processes_that_start_afresh_write_the_same_verdicts(tmp_path: Path) -> 
         assert other is not None
         for name, column in vars(one[0]).items():
             np.testing.assert_array_equal(column, getattr(other[0], name))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere every process has its own")
+def test_images_are_mapped_by_the_workers_and_not_sent_to_them() -> None:
+    images = np.random.default_rng(0).random((50, 3, 8, 8), dtype=np.float32)
+    with mapped(images) as there:
+        assert isinstance(there, Mapped)
+        assert len(pickle.dumps(there)) < 200
+        array = there.array()
+        assert isinstance(array, np.memmap)
+        np.testing.assert_array_equal(array, images)
+    np.testing.assert_array_equal(array, images)  # whoever has it keeps it
+    with pytest.raises(FileNotFoundError):
+        there.array()
 
 
 def tables(folder: Path) -> dict[str, bytes]:
