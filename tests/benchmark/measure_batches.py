@@ -6,6 +6,7 @@ batches take long, and see fewer images. FOLDER keeps the verdicts, and a run th
 STEM.csv are written whenever one more precision and batch size is done.
 """
 
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,7 +17,7 @@ import torch
 
 from attacks.registry import ATTACKS
 from benchmark.case import EvalCase, case_key
-from benchmark.data import balanced_subset
+from benchmark.data import Split, balanced_subset
 from benchmark.datasets import load
 from benchmark.hardware import Hardware
 from benchmark.store import Store
@@ -31,7 +32,7 @@ NAMES = ("natural", "madry", "trades-b6")
 CHEAP = ("pgd-20", "pgd-40", "pgd-100", "cw-linf", "mi-fgsm", "apgd-ce")
 DEAR = ("apgd-t", "fab-t", "square")
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-IMAGES = {500: (500, 500), 64: (500, 200), 7: (500, 100), 1: (100, 20)}
+IMAGES = {500: (500, 100), 64: (500, 100), 7: (200, 100), 1: (100, 20)}
 """Batch size to images of each model, under the cheap attacks and under the dear ones. The largest stands against."""
 
 LEGEND = (
@@ -41,31 +42,28 @@ LEGEND = (
 )
 
 
-def grid(size: int) -> Iterator[tuple[str, list[EvalCase], int]]:
-    """Cheap and dear cases of a batch size, each with how many images it sees."""
+def grid(size: int) -> Iterator[tuple[Split, list[EvalCase]]]:
+    """Images and cases of a batch size: the cheap attacks, then the dear ones."""
     split = load("digits", "test", data_dir=Path("unused"))
     models = [spec for spec in MODELS if spec.dataset == "digits" and spec.name in NAMES]
     for names, n in zip((CHEAP, DEAR), IMAGES[size], strict=True):
-        for name in names:
-            part = balanced_subset(split, n, seed=0)
-            yield name, cases(SUITES["digits"], models, [ATTACKS[name]], [], part, seed=0), n
+        part = balanced_subset(split, n, seed=0)
+        yield part, cases(SUITES["digits"], models, [ATTACKS[name] for name in names], [], part, seed=0)
 
 
 def measure(folder: Path, precision: str, size: int) -> None:
     """Whatever lacks of the verdicts of a precision and a batch size."""
-    hardware = Hardware(torch.device("cpu"), PRECISIONS[precision], size)
-    store, split = Store(folder / f"{precision}-{size}"), load("digits", "test", data_dir=folder)
-    for _, some, n in grid(size):
-        work = prepare(some, balanced_subset(split, n, seed=0), store, hardware, checkpoint_dir=folder)
-        sweep(work, store, hardware, quiet=True)
+    hardware = Hardware(torch.device("cpu"), PRECISIONS[precision], size, workers=len(os.sched_getaffinity(0)))
+    store = Store(folder / f"{precision}-{size}")
+    for images, some in grid(size):
+        sweep(prepare(some, images, store, hardware, checkpoint_dir=folder), store, hardware, quiet=True)
 
 
 def found(folder: Path, precision: str, size: int) -> Mapping[tuple[str, str], Verdicts]:
     """By attack and model, what has been measured."""
     store = Store(folder / f"{precision}-{size}")
-    stored = {
-        (name, case.model.name): store.read(case_key(case), case.n) for name, some, _ in grid(size) for case in some
-    }
+    listed = [case for _, some in grid(size) for case in some]
+    stored = {(case.attack.name, case.model.name): store.read(case_key(case), case.n) for case in listed}
     return {cell: verdicts[0] for cell, verdicts in stored.items() if verdicts is not None}
 
 
