@@ -19,7 +19,7 @@ def training_settings(
 ) -> tuple[dict[str, float], Recipe]:
     """The loss's parameters and the recipe, with `--set` applied to whichever has that name.
 
-    Raises: InputError for a setting that is unknown, given twice, of another type or without effect.
+    Raises: InputError for a setting that is unknown, of another type or without effect.
     """
     params, settings = dict(spec.params), recipe(spec.name, suite.dataset, recipe_name)
     known: Mapping[str, None] = dict.fromkeys([*params, *(f.name for f in fields(Recipe) if f.name not in TABLES)])
@@ -29,9 +29,7 @@ def training_settings(
         if not equals:
             raise InputError(f"--set takes KEY=VALUE, got {override!r}")
         lookup(key, known, "setting")
-        if key in given:
-            raise InputError(f"--set {key} is given twice, as {given[key]!r} and {value!r}; leave one of them out")
-        given[key] = value
+        given[key] = value  # of several the last
     for key, value in given.items():
         if key in params:
             try:
