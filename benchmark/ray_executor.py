@@ -30,6 +30,8 @@ LEAST_S = 60.0
 """No chunk is a straggler sooner."""
 
 POLL_S = 1.0
+SETTINGS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
+"""Of Ray, unless the environment says otherwise: it reports nothing, and its workers run at the driver's priority."""
 MiB = 1 << 20
 
 
@@ -201,7 +203,8 @@ def _start(crew: Crew) -> _Team:
 
 
 def _import_ray() -> Any:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
     try:
         import ray
     except ImportError:
