@@ -99,7 +99,7 @@ class Others:
     def __init__(self) -> None:
         self._spent: dict[int, float] = {}
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._watch)
+        self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
 
     def seconds(self) -> float:
