@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from benchmark.bench import Bench, Subject
 from benchmark.gate import Course
 from benchmark.gate_rules import FAIL, OPEN, Answer, Rules
-from benchmark.intervals import change_interval, robust_interval
+from benchmark.intervals import change_interval, robust_interval, saved_interval
 from benchmark.score import mcnemar, percent
 from benchmark.verdicts import Bools
 
@@ -25,7 +25,8 @@ class Finding:
         words: why.
         seen: images at the look that decided. before, now: robust accuracy on these, in percent; for a threshold
             `before` is the threshold.
-        low, high: of now - before, in points: a 95% interval that is valid at every look.
+        low, high: of now - before, in points: a 95% interval that is valid at every look; for a canary, of the images
+            that the attack breaks no more.
         p_fail, p_pass: as in `Answer`.
     """
 
@@ -80,10 +81,12 @@ def _finding(bench: Bench, subject: Subject, kind: str, answer: Answer, course: 
     now = course.records[name].seen[: answer.seen]
     robust = subject.before.robust_any[course.order[: answer.seen]]
     before = percent(robust)
-    low, high = change_interval(robust, now, n, rules, questions=questions)
     if kind == "threshold":
         before = rules.min_robust or 0.0
         low, high = (end - before for end in robust_interval(now, n, rules, questions=questions))
+    else:
+        interval = saved_interval if kind == "canary" else change_interval
+        low, high = interval(robust, now, n, rules, questions=questions)
     numbers = {"before": before, "now": percent(now), "low": low, "high": high}
     words = {
         "regression": lambda: _regression(bench, subject, answer.state, numbers, rules),

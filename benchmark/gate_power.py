@@ -2,9 +2,10 @@
 
 import itertools
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -150,19 +151,33 @@ def _run(models: Sequence[tuple[Bools, Bools]], canaries: Sequence[Bools], rules
 
 
 def _draw(table: pd.DataFrame, path: Path) -> None:
-    """Two panels over the drop: how often the gate fails, and how much it attacks."""
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    for (model, n), rows in table.groupby(["model", "images"], sort=False):
-        n = int(str(n))
-        style = {"linestyle": "-" if model == "unchanged" else "--", "marker": {500: "o", 1000: "s"}.get(n, "^")}
-        label = f"{model}, {n} images"
-        errors = [rows["failed %"] - rows["low"], rows["high"] - rows["failed %"]]
-        left.errorbar(rows["drop"], rows["failed %"], yerr=errors, label=label, capsize=2, **style)
-        right.plot(rows["drop"], rows["attacked %"], label=label, **style)
-    left.axhline(100 * Rules().alpha, color="grey", linewidth=0.8)
-    left.set(xlabel="drop of robust accuracy, points", ylabel="gate fails, %", title="false alarms (at 0) and power")
-    right.set(xlabel="drop of robust accuracy, points", ylabel="images attacked, %", ylim=(0, None), title="work")
-    right.legend(fontsize="small")
+    """Over the drop: how often the gate fails, a panel for each number of questions, and how much it attacks."""
+    figure = Figure(figsize=(12, 3.8), layout="constrained")
+    counts = sorted(set(table["questions"]))
+    *panels, work = figure.subplots(1, len(counts) + 1)
+    for count, panel in zip(counts, panels, strict=True):
+        of_count = table[table["questions"] == count]
+        for label, style, rows in _curves(of_count):
+            errors = [rows["failed %"] - rows["low"], rows["high"] - rows["failed %"]]
+            panel.errorbar(rows["drop"], rows["failed %"], yerr=errors, label=label, capsize=2, **style)
+        panel.axhline(100 * Rules().alpha, color="grey", linewidth=0.8)
+        panel.axvline(Rules().tolerance, color="grey", linewidth=0.8, linestyle=":")
+        title = "one question" if count == 1 else f"among {count} questions"
+        panel.set(xlabel="drop of robust accuracy, points", ylabel="the model with the drop fails, %", title=title)
+    for label, style, rows in _curves(table[table["questions"] == counts[0]]):
+        work.plot(rows["drop"], rows["attacked %"], label=label, **style)
+    work.set(xlabel="drop of robust accuracy, points", ylabel="images attacked, %", ylim=(0, None), title="work")
+    work.legend(fontsize="small")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, metadata={"Date": None})
+
+
+def _curves(table: pd.DataFrame) -> Iterator[tuple[str, dict[str, Any], pd.DataFrame]]:
+    """A label, a style and the rows of each curve."""
+    markers = dict(zip(map(str, SIZES), "os^", strict=True))
+    for (model, n), rows in table.groupby(["model", "images"], sort=False):
+        yield (
+            f"{model}, {n} images",
+            {"linestyle": "-" if model == "unchanged" else "--", "marker": markers[str(n)]},
+            rows,
+        )

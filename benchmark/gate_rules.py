@@ -169,8 +169,9 @@ def decide(
     """
     counted = {q: one for q, one in evidence.items() if q not in decided or one.among.any()}
     m = len(evidence)
-    by_chance = _holm({q: chance(one, n, rules, questions=m, largest=largest) for q, one in counted.items()})
-    tolerated = _holm({q: tolerable(one, n) for q, one in evidence.items()})
+    p_chance = {q: chance(one, n, rules, questions=m, largest=largest) for q, one in counted.items()}
+    by_chance = _holm(p_chance)
+    tolerated = _holm({q: tolerable(one, n) if p_chance.get(q, 1.0) <= largest else 1.0 for q, one in evidence.items()})
     answers = dict(decided)
     for question, one in evidence.items():
         if question in decided:

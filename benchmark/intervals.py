@@ -37,6 +37,15 @@ def change_interval(before: Bools, now: Bools, n: int, rules: Rules, *, question
     )
 
 
+def saved_interval(before: Bools, now: Bools, n: int, rules: Rules, *, questions: int) -> tuple[float, float]:
+    """A 95% interval, in percent of all images, of those that the attack broke and breaks no more.
+
+    Valid at every look; it inverts the test of a canary.
+    """
+    low, high = _shares(~before & now, np.ones_like(now), n, rules, questions, error=ERROR)
+    return 100 * low, 100 * high
+
+
 def robust_interval(now: Bools, n: int, rules: Rules, *, questions: int) -> tuple[float, float]:
     """A 95% interval of robust accuracy in percent, valid at every look, that inverts the test of a threshold."""
     low, high = _shares(now, np.ones_like(now), n, rules, questions, error=ERROR)

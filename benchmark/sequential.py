@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import bdtrc
 from scipy.stats import binom
 
 FIRST_LOOK = 50
@@ -76,7 +77,7 @@ def sequential_p(
     Source: spending functions as in `spent`, applied to the exact binomial distribution; p-values of sequential tests
         by Liu and Anderson, Journal of the American Statistical Association 103 (2008).
     """
-    if binom.sf(np.array(successes) - 1, trials, null).min() > largest:
+    if bdtrc(np.array(successes) - 1.0, trials, null).min() > largest:  # binom.sf, without its checks
         return 1.0
     budgets = _budgets(trials, [spent(count / n) for count in counts], null, wanted)
     low, high = math.log(SMALLEST_P), 0.0
@@ -174,10 +175,9 @@ def _capital(values: NDArray[np.float64], n: int, least: int) -> NDArray[np.floa
     before = np.cumsum(values) - values
     mean = (least - before) / (n - np.arange(len(values)))  # the least that the next value can be on average
     is_open = np.logical_and.accumulate(mean < 1)
-    capital = np.zeros(len(values) + 1)
-    for stake, share in STAKES.items():
-        factors = np.where(is_open, 1 - stake * (values - mean) / np.where(is_open, 1 - mean, 1.0), 1.0)
-        capital += share * np.cumprod([1.0, *factors])
+    lost = np.where(is_open, (values - mean) / np.where(is_open, 1 - mean, 1.0), 0.0)  # of what is staked
+    capital = np.ones(len(values) + 1)
+    capital[1:] = sum(share * np.cumprod(1 - stake * lost) for stake, share in STAKES.items())
     return capital
 
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from benchmark.gate_rules import Rules, against_baseline, against_threshold, chance
-from benchmark.intervals import change_interval, robust_interval
+from benchmark.gate_rules import ROUNDING, Rules, against_baseline, against_canary, against_threshold, chance
+from benchmark.intervals import change_interval, robust_interval, saved_interval
 
 RULES = Rules()
 
@@ -35,3 +35,12 @@ def test_an_interval_of_robust_accuracy_agrees_with_the_test_of_a_threshold() ->
     for threshold in (high - 0.1, high + 0.1):
         rejected = chance(against_threshold(now, threshold), 500, RULES) <= 0.025
         assert rejected == (threshold > high)
+
+
+@pytest.mark.parametrize("saved", [1, 2, 3, 4, 5, 6, 8])
+def test_an_interval_of_saved_images_agrees_with_the_test_of_a_canary(saved: int) -> None:
+    order = np.random.default_rng(saved).permutation(500)
+    before, now = (np.arange(500) < 300)[order], (np.arange(500) < 300 + saved)[order]
+    low, high = saved_interval(before, now, 500, RULES, questions=1)
+    assert low < saved / 5 < high
+    assert (low > 100 * ROUNDING) == (chance(against_canary(before, now), 500, RULES) <= 0.025)
