@@ -50,8 +50,11 @@ def gate_power(shared: Shared, *, baseline: Path, runs: int, name: Path) -> None
     pairs = alike([case.robust_any for case in known.cases.values()])
     kinds = [
         Kind(model, n, drop, tolerance, *beside)
-        for tolerance, drops in ((1.0, DROPS), (0.0, DROPS[:2]))
-        for beside in ((0, 0), (models - 1, canaries))
+        for tolerance, drops, beside in (
+            (1.0, DROPS, (0, 0)),
+            (1.0, DROPS, (models - 1, canaries)),
+            (0.0, DROPS[:2], (0, 0)),
+        )
         for model in ("unchanged", "retrained")
         for n in SIZES
         for drop in drops
