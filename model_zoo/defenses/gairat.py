@@ -35,7 +35,7 @@ def fat_loss(model: nn.Module, x: Tensor, y: Tensor, ctx: TrainingContext, *, la
 
     Returns: a scalar.
     Source: Zhang et al., arXiv:2010.01736 (GAIR_FAT.py).
-    Deviations: none.
+    Deviations: the authors' code re-orders the logits by its early stop, but not the labels; here they stay together.
     """
     found = search(ctx, model, x, y, loss="cross-entropy", start="uniform", stop=after_mistakes(tau))
     return (weights(found.correct, ctx.steps, lam) * F.cross_entropy(model(found.x_adv), y, reduction="none")).mean()
@@ -45,7 +45,7 @@ def rst_loss(model: nn.Module, x: Tensor, y: Tensor, ctx: TrainingContext, *, be
     """GAIR-RST: CE(f(x), y) + beta * mean of w * KL(p(x) || p(x')) + (1 - w) * KL(p(x) || p(x'')).
 
     x' maximises the divergence, x'' the margin loss; w = (1 + tanh(lam + steps / 2 - kappa)) / 2, where kappa counts
-    the iterates towards x'' that are classified correctly.
+    the iterates towards x' that are classified correctly.
 
     Args:
         x: (N, C, H, W) in [0, 1]; y: (N,) class indices.
@@ -56,13 +56,13 @@ def rst_loss(model: nn.Module, x: Tensor, y: Tensor, ctx: TrainingContext, *, be
     Source: Zhang et al., arXiv:2010.01736 (GAIR_RST/losses.py).
     Deviations: none.
     """
-    x_adv = ctx.craft(model, x, y, loss="kl-divergence", start="gaussian")
-    by_margin = search(ctx, model, x, y, loss="margin", start="gaussian")
-    weight = (1 + torch.tanh(lam + ctx.steps / 2 - by_margin.correct)) / 2
+    found = search(ctx, model, x, y, loss="kl-divergence", start="gaussian")
+    by_margin = ctx.craft(model, x, y, loss="margin", start="gaussian")
+    weight = (1 + torch.tanh(lam + ctx.steps / 2 - found.correct)) / 2
     logits = model(x)
     log_p = F.log_softmax(logits, 1)
-    divergence = weight * kl_divergence(model(x_adv), log_p)
-    divergence = divergence + (1 - weight) * kl_divergence(model(by_margin.x_adv), log_p)
+    divergence = weight * kl_divergence(model(found.x_adv), log_p)
+    divergence = divergence + (1 - weight) * kl_divergence(model(by_margin), log_p)
     return F.cross_entropy(logits, y) + beta * divergence.mean()
 
 
