@@ -23,7 +23,15 @@ from benchmark.papers import models_for
 from benchmark.suite import TRANSFERRED, Suite
 from benchmark.suites import SUITES
 from benchmark.workers import can_fork
-from model_zoo.registry import MODELS, ModelSpec, external_model, identified, obtain_checkpoint, robustbench_model
+from model_zoo.registry import (
+    MODELS,
+    ModelSpec,
+    after_last_epoch,
+    external_model,
+    identified,
+    obtain_checkpoint,
+    robustbench_model,
+)
 from model_zoo.robustbench_adapter import PREFIX
 
 
@@ -129,9 +137,10 @@ def _registered(suite: Suite, names: str, shared: Shared) -> list[ModelSpec]:
 
 
 def _named(name: str, suite: Suite, known: Mapping[str, ModelSpec], shared: Shared) -> ModelSpec:
-    """The model of that name, of the suite or of RobustBench."""
+    """The model of that name, of the suite or of RobustBench; or of that name after its last epoch of training."""
     if not name.startswith(PREFIX):
-        return lookup(name, known, f"model of suite {suite.name}")
+        last = None if name in known else after_last_epoch(name, known, shared.checkpoint_dir)
+        return last or lookup(name, known, f"model of suite {suite.name}")
     told = {"dataset": suite.dataset, "norm": suite.threat.norm, "suite": suite.name}
     return robustbench_model(name, shared.checkpoint_dir, **told)
 

@@ -173,11 +173,14 @@ def train_command(*, shared: Shared, **options: Any) -> None:
 
 
 @cli.command("table")
+@click.option("--papers", is_flag=True, help="also papers.md of suites of which nothing was measured")
 @shared_options
-def table_command(*, shared: Shared) -> None:
+def table_command(*, shared: Shared, papers: bool) -> None:
     """Rebuild every table from the verdict store; needs no model."""
-    from benchmark.table_command import rebuild_tables
+    from benchmark.table_command import rebuild_tables, write_published
 
+    if papers:
+        write_published(shared)
     rebuild_tables(shared)
 
 

@@ -15,7 +15,7 @@ from model_zoo.architectures.registry import MLP
 from model_zoo.checkpoint import file_of, sha256_of
 from model_zoo.defenses.registry import DefenseSpec, defense_spec
 from model_zoo.recipe import Recipe
-from model_zoo.recipes import recipe
+from model_zoo.recipes import FIRST_STAGES, recipe
 from model_zoo.source import load_source
 from model_zoo.team import Team
 from model_zoo.training import Training, train
@@ -81,7 +81,7 @@ def prepare_first_stage(
                 f"{first_stem(stem)}: a trained model has the name that the first stage takes; use another --name"
             )
         first = defense_spec(spec.first.defense)
-        own = _first_recipe(first, images.dataset, recipe_name, settings)
+        own = _first_recipe(spec.name, first, images.dataset, recipe_name, settings)
         on = withheld if withheld is not None and spec.takes_features else images
         training = Training(first, dict(first.params), own, threat, seed, f"{digest(on)} {digest(validation)}")
         train(
@@ -107,10 +107,10 @@ def first_stem(stem: Path) -> Path:
     return file_of(stem, "-first")
 
 
-def _first_recipe(first: DefenseSpec, dataset: str, name: str, settings: Recipe) -> Recipe:
+def _first_recipe(defense: str, first: DefenseSpec, dataset: str, name: str, settings: Recipe) -> Recipe:
     """The first stage's own settings, on the network and the validation images of the second."""
     try:
-        own = recipe(first.name, dataset, name)
+        own = FIRST_STAGES.get((defense, dataset, name)) or recipe(first.name, dataset, name)
     except InputError:
         own = recipe(first.name, dataset, "fast")
     return replace(

@@ -15,7 +15,8 @@ from benchmark.score import Entry, Judged, SuiteScores, percent, wilson
 from benchmark.suites import SUITES
 from benchmark.verdicts import Bools
 from model_zoo.recipes import RECIPES
-from model_zoo.registry import MODELS, ModelSpec, models_of
+from model_zoo.registry import MODELS, OF_LAST, ModelSpec, models_of
+from model_zoo.robustbench_adapter import PREFIX
 
 CLEAN = "clean"
 SCHEDULE = "not the authors' weights"
@@ -118,7 +119,8 @@ def _reasons(row: Row, figure: Figure, entry: Entry, n: int) -> Iterator[str]:
 def _command(suite: SuiteScores, row: Row, figure: Figure) -> str:
     """The words that measure a figure; "" where the attack or the defense is not in this project."""
     attacks = {attack.name for attack in SUITES[suite.suite].attacks}
-    if figure.attack not in (CLEAN, *attacks) or not (row.train or _authors_model(row)):
+    of_robustbench = [name for name in row.models if name[0].isupper()]  # all other names are lower case
+    if figure.attack not in (CLEAN, *attacks) or not (row.train or _authors_model(row) or of_robustbench):
         return ""
     known = {entry["model"] for entry in suite.entries}
     model = next((name for name in row.models if name in known), None)
@@ -126,18 +128,21 @@ def _command(suite: SuiteScores, row: Row, figure: Figure) -> str:
     if model is None and (spec := _authors_model(row)) is not None:
         model, behind = spec.name, " --checkpoint-dir CHECKPOINTS"
         before = f"get {Path(spec.checkpoint).name} from {spec.url} as CHECKPOINTS/{spec.checkpoint}; "
+    elif model is None and not row.train:
+        model = PREFIX + of_robustbench[0]
     elif model is None:
         model = row.models[-1]
-        before = f"python run_benchmark.py train {row.train} --recipe {_recipe(suite, row)} --name {model}; "
+        name = model.removesuffix(OF_LAST)
+        before = f"python run_benchmark.py train {row.train} --recipe {_recipe(suite, row)} --name {name}; "
     models = ",".join([model, *figure.crafted_on[:1]])
     attack = "" if figure.attack == CLEAN else f" --attacks {figure.attack}"
     return f"{before}python run_benchmark.py --suite {suite.suite} --models {models}{attack}{behind}"
 
 
 def _recipe(suite: SuiteScores, row: Row) -> str:
-    """The authors' settings, where this project has them for the defense."""
-    defense = row.train.split()[1]
-    return "paper" if (defense, SUITES[suite.suite].dataset, "paper") in RECIPES else "fast"
+    """The table's own settings, else those of the defense's authors, where this project has them."""
+    key = row.train.split()[1], SUITES[suite.suite].dataset
+    return next((name for name in (suite.suite, "paper") if (*key, name) in RECIPES), "fast")
 
 
 def _authors_model(row: Row) -> ModelSpec | None:

@@ -11,11 +11,15 @@ from attacks.errors import InputError
 from benchmark.cli import Shared
 from benchmark.leaderboard import leaderboard
 from benchmark.packed import Packed, gather, read_packed, write_packed
+from benchmark.papers import paper_table, papers_markdown
+from benchmark.published import ROWS
 from benchmark.score import read_suite, shown_entries
 from benchmark.selections import epsilon_table, other_selections, selection_name, selects_beside
 from benchmark.store import Store
-from benchmark.tables import write_tables
+from benchmark.suites import SUITES
+from benchmark.tables import write_csv, write_tables
 from benchmark.triples import example_images, write_examples
+from model_zoo.checkpoint import atomic_write
 
 VERDICTS = "verdicts"
 """The folder of the packed verdicts, beside those of the tables."""
@@ -40,6 +44,19 @@ def rebuild_tables(shared: Shared) -> None:
         others = [read_packed(path) for path in sorted(folder.glob(f"{suite}{OTHER}*.json"))]
         _write_all(read_packed(folder / f"{suite}.json"), others, shared, with_pictures=True)
         print(f"Tables: {shared.results_dir / suite}, from {folder / suite}.json")
+
+
+def write_published(shared: Shared) -> None:
+    """Write the papers' figures of suites that have no tables yet, with the commands that measure them."""
+    for name in dict.fromkeys(row.suite for row in ROWS):
+        folder, suite = shared.results_dir / name, SUITES[name]
+        if not (folder / "scores.csv").exists():
+            papers = paper_table(read_suite(Packed(name, suite.reading, {}), name))
+            what = f"{suite.dataset}, {suite.threat.norm} {suite.threat.epsilon:.6g}, accuracies in percent."
+            text = f"## Beside the papers: {name}\n\n{what}\n\n{papers_markdown(papers)}\n"
+            atomic_write(folder / "papers.md", text.encode())
+            write_csv(folder / "papers.csv", papers.round(4))
+            print(f"Published figures: {folder / 'papers.md'}")
 
 
 def _write_all(

@@ -115,6 +115,10 @@ def state_digest(state_dict: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
+LAST = ".last.safetensors"
+"""Behind a model's name: its weights after the last epoch of training, beside those of the best one."""
+
+
 def file_of(stem: Path, suffix: str) -> Path:
     """STEM and a suffix: "NAME" and ".json" give NAME.json; `with_suffix` would cut a name at its dot."""
     return stem.with_name(stem.name + suffix)

@@ -12,7 +12,7 @@ from attacks.errors import InputError
 from attacks.names import lookup
 from model_zoo.architectures.registry import build
 from model_zoo.authors import AUTHORS, CONVERTS
-from model_zoo.checkpoint import load_into, load_state_dict, sha256_of, state_digest
+from model_zoo.checkpoint import LAST, load_into, load_state_dict, sha256_of, state_digest
 from model_zoo.defenses.registry import DEFENSES
 from model_zoo.download import fetch
 from model_zoo.factory import call_factory, code_of, find_factory
@@ -20,6 +20,9 @@ from model_zoo.robustbench_adapter import PAGE, PREFIX, build_robustbench, facto
 
 SHIPPED = Path(__file__).parent / "checkpoints"
 """Where the checkpoints lie that come with the harness."""
+
+OF_LAST = "-last"
+"""Behind the name of a model: after the last epoch, where the name alone means the best one."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +133,16 @@ def models_of(suite: str, checkpoint_dir: Path) -> dict[str, ModelSpec]:
 def model_spec(name: str, suite: str, checkpoint_dir: Path) -> ModelSpec:
     """The model of that name. Raises: InputError that names the nearest match."""
     return lookup(name, models_of(suite, checkpoint_dir), f"model of suite {suite}")
+
+
+def after_last_epoch(name: str, known: Mapping[str, ModelSpec], checkpoint_dir: Path) -> ModelSpec | None:
+    """The model NAME-last: NAME by its weights after the last epoch. None where it was not trained in this folder."""
+    best = known.get(name.removesuffix(OF_LAST))
+    if best is None or not name.endswith(OF_LAST):
+        return None
+    checkpoint = best.checkpoint.removesuffix(".safetensors") + LAST
+    path = checkpoint_dir / checkpoint
+    return replace(best, name=name, checkpoint=checkpoint, sha256=sha256_of(path)) if path.is_file() else None
 
 
 def card(spec: ModelSpec, record: Mapping[str, Any]) -> bytes:

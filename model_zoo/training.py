@@ -20,7 +20,7 @@ from model_zoo.architectures.registry import build, find
 from model_zoo.augmentation import augment
 from model_zoo.batches import Images, LabelledImages, all_images, batches
 from model_zoo.bounds.certified import BOUNDS
-from model_zoo.checkpoint import file_of, save_state_dict, sha256_of
+from model_zoo.checkpoint import LAST, file_of, save_state_dict, sha256_of
 from model_zoo.defenses.context import TrainingContext
 from model_zoo.defenses.registry import DefenseSpec
 from model_zoo.passes import counted
@@ -31,6 +31,10 @@ from model_zoo.team import Team
 
 VALIDATION_STREAM = 2**20
 """Validation attacks draw as if at this restart, which no epoch reaches."""
+
+
+class DivergenceError(Exception):
+    """Training has left the numbers that can be computed with; the message says when."""
 
 
 @dataclass(frozen=True)
@@ -121,13 +125,13 @@ def train(
         total=recipe.epochs * steps, initial=(first - 1) * steps, unit="batch", disable=quiet or not team.leads
     ) as bar:
         for epoch in range(first, recipe.epochs + 1):
-            with _seeded(hash_seed(training.seed, epoch), device), counted(model, source) as passes:
-                loss = train_epoch(training, model, optimizer, data, source, epoch, precision, bar, team)
-            if not all(weight.isfinite().all() for weight in model.parameters()):
-                raise InputError(
-                    f"epoch {epoch} ends with weights that are not finite; the state of epoch {epoch - 1} is kept; "
-                    "train with a lower lr (--set lr=...)"
-                )
+            try:
+                with _seeded(hash_seed(training.seed, epoch), device), counted(model, source) as passes:
+                    loss = train_epoch(training, model, optimizer, data, source, epoch, precision, bar, team)
+                if not all(weight.isfinite().all() for weight in model.parameters()):
+                    raise DivergenceError(f"epoch {epoch} ends with weights that are not finite")
+            except DivergenceError as stopped:
+                raise InputError(f"{stopped}; {_kept(stem, training, progress, team)}") from None
             team.average_buffers(model)
             backwards = team.add_up(torch.tensor(float(passes.backwards), device=device)).item()
             clean, robust = _validate(training, model, validation, team, precision)
@@ -155,13 +159,26 @@ def train(
             f"the model ends at chance: {progress.curve[-1]['validation_clean']:.1f} clean validation accuracy; "
             f"no checkpoint was written; remove {progress_file(stem)} and train with a lower lr or more epochs (--set)"
         )
-    metadata = {"settings": json.dumps(training.settings(), sort_keys=True)}
     best = file_of(stem, ".safetensors")
     if team.leads:
-        save_state_dict(progress.model, file_of(stem, ".last.safetensors"), metadata)
-        save_state_dict(progress.best, best, metadata)
+        save_state_dict(progress.model, file_of(stem, LAST), _metadata(training))
+        save_state_dict(progress.best, best, _metadata(training))
     team.wait()
     return sha256_of(best)
+
+
+def _kept(stem: Path, training: Training, progress: Progress, team: Team) -> str:
+    """Keep the weights of the last whole epoch, if there is one; say where, and what to do."""
+    again = f"remove {progress_file(stem)} and train with a lower lr (--set lr=...)"
+    if not progress.curve:
+        return "train with a lower lr (--set lr=...)"
+    if team.leads:
+        save_state_dict(progress.model, file_of(stem, LAST), _metadata(training))
+    return f"the weights after epoch {len(progress.curve)} are in {file_of(stem, LAST)}; {again}"
+
+
+def _metadata(training: Training) -> dict[str, str]:
+    return {"settings": json.dumps(training.settings(), sort_keys=True)}
 
 
 def train_epoch(
@@ -185,7 +202,7 @@ def train_epoch(
         team: of whose batches this process takes its part.
 
     Returns: the mean loss, over the parts of all.
-    Raises: InputError for a loss that is not finite.
+    Raises: DivergenceError for a loss that is not finite.
     """
     recipe = training.recipe
     params = recipe.params_at(training.params, epoch)
@@ -209,10 +226,7 @@ def train_epoch(
                 loss = training.defense.batch_loss(model, x, data.y[rows], ctx, **params)
             total = team.add_up(loss.detach() * weight)
             if not total.isfinite():
-                raise InputError(
-                    f"the loss is {total.item()} in epoch {epoch}, batch {number}; the state of epoch {epoch - 1} is "
-                    "kept; train with a lower lr (--set lr=...)"
-                )
+                raise DivergenceError(f"the loss is {total.item()} in epoch {epoch}, batch {number}")
             optimizer.zero_grad()
             (loss if team.size == 1 else loss * weight).backward()
             team.add_up_gradients(model)

@@ -1,11 +1,13 @@
 """Published figures: the data, the suites by which they are measured, and the table that has both side by side."""
 
 import shlex
-from collections.abc import Sequence
+import subprocess
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from attacks.registry import ATTACKS
@@ -23,6 +25,8 @@ from benchmark.verdicts import Verdicts
 from model_zoo.defenses.registry import defense_spec
 from model_zoo.recipes import RECIPES
 from model_zoo.registry import MODELS, ModelSpec, card
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
 
 AUTHORS = next(spec for spec in MODELS if spec.name == "trades-mnist-zhang2019")
 OURS = replace(AUTHORS, name="trades-b6", sha256="b" * 64, url="", schedule="fast recipe, 20 epochs")
@@ -101,7 +105,8 @@ def test_the_command_that_trains_a_row_is_understood(row: Row) -> None:
     options = dict(zip(words[::2], words[1::2], strict=True))
     overrides = [value for option, value in zip(words[::2], words[1::2], strict=True) if option == "--set"]
     defense, suite = defense_spec(options["--defense"]), SUITES[options["--suite"]]
-    recipe = "paper" if (defense.name, suite.dataset, "paper") in RECIPES else "fast"
+    named = (name for name in (row.suite, "paper") if (defense.name, suite.dataset, name) in RECIPES)
+    recipe = next(named, "fast")
     training_settings(defense, suite, recipe, [text for text in overrides if not text.startswith("pool=")])
     assert suite.dataset == SUITES[row.suite].dataset
 
@@ -230,3 +235,20 @@ def test_a_papers_suite_judges_the_models_of_its_rows_that_the_leaderboard_of_it
     wanted = {"madry", "natural", "trades-b6", "trades-mnist-zhang2019"}  # natural is crafted on
     assert set(models_for("trades-mnist", tmp_path)) == wanted
     assert set(models_for("mnist", tmp_path)) >= {*wanted, "another"}
+
+
+def test_the_papers_of_a_suite_that_was_never_run_name_what_measures_each_figure(
+    command: Command, tmp_path: Path
+) -> None:
+    result = command(tmp_path, "table", "--papers")
+    assert result.returncode == 2  # there are no verdicts to rebuild other tables from
+    table = pd.read_csv(tmp_path / "results/gairat-table1/papers.csv", keep_default_na=False)
+    last = table[(table["row"] == "GAIRAT, last checkpoint") & (table["attack"] == "pgd-20")].iloc[0]
+    assert last["measured"] == ""
+    assert "train --defense gairat" in last["command"]
+    assert "--recipe paper --name gairat;" in last["command"]
+    assert "--models gairat-last " in last["command"]
+    madry = table[(table["row"] == "AT, best checkpoint") & (table["attack"] == "pgd-20")].iloc[0]
+    assert "--recipe gairat-table1 --name madry;" in madry["command"]
+    borrowed = pd.read_csv(tmp_path / "results/cifar10/papers.csv", keep_default_na=False)
+    assert any("--models robustbench/Rice2020Overfitting " in words for words in borrowed["command"])

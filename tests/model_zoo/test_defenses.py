@@ -451,3 +451,70 @@ def test_under_an_inner_attack_the_parameters_are_frozen_and_then_not(batch: Bat
     assert frozen
     assert all(frozen)
     assert all(p.requires_grad for p in model.parameters())
+
+
+def test_dat_leaves_an_image_after_the_first_step_that_is_stationary_enough(batch: Batch) -> None:
+    x, y, ctx = batch
+    first = replace(ctx, epoch=1)
+    model = network()
+    x_adv = ctx.craft(model, x, y, loss="cross-entropy", start="uniform", steps=1)
+    expected = nn.functional.cross_entropy(model(x_adv), y)
+    assert torch.equal(loss_of(DEFENSES["dat"], model, (x, y, first), c_max=1e9), expected)
+    assert loss_of(DEFENSES["dat"], model, (x, y, first), c_max=1e-9) > expected  # then PGD goes on
+
+
+def test_cascade_trains_on_own_one_step_examples_and_on_iterative_ones_of_the_source(batch: Batch) -> None:
+    x, y, ctx = batch
+    model = network()
+    own, others = (replace(ctx, draws=Draws.start(0, index)) for index in ctx.draws.index.split(32))
+    one_step = own.craft(model, x[:32], y[:32], loss="cross-entropy", start="none", steps=1, rel_step_size=1.0)
+    iterated = others.craft(ctx.first_stage, x[32:], y[32:], loss="cross-entropy", start="none")
+    x_adv = torch.cat([one_step, iterated])
+    features: list[Tensor] = []
+    handle = model.fc2.register_forward_hook(lambda _module, inputs, _output: features.append(inputs[0]))
+    losses = [nn.functional.cross_entropy(model(points), y) for points in (x, x_adv)]
+    handle.remove()
+    distance = (features[0] - features[1]).pow(2).sum(1).mean()
+    expected = (losses[0] + 0.7 * losses[1]) / 1.7 + 0.01 * distance
+    got = loss_of(DEFENSES["cascade"], model, batch, weight=0.7, similarity=0.01)
+    torch.testing.assert_close(got, expected)
+
+
+def test_mixed_attacks_one_half_at_an_epsilon_of_each_image_and_weighs_it(batch: Batch) -> None:
+    x, y, ctx = batch
+    model = network()
+    point = x[32:].clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(nn.functional.cross_entropy(model(point), y[32:], reduction="sum"), point)
+    normal = replace(ctx.draws, index=ctx.draws.index[32:], restart=ctx.draws.restart[32:], step=ctx.draws.step[32:])
+    epsilon = (normal.normal((1, 1, 1), stream=3).abs() / 2).clamp_max(1) * ctx.threat.epsilon
+    assert epsilon.min() < 0.05 < 0.15 < epsilon.max()
+    full = (x[32:] + ctx.threat.epsilon * gradient.sign()).clamp(0, 1)
+    x_adv = x[32:] + (full - x[32:]) * epsilon / ctx.threat.epsilon
+    clean = nn.functional.cross_entropy(model(x[:32]), y[:32], reduction="sum")
+    adversarial = nn.functional.cross_entropy(model(x_adv), y[32:], reduction="sum")
+    expected = (clean + 0.3 * adversarial) / (32 + 0.3 * 32)
+    torch.testing.assert_close(loss_of(DEFENSES["mixed"], model, batch, weight=0.3), expected)
+
+
+def test_gair_rst_weighs_two_divergences_by_the_correct_iterates_of_the_first(batch: Batch) -> None:
+    x, y, ctx = batch
+    model = network()
+    with torch.no_grad():  # bias the head, so that some iterates are correct and some are not
+        model.fc2.bias[:5] += 0.1
+    by_divergence = [
+        ctx.craft(model, x, y, loss="kl-divergence", start="gaussian", steps=steps) for steps in range(ctx.steps + 1)
+    ]
+    kappa = torch.stack([model(points).argmax(1) == y for points in by_divergence[:-1]]).sum(0)
+    assert 0 < kappa.float().mean() < ctx.steps
+    by_margin = ctx.craft(model, x, y, loss="margin", start="gaussian")
+    clean = model(x).log_softmax(1)
+
+    def divergence(points: Tensor) -> Tensor:
+        log_p: Tensor = model(points).log_softmax(1)
+        each: Tensor = (clean.exp() * (clean - log_p)).sum(1)
+        return each
+
+    weight = (1 + torch.tanh(0.5 + ctx.steps / 2 - kappa)) / 2
+    both = weight * divergence(by_divergence[-1]) + (1 - weight) * divergence(by_margin)
+    expected = nn.functional.cross_entropy(model(x), y) + 6 * both.mean()
+    torch.testing.assert_close(loss_of(DEFENSES["gair-rst"], model, batch, beta=6.0, lam=0.5), expected)
