@@ -15,7 +15,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from attacks.registry import ATTACKS
 from benchmark.score import SuiteScores, percent, wilson
 from model_zoo.checkpoint import atomic_write
 
@@ -132,7 +131,7 @@ def _epsilons(suite: SuiteScores, board: pd.DataFrame, curves: pd.DataFrame) -> 
 def _pgd_steps(attack: str) -> int | None:
     """The steps of a PGD that differs from others in these alone, by its name."""
     name, _, steps = attack.rpartition("-")
-    return int(steps) if name == "pgd" and steps.isdecimal() and attack in {*ATTACKS, f"pgd-{steps}"} else None
+    return int(steps) if name == "pgd" and steps.isdecimal() else None
 
 
 def _transfer(suite: SuiteScores) -> Figure | None:
