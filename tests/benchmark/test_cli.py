@@ -137,7 +137,7 @@ MISTAKES = {
     "flag before the command": ("--quiet list models", "--quiet stands before 'list'"),
     "suite of another dataset": ("--suite mnist --dataset digits", "leave one of them out"),
     "checkpoint without a model": ("--checkpoint good.pt", "--checkpoint needs --model"),
-    "no model here": ("--suite cifar10", "has no model with a checkpoint"),
+    "no model here": ("--suite svhn", "has no model with a checkpoint"),
     "results are a file": (f"--models natural --results-dir a-file {' '.join(FAST)}", "a-file"),
     "results below a file": (f"--models natural --results-dir a-file/x {' '.join(FAST)}", "a-file"),
     "no verdicts": ("table --results-dir elsewhere", "expected verdicts in elsewhere/runs, found none"),
