@@ -21,6 +21,8 @@ from model_zoo.robustbench_adapter import PAGE, PREFIX, build_robustbench, facto
 SHIPPED = Path(__file__).parent / "checkpoints"
 """Where the checkpoints lie that come with the harness."""
 
+DATASETS = ("digits", "mnist", "cifar10")
+"""Of the shipped models, in display order."""
 OF_LAST = "-last"
 """Behind the name of a model: after the last epoch, where the name alone means the best one."""
 
@@ -112,7 +114,7 @@ def _shipped() -> list[ModelSpec]:
     """The models that come with the harness, by dataset and in the order of the defenses."""
     defenses = list(DEFENSES)
     specs = [read_card(path) for path in SHIPPED.glob("*/*.json")]
-    return sorted(specs, key=lambda spec: (spec.dataset, defenses.index(spec.defense), spec.name))
+    return sorted(specs, key=lambda spec: (DATASETS.index(spec.dataset), defenses.index(spec.defense), spec.name))
 
 
 MODELS: Sequence[ModelSpec] = (*_shipped(), *(ModelSpec(**fields) for fields in AUTHORS))

@@ -40,7 +40,8 @@ TINY = {"epochs": 3, "train_examples": 200, "validation": 50, "inner_steps": 2}
 
 
 def words(defense: str = "half-half", **settings: object) -> list[str]:
-    pairs = [f"{name}={value}" for name, value in {**TINY, **settings}.items()]
+    tiny = {name: value for name, value in TINY.items() if DEFENSES[defense].bound is None or name != "inner_steps"}
+    pairs = [f"{name}={value}" for name, value in {**tiny, **settings}.items()]
     return ["train", "--defense", defense, "--quiet", *(word for pair in pairs for word in ("--set", pair))]
 
 
