@@ -6,6 +6,7 @@ import io
 import os
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -65,3 +66,15 @@ def mnist(tmp_path_factory: pytest.TempPathFactory) -> Split:
     for name in ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"):
         (raw / name).write_bytes(gzip.decompress((packed / f"{name}.gz").read_bytes()))
     return load("mnist", "test", data_dir=folder)
+
+
+@pytest.fixture(scope="session")
+def cifar10(tmp_path_factory: pytest.TempPathFactory) -> Split:
+    """The CIFAR-10 test images, where they lie beside the project as class folders."""
+    packed = ROOT.parent / "shared/data/cifar10/test.zip"
+    if not packed.is_file():
+        pytest.skip("needs the CIFAR-10 test images")
+    folder = tmp_path_factory.mktemp("data")
+    with zipfile.ZipFile(packed) as archive:
+        archive.extractall(folder / "cifar10")
+    return load("cifar10", "test", data_dir=folder, quiet=True)

@@ -335,7 +335,7 @@ def test_the_same_command_again_prints_the_same_and_needs_no_model(
 @pytest.mark.parametrize(
     ("what", "names"),
     [
-        ("models", [spec.name for spec in MODELS]),
+        ("models", [spec.name for suite in SUITES for spec in MODELS if spec.suites[0] == suite]),
         ("attacks", list(ATTACKS)),
         ("defenses", list(DEFENSES)),
         ("datasets", list(DATASETS)),
