@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from attacks.errors import InputError
@@ -16,6 +17,15 @@ from benchmark.sweep import VERSIONED
 from benchmark.verdicts import Verdicts
 
 KIND = "baseline of the gate"
+SETTINGS: Mapping[str, type | tuple[type, ...]] = {
+    "attack": str,
+    "seed": int,
+    "examples": (int, NoneType),
+    "norm": (str, NoneType),
+    "epsilon": (float, int, NoneType),
+}
+"""What `Settings` has beside the suite, and of which type."""
+ANEW = "take both files from git, or write them again: gate --update"
 RENEW = "which says nothing of today's attack; renew it: gate --update --models all"
 
 
@@ -57,17 +67,17 @@ def read_baseline(path: Path) -> Baseline:
     packed = _read(path)
     if "attack_identity" not in packed.notes:
         raise InputError(f"{path}: a baseline of an older version, {RENEW}")
+    attack, canaries = packed.notes["attack_identity"], packed.notes.get("canaries")
+    if not (isinstance(attack, dict) and isinstance(canaries, dict) and packed.cases):
+        raise InputError(f"{path}: expected an attack, canaries and verdicts in a baseline, got none; {ANEW}")
     return Baseline(
-        settings=_settings(packed),
-        attack=packed.notes["attack_identity"],
-        canaries=packed.notes["canaries"],
-        cases={str(case.entry["model"]): case for case in packed.cases.values()},
+        _settings(path, packed), attack, canaries, {str(c.entry["model"]): c for c in packed.cases.values()}
     )
 
 
 def read_settings(path: Path) -> Settings:
     """What a baseline, also of an older version, was made with. Raises: InputError as `read_baseline`."""
-    return _settings(_read(path))
+    return _settings(path, _read(path))
 
 
 def _read(path: Path) -> Packed:
@@ -77,9 +87,12 @@ def _read(path: Path) -> Packed:
     return packed
 
 
-def _settings(packed: Packed) -> Settings:
-    told = {name: packed.notes[name] for name in ("attack", "seed", "examples", "norm", "epsilon")}
-    return Settings(suite=packed.suite, **told)
+def _settings(path: Path, packed: Packed) -> Settings:
+    told = {name: packed.notes.get(name) for name in SETTINGS}
+    for name, kinds in SETTINGS.items():
+        if isinstance(told[name], bool) or not isinstance(told[name], kinds):
+            raise InputError(f"{path}: expected {name} in a baseline, got {told[name]!r}; {ANEW}")
+    return Settings(suite=packed.suite, **told)  # type: ignore[arg-type]
 
 
 def check_baseline(known: Baseline, bench: Bench) -> None:

@@ -75,7 +75,7 @@ def start_early(crew: Crew) -> None:
 def _start_and_stay(crew: Crew, team: "Future[_Team]") -> None:
     try:
         team.set_result(_start(crew))
-    except Exception as error:
+    except BaseException as error:  # also SystemExit, or the sweep would wait for ever
         team.set_exception(error)
     threading.Event().wait()  # Ray's processes end with the thread that started them
 

@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from benchmark.baseline import read_baseline
+from benchmark.canaries import canary_name
+from model_zoo.registry import MODELS
+
 ROOT = Path(__file__).resolve().parents[2]
 WORDS = ("--models", "natural,madry", "--attacks", "fgsm,pgd-20,foolbox-deepfool", "--examples", "30", "--quiet")
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -66,3 +70,14 @@ def test_the_committed_tables_are_those_of_the_committed_verdicts(command: Comma
                 "pictures/"
             ):  # whose bytes are those of one version of matplotlib
                 assert rebuilt[name] == content, name
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "results").glob("*/baseline.json")), ids=lambda path: path.parent.name)
+def test_a_committed_baseline_is_of_the_models_that_are_shipped(path: Path) -> None:
+    known = read_baseline(path)
+    shipped = {spec.name: spec.sha256 for spec in MODELS if known.settings.suite in spec.suites}
+    of_canaries = {canary_name(kind): model for kind, model in known.canaries.items()}
+    for name, case in known.cases.items():
+        assert case.entry["checkpoint_sha256"] == shipped[of_canaries.get(name, name)], name
+    cards = (ROOT / "model_zoo/checkpoints" / known.settings.suite).glob("*.json")
+    assert {card.stem for card in cards} == set(known.cases) - set(of_canaries)

@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from attacks.errors import InputError
+from benchmark.baseline import KIND, read_baseline
 from benchmark.chunk import COLUMNS, pack, unpack
 from benchmark.packed import Packed, packed_case, read_packed, write_packed
 from benchmark.summary import digest_of
@@ -141,7 +142,9 @@ def packed_files(folder: Path) -> tuple[bytes, bytes]:
     """A summary, and the verdicts beside it."""
     entry = {"model": "m", "attack": "a", "source_model": "", "key": "0" * 32, "n": 40, "images": "d", "rank": [0]}
     case = packed_case(entry, verdicts(40), (), {"seconds": 1.0})
-    write_packed(Packed("s", "any", {"0" * 32: case}), folder / "seed")
+    made_with = {"attack": "a", "seed": 0, "examples": None, "norm": "Linf", "epsilon": 0.1}
+    notes = {"kind": KIND, **made_with, "attack_identity": {"algorithm": "a"}, "canaries": {}}
+    write_packed(Packed("s", "any", {"0" * 32: case}, notes), folder / "seed")
     return (folder / "seed.json").read_bytes(), (folder / "seed.bin").read_bytes()
 
 
@@ -156,6 +159,7 @@ def read_forged(text: bytes, binary: bytes, folder: Path) -> None:
     (folder / "p.bin").write_bytes(binary)
     try:
         read_packed(folder / "p.json")
+        read_baseline(folder / "p.json")
     except InputError as error:
         assert "\n" not in str(error)  # noqa: PT017
 
@@ -186,9 +190,10 @@ WORDS = st.one_of(
 )
 
 
+BASELINE = Path(__file__).resolve().parents[2] / "results/digits/baseline.json"
 STOPPED = (
     *("commands.prepare", "commands.measure", "train_command.prepare_first_stage", "train_command.run_training"),
-    *("gate_command.Bench", "datasets._download"),
+    *("gate_setup.Bench", "datasets._download"),
 )
 """Where sweeps, measurements, trainings, the gate's attacks and downloads begin."""
 
@@ -203,6 +208,20 @@ def nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither sweeps, trainings, measurements nor downloads."""
     for place in STOPPED:
         monkeypatch.setattr(f"benchmark.{place}", stop)
+
+
+@pytest.mark.usefixtures("nothing_runs")
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--models", "natural"],
+        ["train", "--defense", "natural"],
+        ["gate", "--baseline", "b.json", "--update", "--models", "natural"],
+        ["gate", "--baseline", str(BASELINE)],
+    ],
+)
+def test_what_takes_long_is_stopped(command: Command, tmp_path: Path, words: list[str]) -> None:
+    assert "stopped: the words were understood" in command(tmp_path, *words).stderr
 
 
 @pytest.mark.usefixtures("nothing_runs")
