@@ -1,10 +1,10 @@
 """The command line: words to suite, models, attacks and hardware, and one line for every mistake."""
 
 import functools
+import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import click
 from click.core import ParameterSource
 
 from attacks.errors import InputError
+from attacks.number import number
 
 # What loads torch is imported inside the commands, so that help and mistakes answer at once.
 
@@ -41,9 +42,19 @@ class Number(click.ParamType[float]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         try:
-            return float(Fraction(str(value)))
-        except (ValueError, ZeroDivisionError, OverflowError):
+            return number(str(value))
+        except ValueError:
             self.fail(f"expected a number or a fraction such as 8/255, got {value!r}", param, ctx)
+
+
+class Range(click.FloatRange):
+    """A number within bounds; NaN is within none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        converted: float = super().convert(value, param, ctx)
+        if not math.isfinite(converted):
+            self.fail(f"expected a finite number, got {value!r}", param, ctx)
+        return converted
 
 
 class Examples(click.ParamType[dict[str, int | None]]):
@@ -278,13 +289,11 @@ def migrate_command(*, shared: Shared) -> None:
 @click.option("--models", metavar="all|NAME,...", help="NAME=FILE gives it other weights  [default: the baseline's]")
 @click.option("--model", metavar="PATH.py:FACTORY", help="your own model, or module:FACTORY")
 @click.option("--checkpoint", type=click.Path(path_type=Path), help="weights for --model")
-@click.option("--tolerance", type=click.FloatRange(0, 100), default=1.0, show_default=True, help="points that may go")
-@click.option(
-    "--min-robust-acc", type=click.FloatRange(0, 100), help="percent that no model may be significantly below"
-)
-@click.option("--alpha", type=click.FloatRange(1e-6, 0.5), default=0.01, show_default=True, help="of a false alarm")
-@click.option("--miss", type=click.FloatRange(1e-6, 0.5), default=0.05, show_default=True, help="of an early pass")
-@click.option("--budget", type=click.FloatRange(0, min_open=True), metavar="MINUTES", help="stop then, decided or not")
+@click.option("--tolerance", type=Range(0, 100), default=1.0, show_default=True, help="points that may go")
+@click.option("--min-robust-acc", type=Range(0, 100), help="percent that no model may be significantly below")
+@click.option("--alpha", type=Range(1e-6, 0.5), default=0.01, show_default=True, help="of a false alarm")
+@click.option("--miss", type=Range(1e-6, 0.5), default=0.05, show_default=True, help="of an early pass")
+@click.option("--budget", type=Range(0, min_open=True), metavar="MINUTES", help="stop then, decided or not")
 @click.option(
     "--undecided",
     type=click.Choice(["fail", "pass"]),

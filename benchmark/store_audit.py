@@ -101,8 +101,8 @@ def lacks(store: Store) -> Iterator[Lack]:
 
 def temporary_files(results_dir: Path) -> list[Path]:
     """What processes that were killed left behind: in the store, and beside the tables."""
-    folders = (results_dir, *(path for path in results_dir.iterdir() if path.is_dir() and path.name != "runs"))
-    beside = [path for folder in folders for path in folder.glob(".*.tmp")]
+    folders = [path for path in results_dir.iterdir() if path.is_dir() and path.name != "runs"]
+    beside = [*results_dir.glob(".*.tmp"), *(path for folder in folders for path in folder.rglob(".*.tmp"))]
     return sorted([*beside, *(results_dir / "runs").rglob(".*.tmp")])
 
 

@@ -32,7 +32,7 @@ from model_zoo.curve import draw_curve
 from model_zoo.defenses.registry import defense_spec
 from model_zoo.progress import forget
 from model_zoo.recipe import Recipe
-from model_zoo.registry import ModelSpec, card, load_model
+from model_zoo.registry import OF_LAST, ModelSpec, card, load_model
 from model_zoo.team import assemble
 from model_zoo.training import Training
 from model_zoo.training import train as run_training
@@ -44,6 +44,8 @@ def train(shared: Shared, *, defense: str, suite: str, recipe: str, overrides: S
     chosen = lookup(suite, SUITES, "suite")
     params, settings = training_settings(spec, chosen, recipe, overrides)
     name = check_name(name or spec.model_name.format(**params))
+    if name.endswith(OF_LAST):
+        raise InputError(f"--name {name}: a name that ends in {OF_LAST} is that of the last epoch; use another")
     if shared.executor != "local" or shared.gpus_per_worker is not None:
         raise InputError("--executor and --gpus-per-worker are for sweeps; to train on N GPUs use --workers N")
     if shared.batch_size != "auto":
@@ -141,5 +143,10 @@ def _training_images(suite: Suite, settings: Recipe, shared: Shared) -> tuple[Sp
     split = load(suite.dataset, "train", data_dir=shared.data_dir, mirror=shared.mirror_dir, quiet=shared.quiet)
     images, validation = holdout(split, settings.validation, seed=shared.seed)
     if settings.train_examples is not None:
+        if settings.train_examples > len(images):
+            raise InputError(
+                f"--set train_examples={settings.train_examples}: {suite.dataset} has {len(images)} images to train on "
+                "beside those for validation; name fewer, or leave it out"
+            )
         images = balanced_subset(images, settings.train_examples, seed=shared.seed)
     return images, validation

@@ -5,11 +5,14 @@ from dataclasses import fields, replace
 
 from attacks.errors import InputError
 from attacks.names import lookup
+from attacks.number import number
 from benchmark.suite import Suite
 from model_zoo.defenses.registry import DefenseSpec
 from model_zoo.recipe import Recipe, with_overrides
 from model_zoo.recipes import recipe
 
+SIGNED = ("lam",)
+"""Parameters of losses that may be negative."""
 TABLES = ("milestones", "param_schedule")
 """Fields of a recipe that one word cannot set."""
 
@@ -33,9 +36,11 @@ def training_settings(
     for key, value in given.items():
         if key in params:
             try:
-                params[key] = float(value)
+                params[key] = number(value)
             except ValueError:
-                raise InputError(f"--set {key} must be a number, got {value!r}") from None
+                raise InputError(f"--set {key} must be a finite number, got {value!r}") from None
+            if params[key] < 0 and key not in SIGNED:
+                raise InputError(f"--set {key} must be at least 0, got {value}")
             steady = [entry for entry in settings.param_schedule if entry[0] != key]
             settings = replace(settings, param_schedule=steady)
         else:

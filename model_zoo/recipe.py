@@ -3,10 +3,10 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from fractions import Fraction
 from typing import Any
 
 from attacks.errors import InputError
+from attacks.number import number
 
 AUGMENTATIONS = ("none", "crop-flip")
 SCHEDULES = ("milestones", "cosine", "cyclic")
@@ -73,6 +73,9 @@ class Recipe:
         for name, least in {**smallest, "inner_rel_step_size": 0.0, "warm_up": 0.0}.items():
             if not least <= getattr(self, name) < float("inf"):
                 raise InputError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        for name in ("source_epochs", "train_examples"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.augmentation not in AUGMENTATIONS:
             raise InputError(f"augmentation must be one of {', '.join(AUGMENTATIONS)}, got {self.augmentation!r}")
         if self.schedule not in SCHEDULES:
@@ -126,7 +129,7 @@ def with_overrides(chosen: Recipe, overrides: Mapping[str, Any]) -> Recipe:
         declared = types[name]
         kind = declared.__name__ if isinstance(declared, type) else str(declared)
         try:
-            parsed[name] = text if kind == "str" else float(Fraction(text)) if "float" in kind else int(text)
-        except (ValueError, ZeroDivisionError, OverflowError):
+            parsed[name] = text if kind == "str" else number(text) if "float" in kind else int(text)
+        except ValueError:
             raise InputError(f"--set {name} must be {kind}, got {text!r}") from None
     return replace(chosen, **parsed)
