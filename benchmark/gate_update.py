@@ -37,6 +37,11 @@ def update_baseline(shared: Shared, path: Path, chosen: Chosen, given: Mapping[s
     Args:
         given: by name of `Settings`, what the user says; None for what the baseline that is there was made with.
     """
+    if "=" in (chosen.models or ""):
+        raise InputError(
+            f"--models {chosen.models}: NAME=FILE is for a comparison; to record such weights leave out '=FILE', and "
+            "put the checkpoint and its card into --checkpoint-dir"
+        )
     known = read_baseline(path) if path.exists() and not chosen.are_all else None
     settings = _settings(path, given)
     if known is not None and (settings != known.settings or chosen.canaries is not None):

@@ -3,6 +3,7 @@
 import base64
 import json
 from collections.abc import Mapping
+from html import escape
 from importlib.resources import files
 from string import Template
 from typing import Any
@@ -45,7 +46,13 @@ def page(
     # Inside a script element only "</" could end it early.
     text = json.dumps(data, separators=(",", ":"), allow_nan=False).replace("</", "<\\/")
     template = Template((files("benchmark") / "page.html").read_text())
-    return template.substitute(title=f"Robustness leaderboard: {suite.suite}", data=text)
+    return template.substitute(
+        title=f"Robustness leaderboard: {suite.suite}",
+        data=text,
+        what=escape(what),
+        legend=escape(legend),
+        plain=board.to_html(index=False, border=0, float_format="%.2f", na_rep="-"),
+    )
 
 
 def _row(suite: SuiteScores, line: dict[Any, Any], attacks: list[str], papers: pd.DataFrame) -> dict[str, Any]:

@@ -66,6 +66,10 @@ class Store:
         record = _read_json(self._case(key) / "case.json")
         return record if record is not None and isinstance(record.get("flags"), list) else None
 
+    def has_record(self, key: str) -> bool:
+        """Whether there is a record, damaged or not."""
+        return (self._case(key) / "case.json").exists()
+
     def missing(self, key: str, n: int) -> list[Range]:
         """The chunks that are not there whole, by their content."""
         whole = {chunk for chunk, path in self.chunks(key) if whole_content(path) is not None}

@@ -9,13 +9,18 @@ import numpy as np
 
 from attacks.errors import InputError
 from benchmark.case import key_of
-from benchmark.chunk import Range, unpack, whole_content
+from benchmark.chunk import Range, chunk_ranges, unpack, whole_content
 from benchmark.store import Store
 
 
 @dataclass(frozen=True)
 class Fault:
-    """A file that is not what it should be. what: one line. removable: whether the sweep would make it again."""
+    """A file that is not what it should be.
+
+    Args:
+        what: one line.
+        removable: whether `store gc` removes it: the sweep makes it again, and there is one to remove.
+    """
 
     path: Path
     what: str
@@ -24,12 +29,18 @@ class Fault:
 
 @dataclass(frozen=True)
 class Lack:
-    """A case that a table shows and that lacks chunks, of `chunks` in all."""
+    """A case that a table shows and that lacks chunks, of `chunks` in all, or its record."""
 
     suite: str
     cell: str
     lacking: int
     chunks: int
+    has_record: bool
+
+    def __str__(self) -> str:
+        chunks = [f"{self.lacking} of {self.chunks} chunks"] if self.lacking else []
+        record = [] if self.has_record else ["its record"]
+        return f"{self.suite}: {self.cell} lacks {' and '.join(chunks + record)}"
 
 
 def case_faults(store: Store, key: str) -> list[Fault]:
@@ -37,7 +48,8 @@ def case_faults(store: Store, key: str) -> list[Fault]:
     folder, faults = store.root / "cases" / key, []
     record = store.read_case(key)
     if record is None:
-        faults.append(Fault(folder / "case.json", "missing or damaged"))
+        is_there = store.has_record(key)
+        faults.append(Fault(folder / "case.json", "damaged" if is_there else "missing", removable=is_there))
     elif not isinstance(record.get("identity"), dict) or key_of(record["identity"]) != key:
         faults.append(Fault(folder / "case.json", "the identity of another case"))
     sound: dict[Range, Path] = {}
@@ -90,13 +102,13 @@ def shown(store: Store, suite: str) -> list[dict[str, Any]]:
 
 
 def lacks(store: Store) -> Iterator[Lack]:
-    """Cases shown that lack chunks: by the names of the files, without reading any."""
+    """Cases shown that lack chunks or their record: by the names of the files, without reading any."""
     for suite in store.suites():
         for entry in shown(store, suite):
-            absent = store.absent(entry["key"], entry["n"])
-            if absent:
+            absent, has_record = store.absent(entry["key"], entry["n"]), store.has_record(entry["key"])
+            if absent or not has_record:
                 cell = "/".join(name for name in (entry["model"], entry["attack"], entry["source_model"]) if name)
-                yield Lack(suite, cell, len(absent), len(absent) + len(list(store.chunks(entry["key"]))))
+                yield Lack(suite, cell, len(absent), len(chunk_ranges(entry["n"])), has_record)
 
 
 def temporary_files(results_dir: Path) -> list[Path]:

@@ -37,13 +37,14 @@ def verify_store(shared: Shared) -> None:
     for fault in faults:
         print(f"{fault.path}: {fault.what}")
     for lack in lacking[:SHOWN_LACKS]:
-        print(f"{lack.suite}: {lack.cell} lacks {lack.lacking} of {lack.chunks} chunks")
+        print(lack)
     print(
         f"{store.root}: {len(keys)} cases, {chunks} chunks, {len(faults)} faults, {len(lacking)} shown cases "
         f"incomplete, {len(temporary_files(shared.results_dir))} temporary files"
     )
     if faults:
-        print("remove the faulty files by 'store gc', and run the sweeps again: they compute what lacks")
+        first = "remove the faulty files by 'store gc', and " if any(fault.removable for fault in faults) else ""
+        print(f"{first}run the sweeps again: they compute what lacks")
         sys.exit(1)
 
 
@@ -53,7 +54,7 @@ def _audited(store: Store, key: str) -> tuple[list[Fault], int]:
 
 
 def list_missing(shared: Shared) -> None:
-    """A table of the cases that lack chunks."""
+    """A table of the cases that lack chunks or their record."""
     rows = [vars(lack) for lack in lacks(_store(shared))]
     print(tabulate(rows, headers="keys") if rows else "Nothing is missing.")
 
@@ -68,7 +69,7 @@ def collect_garbage(shared: Shared, *, dry_run: bool, unshown: bool) -> None:
             if key in unwanted:
                 rubbish.append(Fault(store.root / "cases" / key, "no table shows it"))
             else:
-                rubbish += [fault for fault in case_faults(store, key) if fault.path.exists()]
+                rubbish += [fault for fault in case_faults(store, key) if fault.removable]
         for fault in rubbish:
             print(f"{'would remove' if dry_run else 'removed'} {fault.path}: {fault.what}")
             if not dry_run:

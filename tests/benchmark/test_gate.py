@@ -301,6 +301,7 @@ def test_a_threshold_row_reports_the_threshold(gate: Gate) -> None:
         (["--baseline", "b.json", "--junit", "nowhere/j.xml"], "mend --junit"),
         (["--baseline", "nowhere/b.json", "--update"], "mend --baseline"),
         (["--baseline", "b.json", "--seed", "1"], "--seed: the baseline says so"),
+        (["--baseline", "b.json", "--update", "--models", "madry=x.safetensors"], "NAME=FILE is for a comparison"),
         (["--baseline", "b.json", "--update", "--models", "fat", "--seed", "1"], "which stay as they are"),
         (["--baseline", "b.json", "--update", "--models", "fat", "--canaries", "none"], "which stay as they are"),
         (["--baseline", "b.json", "--update", "--attack", "foolbox-deepfool"], "third-party attacks draw by place"),

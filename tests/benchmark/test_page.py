@@ -68,6 +68,17 @@ def test_the_page_loads_nothing_from_elsewhere(folder: Path) -> None:
     assert not re.findall(r"https?://|@import|url\(", text)
 
 
+def test_the_table_is_there_without_scripts(chromium: Any, folder: Path) -> None:
+    context = chromium.new_context(java_script_enabled=False, offline=True)
+    page = context.new_page()
+    page.goto((folder / "leaderboard.html").as_uri())
+    rows = page.query_selector_all("tbody tr")
+    models = list(pd.read_csv(folder / "leaderboard.csv")["model"])
+    assert [row.query_selector_all("td")[1].inner_text() for row in rows] == models
+    assert not page.is_visible("form")
+    context.close()
+
+
 def test_no_text_can_break_out_of_the_data(folder: Path) -> None:
     suite = read_suite(read_packed(VERDICTS), "digits")
     hostile = "</script><script>document.title = 'mine'</script>"

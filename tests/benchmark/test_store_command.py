@@ -132,6 +132,19 @@ def test_a_faulty_chunk_is_found_named_removed_and_computed_again(
     assert snapshot(folder) == snapshot(finished)
 
 
+def test_a_lost_record_is_missing_and_made_again(command: Command, folder: Path, finished: Path) -> None:
+    next(folder.rglob("case.json")).unlink()
+    verified = command(folder, "store", "verify", "--quiet")
+    assert verified.returncode == 1
+    assert "case.json: missing" in verified.stdout
+    assert "fgsm lacks its record" in verified.stdout
+    assert "\nrun the sweeps again" in verified.stdout  # there is nothing that gc could remove
+    assert "False" in command(folder, "store", "missing").stdout
+    assert "0 removed" in command(folder, "store", "gc", "--quiet").stdout
+    assert command(folder, *WORDS).returncode == 0
+    assert snapshot(folder) == snapshot(finished)
+
+
 def test_a_case_whose_record_is_another_cases_is_a_fault(command: Command, folder: Path) -> None:
     one, other = (path.parent / "case.json" for path in chunks(folder))
     shutil.copy(one, other)
