@@ -15,7 +15,7 @@ from torch import Tensor
 from attacks.draws import Draws
 from attacks.losses import dlr
 from attacks.oracle import Classifier, Oracle, Query
-from attacks.spec import AttackSpec, Recurrence
+from attacks.spec import AttackSpec, Patience, Recurrence
 from attacks.threat_model import ThreatModel
 
 Judge = Callable[[Tensor, Tensor], Tensor]
@@ -31,7 +31,8 @@ class Reading:
         correct_any: (N,) bool, correct at every judged iterate of every restart up to this step.
         correct_last: (N,) bool, correct at this iterate of every restart; None where it was not asked for.
         forwards, backwards: (N,) int64 passes spent on each image, the judge's included.
-        closest: (N,) the least DLR lead of a query inside the threat model; None where it was not asked for.
+        closest: (N,) the least DLR lead of a query inside the threat model up to this step; None where it was not asked
+            for.
     """
 
     steps: int
@@ -76,6 +77,7 @@ def run(
     Returns: a Reading for each step count.
     """
     assert isinstance(attack.method, Recurrence)
+    tracks_closest = tracks_closest or attack.patience is not None
     tally = _Tally(len(x), readings, reads_last=attack.reads_last, tracks_closest=tracks_closest, device=x.device)
     waiting = deque((position, 0) for position in range(len(x)))
     batch: _Batch | None = None
@@ -87,7 +89,8 @@ def run(
         tally.spend(where, open_readings[asked], backwards=query.backwards)
         if tracks_closest:
             inside = threat.contains(query.points, before.x[asked])
-            tally.approach(where, torch.where(inside, -dlr(query.logits, before.y[asked]), torch.inf))
+            lead = torch.where(inside, -dlr(query.logits, before.y[asked]), torch.inf)
+            tally.approach(where, open_readings[asked], lead)
         suspect = torch.ones_like(where, dtype=torch.bool)
         if not judge_every_iterate:
             suspect = query.logits.argmax(1) != before.y[asked]
@@ -116,6 +119,8 @@ def run(
             if len(rows):
                 tally.record_reading(reading, position[rows], judge(after.x_adv[rows], position[rows]))
 
+        if attack.patience is not None:
+            tally.look(position, after.steps, attack.patience)
         progress(len(position))
         batch = _Batch(position, batch.restart, after)
         over = ~tally.asked(position, after.steps).any(1)
@@ -168,12 +173,15 @@ class _Tally:
         self._broken_last = torch.zeros(shape, dtype=torch.bool, device=device)
         self._forwards = torch.zeros(shape, dtype=torch.int64, device=device)
         self._backwards = torch.zeros(shape, dtype=torch.int64, device=device)
-        self._closest = torch.full((images,), torch.inf, device=device) if tracks_closest else None
+        self._closest = torch.full(shape, torch.inf, device=device) if tracks_closest else None
+        self._at_last_look = torch.full((images,), torch.inf, device=device)
+        self._given_up = torch.zeros((images, 1), dtype=torch.bool, device=device)
 
     def decided(self, position: Tensor) -> Tensor:
-        """(M, R): nothing that these images could still show would change the reading."""
+        """(M, R): nothing that these images could still show would change the reading, or they are given up."""
         decided = self._broken_any[position]
-        return decided & self._broken_last[position] if self._reads_last else decided
+        decided = decided & self._broken_last[position] if self._reads_last else decided
+        return decided | self._given_up[position]
 
     def asked(self, position: Tensor, steps: Tensor) -> Tensor:
         """(M, R): the reading lies ahead of these images and is undecided."""
@@ -192,10 +200,20 @@ class _Tally:
         self._forwards[position] += asked.long()
         self._backwards[position] += asked.long() * backwards
 
-    def approach(self, position: Tensor, lead: Tensor) -> None:
-        """A query at which the true class had this lead (M,)."""
+    def approach(self, position: Tensor, asked: Tensor, lead: Tensor) -> None:
+        """A query at which the true class had this lead (M,), for every reading (M, R) that asked for the step."""
         assert self._closest is not None
-        self._closest[position] = torch.minimum(self._closest[position], lead)
+        before = self._closest[position]
+        self._closest[position] = torch.where(asked, torch.minimum(before, lead[:, None]), before)
+
+    def look(self, position: Tensor, steps: Tensor, patience: Patience) -> None:
+        """Give up the images that have come to a look and not nearer since the one before."""
+        assert self._closest is not None
+        looks = torch.tensor(patience.looks, device=steps.device)
+        here = position[(steps[:, None] == looks).any(1)]
+        lead = self._closest[here, -1]
+        self._given_up[here, 0] |= lead > (1 - patience.falls) * self._at_last_look[here]
+        self._at_last_look[here] = lead
 
     def record_query(self, position: Tensor, steps: Tensor, correct: Tensor) -> None:
         """A judged point, queried on the way from `steps` to the next."""
@@ -218,7 +236,7 @@ class _Tally:
                 correct_last=~self._broken_last[:, r] if self._reads_last else None,
                 forwards=self._forwards[:, r],
                 backwards=self._backwards[:, r],
-                closest=self._closest,
+                closest=None if self._closest is None else self._closest[:, r],
             )
             for r, steps in enumerate(self.readings.tolist())
         ]

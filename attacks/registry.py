@@ -6,7 +6,7 @@ from dataclasses import replace
 from attacks import apgd, fab, foolbox_adapter, mi_fgsm, pgd, pyautoattack_adapter, square
 from attacks.errors import InputError
 from attacks.names import lookup
-from attacks.spec import AttackSpec, Ensemble, Proposer, Recurrence
+from attacks.spec import AttackSpec, Ensemble, Patience, Proposer, Recurrence
 
 PGD = Recurrence(pgd.init, pgd.step)
 MI_FGSM = Recurrence(mi_fgsm.init, mi_fgsm.step)
@@ -63,6 +63,7 @@ AUTOATTACK_MEMBERS: Mapping[str, AttackSpec] = {
             steps=100,
             reads_last=False,
             tolerates_rounding=False,
+            version=2,
             source="Andriushchenko et al., arXiv:1912.00049",
         ),
     )
@@ -133,14 +134,13 @@ ATTACKS: Mapping[str, AttackSpec] = _table(
                     replace(AUTOATTACK_MEMBERS["apgd-dlr"], restarts=2),
                     replace(AUTOATTACK_MEMBERS["apgd-t"], restarts=3),
                     replace(AUTOATTACK_MEMBERS["fab-t"], restarts=3),
-                    replace(AUTOATTACK_MEMBERS["square"], steps=16),
                 ],
                 scouts=[
                     AUTOATTACK_MEMBERS["apgd-ce"].with_settings(steps=20, iterations=20),
                     AUTOATTACK_MEMBERS["apgd-t"].with_settings(steps=10, iterations=10),
-                    AUTOATTACK_MEMBERS["square"].with_settings(steps=2),
+                    replace(AUTOATTACK_MEMBERS["square"], patience=Patience(looks=(2, 8, 20), falls=0.2)),
                 ],
-                doubt=0.17,
+                doubt=0.1,
             ),
             reads_last=False,
             source=f"members: {AUTOATTACK}; scouts: this project",

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from typing import Any
 
@@ -38,7 +38,7 @@ class Ensemble:
 
     Args:
         members: in order, the cheap ones first.
-        scouts: short attacks that come before them. An image that none of them brought near is left standing, unless
+        scouts: cheap attacks that come before them. An image that none of them brought near is left standing, unless
             one without gradients came nearer to it than those with.
         doubt: near is a lead of the true class below this, relative to the logits' spread (as in the DLR loss).
     """
@@ -50,6 +50,20 @@ class Ensemble:
     def __post_init__(self) -> None:
         if not all(isinstance(scout.method, Recurrence) for scout in self.scouts):
             raise InputError("scouts must be recurrences: of others it is not known how near they came")
+
+
+@dataclass(frozen=True)
+class Patience:
+    """When an attack gives an image up.
+
+    Args:
+        looks: step counts, ascending, at which it is asked whether the attack comes nearer.
+        falls: the share that the true class's least lead (relative to the logits' spread, as in the DLR loss) must
+            have lost since the look before; else the image is given up.
+    """
+
+    looks: tuple[int, ...]
+    falls: float
 
 
 @dataclass(frozen=True)
@@ -67,6 +81,7 @@ class AttackSpec:
         norms: the threat models that it is defined for.
         targeted: each restart aims at another class, so there are no more restarts than wrong classes.
         tolerates_rounding: whether searching in bfloat16 is enough; else what comes near is searched again in float32.
+        patience: when a recurrence gives an image up before its last step; None for never.
         version: raised whenever the attack's numbers may change.
         source: the paper.
 
@@ -83,6 +98,7 @@ class AttackSpec:
     norms: Sequence[str] = ANY_NORM
     targeted: bool = False
     tolerates_rounding: bool = True
+    patience: Patience | None = None
     version: int = 1
     source: str = ""
 
@@ -128,7 +144,8 @@ class AttackSpec:
             return {**own, **members, **(scouting if self.method.scouts else {})}
         if isinstance(self.method, Proposer):
             return {**own, "library": f"{self.method.library} {metadata.version(self.method.library)}"}
-        return {**own, "steps": self.steps, "restarts": self.restarts, "reads_last": self.reads_last}
+        patience = {} if self.patience is None else {"patience": asdict(self.patience)}
+        return {**own, "steps": self.steps, "restarts": self.restarts, "reads_last": self.reads_last, **patience}
 
     @property
     def weight(self) -> int:

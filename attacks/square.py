@@ -9,16 +9,21 @@ from torch import Tensor
 
 from attacks.draws import Draws
 from attacks.losses import lead
+from attacks.memory import Memory, key_of
 from attacks.oracle import Oracle
 from attacks.threat_model import ThreatModel
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """After so many queries the share of pixels in a square halves."""
 
+Change = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Rows (M,) of the batch, which query (M,) of the step, and where these images are (M, C, H, W): the points to try."""
+
 
 @dataclass(frozen=True)
 class State:
-    """x, x_adv (N, C, H, W); y (N,); steps (N,), each of several queries; margin (N,) of x_adv; the images' draws."""
+    """x, x_adv (N, C, H, W); y (N,); steps (N,), each of several queries; margin (N,) of x_adv; the images' draws; the
+    points asked about."""
 
     x: Tensor
     y: Tensor
@@ -26,6 +31,7 @@ class State:
     steps: Tensor
     margin: Tensor
     draws: Draws
+    memory: Memory
 
 
 def init(x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> State:
@@ -41,7 +47,8 @@ def init(x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> State:
         delta = _bump_grid(x, draws)
         delta = threat.epsilon * delta / _length(delta)
     unknown = torch.full((len(x),), torch.inf, device=x.device)
-    return State(x, y, threat.project(x + delta, x), draws.step, unknown, draws)
+    memory = Memory.empty(x, remembers=threat.norm == "Linf")
+    return State(x, y, threat.project(x + delta, x), draws.step, unknown, draws, memory)
 
 
 def step(oracle: Oracle, state: State, *, queries_per_step: int, p_init: float) -> State:
@@ -54,7 +61,7 @@ def step(oracle: Oracle, state: State, *, queries_per_step: int, p_init: float) 
     Returns: the next state; its x_adv lies inside the threat model.
     Source: Andriushchenko et al., arXiv:1912.00049, Algorithms 1 to 3.
     Deviations: a square may touch the last row and column, which the authors' code leaves out; squares are drawn for
-        each image, not for each batch.
+        each image, not for each batch; small images are not asked about the same point twice.
     """
     threat, y = oracle.threat, state.y
     x_best, margin = state.x_adv, state.margin
@@ -62,18 +69,64 @@ def step(oracle: Oracle, state: State, *, queries_per_step: int, p_init: float) 
     if len(rows):
         margin = margin.index_copy(0, rows, lead(oracle.logits(x_best[rows], rows=rows), y[rows]))
     change = (_linf_changes if threat.norm == "Linf" else _l2_changes)(threat, state, queries_per_step, p_init)
-    for query in range(queries_per_step):
-        x_new = change(query, x_best)
-        new_margin = lead(oracle.logits(x_new), y)
-        better = new_margin < margin
-        x_best = torch.where(better.view(-1, 1, 1, 1), x_new, x_best)
-        margin = torch.where(better, new_margin, margin)
-    return replace(state, x_adv=x_best, steps=state.steps + 1, margin=margin)
+    memory = state.memory.copy()
+    if memory.remembers:
+        memory.note(rows, key_of(x_best[rows]))
+        x_best, margin = _search_remembering(oracle, change, memory, x_best, y, margin, queries_per_step)
+    else:
+        everyone = torch.arange(len(y), device=y.device)
+        for query in range(queries_per_step):
+            x_new = change(everyone, torch.full_like(everyone, query), x_best)
+            new_margin = lead(oracle.logits(x_new), y)
+            better = new_margin < margin
+            x_best = torch.where(better.view(-1, 1, 1, 1), x_new, x_best)
+            margin = torch.where(better, new_margin, margin)
+    return replace(state, x_adv=x_best, steps=state.steps + 1, margin=margin, memory=memory)
 
 
-def _linf_changes(
-    threat: ThreatModel, state: State, queries_per_step: int, p_init: float
-) -> Callable[[int, Tensor], Tensor]:
+def _search_remembering(
+    oracle: Oracle, change: Change, memory: Memory, x_best: Tensor, y: Tensor, margin: Tensor, queries: int
+) -> tuple[Tensor, Tensor]:
+    """The same, without the queries whose answer is known: what was asked about before is no better than the best.
+
+    Every image goes on to its own next point that is new.
+
+    Args:
+        memory: notes what is asked.
+
+    Returns: the best points and their margins.
+    """
+    x_best, margin = x_best.clone(), margin.clone()
+    images = torch.arange(len(y), device=y.device)
+    keys = _keys_ahead(change, images, x_best, queries)
+    open_queries = ~memory.knows(images, keys)
+    while True:
+        rows = open_queries.any(1).nonzero().squeeze(1)
+        if not len(rows):
+            return x_best, margin
+        query = open_queries[rows].byte().argmax(1)
+        x_new = change(rows, query, x_best[rows])
+        new_margin = lead(oracle.logits(x_new, rows=rows), y[rows])
+        asked = keys[rows, query]
+        memory.note(rows, asked)
+        open_queries[rows] &= keys[rows] != asked[:, None]
+        better = new_margin < margin[rows]
+        moved = rows[better]
+        if len(moved):
+            x_best[moved], margin[moved] = x_new[better], new_margin[better]
+            keys[moved] = _keys_ahead(change, moved, x_best[moved], queries)
+            ahead = torch.arange(queries, device=y.device) > query[better][:, None]
+            open_queries[moved] = ahead & ~memory.knows(moved, keys[moved])
+
+
+def _keys_ahead(change: Change, rows: Tensor, points: Tensor, queries: int) -> Tensor:
+    """(M, queries) keys of all points that the step's changes make of these points (M, C, H, W) of images `rows`."""
+    every = torch.arange(queries, device=rows.device).repeat(len(rows))
+    made = change(rows.repeat_interleave(queries), every, points.repeat_interleave(queries, 0))
+    return key_of(made).view(len(rows), queries)
+
+
+def _linf_changes(threat: ThreatModel, state: State, queries_per_step: int, p_init: float) -> Change:
     """Shifts a square by +-2 epsilon in each channel, which the projection makes +-epsilon around x.
 
     All that does not depend on the points tried before is computed at once: rows, columns and signs of all squares.
@@ -85,24 +138,21 @@ def _linf_changes(
     shift = 2 * threat.epsilon * _signs(draw[..., 5:])
     lowest, highest = threat.project(x - 1, x), threat.project(x + 1, x)
 
-    def change(query: int, x_best: Tensor) -> Tensor:
-        inside = in_rows[:, query, None, :, None] & in_columns[:, query, None, None, :]
-        return torch.clamp(x_best + inside * shift[:, query, :, None, None], lowest, highest)
+    def change(images: Tensor, query: Tensor, points: Tensor) -> Tensor:
+        inside = in_rows[images, query][:, None, :, None] & in_columns[images, query][:, None, None, :]
+        return torch.clamp(points + inside * shift[images, query][..., None, None], lowest[images], highest[images])
 
     return change
 
 
-def _l2_changes(
-    threat: ThreatModel, state: State, queries_per_step: int, p_init: float
-) -> Callable[[int, Tensor], Tensor]:
+def _l2_changes(threat: ThreatModel, state: State, queries_per_step: int, p_init: float) -> Change:
     """Spends the change of one window in another, there shaped as two bumps of opposite sign."""
-    x = state.x
     draws = _draws(state, queries_per_step)
     sides = _sides(state, queries_per_step, p_init, smallest=3)
 
-    def change(query: int, x_best: Tensor) -> Tensor:
-        draw, side = draws[:, query], sides[:, query]
-        delta = x_best - x
+    def change(images: Tensor, query: Tensor, points: Tensor) -> Tensor:
+        x, draw, side = state.x[images], draws[images, query], sides[images, query]
+        delta = points - x
         rows, columns, into = _window(x, side, draw[:, 0], draw[:, 1])
         _, _, out = _window(x, side, draw[:, 2], draw[:, 3])
         both = torch.maximum(into, out)

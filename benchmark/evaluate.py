@@ -99,7 +99,7 @@ def _attack(
         attack = replace(attack, restarts=min(attack.restarts, task.classes - 1))
     if attack.tolerates_rounding or task.hardware.precision == torch.float32:
         return _search(task, attack, readings, task.hardware.precision, tracks_closest=tracks_closest)
-    return [_search_twice(task, attack, readings[-1])]
+    return _search_twice(task, attack, readings)
 
 
 def _search(
@@ -123,18 +123,21 @@ def _search(
     )
 
 
-def _search_twice(task: _Task, attack: AttackSpec, steps: int) -> loop.Reading:
+def _search_twice(task: _Task, attack: AttackSpec, readings: Sequence[int]) -> list[loop.Reading]:
     """Search in the hardware's precision, then again in float32 for those left standing within its reach."""
-    (fast,) = _search(task, attack, [steps], task.hardware.precision, tracks_closest=True)
-    assert fast.closest is not None
-    rows = (fast.correct_any & ((fast.closest < ROUNDING_REACH) | task.case.is_transfer)).nonzero().squeeze(1)
+    fast = _search(task, attack, readings, task.hardware.precision, tracks_closest=True)
+    last = fast[-1]
+    assert last.closest is not None
+    rows = (last.correct_any & ((last.closest < ROUNDING_REACH) | task.case.is_transfer)).nonzero().squeeze(1)
     if len(rows):
-        (exact,) = _search(task.of(rows), attack, [steps], torch.float32, tracks_closest=True)
-        assert exact.closest is not None
-        fast.correct_any[rows] = exact.correct_any
-        fast.forwards[rows] += exact.forwards
-        fast.backwards[rows] += exact.backwards
-        fast.closest[rows] = torch.minimum(fast.closest[rows], exact.closest)
+        exact = _search(task.of(rows), attack, readings, torch.float32, tracks_closest=True)
+        for once, again in zip(fast, exact, strict=True):
+            assert once.closest is not None
+            assert again.closest is not None
+            once.correct_any[rows] = again.correct_any
+            once.forwards[rows] += again.forwards
+            once.backwards[rows] += again.backwards
+            once.closest[rows] = torch.minimum(once.closest[rows], again.closest)
     return fast
 
 
@@ -144,12 +147,13 @@ def _walk(task: _Task, ensemble: Ensemble) -> loop.Reading:
     forwards, backwards = torch.zeros_like(correct, dtype=torch.float64), torch.zeros_like(correct, dtype=torch.float64)
 
     def spend(attack: AttackSpec, rows: Tensor, *, scouting: bool = False) -> Tensor | None:
-        """Attack some images, and return how near it came to them if it scouts."""
-        (reading,) = _attack(task.of(rows), attack, [attack.steps], tracks_closest=scouting)
-        correct[rows] = reading.correct_any
-        forwards[rows] += reading.forwards
-        backwards[rows] += reading.backwards
-        return reading.closest
+        """Attack some images, and return how near it came to them, by its first look if it is patient."""
+        looks = [] if attack.patience is None else attack.patience.looks[:1]
+        readings = _attack(task.of(rows), attack, [*looks, attack.steps], tracks_closest=scouting)
+        correct[rows] = readings[-1].correct_any
+        forwards[rows] += readings[-1].forwards
+        backwards[rows] += readings[-1].backwards
+        return readings[0].closest
 
     wanted = torch.ones_like(correct)
     if ensemble.scouts and not task.case.is_transfer:  # the source's boundary is not the target's

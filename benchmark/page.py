@@ -51,7 +51,7 @@ def page(
         data=text,
         what=escape(what),
         legend=escape(legend),
-        plain=board.to_html(index=False, border=0, float_format="%.2f", na_rep="-"),
+        plain=board.to_html(index=False, border=0, float_format="{:.2f}".format, na_rep="-"),
     )
 
 

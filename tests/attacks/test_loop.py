@@ -12,7 +12,7 @@ from attacks import loop, pgd
 from attacks.draws import Draws
 from attacks.oracle import Classifier, Oracle
 from attacks.registry import ATTACKS
-from attacks.spec import AttackSpec, Recurrence
+from attacks.spec import AttackSpec, Patience, Recurrence
 from attacks.threat_model import ThreatModel
 
 SEED = 3
@@ -436,3 +436,37 @@ def test_a_query_outside_the_set_is_no_point_to_judge_but_a_proposal_outside_is_
     judge, shown = recording(lambda points: zone(points).argmax(1) == 0)
     attack(WALK, zone, walkers([6]), ThreatModel("Linf", 1 / 16), [5], judge=judge)
     assert shown == [(0, 11)]
+
+
+def slope(x: Tensor) -> Tensor:
+    """Class 0 leads by 1 - 2x below 1/2, and by 2 from there on."""
+    place = x.flatten(1)[:, :1]
+    return torch.cat([torch.where(place < 0.5, 1 - 2 * place, 2.0), 0 * place], 1)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_an_image_is_given_up_when_the_attack_comes_no_nearer_between_two_looks(batch_size: int) -> None:
+    """From 0 the lead is 7/8, 5/8, 3/8 at the looks, each time less by over a quarter; from 1/2 it never falls."""
+    x, y = walkers([0, 8]), torch.zeros(2, dtype=torch.long)
+
+    def passes(patience: Patience | None) -> list[int]:
+        attack = replace(WALK, patience=patience, reads_last=False)
+        (reading,) = loop.run(
+            attack,
+            slope,
+            lambda points, _: torch.ones(len(points), dtype=torch.bool),
+            x,
+            y,
+            torch.arange(2),
+            ThreatModel("Linf", 1.0),
+            readings=[7],
+            seed=SEED,
+            batch_size=batch_size,
+        )
+        assert reading.correct_any.all()
+        return reading.forwards.tolist()
+
+    assert passes(None) == [8, 8]
+    assert passes(Patience(looks=(2, 4, 6), falls=0.25)) == [8, 4]
+    assert passes(Patience(looks=(2, 4, 6), falls=0.35)) == [4, 4]
+    assert passes(Patience(looks=(6,), falls=0.9)) == [8, 8]  # there was no look before
