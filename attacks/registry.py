@@ -138,7 +138,7 @@ ATTACKS: Mapping[str, AttackSpec] = _table(
                 scouts=[
                     AUTOATTACK_MEMBERS["apgd-ce"].with_settings(steps=20, iterations=20),
                     AUTOATTACK_MEMBERS["apgd-t"].with_settings(steps=10, iterations=10),
-                    replace(AUTOATTACK_MEMBERS["square"], patience=Patience(looks=(2, 8, 20), falls=0.2)),
+                    replace(AUTOATTACK_MEMBERS["square"], patience=Patience(looks=(2, 8, 20, 50), falls=0.2)),
                 ],
                 doubt=0.1,
             ),

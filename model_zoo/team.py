@@ -16,6 +16,9 @@ from torch import Tensor, nn
 
 from attacks.errors import InputError
 
+LEADER = "RUN_BENCHMARK_LEADER"
+"""Environment variable with the number of the process that started the others."""
+
 
 @dataclass(frozen=True)
 class Team:
@@ -102,10 +105,12 @@ def assemble(size: int, device: torch.device) -> Team:
         raise InputError(f"--workers {size}: this machine has {torch.cuda.device_count()} GPUs; use fewer")
     from torch.distributed import distributed_c10d
 
+    if int(os.environ.get("LOCAL_RANK", 0)):  # set by Fabric, which starts the others
+        threading.Thread(target=_leave_with, args=(int(os.environ[LEADER]),), daemon=True).start()
+    else:
+        os.environ[LEADER] = str(os.getpid())
     fabric = Fabric(accelerator=device.type, devices=size, strategy="ddp")
     fabric.launch()
-    if fabric.global_rank:
-        threading.Thread(target=_leave_with, args=(os.getppid(),), daemon=True).start()
 
     def add_up(tensor: Tensor) -> Tensor:
         total = fabric.all_reduce(tensor, reduce_op="sum")
@@ -122,8 +127,8 @@ def assemble(size: int, device: torch.device) -> Team:
     return Team(fabric.global_rank, fabric.world_size, fabric.device, add_up, fabric.barrier, speaks_first)
 
 
-def _leave_with(parent: int) -> None:
-    """End with the first process, even where that was killed: this one would wait for it for ever."""
-    while os.getppid() == parent:
+def _leave_with(leader: int) -> None:
+    """End with the process that started this one, even where that was killed: this one would wait for it for long."""
+    while os.getppid() == leader:
         time.sleep(1.0)
     os._exit(1)

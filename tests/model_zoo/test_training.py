@@ -481,6 +481,31 @@ def test_what_stops_several_processes_is_told_by_one(process: Command, tmp_path:
     assert result.stderr.count("error: the loss is") == 1, result.stderr
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_leader_that_is_killed_early_leaves_no_worker_behind(tmp_path: Path) -> None:
+    """Its worker would wait half an hour for it to meet."""
+    pytest.importorskip("lightning_fabric", reason="training in several processes needs lightning-fabric")
+    arguments = [sys.executable, str(ROOT / "run_benchmark.py"), *words("natural"), "--workers", "2"]
+    with subprocess.Popen(arguments, cwd=tmp_path, stdout=subprocess.DEVNULL) as leader:
+        wait_until(lambda: bool(started_by(leader.pid)))
+        workers = started_by(leader.pid)
+        leader.kill()
+        assert leader.wait() == -signal.SIGKILL, "it ended before it could be killed"
+    wait_until(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers))
+
+
+def started_by(leader: int) -> list[str]:
+    children = Path(f"/proc/{leader}/task/{leader}/children").read_text().split()
+    return [child for child in children if b"run_benchmark" in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+
+def wait_until(happened: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 @pytest.mark.parametrize("n", [1, 2, 3, 10])
 def test_the_parts_of_a_team_are_the_batch_and_their_weights_add_up(n: int) -> None:
     places, device = torch.arange(n), torch.device("cpu")
