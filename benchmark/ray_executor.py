@@ -80,6 +80,20 @@ def _start_and_stay(crew: Crew, team: "Future[_Team]") -> None:
     threading.Event().wait()  # Ray's processes end with the thread that started them
 
 
+def let_go() -> None:
+    """Have the team that is being hired end as soon as it is there: no sweep takes it up."""
+    while _early:
+        _early.pop().add_done_callback(_dismiss)
+
+
+def _dismiss(hired: "Future[_Team]") -> None:
+    if hired.exception() is None:
+        team = hired.result()
+        for worker in team.workers:
+            team.ray.kill(worker)
+        team.ray.shutdown()
+
+
 class Worker:
     """An actor: does one chunk at a time. The job is called once, in the worker's process, and makes `compute`."""
 

@@ -17,6 +17,7 @@ from torch import nn
 from benchmark.data import Split
 from benchmark.hardware import Hardware
 from benchmark.ray_executor import Crew, run_on_ray
+from benchmark.ray_executor import let_go as let_go
 from benchmark.ray_executor import start_early as start_early
 from benchmark.search_model import search_model
 from benchmark.store import Store

@@ -3,8 +3,8 @@
 import itertools
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -88,10 +88,28 @@ def prepare(cases: Sequence[EvalCase], split: Split, store: Store, hardware: Har
         return Work((), split, {}, {}, {}, {})
     store.open()
     check_images(split)
-    if hardware.executor == "ray":
-        from benchmark.remote import crew, start_early
+    with _team_ahead(hardware, split):
+        return _prepared(work, split, store, hardware, checkpoint_dir)
 
-        start_early(crew(hardware, split))
+
+@contextmanager
+def _team_ahead(hardware: Hardware, split: Split) -> Iterator[None]:
+    """Ray's workers are hired during the block, and sent home where it fails."""
+    if hardware.executor != "ray":
+        yield
+        return
+    from benchmark.remote import crew, let_go, start_early
+
+    start_early(crew(hardware, split))
+    try:
+        yield
+    except BaseException:
+        let_go()
+        raise
+
+
+def _prepared(work: Sequence[EvalCase], split: Split, store: Store, hardware: Hardware, checkpoint_dir: Path) -> Work:
+    """The models that the cases take, loaded and checked; their records written."""
     models = {
         spec.name: load_on(hardware, spec, split, checkpoint_dir)
         for spec in _distinct(spec for case in work for spec in (case.model, case.source))

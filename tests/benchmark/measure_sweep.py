@@ -24,6 +24,7 @@ from pathlib import Path
 
 import torch
 
+from attacks.registry import ATTACKS
 from benchmark.case import EvalCase, case_key, trajectory_key
 from benchmark.chunk import unpack, whole_content
 from benchmark.datasets import load
@@ -34,7 +35,7 @@ from benchmark.suites import SUITES, cases
 from benchmark.sweep import prepare, sweep
 from model_zoo.registry import MODELS
 
-ATTACKS = ("pgd-20", "pgd-40", "pgd-100", "cw-linf", "mi-fgsm", "autoattack-fast")
+NAMES = ("pgd-20", "pgd-40", "pgd-100", "cw-linf", "mi-fgsm", "apgd-t", "fab-t", "autoattack-fast")
 CPU = Hardware(torch.device("cpu"), torch.float32, 250)
 TICK = os.sysconf("SC_CLK_TCK")
 Interval = tuple[float, float]
@@ -47,7 +48,7 @@ def main() -> None:
     folder, executors = Path(sys.argv[1]), sys.argv[2:] or ["local-1", "local-2", "ray-2"]
     split = load("digits", "test", data_dir=folder)
     models = [spec for spec in MODELS if spec.dataset == "digits"]
-    attacks = [attack for attack in SUITES["digits"].attacks if attack.name in ATTACKS]
+    attacks = [ATTACKS[name] for name in NAMES]
     grid = cases(SUITES["digits"], models, attacks, [], split, seed=0)
     for name in executors:
         executor, workers = name.split("-")
