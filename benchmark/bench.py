@@ -19,8 +19,9 @@ from benchmark.hardware import Hardware
 from benchmark.packed import PackedCase
 from benchmark.store import Store
 from benchmark.suite import Suite
-from benchmark.sweep import VERSIONED, Work, sweep
+from benchmark.sweep import VERSIONED, sweep
 from benchmark.verdicts import Bools, Verdicts
+from benchmark.work import Work
 from model_zoo.registry import ModelSpec
 
 CODE = Path(__file__).resolve().parents[1]

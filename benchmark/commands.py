@@ -36,8 +36,9 @@ from benchmark.speed import CONTESTS, Arena, measure, write_speed
 from benchmark.store import Store
 from benchmark.suite import Suite
 from benchmark.suites import SUITES, cases
-from benchmark.sweep import load_on, prepare, sweep
+from benchmark.sweep import sweep
 from benchmark.table_command import print_tables
+from benchmark.work import load_on, prepare
 
 
 def run(

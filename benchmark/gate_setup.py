@@ -13,7 +13,7 @@ from benchmark.cli import Shared
 from benchmark.data import digest
 from benchmark.packed import PackedCase
 from benchmark.search_model import search_model
-from benchmark.sweep import load_on
+from benchmark.work import load_on
 from model_zoo.registry import ModelSpec
 
 DEFAULT_ATTACK = "autoattack-brief"

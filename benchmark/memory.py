@@ -1,15 +1,21 @@
-"""How many images fit into memory at a time, found out by a few of them."""
+"""How many images fit into memory at a time, found out by a few of them, and by running out of it."""
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from attacks.errors import InputError
 from attacks.oracle import Oracle
 from attacks.threat_model import ThreatModel
-from benchmark.hardware import Hardware
+from benchmark.hardware import Hardware, halved
 
+T = TypeVar("T")
+OutOfMemory = torch.OutOfMemoryError
 PROBED = 4
 SHARE = 0.5
 """Of the free memory that a batch's activations may take; the rest is for the attack's state and the workspace."""
@@ -66,3 +72,14 @@ def free_bytes(device: torch.device) -> int | None:
         return min(free, int(limit) - int(used)) if limit != "max" else free
     except (OSError, ValueError):
         return free
+
+
+def within_memory(what: str, hardware: Hardware, run: Callable[[Hardware], T]) -> tuple[T, Hardware]:
+    """Halve the batch until it fits; the smaller batch is kept for what is to come."""
+    while True:
+        with suppress(OutOfMemory):
+            return run(hardware), hardware
+        if hardware.batch_size == 1:
+            raise InputError(f"{what}: out of memory with a single image; use another --device")
+        hardware = halved(hardware)
+        print(f"{what}: out of memory, going on with batches of {hardware.batch_size}", file=sys.stderr)

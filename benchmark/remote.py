@@ -21,7 +21,8 @@ from benchmark.ray_executor import let_go as let_go
 from benchmark.ray_executor import start_early as start_early
 from benchmark.search_model import search_model
 from benchmark.store import Store
-from benchmark.sweep import Task, Work, compute_chunk, load_on
+from benchmark.sweep import Task, compute_chunk
+from benchmark.work import Work, load_on
 from benchmark.workers import run_spawned
 
 

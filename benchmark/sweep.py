@@ -1,151 +1,33 @@
 """Cases to missing chunks to verdicts in the store. It may be killed at any moment, and goes on where it was."""
 
-import itertools
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib.metadata import version
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
-from attacks.errors import InputError
-from benchmark.case import EvalCase, case_key, identity, trajectory_key
-from benchmark.checks import check_images, check_model
+from benchmark.case import EvalCase, case_key, trajectory_key
 from benchmark.chunk import Range
-from benchmark.data import Split, balanced_subset, digest, take
+from benchmark.data import Split, take
 from benchmark.evaluate import evaluate
-from benchmark.hardware import Hardware, halved, is_tiny
+from benchmark.hardware import Hardware
 from benchmark.kept import Kept
 from benchmark.locks import claim
-from benchmark.memory import fitting_batch
-from benchmark.search_model import search_model
+from benchmark.memory import within_memory
 from benchmark.store import Store
 from benchmark.verdicts import Verdicts
+from benchmark.work import Work, lacking_chunks
 from benchmark.workers import run_all
-from model_zoo.registry import ModelSpec, load_model
 
-T = TypeVar("T")
 Advance = Callable[[int], None]
 Task = tuple[Sequence[EvalCase], Range]
 """Cases that one trajectory serves, and a chunk of their images."""
-Keep = Callable[[EvalCase, Split, Tensor], None]
-"""What is done with a chunk's images and the points that broke them, (N, C, H, W), not a number where none did."""
-OutOfMemory = torch.OutOfMemoryError
 VERSIONED = ("torch", "torchvision", "numpy", "foolbox", "pyautoattack")
-
-
-@dataclass(frozen=True)
-class Work:
-    """Cases that lack verdicts, and all that computing them needs, checked.
-
-    Args:
-        cases: with a chunk missing.
-        split: the images.
-        rows: by digest of a case's images, where they stand in the split.
-        models: by name, on the device, in eval mode, frozen.
-        searched: by name, the copies that attacks search on.
-        predictions: of the judged models by name, (N,) classes of the clean images.
-        checkpoint_dir: where the models' weights came from.
-        batch_size: the largest that the models were found to fit in; None where nothing was tried.
-        keep: called with each chunk that was attacked, in the process that did it; None to keep no points.
-    """
-
-    cases: Sequence[EvalCase]
-    split: Split
-    rows: Mapping[str, NDArray[np.int64]]
-    models: Mapping[str, nn.Module]
-    searched: Mapping[str, nn.Module]
-    predictions: Mapping[str, Tensor]
-    checkpoint_dir: Path = Path()
-    batch_size: int | None = None
-    keep: Keep | None = None
-
-
-def prepare(cases: Sequence[EvalCase], split: Split, store: Store, hardware: Hardware, *, checkpoint_dir: Path) -> Work:
-    """Find what the store lacks, load the models that it takes, and check them and the images.
-
-    Args:
-        cases: in any order; it changes no byte of any verdict.
-        split: the images that all cases attack, or a part of them.
-        checkpoint_dir: where the models' weights are looked for first.
-
-    Raises: InputError, before any attack, for images or a model that no number would mean anything for.
-    """
-    store.check()
-    for path in itertools.chain.from_iterable(store.damaged(case_key(case)) for case in cases):
-        print(f"damaged chunk, will be computed again: {path}", file=sys.stderr)
-        path.unlink(missing_ok=True)
-    work = [case for case in cases if _lacks(case, store, hardware) or not store.read_case(case_key(case))]
-    if not work:
-        return Work((), split, {}, {}, {}, {})
-    store.open()
-    check_images(split)
-    with _team_ahead(hardware, split):
-        return _prepared(work, split, store, hardware, checkpoint_dir)
-
-
-@contextmanager
-def _team_ahead(hardware: Hardware, split: Split) -> Iterator[None]:
-    """Ray's workers are hired during the block, and sent home where it fails."""
-    if hardware.executor != "ray":
-        yield
-        return
-    from benchmark.remote import crew, let_go, start_early
-
-    start_early(crew(hardware, split))
-    try:
-        yield
-    except BaseException:
-        let_go()
-        raise
-
-
-def _prepared(work: Sequence[EvalCase], split: Split, store: Store, hardware: Hardware, checkpoint_dir: Path) -> Work:
-    """The models that the cases take, loaded and checked; their records written."""
-    models = {
-        spec.name: load_on(hardware, spec, split, checkpoint_dir)
-        for spec in _distinct(spec for case in work for spec in (case.model, case.source))
-    }
-    judged = [spec.name for spec in _distinct(case.model for case in work)]
-    if hardware.finds_batch:
-        hardware = replace(hardware, batch_size=fitting_batch(list(models.values()), split.x, split.y, hardware))
-    checked = {}
-    for name in judged:
-        checked[name], hardware = _within_memory(
-            name,
-            hardware,
-            lambda hw: check_model(name, models[name], split, hw),  # noqa: B023
-        )
-    for case in work:
-        flags = checked[case.model.name].flags
-        store.write_case(case_key(case), {"identity": identity(case), "flags": list(flags)})
-    sources = dict.fromkeys(case.source.name for case in work)
-    example = split.x[:1].to(hardware.device)
-    searched = {name: search_model(models[name], example, hardware.precision) for name in sources}
-    rows = {case.images: _rows(split, case) for case in {case.images: case for case in work}.values()}
-    predictions = {name: checked[name].prediction for name in judged}
-    return Work(work, split, rows, models, searched, predictions, checkpoint_dir, hardware.batch_size)
-
-
-def _rows(split: Split, case: EvalCase) -> NDArray[np.int64]:
-    """Where the images of a case stand in the split: all of them, or the seeded balanced subset of that size."""
-    part = balanced_subset(split, case.n, seed=case.seed)
-    assert digest(part) == case.images
-    return np.searchsorted(split.index.numpy(), part.index.numpy())
-
-
-def load_on(hardware: Hardware, spec: ModelSpec, split: Split, checkpoint_dir: Path) -> nn.Module:
-    """A model on the device, in the memory layout that is fastest there."""
-    model = load_model(spec, checkpoint_dir, classes=split.classes).to(hardware.device)
-    return model if is_tiny(split) else model.to(memory_format=torch.channels_last)
 
 
 def sweep(work: Work, store: Store, hardware: Hardware, *, quiet: bool = False) -> None:
@@ -163,15 +45,9 @@ def sweep(work: Work, store: Store, hardware: Hardware, *, quiet: bool = False) 
         _compute_all(todo, work, store, hardware, wait=wait, quiet=quiet)
 
 
-def _lacks(case: EvalCase, store: Store, hardware: Hardware) -> set[Range]:
-    """The chunks of a case that are not there, or not with the images that are to be kept."""
-    key = case_key(case)
-    return {*store.absent(key, case.n), *(store.without_images(key, case.n) if hardware.keeps_images else ())}
-
-
 def _missing(cases: Sequence[EvalCase], store: Store, hardware: Hardware) -> list[Task]:
     """Trajectories, and the chunks that one of their cases lacks; a case whose images are kept walks alone."""
-    lacking = {case_key(case): _lacks(case, store, hardware) for case in cases}
+    lacking = {case_key(case): lacking_chunks(case, store, hardware) for case in cases}
     groups = [[case] for case in cases] if hardware.keeps_images else _trajectories(cases)
     return [
         (group, chunk)
@@ -233,11 +109,11 @@ def compute_chunk(
     """
     name = f"{trajectory_key(group[0])} {chunk}{' again' if is_second else ''}"
     with claim(store.root, name, wait=wait) as is_ours:
-        lacking = [case_key(case) for case in group if chunk in _lacks(case, store, hardware)]
+        lacking = [case_key(case) for case in group if chunk in lacking_chunks(case, store, hardware)]
         if not (is_ours and lacking):
             return hardware
         started = time.perf_counter()
-        (verdicts, kept), hardware = _within_memory(
+        (verdicts, kept), hardware = within_memory(
             _title(group), hardware, lambda hw: _evaluate(group, work, chunk, hw, advance)
         )
         timing = _timing(hardware, (time.perf_counter() - started) / len(group))
@@ -247,10 +123,6 @@ def compute_chunk(
                     store.write_images(case_key(case), chunk, *kept)
                 store.write_chunk(case_key(case), chunk, verdict, timing)
     return hardware
-
-
-def _distinct(specs: Iterable[ModelSpec]) -> list[ModelSpec]:
-    return list({spec.name: spec for spec in specs}.values())
 
 
 def _trajectories(cases: Sequence[EvalCase]) -> list[list[EvalCase]]:
@@ -269,17 +141,6 @@ def _weight(group: Sequence[EvalCase], chunk: Range) -> int:
 def _title(group: Sequence[EvalCase]) -> str:
     via = f" from {group[0].source.name}" if group[0].is_transfer else ""
     return f"{group[0].model.name}: {', '.join(case.attack.name for case in group)}{via}"
-
-
-def _within_memory(what: str, hardware: Hardware, run: Callable[[Hardware], T]) -> tuple[T, Hardware]:
-    """Halve the batch until it fits; the smaller batch is kept for what is to come."""
-    while True:
-        with suppress(OutOfMemory):
-            return run(hardware), hardware
-        if hardware.batch_size == 1:
-            raise InputError(f"{what}: out of memory with a single image; use another --device")
-        hardware = halved(hardware)
-        print(f"{what}: out of memory, going on with batches of {hardware.batch_size}", file=sys.stderr)
 
 
 def _evaluate(

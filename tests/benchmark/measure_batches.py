@@ -22,9 +22,10 @@ from benchmark.datasets import load
 from benchmark.hardware import Hardware
 from benchmark.store import Store
 from benchmark.suites import SUITES, cases
-from benchmark.sweep import prepare, sweep
+from benchmark.sweep import sweep
 from benchmark.tables import write_csv
 from benchmark.verdicts import Verdicts
+from benchmark.work import prepare
 from model_zoo.checkpoint import atomic_write
 from model_zoo.registry import MODELS
 

@@ -32,7 +32,8 @@ from benchmark.hardware import Hardware
 from benchmark.locks import claim
 from benchmark.store import Store
 from benchmark.suites import SUITES, cases
-from benchmark.sweep import prepare, sweep
+from benchmark.sweep import sweep
+from benchmark.work import prepare
 from model_zoo.registry import MODELS
 
 NAMES = ("pgd-20", "pgd-40", "pgd-100", "cw-linf", "mi-fgsm", "apgd-t", "fab-t", "autoattack-fast")

@@ -20,7 +20,8 @@ from benchmark.hardware import Hardware
 from benchmark.remote import Mapped, mapped, run_remote
 from benchmark.store import Store
 from benchmark.suites import SUITES, cases
-from benchmark.sweep import _missing, prepare, sweep
+from benchmark.sweep import _missing, sweep
+from benchmark.work import prepare
 from model_zoo.registry import MODELS, SHIPPED
 
 Command = Callable[..., subprocess.CompletedProcess[str]]

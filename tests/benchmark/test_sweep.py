@@ -25,8 +25,9 @@ from benchmark.evaluate import evaluate
 from benchmark.hardware import Hardware
 from benchmark.store import Store
 from benchmark.suites import SUITES, cases
-from benchmark.sweep import prepare, sweep
+from benchmark.sweep import sweep
 from benchmark.verdicts import Verdicts
+from benchmark.work import prepare
 from benchmark.workers import can_fork
 from model_zoo.checkpoint import load_state_dict, save_state_dict
 from model_zoo.registry import MODELS, SHIPPED, ModelSpec
