@@ -134,6 +134,7 @@ ATTACKS: Mapping[str, AttackSpec] = _table(
                     replace(AUTOATTACK_MEMBERS["apgd-dlr"], restarts=2),
                     replace(AUTOATTACK_MEMBERS["apgd-t"], restarts=3),
                     replace(AUTOATTACK_MEMBERS["fab-t"], restarts=3),
+                    replace(AUTOATTACK_MEMBERS["square"], steps=16),
                 ],
                 scouts=[
                     AUTOATTACK_MEMBERS["apgd-ce"].with_settings(steps=20, iterations=20),
@@ -143,6 +144,7 @@ ATTACKS: Mapping[str, AttackSpec] = _table(
                 doubt=0.1,
             ),
             reads_last=False,
+            version=2,
             source=f"members: {AUTOATTACK}; scouts: this project",
         ),
         AttackSpec(

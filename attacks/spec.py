@@ -108,6 +108,13 @@ class AttackSpec:
         missing = {name for function in self._functions() for name in _required(function)} - set(self.params)
         if surplus or missing:
             raise InputError(f"attack {self.name}: unknown parameters {sorted(surplus)}, missing {sorted(missing)}")
+        if self.patience is not None and (
+            not isinstance(self.method, Recurrence) or self.reads_last or self.restarts > 1
+        ):
+            raise InputError(
+                f"attack {self.name}: patience is for a recurrence of one start that is read by any iterate: an image "
+                "that is given up has no last one"
+            )
         if self.steps < 1 or self.restarts < 1:
             raise InputError(
                 f"attack {self.name}: steps and restarts must be at least 1, got {self.steps}, {self.restarts}"

@@ -16,6 +16,9 @@ from attacks.threat_model import ThreatModel
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """After so many queries the share of pixels in a square halves."""
 
+SAME_ANSWER = 1e-4
+"""Largest relative difference of two margins of one point in one batch; randomised models differ by more."""
+
 Change = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Rows (M,) of the batch, which query (M,) of the step, and where these images are (M, C, H, W): the points to try."""
 
@@ -61,7 +64,8 @@ def step(oracle: Oracle, state: State, *, queries_per_step: int, p_init: float) 
     Returns: the next state; its x_adv lies inside the threat model.
     Source: Andriushchenko et al., arXiv:1912.00049, Algorithms 1 to 3.
     Deviations: a square may touch the last row and column, which the authors' code leaves out; squares are drawn for
-        each image, not for each batch; small images are not asked about the same point twice.
+        each image, not for each batch; a small image is asked about no point twice (`attacks/memory.py`), unless the
+        classifier's answers are random.
     """
     threat, y = oracle.threat, state.y
     x_best, margin = state.x_adv, state.margin
@@ -71,7 +75,10 @@ def step(oracle: Oracle, state: State, *, queries_per_step: int, p_init: float) 
     change = (_linf_changes if threat.norm == "Linf" else _l2_changes)(threat, state, queries_per_step, p_init)
     memory = state.memory.copy()
     if memory.remembers:
-        memory.note(rows, key_of(x_best[rows]))
+        if len(rows):
+            again = lead(oracle.logits(x_best[rows], rows=rows), y[rows])
+            memory.distrust(rows[(again - margin[rows]).abs() > SAME_ANSWER * margin[rows].abs()])
+            memory.note(rows, key_of(x_best[rows]))
         x_best, margin = _search_remembering(oracle, change, memory, x_best, y, margin, queries_per_step)
     else:
         everyone = torch.arange(len(y), device=y.device)
@@ -109,7 +116,8 @@ def _search_remembering(
         new_margin = lead(oracle.logits(x_new, rows=rows), y[rows])
         asked = keys[rows, query]
         memory.note(rows, asked)
-        open_queries[rows] &= keys[rows] != asked[:, None]
+        open_queries[rows, query] = False
+        open_queries[rows] &= (keys[rows] != asked[:, None]) | ~memory.trusted[rows, None]
         better = new_margin < margin[rows]
         moved = rows[better]
         if len(moved):

@@ -50,6 +50,7 @@ def page(
         title=f"Robustness leaderboard: {suite.suite}",
         data=text,
         what=escape(what),
+        reading=escape(reading),
         legend=escape(legend),
         plain=board.to_html(index=False, border=0, float_format="{:.2f}".format, na_rep="-"),
     )

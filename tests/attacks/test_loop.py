@@ -10,6 +10,7 @@ from torch import Tensor
 
 from attacks import loop, pgd
 from attacks.draws import Draws
+from attacks.errors import InputError
 from attacks.oracle import Classifier, Oracle
 from attacks.registry import ATTACKS
 from attacks.spec import AttackSpec, Patience, Recurrence
@@ -470,3 +471,18 @@ def test_an_image_is_given_up_when_the_attack_comes_no_nearer_between_two_looks(
     assert passes(Patience(looks=(2, 4, 6), falls=0.25)) == [8, 4]
     assert passes(Patience(looks=(2, 4, 6), falls=0.35)) == [4, 4]
     assert passes(Patience(looks=(6,), falls=0.9)) == [8, 8]  # there was no look before
+
+
+@pytest.mark.parametrize("wrong", [{"reads_last": True}, {"restarts": 2}])
+def test_patience_is_refused_where_a_last_iterate_or_another_start_would_be_missing(wrong: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="patience is for a recurrence"):
+        replace(WALK, **{"reads_last": False, "patience": Patience((2,), 0.1), **wrong})
+
+
+def test_each_reading_tells_how_near_the_attack_came_up_to_its_own_step() -> None:
+    x = walkers([0])
+    attack = replace(WALK, reads_last=False)
+    arguments = attack, slope, lambda points, _: torch.ones(len(points), dtype=torch.bool), x
+    settings: dict[str, Any] = {"readings": [2, 5], "seed": SEED, "batch_size": 1, "tracks_closest": True}
+    readings = loop.run(*arguments, torch.tensor([0]), torch.tensor([0]), ThreatModel("Linf", 1.0), **settings)
+    assert [reading.closest.tolist() for reading in readings if reading.closest is not None] == [[7 / 8], [1 / 2]]

@@ -8,7 +8,7 @@ from attacks import memory
 from attacks.draws import Draws
 from attacks.loop import run_steps
 from attacks.memory import Memory, key_of
-from attacks.oracle import Oracle, Query
+from attacks.oracle import Classifier, Oracle, Query
 from attacks.registry import ATTACKS
 from attacks.spec import Recurrence
 from attacks.threat_model import ThreatModel
@@ -23,7 +23,12 @@ def bumpy(x: Tensor) -> Tensor:
     return torch.sin(x.double().flatten(1)[:, None] * weights).sum(-1).float()
 
 
-def search(x: Tensor, norm: str) -> tuple[Tensor, list[list[bytes]]]:
+def noisy(x: Tensor) -> Tensor:
+    """The same, and no answer twice."""
+    return bumpy(x) + 0.1 * torch.rand(len(x), 4)
+
+
+def search(x: Tensor, norm: str, classifier: Classifier = bumpy) -> tuple[Tensor, list[list[bytes]]]:
     """Where Square ends, and the points that it asked about, image by image."""
     asked: list[list[bytes]] = [[] for _ in x]
 
@@ -34,7 +39,7 @@ def search(x: Tensor, norm: str) -> tuple[Tensor, list[list[bytes]]]:
 
     square = ATTACKS["square"]
     assert isinstance(square.method, Recurrence)
-    oracle = Oracle(bumpy, ThreatModel(norm, 0.2), watch=hear)
+    oracle = Oracle(classifier, ThreatModel(norm, 0.2), watch=hear)
     draws = Draws.start(0, torch.arange(len(x)))
     settings = {"init_params": square.init_params, "step_params": square.step_params}
     return run_steps(square.method, oracle, x, bumpy(x).argmax(1), draws, steps=STEPS, **settings), asked
@@ -61,6 +66,16 @@ def test_hardly_a_point_is_asked_twice_and_the_search_ends_where_it_would(
 def test_every_point_is_asked_about_where_points_hardly_repeat(size: int, norm: str) -> None:
     _, asked = search(images(size), norm)
     assert {len(points) for points in asked} == {1 + 50 * STEPS}
+
+
+def test_nothing_is_remembered_of_a_classifier_whose_answers_are_random() -> None:
+    _, asked = search(images(6), "Linf", noisy)
+    assert {len(points) for points in asked} == {2 + 50 * STEPS}
+
+
+def test_nothing_is_known_before_anything_was_asked() -> None:
+    black = torch.zeros(2, 1, 8, 8)
+    assert not Memory.empty(black, remembers=True).knows(torch.arange(2), key_of(black)[:, None]).any()
 
 
 def test_a_key_is_of_the_point_and_not_of_its_place() -> None:

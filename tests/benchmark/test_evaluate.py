@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from attacks.errors import InputError
 from attacks.registry import ATTACKS
-from attacks.spec import AttackSpec, Ensemble
+from attacks.spec import AttackSpec, Ensemble, Patience
 from attacks.threat_model import ThreatModel
 from benchmark.case import EvalCase
 from benchmark.data import Split
@@ -136,6 +136,62 @@ def test_where_gradients_say_nothing_no_image_is_given_up() -> None:
     far_away = robust(Ensemble(members, scouts=scouts, doubt=0.0))
     np.testing.assert_array_equal(far_away, robust(Ensemble([*scouts, *members])))
     assert far_away.sum() < robust(Ensemble(scouts)).sum()
+
+
+def test_a_scout_is_judged_by_its_first_look_and_goes_on_while_it_comes_nearer() -> None:
+    """That random search came nearer than gradients says something of these only if it was as short."""
+    square = short("square")
+    near = Ensemble(
+        [short("fab-t")], scouts=[short("apgd-ce"), replace(square, patience=Patience((1, 2), 0.0))], doubt=0.0
+    )
+    by_first_look = Ensemble(near.members, scouts=[short("apgd-ce"), square.with_settings(steps=1)], doubt=0.0)
+    long, brief = (run(replace(ATTACKS["autoattack"], method=ensemble)) for ensemble in (near, by_first_look))
+    standing = long.robust_any & brief.robust_any
+    np.testing.assert_array_equal(long.backwards[standing], brief.backwards[standing])
+    assert (long.forwards > brief.forwards)[standing].all()
+
+
+def test_autoattack_fast_does_not_rely_on_gradients_alone() -> None:
+    """On a model without gradients, and by transfer, where nobody knows what the source's say of the target."""
+    network, split = problem(10)
+    masked = Quantised(network)
+    prediction = predict(masked, split.x, batch_size=16)
+    other = replace(MODEL, sha256="1" * 64)
+
+    def robust(attack: AttackSpec, source: ModelSpec) -> NDArray[np.bool_]:
+        case = EvalCase("toy", "toy", "", len(split), MODEL, source, attack, ThreatModel("Linf", 0.06), seed=0)
+        return evaluate([case], masked, masked, masked, split, prediction, CPU)[0].robust_any
+
+    for source in (MODEL, other):
+        by_search = robust(ATTACKS["square"].with_settings(steps=16), source)
+        assert by_search.sum() < robust(ATTACKS["apgd-ce"], source).sum() - 3
+        assert not (robust(ATTACKS["autoattack-fast"], source) & ~by_search).any()
+
+
+def test_what_a_rounded_search_brought_near_is_searched_again_in_float32() -> None:
+    network, split = problem(10)
+    rounding = replace(CPU, precision=torch.bfloat16)
+    square = short("square").with_settings(steps=4)
+    spec = [square.with_settings(steps=steps) for steps in (1, 4)]
+    grid = [EvalCase("toy", "toy", "", 40, MODEL, MODEL, one, ThreatModel("Linf", 0.04), seed=0) for one in spec]
+    prediction = predict(network, split.x, batch_size=16)
+    exact = evaluate(grid, network, network, network, split, prediction, CPU)
+    # A copy that answers with next to nothing breaks no image, and brings all of them near.
+    blunt = nn.Sequential(network, Shrunk()).eval()
+    both = evaluate(grid, network, network, blunt, split, prediction, rounding)
+    for once, twice in zip(exact, both, strict=True):
+        np.testing.assert_array_equal(once.robust_any, twice.robust_any)
+    assert (both[1].forwards > exact[1].forwards)[exact[1].robust_any].all()
+
+
+class Shrunk(nn.Module):
+    """Logits whose true class leads by next to nothing of their spread."""
+
+    def forward(self, logits: Tensor) -> Tensor:
+        order = logits.argsort(1, descending=True)
+        return torch.zeros_like(logits).scatter(
+            1, order[:, :2], torch.tensor([[1.01, 1.0]], dtype=logits.dtype).expand(len(logits), 2)
+        )
 
 
 def test_scouts_must_tell_how_near_they_came() -> None:
