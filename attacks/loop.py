@@ -102,7 +102,7 @@ def run(
         if len(rows):
             tally.record_query(where[rows], steps[rows], judge(query.points[rows], where[rows]))
 
-    oracle = Oracle(classifier, threat, precision=precision, watch=hear)
+    oracle = Oracle(classifier, threat, precision=precision, watch=hear, demands_finite=True)
     while batch is not None or waiting:
         free = batch_size if batch is None else batch_size - len(batch.position)
         if free and waiting:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from attacks.errors import InputError
 from attacks.losses import LOSSES
 from attacks.threat_model import ThreatModel
 
@@ -44,6 +45,7 @@ class Oracle:
         threat: what the attack may change.
         precision: of the search, float32 or bfloat16 (by autocast). Judging is not the oracle's business.
         watch: called with every query; how the loop counts passes, and learns of misclassified points for nothing.
+        demands_finite: whether a gradient that is not finite is an error: an attack stands still there, and looks weak.
 
     `forwards` and `backwards` count the images that passed.
     """
@@ -55,6 +57,7 @@ class Oracle:
         *,
         precision: torch.dtype = torch.float32,
         watch: Watch | None = None,
+        demands_finite: bool = False,
     ) -> None:
         self.threat = threat
         self.forwards = 0
@@ -62,6 +65,7 @@ class Oracle:
         self._classifier = classifier
         self._precision = precision
         self._watch = watch
+        self._demands_finite = demands_finite
 
     def logits(self, x: Tensor, *, rows: Tensor | None = None) -> Tensor:
         """(N, K) logits; one forward pass an image. `rows` tells which images of the batch x belongs to, if not all."""
@@ -83,6 +87,7 @@ class Oracle:
             x = x.detach().requires_grad_()
             value = LOSSES[loss](self._query(x, rows, backwards=1), y)
             (gradient,) = torch.autograd.grad(value.sum(), x)
+        self._check(gradient)
         return value.detach(), gradient
 
     def logits_and_jacobian(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -91,7 +96,16 @@ class Oracle:
             x = x.detach().requires_grad_()
             logits = self._query(x, None, backwards=-1)
             rows = [torch.autograd.grad(column.sum(), x, retain_graph=True)[0] for column in logits.unbind(1)]
-        return logits.detach(), torch.stack(rows, 1)
+        jacobian = torch.stack(rows, 1)
+        self._check(jacobian)
+        return logits.detach(), jacobian
+
+    def _check(self, gradient: Tensor) -> None:
+        if self._demands_finite and not gradient.isfinite().all():
+            raise InputError(
+                "expected finite gradients, got NaN or infinity, with which no attack gets anywhere; mend the model's "
+                "backward pass (a root or a logarithm of 0, a division by 0, torch.where around one)"
+            )
 
     def _query(self, x: Tensor, rows: Tensor | None, *, backwards: int) -> Tensor:
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self._precision == torch.bfloat16):

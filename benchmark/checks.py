@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from attacks.errors import InputError
 from benchmark.data import Split
 from benchmark.hardware import Hardware
+from benchmark.memory import is_out_of_memory
 from benchmark.probes import flags, misses_normalisation
 from benchmark.verdicts import predict
 
@@ -50,9 +51,9 @@ def check_model(name: str, model: nn.Module, split: Split, hardware: Hardware) -
     x = split.x[: min(PROBE, hardware.batch_size)].to(hardware.device)
     try:
         first, second = model(x), model(x)
-    except torch.OutOfMemoryError:
-        raise
     except Exception as error:  # the model may be the user's own code, and raise what it likes
+        if is_out_of_memory(error):
+            raise
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(
             f"model {name}: cannot take {split.dataset} images of shape {tuple(x.shape)}: {reason}"
@@ -70,17 +71,22 @@ def check_model(name: str, model: nn.Module, split: Split, hardware: Hardware) -
     y = split.y.to(hardware.device)
     try:
         found = list(flags(model, x, y[: len(x)], first, second))
-    except torch.OutOfMemoryError:
-        raise
+    except InputError as error:
+        raise InputError(f"model {name}: {error}") from None
     except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
         raise InputError(
             f"model {name}: its logits have no gradient with respect to the image; remove no_grad, detach, numpy"
         ) from error
 
-    everything = split.x.to(hardware.device)
-    prediction = predict(model, everything, batch_size=hardware.batch_size)
+    size, device = hardware.batch_size, hardware.device
+    try:
+        prediction = predict(model, split.x, batch_size=size, bring=lambda part: part.to(device))
+    except InputError as error:
+        raise InputError(f"model {name}: {error}") from None
     correct = int((prediction == y).sum())
-    wants_other = misses_normalisation(model, everything, y, correct, batch_size=hardware.batch_size)
+    wants_other = misses_normalisation(model, split.x, y, correct, batch_size=size, device=device)
     chance = int(split.y.bincount().max())
     if correct <= chance:
         hint = "check input range, normalisation and the order of the classes"

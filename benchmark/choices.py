@@ -161,10 +161,12 @@ def names_in(text: str) -> list[str]:
 
 
 def all_names_in(text: str) -> list[str]:
-    """Names in a list with commas."""
+    """Names in a list with commas. Raises: InputError for none, and for "all" among others."""
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not names:
         raise InputError(f"expected names separated by commas, got {text!r}")
+    if "all" in names and len(names) > 1:
+        raise InputError(f"{text}: 'all' stands alone; leave out it, or the other names")
     return names
 
 
@@ -197,6 +199,8 @@ def tuned(hardware: Hardware, split: Split, shared: Shared) -> Hardware:
         raise InputError("--workers on the CPU needs Linux; use --workers 1, or --executor ray")
     if shared.gpus_per_worker is not None and not on_ray:
         raise InputError("--gpus-per-worker is for --executor ray; without it every worker uses the next GPU")
+    if shared.gpus_per_worker is not None and shared.gpus_per_worker < 0:
+        raise InputError(f"--gpus-per-worker must be 0 or more, got {shared.gpus_per_worker:g}")
     share = float(hardware.device.type == "cuda") if shared.gpus_per_worker is None else shared.gpus_per_worker
     if workers > 1:
         torch.set_num_threads(1)
@@ -240,6 +244,6 @@ def choose_hardware(shared: Shared) -> Hardware:
 
 def positive(text: str, option: str) -> int:
     """The value of an option that is "auto" or a positive number, where it is not "auto"."""
-    if not (text.isdecimal() and int(text) > 0):
+    if not (re.fullmatch("[0-9]{1,9}", text) and int(text) > 0):
         raise InputError(f"{option} must be auto or a positive whole number, got {text!r}")
     return int(text)

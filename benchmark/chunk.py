@@ -87,9 +87,9 @@ def names_its_case(content: bytes) -> bool:
 
 
 def whole_content(path: Path) -> bytes | None:
-    """The bytes of a chunk's file; None where they are not those that its name says, or another process removed it."""
+    """The bytes of a chunk's file; None where they are not those that its name says, or there is no file any more."""
     try:
-        content = path.read_bytes()
+        content = path.read_bytes() if path.is_file() else b""  # a pipe would be waited for
     except FileNotFoundError:
         return None
     return content if path.name.split(".")[1] == checksum(content) else None

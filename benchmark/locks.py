@@ -1,7 +1,8 @@
 """Several processes on one results folder. The kernel lets go of a lock when its process ends, however it ends.
 
 No clock is asked, so none can mislead, and nothing is left to clean up after a kill. Where a file system has no locks,
-nothing is locked: two sweeps then compute some chunks twice, to the same verdicts.
+nothing is locked: two sweeps then compute some chunks twice, to the same verdicts. On a network file system the locks
+of a machine that lost its power stay until the server hears of it.
 """
 
 import errno
@@ -58,7 +59,7 @@ def claim(root: Path, what: str, *, wait: bool) -> Iterator[bool]:
 
 def _opened(path: Path) -> IO[bytes]:
     path.parent.mkdir(parents=True, exist_ok=True)
-    return path.open("ab")
+    return path.open("a+b")  # NFS has no shared lock for a file that is not open for reading
 
 
 def _lock(take: Callable[[], None]) -> bool:

@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,7 +14,9 @@ from attacks.threat_model import ThreatModel
 from benchmark.hardware import Hardware, halved
 
 T = TypeVar("T")
-OutOfMemory = torch.OutOfMemoryError
+NO_MEMORY = ("DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED", "bad_alloc")
+"""What PyTorch's RuntimeError says where the CPU's allocator, cuBLAS, cuDNN or oneDNN found no memory."""
+
 PROBED = 4
 SHARE = 0.5
 """Of the free memory that a batch's activations may take; the rest is for the attack's state and the workspace."""
@@ -39,7 +40,8 @@ def fitting_batch(models: Sequence[nn.Module], x: Tensor, y: Tensor, hardware: H
             needed = max(needed, bytes_for_gradient(model, x, y, hardware.precision) / len(x))
         except Exception:  # it cannot take the images, or has no gradient: the checks say so, and why
             continue
-    return max(1, min(hardware.batch_size, int(SHARE * free / hardware.workers / needed)))
+    sharing = -(-hardware.workers // torch.cuda.device_count()) if hardware.device.type == "cuda" else hardware.workers
+    return max(1, min(hardware.batch_size, int(SHARE * free / sharing / needed)))
 
 
 def bytes_for_gradient(model: nn.Module, x: Tensor, y: Tensor, precision: torch.dtype) -> int:
@@ -74,11 +76,21 @@ def free_bytes(device: torch.device) -> int | None:
         return free
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out: for the CPU and for some libraries PyTorch has no exception of its own."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in NO_MEMORY)
+
+
 def within_memory(what: str, hardware: Hardware, run: Callable[[Hardware], T]) -> tuple[T, Hardware]:
     """Halve the batch until it fits; the smaller batch is kept for what is to come."""
     while True:
-        with suppress(OutOfMemory):
+        try:
             return run(hardware), hardware
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
         if hardware.batch_size == 1:
             raise InputError(f"{what}: out of memory with a single image; use another --device")
         hardware = halved(hardware)

@@ -43,23 +43,35 @@ def flags(model: nn.Module, x: Tensor, y: Tensor, logits: Tensor, again: Tensor)
 
 
 def has_zero_gradients(model: nn.Module, x: Tensor, y: Tensor, loss: str) -> bool:
-    """Whether most images have no gradient to follow. Raises: RuntimeError where the logits have none at all."""
-    _, gradient = Oracle(model, ThreatModel("Linf", 0.0)).loss_and_gradient(x, y, loss)
+    """Whether most images have no gradient to follow.
+
+    Raises: RuntimeError where the logits have none at all, InputError where it is not finite.
+    """
+    _, gradient = Oracle(model, ThreatModel("Linf", 0.0), demands_finite=True).loss_and_gradient(x, y, loss)
     return bool((gradient.flatten(1) != 0).any(1).float().mean() <= 0.5)
 
 
-def misses_normalisation(model: nn.Module, x: Tensor, y: Tensor, correct: int, *, batch_size: int) -> bool:
+def misses_normalisation(
+    model: nn.Module, x: Tensor, y: Tensor, correct: int, *, batch_size: int, device: torch.device
+) -> bool:
     """Whether the model does better on images normalised once more, or once less, than they come: it wants them so.
 
     Args:
-        x: (N, C, H, W), all images; y: (N,).
+        x: (N, C, H, W), all images, on the CPU; y: (N,), on the device.
         correct: how many of them it classifies correctly as they are.
     """
     axes = (0, 2, 3)
-    mean, std = x.mean(axes, keepdim=True), x.std(axes, keepdim=True).clamp_min(1e-6)
-    for changed in ((x - mean) / std, x * std + mean):
+    mean, std = x.mean(axes, keepdim=True).to(device), x.std(axes, keepdim=True).clamp_min(1e-6).to(device)
+
+    def once_more(part: Tensor) -> Tensor:
+        return (part.to(device) - mean) / std
+
+    def once_less(part: Tensor) -> Tensor:
+        return part.to(device) * std + mean
+
+    for bring in (once_more, once_less):
         try:
-            others = int((predict(model, changed, batch_size=batch_size) == y).sum())
+            others = int((predict(model, x, batch_size=batch_size, bring=bring) == y).sum())
         except (ValueError, RuntimeError):  # it may check its input, or leave the finite numbers
             continue
         if others - correct > BETTER * len(x) + 2:

@@ -149,14 +149,15 @@ class _Progress:
 def run_on_ray(tasks: int, job: Callable[[], Callable[[int, bool], None]], crew: Crew) -> Iterator[int]:
     """Do tasks 0, 1, ..., and yield the number of each when it is done.
 
-    A task whose worker died is done by a new one; one that takes far longer than usual is done by a second worker as
-    well, and the first result counts.
+    A task whose worker died, or failed as a machine does, is done by a new one; one that takes far longer than usual is
+    done by a second worker as well, and the first result counts.
 
     Args:
         job: what a worker needs, as a picklable callable: it returns what does the task of a number, told whether
             another worker is at it already.
 
-    Raises: whatever a task raises; InputError without Ray, or where a task costs several workers.
+    Raises: whatever a task raises, other failures than InputError where several workers had them; InputError without
+        Ray, for a cluster that cannot have such workers, or where a task costs several.
     """
     ray, hire, workers = _early.pop().result() if _early else _start(crew)
     shared = [ray.put(job)]
@@ -173,11 +174,14 @@ def run_on_ray(tasks: int, job: Callable[[], Callable[[int, bool], None]], crew:
                 try:
                     failure = ray.get(answer)
                 except ray.exceptions.RayError as error:
-                    _give_back(progress, task, error)
+                    failure = error
+                if isinstance(failure, InputError):
+                    raise failure
+                if failure is not None:
+                    _give_back(progress, task, failure)
+                    ray.kill(worker)
                     idle.append(hire())
                     continue
-                if failure is not None:
-                    raise failure
                 idle.append(worker)
                 progress.durations.append(time.monotonic() - started)
                 if task not in progress.done:
@@ -189,16 +193,22 @@ def run_on_ray(tasks: int, job: Callable[[], Callable[[int, bool], None]], crew:
         ray.shutdown()
 
 
-def _give_back(progress: _Progress, task: int, error: Exception) -> None:
-    """A worker died: its task is waiting again. Raises: InputError where it has cost too many."""
+def _give_back(progress: _Progress, task: int, failure: Exception) -> None:
+    """A worker failed: its task is waiting again.
+
+    Raises: where it has cost too many, what the last of them raised; InputError where they died.
+    """
     progress.lost[task] += 1
+    progress.doubled.discard(task)
     if progress.lost[task] == TRIES:
-        reason = str(error).strip().splitlines()[0]
+        if isinstance(failure, (OSError, RuntimeError)):
+            raise failure
+        reason = str(failure).strip().splitlines()[0]
         raise InputError(
             f"a chunk cost {TRIES} workers, maybe for want of memory ({reason}); what was computed is kept: "
             "run the same command again, with fewer --workers or a smaller --batch-size"
         )
-    if task not in progress.done:
+    if task not in progress.done and all(task != other for other, _, _ in progress.running.values()):
         progress.waiting.appendleft(task)
 
 
@@ -211,9 +221,20 @@ def _start(crew: Crew) -> _Team:
     else:
         store = max(80 * MiB, 2 * crew.shared_bytes)
         ray.init(address="local", num_cpus=crew.workers, object_store_memory=store, include_dashboard=False, **quiet)
+    _check_room(ray.cluster_resources(), crew)
     actor = ray.remote(num_cpus=1, num_gpus=crew.gpus_per_worker, max_restarts=0)(Worker)
     hire = functools.partial(actor.remote, os.getcwd(), torch.get_num_threads(), crew.module)
     return _Team(ray, hire, [hire() for _ in range(crew.workers)])
+
+
+def _check_room(has: dict[str, float], crew: Crew) -> None:
+    """Raise InputError for a crew that the cluster could never hold: Ray would wait for ever."""
+    for resource, needed in (("CPU", float(crew.workers)), ("GPU", crew.workers * crew.gpus_per_worker)):
+        if has.get(resource, 0.0) < needed:
+            raise InputError(
+                f"--executor ray: {crew.workers} workers need {needed:g} {resource}s, the cluster has "
+                f"{has.get(resource, 0.0):g}; use fewer --workers, or another --gpus-per-worker"
+            )
 
 
 def _import_ray() -> Any:

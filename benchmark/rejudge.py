@@ -1,6 +1,7 @@
 """Published numbers judged again: from the kept images and the model alone, in one forward pass, without any attack."""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,14 @@ from torch import Tensor, nn
 
 from attacks.errors import InputError
 from attacks.threat_model import ThreatModel
-from benchmark.chunk import Range, unpack, whole_content
+from benchmark.case import key_of
+from benchmark.chunk import Range, chunk_ranges, unpack, whole_content
 from benchmark.cli import Shared
+from benchmark.data import Split, digest
 from benchmark.datasets import DATASETS
 from benchmark.kept import image_files, unpack_images
 from benchmark.store import Store
+from benchmark.store_audit import shown
 from benchmark.suites import SUITES
 from benchmark.verdicts import judge, predict
 from model_zoo.registry import ModelSpec, load_model, models_of
@@ -25,11 +29,18 @@ BATCH = 250
 
 @dataclass(frozen=True)
 class Rejudged:
-    """What came of a case: its images, how many of their verdicts are others, and how many would be after rounding."""
+    """What came of a case.
+
+    Args:
+        images: how many were judged again.
+        others: how many of their verdicts are others; others_rounded: how many would be after rounding to 8 bits.
+        are_all: whether they are all that the case attacked, which its record proves; of a part nobody can tell.
+    """
 
     images: int
     others: int
     others_rounded: int
+    are_all: bool
 
 
 def rejudge_store(shared: Shared) -> None:
@@ -57,6 +68,7 @@ def rejudge_store(shared: Shared) -> None:
         print(
             f"{key}: {spec.name}, {result.images} images, {result.others} verdicts are others; rounded to 8 bits "
             f"{result.others_rounded} would be"
+            + ("" if result.are_all else "; a part of the case's images, which nothing proves to be those")
         )
     print(f"{store.root}: {len(keys)} cases judged again, {faults} with faults")
     if faults:
@@ -69,14 +81,15 @@ def rejudge_case(store: Store, key: str, model: nn.Module) -> Rejudged:
     Raises: ValueError, in one line, for files that are damaged or do not belong together, and for images outside of the
         threat model.
     """
-    record = store.read_case(key)
-    assert record is not None
-    threat = ThreatModel(**record["identity"]["threat"])
+    identity = _identity(store, key)
+    threat = ThreatModel(**identity["threat"])
     folder = store.root / "cases" / key
     verdicts = dict(store.chunks(key))
     images = others = rounded = 0
+    seen: list[dict[str, Any]] = []
     for chunk, path in image_files(folder):
         kept = unpack_images(path)
+        seen.append(kept)
         robust = _robust_verdicts(verdicts, key, chunk, kept)
         x, y, x_adv = (torch.from_numpy(kept[name]) for name in ("x", "y", "x_adv"))
         correct = predict(model, x, batch_size=BATCH) == y
@@ -84,7 +97,22 @@ def rejudge_case(store: Store, key: str, model: nn.Module) -> Rejudged:
         others += int((correct & judge(model, x, y, x_adv, threat, batch_size=BATCH) != robust).sum())
         eight_bits = (x_adv * 255).round() / 255
         rounded += int((correct & (predict(model, eight_bits, batch_size=BATCH) == y) != robust).sum())
-    return Rejudged(images, others, rounded)
+    are_all = _digest(seen) == identity["images"]
+    if not are_all and _covers(store, key, [chunk for chunk, _ in image_files(folder)]):
+        raise ValueError("the clean images kept are not those that the case attacked")
+    return Rejudged(images, others, rounded, are_all)
+
+
+def _digest(parts: Sequence[dict[str, Any]]) -> str:
+    """Of the clean images of several files, as a case's record has it."""
+    x, y, index = (torch.from_numpy(np.concatenate([part[name] for part in parts])) for name in ("x", "y", "index"))
+    return digest(Split("", "", x, y, index, 0))
+
+
+def _covers(store: Store, key: str, chunks: Sequence[Range]) -> bool:
+    """Whether chunks are all of a case, as far as a table says how many images it has."""
+    sizes = {entry["key"]: entry["n"] for suite in store.suites() for entry in shown(store, suite)}
+    return key in sizes and set(chunk_ranges(sizes[key])) <= set(chunks)
 
 
 def _robust_verdicts(verdicts: dict[Range, Path], key: str, chunk: Range, kept: dict[str, Any]) -> Tensor:
@@ -98,11 +126,16 @@ def _robust_verdicts(verdicts: dict[Range, Path], key: str, chunk: Range, kept: 
     return torch.from_numpy(columns["robust_any"].copy())
 
 
+def _identity(store: Store, key: str) -> dict[str, Any]:
+    """What a case is. Raises: ValueError where its record does not say, or is that of another case."""
+    identity = (store.read_case(key) or {}).get("identity")
+    if not isinstance(identity, dict) or key_of(identity) != key:
+        raise ValueError("its record is missing or damaged, or that of another case")
+    return identity
+
+
 def _spec(store: Store, key: str, known: dict[str, ModelSpec]) -> ModelSpec:
-    record = store.read_case(key)
-    if record is None:
-        raise ValueError("its record is missing or damaged")
-    identity = record["identity"]["model"]
+    identity = _identity(store, key)["model"]
     spec = known.get(identity["checkpoint_sha256"])
     if spec is None or spec.identity != identity:
         raise ValueError(f"its model, of sha256 {identity['checkpoint_sha256'][:12]}, is not known here")

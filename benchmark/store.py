@@ -9,6 +9,7 @@ runs/suites/SUITE.json                      which cases the suite's tables show
 
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,9 +41,16 @@ class Store:
 
     @property
     def version(self) -> int:
-        """Of the layout that the folder has; 1 where it does not say."""
-        version = (_read_json(self.root / "store.json") or {}).get("version")
+        """Of the layout that the folder has, whoever sealed it; 1 where it does not say."""
+        record = _parsed(self.root / "store.json")
+        version = record.get("version") if isinstance(record, dict) else None
         return version if isinstance(version, int) else 1
+
+    @property
+    def is_damaged(self) -> bool:
+        """Whether the file that says the version is not as it was written; the next sweep writes it anew."""
+        path = self.root / "store.json"
+        return path.exists() and _read_json(path) is None
 
     def check(self) -> None:
         """Raise InputError for a folder that a newer program wrote."""
@@ -85,7 +93,7 @@ class Store:
         before = [path for found, path in self.chunks(key) if found == chunk]
         damaged = [path for path in before if whole_content(path) is None]
         for path in damaged:
-            path.unlink(missing_ok=True)
+            discard(path)
         if before == damaged:
             name, content = pack(key, chunk, verdicts, timing)
             self._write(self._case(key) / name, content)
@@ -117,8 +125,9 @@ class Store:
         return Verdicts(**{"robust_last": None, **columns}), list(timing)
 
     def damaged(self, key: str) -> list[Path]:
-        """Chunk files whose content does not match the checksum in their name."""
-        return [path for _, path in self.chunks(key) if path.exists() and whole_content(path) is None]
+        """Files of verdicts and of kept images whose content does not match the checksum in their name."""
+        files = [*self.chunks(key), *image_files(self._case(key))]
+        return [path for _, path in files if path.exists() and whole_content(path) is None]
 
     def write_suite(self, suite: str, record: Mapping[str, Any]) -> None:
         """Which cases the tables of a suite show."""
@@ -173,13 +182,26 @@ def _canonical(record: Mapping[str, Any]) -> bytes:
     return json.dumps(record, sort_keys=True, separators=(",", ":")).encode()
 
 
+def discard(path: Path) -> None:
+    """Remove what lies where a file should be."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def _read_json(path: Path) -> dict[str, Any] | None:
     """A record without its checksum; None where there is none, or another than was written."""
-    try:
-        record = json.loads(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
-        return None
+    record = _parsed(path)
     if not isinstance(record, dict):
         return None
     seal = record.pop("checksum", None)
     return record if seal in (None, checksum(_canonical(record))) else None
+
+
+def _parsed(path: Path) -> Any:
+    """What a JSON file holds; None where there is none."""
+    try:
+        return json.loads(path.read_bytes()) if path.is_file() else None  # a pipe would be waited for
+    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
+        return None

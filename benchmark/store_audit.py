@@ -10,6 +10,7 @@ import numpy as np
 from attacks.errors import InputError
 from benchmark.case import key_of
 from benchmark.chunk import Range, chunk_ranges, unpack, whole_content
+from benchmark.kept import image_files, unpack_images
 from benchmark.store import Store
 
 
@@ -44,9 +45,11 @@ class Lack:
 
 
 def case_faults(store: Store, key: str) -> list[Fault]:
-    """What is wrong with a case and its chunks."""
+    """What is wrong with a case, its chunks and its kept images."""
     folder, faults = store.root / "cases" / key, []
     record = store.read_case(key)
+    if not any(folder.iterdir()):
+        return [Fault(folder, "an empty folder")]
     if record is None:
         is_there = store.has_record(key)
         faults.append(Fault(folder / "case.json", "damaged" if is_there else "missing", removable=is_there))
@@ -67,7 +70,21 @@ def case_faults(store: Store, key: str) -> list[Fault]:
         if chunk in sound:  # of several the last by name is read
             faults.append(Fault(sound[chunk], "a second file of the same images"))
         sound[chunk], highest = path, int(columns["index"][-1])
-    return faults
+    return [*faults, *_image_faults(folder)]
+
+
+def _image_faults(folder: Path) -> Iterator[Fault]:
+    """What is wrong with the kept images of a case."""
+    sound: dict[Range, Path] = {}
+    for chunk, path in image_files(folder):
+        try:
+            unpack_images(path)
+        except ValueError as error:
+            yield Fault(path, str(error))
+            continue
+        if chunk in sound:
+            yield Fault(sound[chunk], "a second file of the same images")
+        sound[chunk] = path
 
 
 def _check_verdicts(columns: dict[str, Any], *, after: int) -> None:
@@ -85,8 +102,10 @@ def _check_verdicts(columns: dict[str, Any], *, after: int) -> None:
 
 
 def suite_faults(store: Store) -> list[Fault]:
-    """Records of suites that are damaged."""
+    """Records of the store and of its suites that are damaged."""
     faults = []
+    if store.is_damaged:
+        faults.append(Fault(store.root / "store.json", "damaged; the next sweep writes it anew", removable=False))
     for suite in store.suites():
         try:
             shown(store, suite)
@@ -105,7 +124,7 @@ def lacks(store: Store) -> Iterator[Lack]:
     """Cases shown that lack chunks or their record: by the names of the files, without reading any."""
     for suite in store.suites():
         for entry in shown(store, suite):
-            absent, has_record = store.absent(entry["key"], entry["n"]), store.has_record(entry["key"])
+            absent, has_record = store.absent(entry["key"], entry["n"]), store.read_case(entry["key"]) is not None
             if absent or not has_record:
                 cell = "/".join(name for name in (entry["model"], entry["attack"], entry["source_model"]) if name)
                 yield Lack(suite, cell, len(absent), len(chunk_ranges(entry["n"])), has_record)

@@ -1,7 +1,6 @@
 """What the store commands do: verify, missing, gc and migrate."""
 
 import functools
-import shutil
 import sys
 
 from tabulate import tabulate
@@ -11,7 +10,7 @@ from attacks.errors import InputError
 from benchmark.chunk import names_its_case, pack, unpack, whole_content
 from benchmark.cli import Shared
 from benchmark.locks import alone
-from benchmark.store import VERSION, Store
+from benchmark.store import VERSION, Store, discard
 from benchmark.store_audit import Fault, case_faults, lacks, suite_faults, temporary_files, unshown_cases
 from benchmark.verdicts import Verdicts
 from benchmark.workers import run_map
@@ -29,6 +28,7 @@ def verify_store(shared: Shared) -> None:
     keys = store.case_keys()
     faults = suite_faults(store)
     lacking = [] if faults else list(lacks(store))
+    incomplete = "not looked for" if faults else len(lacking)
     chunks = 0
     audited = run_map(functools.partial(_audited, store), keys, processes(shared))
     for found, read in tqdm(audited, total=len(keys), unit="case", disable=shared.quiet):
@@ -39,10 +39,10 @@ def verify_store(shared: Shared) -> None:
     for lack in lacking[:SHOWN_LACKS]:
         print(lack)
     print(
-        f"{store.root}: {len(keys)} cases, {chunks} chunks, {len(faults)} faults, {len(lacking)} shown cases "
+        f"{store.root}: {len(keys)} cases, {chunks} chunks, {len(faults)} faults, {incomplete} shown cases "
         f"incomplete, {len(temporary_files(shared.results_dir))} temporary files"
     )
-    if faults:
+    if faults or lacking:
         first = "remove the faulty files by 'store gc', and " if any(fault.removable for fault in faults) else ""
         print(f"{first}run the sweeps again: they compute what lacks")
         sys.exit(1)
@@ -73,7 +73,7 @@ def collect_garbage(shared: Shared, *, dry_run: bool, unshown: bool) -> None:
         for fault in rubbish:
             print(f"{'would remove' if dry_run else 'removed'} {fault.path}: {fault.what}")
             if not dry_run:
-                shutil.rmtree(fault.path) if fault.path.is_dir() else fault.path.unlink()
+                discard(fault.path)
     print(f"{store.root}: {len(rubbish)} {'to remove' if dry_run else 'removed'}")
 
 

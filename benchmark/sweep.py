@@ -2,7 +2,8 @@
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from attacks.errors import InputError
 from benchmark.case import EvalCase, case_key, trajectory_key
 from benchmark.chunk import Range
 from benchmark.data import Split, take
@@ -152,20 +154,29 @@ def _evaluate(
     images = take(work.split, rows)
     prediction = work.predictions[target][torch.from_numpy(rows).to(hardware.device)]
     on = work.models[target], work.models[source], work.searched[source]
-    if work.keep is not None:
-        broken = torch.full_like(images.x, torch.nan, device=hardware.device)
+    kept = Kept(images.x.to(hardware.device)) if hardware.keeps_images else None
+    broken = torch.full_like(images.x, torch.nan, device=hardware.device) if work.keep is not None else None
 
-        def note(rows: Tensor, points: Tensor, correct: Tensor) -> None:
+    def see(rows: Tensor, points: Tensor, correct: Tensor) -> None:
+        if kept is not None:
+            kept.see(rows, points, correct)
+        if broken is not None:
             broken[rows[~correct]] = points[~correct]
 
-        verdicts = evaluate(group, *on, images, prediction, hardware, progress=advance, see=note)
+    with _told(group):
+        verdicts = evaluate(group, *on, images, prediction, hardware, progress=advance, see=see)
+    if work.keep is not None and broken is not None:
         work.keep(group[-1], images, broken)
-        return verdicts, None
-    if not hardware.keeps_images:
-        return evaluate(group, *on, images, prediction, hardware, progress=advance), None
-    kept = Kept(images.x.to(hardware.device))
-    verdicts = evaluate(group, *on, images, prediction, hardware, progress=advance, see=kept.see)
-    return verdicts, (images, kept.x_adv)
+    return verdicts, None if kept is None else (images, kept.x_adv)
+
+
+@contextmanager
+def _told(group: Sequence[EvalCase]) -> Iterator[None]:
+    """What is wrong is told with the model and the attack."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{_title(group)}: {error}") from None
 
 
 def _timing(hardware: Hardware, seconds: float) -> dict[str, Any]:

@@ -35,7 +35,10 @@ def example_images(store: Store, suite: str) -> dict[str, bytes]:
 
 
 def _broken(store: Store, entry: Entry) -> NDArray[np.float32]:
-    """(M, 2, C, H, W): the first M images that are right when clean and broken by the attack, and what broke them."""
+    """(M, 2, C, H, W): the first M images that are right when clean and broken by the attack, and what broke them.
+
+    Damaged files have none: `store verify` names them.
+    """
     stored = store.read(entry["key"], entry["n"])
     files = list(image_files(store.root / "cases" / entry["key"]))
     if stored is None or not files:
@@ -44,7 +47,10 @@ def _broken(store: Store, entry: Entry) -> NDArray[np.float32]:
     wanted = set(verdicts.index[verdicts.correct & ~verdicts.robust_any].tolist())
     pairs: list[NDArray[np.float32]] = []
     for _, path in files:
-        kept = unpack_images(path)
+        try:
+            kept = unpack_images(path)
+        except ValueError:
+            continue
         rows = [row for row, index in enumerate(kept["index"].tolist()) if index in wanted]
         pairs += [np.stack([kept["x"][row], kept["x_adv"][row]]) for row in rows[: SHOWN - len(pairs)]]
     return np.stack(pairs) if pairs else np.zeros((0, 2, 1, 1, 1), np.float32)

@@ -1,6 +1,6 @@
 """The one place that says what "robust" means."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -49,13 +49,18 @@ class Verdicts:
 
 
 @torch.no_grad()
-def predict(classifier: Classifier, x: Tensor, *, batch_size: int) -> Tensor:
+def predict(
+    classifier: Classifier, x: Tensor, *, batch_size: int, bring: Callable[[Tensor], Tensor] = lambda part: part
+) -> Tensor:
     """(N,) predicted classes of images (N, C, H, W), in float32 with TF32 off.
+
+    Args:
+        bring: what becomes of each batch first, such as its way to the device, where not all of x fits.
 
     Raises: InputError for logits that are not finite, which are no prediction.
     """
     with _full_float32():
-        logits = torch.cat([classifier(part) for part in x.split(batch_size)])
+        logits = torch.cat([classifier(bring(part)) for part in x.split(batch_size)])
     if not logits.isfinite().all():
         raise InputError("expected finite logits, got NaN or infinity; check the model's weights and normalisation")
     return logits.argmax(1)

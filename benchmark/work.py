@@ -19,7 +19,7 @@ from benchmark.data import Split, balanced_subset, digest
 from benchmark.hardware import Hardware, is_tiny
 from benchmark.memory import fitting_batch, within_memory
 from benchmark.search_model import search_model
-from benchmark.store import Store
+from benchmark.store import Store, discard
 from model_zoo.registry import ModelSpec, load_model
 
 Keep = Callable[[EvalCase, Split, Tensor], None]
@@ -66,7 +66,7 @@ def prepare(cases: Sequence[EvalCase], split: Split, store: Store, hardware: Har
     store.check()
     for path in itertools.chain.from_iterable(store.damaged(case_key(case)) for case in cases):
         print(f"damaged chunk, will be computed again: {path}", file=sys.stderr)
-        path.unlink(missing_ok=True)
+        discard(path)
     work = [case for case in cases if lacking_chunks(case, store, hardware) or not store.read_case(case_key(case))]
     if not work:
         return Work((), split, {}, {}, {}, {})

@@ -20,6 +20,14 @@ from attacks.errors import InputError
 A = TypeVar("A")
 B = TypeVar("B")
 
+TRIES = 3
+"""How often new processes are started without one finished task, before the sweep gives up."""
+
+
+class WorkerKilledError(InputError):
+    """A process ended that was not told to."""
+
+
 _compute: Callable[[int], None]
 """What a worker process does with a task's number; inherited, not sent."""
 
@@ -36,7 +44,9 @@ def run_all(tasks: int, compute: Callable[[int], None], workers: int) -> Iterato
         compute: does a task, and keeps its result where it outlives the process.
         workers: how many processes; with one, this process itself.
 
-    Raises: whatever a task raises; InputError where a process was killed. What was done before is done.
+    Where a process is killed, new ones do what is left.
+
+    Raises: whatever a task raises; InputError where processes are killed over and over. What was done before is done.
     """
     if workers == 1:
         for task in range(tasks):
@@ -44,7 +54,9 @@ def run_all(tasks: int, compute: Callable[[int], None], workers: int) -> Iterato
             yield task
         return
     context = multiprocessing.get_context("fork")
-    yield from _run(ProcessPoolExecutor(min(workers, tasks), context, initializer=_enter, initargs=(compute,)), tasks)
+    yield from _run(
+        lambda: ProcessPoolExecutor(min(workers, tasks), context, initializer=_enter, initargs=(compute,)), tasks
+    )
 
 
 def run_spawned(tasks: int, job: Callable[[], Callable[[int, bool], None]], workers: int) -> Iterator[int]:
@@ -54,11 +66,15 @@ def run_spawned(tasks: int, job: Callable[[], Callable[[int, bool], None]], work
         job: picklable; called once in each process, it returns what does a task (its second argument is False here).
     """
     context = multiprocessing.get_context("spawn")
-    numbers = context.SimpleQueue()
-    for number in range(workers):
-        numbers.put(number)
-    arguments = job, numbers, torch.get_num_threads()
-    yield from _run(ProcessPoolExecutor(workers, context, initializer=_enter_afresh, initargs=arguments), tasks)
+
+    def hire() -> ProcessPoolExecutor:
+        numbers = context.SimpleQueue()
+        for number in range(workers):
+            numbers.put(number)
+        arguments = job, numbers, torch.get_num_threads()
+        return ProcessPoolExecutor(workers, context, initializer=_enter_afresh, initargs=arguments)
+
+    yield from _run(hire, tasks)
 
 
 def run_map(function: Callable[[A], B], items: Sequence[A], workers: int) -> Iterator[B]:
@@ -71,24 +87,34 @@ def run_map(function: Callable[[A], B], items: Sequence[A], workers: int) -> Ite
         yield from pool.map(function, items, chunksize=-(-len(items) // (32 * workers)))
 
 
-def _run(pool: ProcessPoolExecutor, tasks: int) -> Iterator[int]:
-    futures = {pool.submit(_call, task): task for task in range(tasks)}
-    with _ended(pool):
-        for future in as_completed(futures):
-            if failure := future.result():
-                raise failure
-            yield futures[future]
+def _run(hire: Callable[[], ProcessPoolExecutor], tasks: int) -> Iterator[int]:
+    left, in_vain = set(range(tasks)), 0
+    while left:
+        pool = hire()
+        before = len(left)
+        try:
+            with _ended(pool):
+                futures = {pool.submit(_call, task): task for task in sorted(left)}
+                for future in as_completed(futures):
+                    if failure := future.result():
+                        raise failure
+                    left.discard(futures[future])
+                    yield futures[future]
+        except WorkerKilledError as error:
+            in_vain = 0 if len(left) < before else in_vain + 1
+            if in_vain == TRIES:
+                raise
+            print(f"{error}: starting new ones for the {len(left)} tasks that are left", file=sys.stderr)
 
 
 @contextmanager
 def _ended(pool: ProcessPoolExecutor) -> Iterator[None]:
-    """Its processes end with the block. Raises: InputError where one was killed."""
+    """Its processes end with the block. Raises: WorkerKilledError where one was killed."""
     try:
         yield
     except BrokenProcessPool:
-        raise InputError(
-            "a worker process was killed, maybe for want of memory; what was computed is kept: "
-            "run the same command again, with --workers 1"
+        raise WorkerKilledError(
+            "a worker process was killed, maybe for want of memory (fewer --workers take less); what was done is kept"
         ) from None
     finally:
         _leave(pool)

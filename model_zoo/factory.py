@@ -28,7 +28,7 @@ def call_factory(factory: str) -> nn.Module:
         with torch.random.fork_rng(devices=[]):  # weights that the factory draws are the same at every call
             torch.manual_seed(0)
             model = function()
-    except Exception as error:  # the user's own code may raise what it likes
+    except (Exception, SystemExit) as error:  # the user's own code may raise what it likes
         raise InputError(f"--model {factory}: the factory failed: {type(error).__name__}: {error}") from error
     if not isinstance(model, nn.Module):
         raise InputError(

@@ -105,8 +105,9 @@ def assemble(size: int, device: torch.device) -> Team:
         raise InputError(f"--workers {size}: this machine has {torch.cuda.device_count()} GPUs; use fewer")
     from torch.distributed import distributed_c10d
 
-    if int(os.environ.get("LOCAL_RANK", 0)):  # set by Fabric, which starts the others
-        threading.Thread(target=_leave_with, args=(int(os.environ[LEADER]),), daemon=True).start()
+    if int(os.environ.get("LOCAL_RANK", 0)):  # started by the first process, or by another program
+        if LEADER in os.environ:
+            threading.Thread(target=_leave_with, args=(int(os.environ[LEADER]),), daemon=True).start()
     else:
         os.environ[LEADER] = str(os.getpid())
     fabric = Fabric(accelerator=device.type, devices=size, strategy="ddp")

@@ -486,3 +486,24 @@ def test_each_reading_tells_how_near_the_attack_came_up_to_its_own_step() -> Non
     settings: dict[str, Any] = {"readings": [2, 5], "seed": SEED, "batch_size": 1, "tracks_closest": True}
     readings = loop.run(*arguments, torch.tensor([0]), torch.tensor([0]), ThreatModel("Linf", 1.0), **settings)
     assert [reading.closest.tolist() for reading in readings if reading.closest is not None] == [[7 / 8], [1 / 2]]
+
+
+def test_a_gradient_that_becomes_nan_on_the_way_ends_the_attack_with_a_word() -> None:
+    def rooted(x: Tensor) -> Tensor:
+        """The gradient of the root is infinite at 5/16, which a walk from 3/16 comes to."""
+        place = x.flatten(1)[:, :1]
+        return torch.cat([1 + (place - 5 / 16).abs().sqrt(), 0 * place], 1)
+
+    with pytest.raises(InputError, match="expected finite gradients"):
+        loop.run(
+            replace(WALK, reads_last=False),
+            rooted,
+            lambda points, _: torch.ones(len(points), dtype=torch.bool),
+            walkers([3]),
+            torch.tensor([0]),
+            torch.tensor([0]),
+            ThreatModel("Linf", 1.0),
+            readings=[5],
+            seed=SEED,
+            batch_size=1,
+        )

@@ -238,3 +238,17 @@ def test_normalisation_that_is_missing_or_doubled_is_flagged(scale: int) -> None
     assert list(right.flags) == []
     wrong = Model(lambda x: sees(x, lambda x: x * std + mean if scale == 1 else (x - mean) / std))
     assert "normalisation" in check_model("mine", wrong, images, CPU).flags
+
+
+class NanGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: object, x: Tensor) -> Tensor:  # noqa: ARG004
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: object, gradient: Tensor) -> Tensor:  # noqa: ARG004
+        return gradient * torch.nan
+
+
+def test_a_gradient_that_is_not_finite_is_a_mistake_and_not_robustness() -> None:
+    assert "expected finite gradients" in refusal(lambda x: logits(NanGradient.apply(x)))

@@ -130,6 +130,12 @@ MISTAKES = {
     "examples in words": ("--examples few", "'few' is not a valid integer range"),
     "examples of no attack": ("--examples 10,pgd-21=5", "unknown attack, before the = of --examples 'pgd-21'"),
     "batch of none": ("--batch-size 0", "--batch-size must be auto or a positive whole number, got '0'"),
+    "batch beyond counting": (
+        "--batch-size 99999999999999999999",
+        "--batch-size must be auto or a positive whole number",
+    ),
+    "less than no GPU": ("--executor ray --gpus-per-worker -1", "--gpus-per-worker must be 0 or more"),
+    "all and others": ("--models all,natural", "'all' stands alone"),
     "batch in words": ("--batch-size many", "got 'many'"),
     "batch of a strange digit": ("--batch-size ²", "got '²'"),
     "negative seed": ("--seed -1", "--seed"),
@@ -342,7 +348,7 @@ def test_the_same_command_again_prints_the_same_and_needs_no_model(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = command(tmp_path, "--models", "natural", *FAST)
-    monkeypatch.setattr("benchmark.sweep.load_model", None)
+    monkeypatch.setattr("benchmark.work.load_model", None)
     assert command(tmp_path, "--models", "natural", *FAST).stdout == first.stdout
 
 

@@ -145,17 +145,28 @@ def test_a_sweep_takes_over_from_one_that_was_stopped_and_dies_while_others_wait
     stopped = start(tmp_path, *WORDS, "--workers", "1")
     while not chunks(tmp_path) and stopped.poll() is None:
         time.sleep(0.01)
-    os.kill(stopped.pid, signal.SIGSTOP)  # it holds its claim, and does nothing
+    os.kill(stopped.pid, signal.SIGSTOP)
+    while not holds_a_claim(stopped.pid, tmp_path):  # it was stopped between two chunks
+        os.kill(stopped.pid, signal.SIGCONT)
+        time.sleep(0.02)
+        os.kill(stopped.pid, signal.SIGSTOP)
+        time.sleep(0.02)
+        assert stopped.poll() is None
     waiting = start(tmp_path, *WORDS, "--workers", "1")
     assert waiting.stderr is not None
-    next(
-        (line for line in waiting.stderr if "waiting for" in line), ""
-    )  # stopped between two chunks, it holds no claim
+    assert any("waiting for" in line for line in waiting.stderr)
     stopped.kill()
     waiting.communicate()
     assert waiting.returncode == 0
     stopped.communicate()
     assert contents(tmp_path) == undisturbed
+
+
+def holds_a_claim(process: int, folder: Path) -> bool:
+    (locks,) = folder.rglob(".claims.lock")
+    of_file = f":{locks.stat().st_ino}"
+    lines = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+    return any(line[-4] == str(process) and line[-3].endswith(of_file) for line in lines)
 
 
 @needs_ray

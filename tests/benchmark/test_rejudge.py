@@ -1,5 +1,6 @@
 """Kept images are what the verdicts were made of, and whoever has them can judge them again."""
 
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -68,6 +69,7 @@ def forge(path: Path, **changes: np.ndarray) -> None:
         (lambda arrays: {"x_adv": arrays["x"]}, "verdicts are others"),
         (lambda arrays: {"x_adv": 1 - arrays["x"]}, "outside the threat model"),
         (lambda arrays: {"y": arrays["y"][::-1]}, "are not those of the verdicts"),
+        (lambda arrays: {"x": 0.999 * arrays["x"] + 0.001 * arrays["x_adv"]}, "not those that the case attacked"),
         (lambda arrays: {"x_adv": arrays["x_adv"][:3]}, "images of several shapes"),
         (lambda arrays: {"x_adv": arrays["x_adv"].astype(np.float64)}, "not float32"),
         (lambda arrays: {"x_adv": arrays["x_adv"] * np.nan}, "outside the threat model"),
@@ -100,3 +102,20 @@ def test_a_store_without_images_is_a_mistake(command: Command, tmp_path: Path) -
     result = command(tmp_path, "store", "rejudge")
     assert result.returncode == 2
     assert "run the benchmark with --keep-images" in result.stderr
+
+
+def test_a_damaged_file_of_images_is_found_removed_and_kept_again(command: Command, kept: Path, tmp_path: Path) -> None:
+    shutil.copytree(kept, tmp_path / "copy")
+    path = sorted((tmp_path / "copy").rglob("*.npz"))[0]
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + b"x")
+    verified = command(tmp_path / "copy", "store", "verify", "--quiet")
+    assert (verified.returncode, f"{path.name}: damaged" in verified.stdout) == (1, True), verified.stdout
+    assert command(tmp_path / "copy", "table").returncode == 0
+    again = command(tmp_path / "copy", *WORDS, "--keep-images")
+    assert again.returncode == 0, again.stderr
+    assert path.read_bytes() == whole
+    path.write_bytes(whole[:-1] + b"x")
+    assert "1 removed" in command(tmp_path / "copy", "store", "gc", "--quiet").stdout
+    assert command(tmp_path / "copy", *WORDS, "--keep-images").returncode == 0
+    assert path.read_bytes() == whole

@@ -1,6 +1,7 @@
 """The store's own commands: damage of every kind is found and named, rubbish goes, verdicts stay."""
 
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -76,6 +77,16 @@ def of_another_case(path: Path) -> None:
     path.unlink()
 
 
+def a_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def a_folder(path: Path) -> None:
+    path.unlink()
+    (path / "inside").mkdir(parents=True)
+
+
 def no_parquet(path: Path) -> None:
     content = b"these are no verdicts"
     path.write_bytes(content)
@@ -107,6 +118,8 @@ def images_twice(path: Path) -> None:
         (empty, "damaged: its content is not what its name says"),
         (of_another_case, "holds images 000000-000040 of case"),
         (no_parquet, "is unreadable"),
+        pytest.param(a_pipe, "damaged", marks=pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")),
+        (a_folder, "damaged"),
         (too_few_rows, "has 39 rows, expected 40"),
         (robust_though_misclassified, "robust though they are misclassified"),
         (images_twice, "images out of order, or twice"),
@@ -130,6 +143,44 @@ def test_a_faulty_chunk_is_found_named_removed_and_computed_again(
     assert command(folder, "store", "missing").stdout == "Nothing is missing.\n"
     assert command(folder, "store", "verify", "--quiet").returncode == 0
     assert snapshot(folder) == snapshot(finished)
+
+
+def test_a_store_that_lacks_what_it_shows_is_not_sound(command: Command, folder: Path) -> None:
+    for path in (folder / "results/runs/cases").iterdir():
+        shutil.rmtree(path)
+    verified = command(folder, "store", "verify", "--quiet")
+    assert verified.returncode == 1
+    assert "lacks 1 of 1 chunks and its record" in verified.stdout
+    assert "\nrun the sweeps again" in verified.stdout
+
+
+def test_a_record_that_is_a_pipe_or_a_folder_is_replaced(command: Command, folder: Path, finished: Path) -> None:
+    one, other = (path.parent / "case.json" for path in chunks(folder))
+    a_pipe(one)
+    a_folder(other)
+    assert command(folder, "table").returncode == 0
+    assert command(folder, "store", "verify", "--quiet").stdout.count("case.json: damaged") == 2
+    assert "2 removed" in command(folder, "store", "gc", "--quiet").stdout
+    assert command(folder, *WORDS).returncode == 0
+    assert snapshot(folder) == snapshot(finished)
+
+
+def test_what_nobody_sealed_still_tells_that_a_newer_program_wrote_it(command: Command, folder: Path) -> None:
+    path = folder / "results/runs/store.json"
+    path.write_text(path.read_text().replace(f'"version": {VERSION}', '"version": 99'))
+    refused = command(folder, "table")
+    assert (refused.returncode, "which a newer program wrote" in refused.stderr) == (2, True)
+    path.write_text("{")
+    verified = command(folder, "store", "verify", "--quiet")
+    assert (verified.returncode, "store.json: damaged" in verified.stdout) == (1, True)
+
+
+def test_an_empty_folder_among_the_cases_is_rubbish(command: Command, folder: Path) -> None:
+    (folder / "results/runs/cases/notacase").mkdir()
+    verified = command(folder, "store", "verify", "--quiet")
+    assert "notacase: an empty folder" in verified.stdout
+    assert "1 removed" in command(folder, "store", "gc", "--quiet").stdout
+    assert command(folder, "store", "verify", "--quiet").returncode == 0
 
 
 def test_a_lost_record_is_missing_and_made_again(command: Command, folder: Path, finished: Path) -> None:

@@ -319,8 +319,10 @@ def test_out_of_memory_halves_the_batch_and_changes_nothing(
     def short_of_memory(*arguments: Any, **options: Any) -> list[Verdicts]:
         hardware: Hardware = arguments[6]
         sizes.append(hardware.batch_size)
-        if hardware.batch_size > 16:
+        if hardware.batch_size > 32:
             raise torch.OutOfMemoryError("CUDA out of memory")
+        if hardware.batch_size > 16:
+            torch.empty(1 << 60, dtype=torch.uint8)  # more than any processor addresses
         return evaluate(*arguments, **options)
 
     monkeypatch.setattr(sweep_module, "evaluate", short_of_memory)

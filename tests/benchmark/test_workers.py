@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,20 @@ def test_a_killed_worker_is_a_line_that_says_so() -> None:
 
     with pytest.raises(InputError, match="a worker process was killed"):
         list(run_all(2, compute, 2))
+
+
+@forks
+def test_what_a_killed_worker_left_is_done_by_new_ones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def compute(task: int) -> None:
+        if task in (2, 5):
+            with suppress(FileExistsError):
+                (tmp_path / f"{task} killed").touch(exist_ok=False)
+                os.kill(os.getpid(), signal.SIGKILL)
+        (tmp_path / str(task)).touch()
+
+    assert sorted(run_all(9, compute, 2)) == list(range(9))
+    assert len(list(tmp_path.iterdir())) == 9 + 2
+    assert "a worker process was killed" in capsys.readouterr().err
 
 
 @forks
