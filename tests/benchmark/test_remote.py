@@ -1,11 +1,12 @@
 """Workers that do not share the driver's memory compute what the driver would have computed."""
 
 import importlib.util
+import os
 import pickle
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from benchmark.case import case_key
 from benchmark.data import balanced_subset
 from benchmark.datasets import load
 from benchmark.hardware import Hardware
+from benchmark.ray_executor import Crew, run_on_ray
 from benchmark.remote import Mapped, mapped, run_remote
 from benchmark.store import Store
 from benchmark.suites import SUITES, cases
@@ -82,6 +84,38 @@ def test_ray_s_workers_give_the_same_tables_for_a_model_of_one_s_own_too(
     result = process(tmp_path, *WORDS, *own, "--results-dir", "ray", "--executor", "ray", "--workers", "2")
     assert result.returncode == 0, result.stderr
     assert tables(tmp_path / "ray") == tables(tmp_path / "local")
+
+
+@dataclass(frozen=True)
+class Failing:
+    """Does tasks, and fails at some of them as often as is asked for: as a machine does, and its process goes on."""
+
+    folder: Path
+    failures: dict[int, int]
+
+    def __call__(self) -> Callable[[int, bool], None]:
+        def compute(task: int, _is_second: bool) -> None:
+            (self.folder / f"{task} {os.getpid()}").touch()
+            if len(list(self.folder.glob(f"{task} *"))) <= self.failures.get(task, 0):
+                raise OSError("the device is gone")
+
+        return compute
+
+
+@needs_ray
+def test_a_task_at_which_a_worker_failed_is_done_by_another_one(tmp_path: Path) -> None:
+    crew = Crew(workers=2, gpus_per_worker=0.0, shared_bytes=0)
+    assert sorted(run_on_ray(5, Failing(tmp_path, {1: 2, 3: 1}), crew)) == list(range(5))
+    assert [len(list(tmp_path.glob(f"{task} *"))) for task in range(5)] == [1, 3, 1, 2, 1]
+    with pytest.raises(OSError, match="the device is gone"):
+        list(run_on_ray(1, Failing(tmp_path, {0: 9}), crew))
+
+
+@needs_ray
+def test_workers_that_a_cluster_cannot_have_are_not_waited_for(process: Command, tmp_path: Path) -> None:
+    result = process(tmp_path, *WORDS, "--executor", "ray", "--workers", "1", "--gpus-per-worker", "64")
+    assert result.returncode == 2
+    assert "1 workers need 64 GPUs, the cluster has" in result.stderr
 
 
 def test_without_ray_its_executor_is_a_mistake(
