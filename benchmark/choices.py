@@ -187,7 +187,13 @@ def refuse_workers(shared: Shared, command: str) -> None:
 def choose_images(suite: Suite, shared: Shared) -> Split:
     """The test images of a suite, or its seeded balanced subset."""
     split = load(suite.dataset, "test", data_dir=shared.data_dir, mirror=shared.mirror_dir, quiet=shared.quiet)
-    return split if suite.examples is None else balanced_subset(split, suite.examples, seed=shared.seed)
+    if suite.examples is None:
+        return split
+    if suite.examples > len(split):
+        print(
+            f"note: {suite.dataset} has {len(split)} test images, not {suite.examples}: all are taken", file=sys.stderr
+        )
+    return balanced_subset(split, suite.examples, seed=shared.seed)
 
 
 def tuned(hardware: Hardware, split: Split, shared: Shared) -> Hardware:

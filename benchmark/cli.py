@@ -2,6 +2,7 @@
 
 import functools
 import math
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -66,13 +67,15 @@ class Examples(click.ParamType[dict[str, int | None]]):
         wanted: dict[str, int | None] = {}
         for word in str(value).split(","):
             name, _, count = word.strip().rpartition("=")
-            wanted[name] = None if count == "all" else click.IntRange(1)(count, param, ctx)
+            if count != "all" and not re.fullmatch("[1-9][0-9]{0,8}", count):
+                self.fail(f"expected all or a positive whole number, got {count!r}", param, ctx)
+            wanted[name] = None if count == "all" else int(count)
         return wanted
 
 
 def shared_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the shared options to a command, which receives them as `shared`."""
-    folder = click.Path(path_type=Path)
+    folder = click.Path(path_type=Path, file_okay=False)
     options = [
         click.option(
             "--data-dir", type=folder, default="data", show_default=True, help="datasets are found, or downloaded, here"

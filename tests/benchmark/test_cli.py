@@ -126,9 +126,10 @@ MISTAKES = {
     "attack of another norm": ("--norm L2 --epsilon 1 --attacks cw-linf", "attack cw-linf is defined for Linf, got L2"),
     "norm without its epsilon": ("--norm L2", "--norm L2 needs --epsilon: that of suite digits is for Linf"),
     "model without a gradient": ("--model mine.py:detached", "its logits have no gradient"),
-    "no examples": ("--examples 0", "x>=1"),
-    "examples in words": ("--examples few", "'few' is not a valid integer range"),
+    "no examples": ("--examples 0", "expected all or a positive whole number, got '0'"),
+    "examples in words": ("--examples few", "expected all or a positive whole number, got 'few'"),
     "examples of no attack": ("--examples 10,pgd-21=5", "unknown attack, before the = of --examples 'pgd-21'"),
+    "results in a file": ("--results-dir mine.py", "is a file"),
     "batch of none": ("--batch-size 0", "--batch-size must be auto or a positive whole number, got '0'"),
     "batch beyond counting": (
         "--batch-size 99999999999999999999",
