@@ -43,7 +43,7 @@ class Pair:
 def compare(
     ours: Found, theirs: Found, suites: Sequence[str], pairs: Sequence[Pair]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Compare verdicts image by image, for every model that has both.
+    """Compare verdicts image by image, for every model that has both; where one attack saw fewer images, on those.
 
     Args:
         ours, theirs: the verdicts of a pair's first and second attack, by `white_box`; maybe the same.
@@ -64,23 +64,30 @@ def compare(
                 f"expected verdicts of {pair.first} and {pair.second} on one model of {', '.join(suites)}, found none; "
                 "run both first, or name the folders by --results-dir and --against-dir"
             )
+        compared: list[tuple[Verdicts, Verdicts]] = []
         for suite, model, (entry, one), (against, other) in both:
             known = [name for name in SAME if name in entry and name in against]  # older stores lack some
+            if len(one.index) != len(other.index):
+                known = [name for name in known if name != "images"]
+                one, other = _in_common(one, other)
             differs = [name for name in known if entry[name] != against[name]]
-            if not (np.array_equal(one.index, other.index) and np.array_equal(one.label, other.label)):
+            if not len(one.index) or not (
+                np.array_equal(one.index, other.index) and np.array_equal(one.label, other.label)
+            ):
                 differs.append("images")
             if differs:
                 raise InputError(
                     f"{pair.first} and {pair.second} on {model} differ in {', '.join(dict.fromkeys(differs))}; "
                     "run both on the same model, images and threat model"
                 )
+            compared.append((one, other))
             rows.append({"suite": suite, "model": model, **_row(pair, [one], [other])})
             for image in np.flatnonzero(one.robust_any != other.robust_any):
                 winner = "second" if one.robust_any[image] else "first"
                 where = {"suite": suite, "model": model, "image": one.index[image], "label": one.label[image]}
                 disagreements.append({**where, "attack": pair.first, "against": pair.second, "broken_by": winner})
         if len(both) > 1:
-            pooled = _row(pair, [found[1] for *_, found, _ in both], [found[1] for *_, found in both])
+            pooled = _row(pair, [one for one, _ in compared], [other for _, other in compared])
             rows.append({"suite": "", "model": POOLED, **pooled, "low": None, "high": None, "p": None})
     columns = ["suite", "model", "image", "label", "attack", "against", "broken_by"]
     return pd.DataFrame(rows), pd.DataFrame(disagreements, columns=columns)
@@ -135,6 +142,19 @@ def white_box(store: Store, suites: Sequence[str]) -> Found:
             if stored is not None:
                 found[suite, item["model"], item["attack"]] = item, stored[0]
     return found
+
+
+def _in_common(one: Verdicts, other: Verdicts) -> tuple[Verdicts, Verdicts]:
+    """Both for the images that both have."""
+
+    def some(verdicts: Verdicts, of: Verdicts) -> Verdicts:
+        rows = np.isin(verdicts.index, of.index)
+        columns: dict[str, Any] = {
+            name: None if column is None else column[rows] for name, column in vars(verdicts).items()
+        }
+        return Verdicts(**columns)
+
+    return some(one, other), some(other, one)
 
 
 def _row(pair: Pair, one: Sequence[Verdicts], other: Sequence[Verdicts]) -> dict[str, Any]:

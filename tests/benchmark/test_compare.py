@@ -18,17 +18,19 @@ N = 40
 TIMING = {"seconds": 1.0, "device": "cpu", "precision": "fp32", "batch_size": 1, "threads": 1, "versions": ""}
 
 
-def store_with(root: Path, robust: dict[str, list[int]], start: int = 0, epsilon: float = 0.1) -> Store:
+def store_with(root: Path, robust: dict[str, list[int]], start: int = 0, epsilon: float = 0.1, n: int = N) -> Store:
     """Verdicts of some attacks on one model: each leaves the images of the given numbers standing."""
     store = Store(root)
     model = ModelSpec("m", ("toy",), "toy", "digits-cnn", "natural", "m.pt", "0" * 64, "-")
     for rank, (attack, standing) in enumerate(robust.items()):
-        case = EvalCase("toy", "toy", "images", N, model, model, ATTACKS[attack], ThreatModel("Linf", epsilon), seed=0)
-        flags = np.isin(np.arange(N), standing)
-        label, passes = np.zeros(N, dtype=np.int64), np.full(N, 10.0)
-        verdicts = Verdicts(np.arange(N) + start, label, label, flags, None, passes, passes / 2)
+        case = EvalCase(
+            "toy", "toy", f"{n} images", n, model, model, ATTACKS[attack], ThreatModel("Linf", epsilon), seed=0
+        )
+        flags = np.isin(np.arange(n), standing)
+        label, passes = np.zeros(n, dtype=np.int64), np.full(n, 10.0)
+        verdicts = Verdicts(np.arange(n) + start, label, label, flags, None, passes, passes / 2)
         store.write_case(case_key(case), {"flags": []})
-        store.write_chunk(case_key(case), (0, N), verdicts, TIMING)
+        store.write_chunk(case_key(case), (0, n), verdicts, TIMING)
         show(store, "toy", "any", [case], [(rank,)])
     return store
 
@@ -54,6 +56,21 @@ def test_counts_differences_and_names_every_disagreement(tmp_path: Path) -> None
         "comparison.md",
         "comparison-disagreements.csv",
     }
+
+
+def test_where_one_attack_saw_fewer_images_those_are_compared(tmp_path: Path) -> None:
+    all_of_them = store_with(tmp_path / "a", {"apgd-ce": [0, 1, 2, 39]})
+    few = store_with(tmp_path / "b", {"square": [1, 2, 3]}, n=10)
+    for table, disagreements in (
+        compare(found(all_of_them), found(few), ["toy"], [Pair("apgd-ce", "square")]),
+        compare(found(few), found(all_of_them), ["toy"], [Pair("square", "apgd-ce")]),
+    ):
+        assert table["n"].tolist() == [10]
+        assert table["robust_acc"].tolist() == table["against_acc"].tolist() == [30.0]
+        assert disagreements["image"].tolist() == [0, 3]
+    apart = store_with(tmp_path / "c", {"square": [1]}, start=N, n=10)
+    with pytest.raises(InputError, match="differ in images"):
+        compare(found(all_of_them), found(apart), ["toy"], [Pair("apgd-ce", "square")])
 
 
 def test_one_attack_in_two_folders(tmp_path: Path) -> None:
