@@ -104,7 +104,7 @@ class Oracle:
         if self._demands_finite and not gradient.isfinite().all():
             raise InputError(
                 "expected finite gradients, got NaN or infinity, with which no attack gets anywhere; mend the model's "
-                "backward pass (a root or a logarithm of 0, a division by 0, torch.where around one)"
+                "backward pass (a root or a logarithm of 0, a division by 0, torch.where around one) or its scale"
             )
 
     def _query(self, x: Tensor, rows: Tensor | None, *, backwards: int) -> Tensor:

@@ -9,6 +9,7 @@ misclassified when clean. Compressed without loss: nothing is rounded to 8 bits,
 import io
 import re
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,9 @@ from benchmark.chunk import Range, checksum, stem, whole_content
 from benchmark.data import Split
 
 NAME = re.compile(r"(\d{6,})-(\d{6,})\.([0-9a-f]{32})\.npz")
+UNREADABLE = (ValueError, KeyError, OSError, EOFError, MemoryError, RuntimeError, zlib.error, zipfile.BadZipFile)
+"""What reading a broken archive may raise; RuntimeError for an encrypted one, or an unknown kind of compression."""
+
 LARGEST = 16 * 2**30
 """Bytes that a file may unpack to."""
 
@@ -64,7 +68,7 @@ def unpack_images(path: Path) -> dict[str, NDArray[Any]]:
                 raise ValueError("it would unpack to more than fits")
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
             arrays = {name: file[name] for name in ("index", "y", "x", "x_adv")}
-    except (ValueError, KeyError, OSError, EOFError, MemoryError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         raise ValueError(f"no kept images ({type(error).__name__})") from None
     shapes = {array.shape[:1] for array in arrays.values()}
     if len(shapes) != 1 or arrays["x"].shape != arrays["x_adv"].shape or arrays["x"].ndim != 4:

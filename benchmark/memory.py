@@ -40,8 +40,16 @@ def fitting_batch(models: Sequence[nn.Module], x: Tensor, y: Tensor, hardware: H
             needed = max(needed, bytes_for_gradient(model, x, y, hardware.precision) / len(x))
         except Exception:  # it cannot take the images, or has no gradient: the checks say so, and why
             continue
-    sharing = -(-hardware.workers // torch.cuda.device_count()) if hardware.device.type == "cuda" else hardware.workers
-    return max(1, min(hardware.batch_size, int(SHARE * free / sharing / needed)))
+    return max(1, min(hardware.batch_size, int(SHARE * free / _sharing(hardware) / needed)))
+
+
+def _sharing(hardware: Hardware) -> int:
+    """How many workers share the memory of one device: Ray packs them by their share of a GPU, else they take turns."""
+    if hardware.device.type != "cuda":
+        return hardware.workers
+    if hardware.executor == "ray":
+        return max(1, int(1 / hardware.gpus_per_worker)) if hardware.gpus_per_worker else hardware.workers
+    return -(-hardware.workers // torch.cuda.device_count())
 
 
 def bytes_for_gradient(model: nn.Module, x: Tensor, y: Tensor, precision: torch.dtype) -> int:

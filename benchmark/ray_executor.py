@@ -7,6 +7,7 @@ import functools
 import importlib
 import os
 import statistics
+import sys
 import threading
 import time
 import traceback
@@ -198,8 +199,9 @@ def _give_back(progress: _Progress, task: int, failure: Exception) -> None:
 
     Raises: where it has cost too many, what the last of them raised; InputError where they died.
     """
+    if task in progress.done:
+        return
     progress.lost[task] += 1
-    progress.doubled.discard(task)
     if progress.lost[task] == TRIES:
         if isinstance(failure, (OSError, RuntimeError)):
             raise failure
@@ -208,7 +210,8 @@ def _give_back(progress: _Progress, task: int, failure: Exception) -> None:
             f"a chunk cost {TRIES} workers, maybe for want of memory ({reason}); what was computed is kept: "
             "run the same command again, with fewer --workers or a smaller --batch-size"
         )
-    if task not in progress.done and all(task != other for other, _, _ in progress.running.values()):
+    if all(task != other for other, _, _ in progress.running.values()):  # else its second worker is at it
+        progress.doubled.discard(task)
         progress.waiting.appendleft(task)
 
 
@@ -221,20 +224,31 @@ def _start(crew: Crew) -> _Team:
     else:
         store = max(80 * MiB, 2 * crew.shared_bytes)
         ray.init(address="local", num_cpus=crew.workers, object_store_memory=store, include_dashboard=False, **quiet)
-    _check_room(ray.cluster_resources(), crew)
+    _check_room(ray, crew)
     actor = ray.remote(num_cpus=1, num_gpus=crew.gpus_per_worker, max_restarts=0)(Worker)
     hire = functools.partial(actor.remote, os.getcwd(), torch.get_num_threads(), crew.module)
     return _Team(ray, hire, [hire() for _ in range(crew.workers)])
 
 
-def _check_room(has: dict[str, float], crew: Crew) -> None:
-    """Raise InputError for a crew that the cluster could never hold: Ray would wait for ever."""
-    for resource, needed in (("CPU", float(crew.workers)), ("GPU", crew.workers * crew.gpus_per_worker)):
-        if has.get(resource, 0.0) < needed:
-            raise InputError(
-                f"--executor ray: {crew.workers} workers need {needed:g} {resource}s, the cluster has "
-                f"{has.get(resource, 0.0):g}; use fewer --workers, or another --gpus-per-worker"
-            )
+def _check_room(ray: Any, crew: Crew) -> None:
+    """Raise InputError for a crew that this machine could never hold: Ray would wait for ever. A cluster may grow."""
+    has = ray.cluster_resources()
+    share = crew.gpus_per_worker
+    fit = (
+        int(has.get("GPU", 0.0)) * int(1 / share)
+        if 0 < share < 1
+        else int(has.get("GPU", 0.0) / share)
+        if share
+        else None
+    )
+    if fit is None or fit >= crew.workers:
+        return
+    words = f"{crew.workers} workers of {share:g} GPUs each do not fit: there are {has.get('GPU', 0.0):g}"
+    if os.environ.get("RAY_ADDRESS"):
+        print(f"note: --executor ray: {words}; waiting for the cluster to have more", file=sys.stderr)
+        return
+    ray.shutdown()
+    raise InputError(f"--executor ray: {words}; use fewer --workers, or another --gpus-per-worker")
 
 
 def _import_ray() -> Any:

@@ -87,9 +87,10 @@ def rejudge_case(store: Store, key: str, model: nn.Module) -> Rejudged:
     verdicts = dict(store.chunks(key))
     images = others = rounded = 0
     seen: list[dict[str, Any]] = []
-    for chunk, path in image_files(folder):
+    files = dict(image_files(folder))
+    for chunk, path in files.items():
         kept = unpack_images(path)
-        seen.append(kept)
+        seen.append({name: kept[name] for name in ("x", "y", "index")})
         robust = _robust_verdicts(verdicts, key, chunk, kept)
         x, y, x_adv = (torch.from_numpy(kept[name]) for name in ("x", "y", "x_adv"))
         correct = predict(model, x, batch_size=BATCH) == y
@@ -98,7 +99,7 @@ def rejudge_case(store: Store, key: str, model: nn.Module) -> Rejudged:
         eight_bits = (x_adv * 255).round() / 255
         rounded += int((correct & (predict(model, eight_bits, batch_size=BATCH) == y) != robust).sum())
     are_all = _digest(seen) == identity["images"]
-    if not are_all and _covers(store, key, [chunk for chunk, _ in image_files(folder)]):
+    if not are_all and _covers(store, key, list(files)):
         raise ValueError("the clean images kept are not those that the case attacked")
     return Rejudged(images, others, rounded, are_all)
 

@@ -104,9 +104,11 @@ class Store:
         return [chunk for chunk in chunk_ranges(n) if chunk not in kept]
 
     def write_images(self, key: str, chunk: Range, images: Split, x_adv: Tensor) -> None:
-        """Keep a chunk's adversarial images."""
-        name, content = pack_images(chunk, images, x_adv)
-        self._write(self._case(key) / name, content)
+        """Keep a chunk's adversarial images; what another process kept meanwhile is left."""
+        before = [path for found, path in image_files(self._case(key)) if found == chunk]
+        if not any(whole_content(path) is not None for path in before):
+            name, content = pack_images(chunk, images, x_adv)
+            self._write(self._case(key) / name, content)
 
     def read(self, key: str, n: int) -> tuple[Verdicts, list[dict[str, Any]]] | None:
         """All verdicts of a case and the timing of each chunk; None while a chunk is missing or damaged.
@@ -124,9 +126,9 @@ class Store:
         columns: dict[str, Any] = {name: np.concatenate([part[name] for part in parts]) for name in names}
         return Verdicts(**{"robust_last": None, **columns}), list(timing)
 
-    def damaged(self, key: str) -> list[Path]:
-        """Files of verdicts and of kept images whose content does not match the checksum in their name."""
-        files = [*self.chunks(key), *image_files(self._case(key))]
+    def damaged(self, key: str, *, images: bool = False) -> list[Path]:
+        """Files of verdicts, or also of kept images, whose content does not match the checksum in their name."""
+        files = [*self.chunks(key), *(image_files(self._case(key)) if images else ())]
         return [path for _, path in files if path.exists() and whole_content(path) is None]
 
     def write_suite(self, suite: str, record: Mapping[str, Any]) -> None:

@@ -64,7 +64,9 @@ def prepare(cases: Sequence[EvalCase], split: Split, store: Store, hardware: Har
     Raises: InputError, before any attack, for images or a model that no number would mean anything for.
     """
     store.check()
-    for path in itertools.chain.from_iterable(store.damaged(case_key(case)) for case in cases):
+    for path in itertools.chain.from_iterable(
+        store.damaged(case_key(case), images=hardware.keeps_images) for case in cases
+    ):
         print(f"damaged chunk, will be computed again: {path}", file=sys.stderr)
         discard(path)
     work = [case for case in cases if lacking_chunks(case, store, hardware) or not store.read_case(case_key(case))]

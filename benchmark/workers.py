@@ -55,7 +55,9 @@ def run_all(tasks: int, compute: Callable[[int], None], workers: int) -> Iterato
         return
     context = multiprocessing.get_context("fork")
     yield from _run(
-        lambda: ProcessPoolExecutor(min(workers, tasks), context, initializer=_enter, initargs=(compute,)), tasks
+        lambda: ProcessPoolExecutor(min(workers, tasks), context, initializer=_enter, initargs=(compute,)),
+        tasks,
+        workers,
     )
 
 
@@ -74,7 +76,7 @@ def run_spawned(tasks: int, job: Callable[[], Callable[[int, bool], None]], work
         arguments = job, numbers, torch.get_num_threads()
         return ProcessPoolExecutor(workers, context, initializer=_enter_afresh, initargs=arguments)
 
-    yield from _run(hire, tasks)
+    yield from _run(hire, tasks, workers)
 
 
 def run_map(function: Callable[[A], B], items: Sequence[A], workers: int) -> Iterator[B]:
@@ -87,24 +89,25 @@ def run_map(function: Callable[[A], B], items: Sequence[A], workers: int) -> Ite
         yield from pool.map(function, items, chunksize=-(-len(items) // (32 * workers)))
 
 
-def _run(hire: Callable[[], ProcessPoolExecutor], tasks: int) -> Iterator[int]:
-    left, in_vain = set(range(tasks)), 0
-    while left:
-        pool = hire()
-        before = len(left)
+def _run(hire: Callable[[], ProcessPoolExecutor], tasks: int, workers: int) -> Iterator[int]:
+    order, in_vain = list(range(tasks)), 0
+    while order:
+        pool, done = hire(), set[int]()
         try:
             with _ended(pool):
-                futures = {pool.submit(_call, task): task for task in sorted(left)}
+                futures = {pool.submit(_call, task): task for task in order}
                 for future in as_completed(futures):
                     if failure := future.result():
                         raise failure
-                    left.discard(futures[future])
+                    done.add(futures[future])
                     yield futures[future]
         except WorkerKilledError as error:
-            in_vain = 0 if len(left) < before else in_vain + 1
+            in_vain = 0 if done else in_vain + 1
             if in_vain == TRIES:
                 raise
-            print(f"{error}: starting new ones for the {len(left)} tasks that are left", file=sys.stderr)
+            print(f"{error}: starting new ones for the {len(order) - len(done)} tasks that are left", file=sys.stderr)
+        left = [task for task in order if task not in done]
+        order = left[workers:] + left[:workers]  # those that were being done come last: one of them may kill again
 
 
 @contextmanager

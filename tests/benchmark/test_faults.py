@@ -146,11 +146,12 @@ def test_a_sweep_takes_over_from_one_that_was_stopped_and_dies_while_others_wait
     while not chunks(tmp_path) and stopped.poll() is None:
         time.sleep(0.01)
     os.kill(stopped.pid, signal.SIGSTOP)
+    time.sleep(0.1)
     while not holds_a_claim(stopped.pid, tmp_path):  # it was stopped between two chunks
         os.kill(stopped.pid, signal.SIGCONT)
         time.sleep(0.02)
         os.kill(stopped.pid, signal.SIGSTOP)
-        time.sleep(0.02)
+        time.sleep(0.1)
         assert stopped.poll() is None
     waiting = start(tmp_path, *WORDS, "--workers", "1")
     assert waiting.stderr is not None

@@ -8,9 +8,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from benchmark.chunk import checksum
+from benchmark.data import Split
 from benchmark.kept import unpack_images
+from benchmark.store import Store
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 ATTACKS = "fgsm,pgd-20,pgd-40,foolbox-deepfool,autoattack-fast"
@@ -119,3 +122,27 @@ def test_a_damaged_file_of_images_is_found_removed_and_kept_again(command: Comma
     assert "1 removed" in command(tmp_path / "copy", "store", "gc", "--quiet").stdout
     assert command(tmp_path / "copy", *WORDS, "--keep-images").returncode == 0
     assert path.read_bytes() == whole
+
+
+def test_images_that_are_there_are_not_kept_a_second_time(kept: Path, tmp_path: Path) -> None:
+    shutil.copytree(kept, tmp_path / "copy")
+    path = sorted((tmp_path / "copy").rglob("*.npz"))[0]
+    arrays = {name: torch.from_numpy(array) for name, array in unpack_images(path).items()}
+    images = Split("digits", "test", arrays["x"], arrays["y"], arrays["index"], 10)
+    Store(path.parents[2]).write_images(path.parent.name, (0, 40), images, arrays["x_adv"] * 0.999)
+    assert sorted(path.parent.glob("*.npz")) == [path]
+
+
+@pytest.mark.parametrize("place", [4, 8])
+def test_an_archive_of_an_unknown_kind_is_damaged(command: Command, kept: Path, tmp_path: Path, place: int) -> None:
+    """Found by fuzzing: a compression or a version that zipfile does not know."""
+    shutil.copytree(kept, tmp_path / "copy")
+    path = sorted((tmp_path / "copy").rglob("*.npz"))[0]
+    content = bytearray(path.read_bytes())
+    for signature, offset in ((b"PK\x03\x04", 0), (b"PK\x01\x02", 2)):
+        at = content.find(signature) + place + offset
+        content[at : at + 2] = (99).to_bytes(2, "little")
+    path.unlink()
+    path.with_name(f"{path.name.split('.')[0]}.{checksum(bytes(content))}.npz").write_bytes(content)
+    verified = command(tmp_path / "copy", "store", "verify", "--quiet")
+    assert (verified.returncode, "no kept images (NotImplementedError)" in verified.stdout) == (1, True)

@@ -92,6 +92,20 @@ def test_what_a_killed_worker_left_is_done_by_new_ones(tmp_path: Path, capsys: p
 
 
 @forks
+def test_a_task_that_kills_every_worker_is_given_up_after_all_others_are_done(tmp_path: Path) -> None:
+    def compute(task: int) -> None:
+        if task == 0:
+            (tmp_path / f"kill {time.monotonic_ns()}").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    done: list[int] = []
+    with pytest.raises(InputError, match="a worker process was killed"):
+        done.extend(run_all(12, compute, 2))
+    assert sorted(done) == list(range(1, 12))
+    assert len(list(tmp_path.iterdir())) <= 6
+
+
+@forks
 def test_workers_leave_with_their_parent(tmp_path: Path) -> None:
     program = f"""
 import os, pathlib, time
