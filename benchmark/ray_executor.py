@@ -158,7 +158,7 @@ def run_on_ray(tasks: int, job: Callable[[], Callable[[int, bool], None]], crew:
             another worker is at it already.
 
     Raises: whatever a task raises, other failures than InputError where several workers had them; InputError without
-        Ray, for a cluster that cannot have such workers, or where a task costs several.
+        Ray, where this machine cannot hold such workers, or where several died at a task.
     """
     ray, hire, workers = _early.pop().result() if _early else _start(crew)
     shared = [ray.put(job)]
@@ -232,18 +232,14 @@ def _start(crew: Crew) -> _Team:
 
 def _check_room(ray: Any, crew: Crew) -> None:
     """Raise InputError for a crew that this machine could never hold: Ray would wait for ever. A cluster may grow."""
-    has = ray.cluster_resources()
     share = crew.gpus_per_worker
-    fit = (
-        int(has.get("GPU", 0.0)) * int(1 / share)
-        if 0 < share < 1
-        else int(has.get("GPU", 0.0) / share)
-        if share
-        else None
-    )
-    if fit is None or fit >= crew.workers:
+    if not share:
         return
-    words = f"{crew.workers} workers of {share:g} GPUs each do not fit: there are {has.get('GPU', 0.0):g}"
+    gpus = ray.cluster_resources().get("GPU", 0.0)
+    fit = int(gpus) * int(1 / share) if share < 1 else int(gpus / share)  # a share of one GPU is not spread over two
+    if fit >= crew.workers:
+        return
+    words = f"{crew.workers} workers of {share:g} GPUs each do not fit: there are {gpus:g}"
     if os.environ.get("RAY_ADDRESS"):
         print(f"note: --executor ray: {words}; waiting for the cluster to have more", file=sys.stderr)
         return

@@ -121,7 +121,7 @@ def shown(store: Store, suite: str) -> list[dict[str, Any]]:
 
 
 def lacks(store: Store) -> Iterator[Lack]:
-    """Cases shown that lack chunks or their record: by the names of the files, without reading any."""
+    """Cases shown that lack chunks or their record: by the names of the chunks' files, without reading those."""
     for suite in store.suites():
         for entry in shown(store, suite):
             absent, has_record = store.absent(entry["key"], entry["n"]), store.read_case(entry["key"]) is not None
