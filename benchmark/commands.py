@@ -29,7 +29,6 @@ from benchmark.cli import Shared
 from benchmark.compare import Pair, compare, left_out, white_box, write_comparison
 from benchmark.data import digest
 from benchmark.hardware import describe
-from benchmark.locks import claim, in_use
 from benchmark.papers import models_for
 from benchmark.score import show
 from benchmark.speed import CONTESTS, Arena, measure, write_speed
@@ -39,6 +38,7 @@ from benchmark.suites import SUITES, cases
 from benchmark.sweep import sweep
 from benchmark.table_command import print_tables
 from benchmark.work import load_on, prepare
+from model_zoo.locks import claim, in_use
 
 
 def run(

@@ -9,12 +9,12 @@ from tqdm import tqdm
 from attacks.errors import InputError
 from benchmark.chunk import names_its_case, pack, unpack, whole_content
 from benchmark.cli import Shared
-from benchmark.locks import alone
 from benchmark.store import VERSION, Store, discard
 from benchmark.store_audit import Fault, case_faults, lacks, suite_faults, temporary_files, unshown_cases
 from benchmark.verdicts import Verdicts
 from benchmark.workers import run_map
 from model_zoo.checkpoint import atomic_write
+from model_zoo.locks import alone
 
 SHOWN_LACKS = 20
 """How many cases `verify` names; `missing` names all."""

@@ -19,12 +19,12 @@ from benchmark.data import Split, take
 from benchmark.evaluate import evaluate
 from benchmark.hardware import Hardware
 from benchmark.kept import Kept
-from benchmark.locks import claim
 from benchmark.memory import within_memory
 from benchmark.store import Store
 from benchmark.verdicts import Verdicts
 from benchmark.work import Work, lacking_chunks
 from benchmark.workers import run_all
+from model_zoo.locks import claim
 
 Advance = Callable[[int], None]
 Task = tuple[Sequence[EvalCase], Range]

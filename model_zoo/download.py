@@ -8,6 +8,7 @@ from pathlib import Path
 
 from attacks.errors import InputError
 from model_zoo.checkpoint import sha256_of
+from model_zoo.locks import claim
 
 TIMEOUT_S = 30
 BLOCK = 1 << 20
@@ -16,7 +17,7 @@ TRIES = 5
 
 
 def fetch(url: str, path: Path, *, sha256: str, size: int = 0, mirror: Path | None = None) -> None:
-    """Put a file at `path`, all or nothing.
+    """Put a file at `path`, all or nothing; of several processes that want it, one brings it, and the others wait.
 
     Args:
         url: http or https. What a transfer that broke off has left, in PATH.part, is continued.
@@ -25,7 +26,12 @@ def fetch(url: str, path: Path, *, sha256: str, size: int = 0, mirror: Path | No
 
     Raises: InputError where there is no such file, or another one than expected.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with claim(path.parent, path.name, wait=True):
+        if not (path.is_file() and sha256_of(path) == sha256.lower()):
+            _bring(url, path, sha256=sha256.lower(), size=size, mirror=mirror)
+
+
+def _bring(url: str, path: Path, *, sha256: str, size: int, mirror: Path | None) -> None:
     part = path.with_name(path.name + ".part")
     if mirror is not None and (mirror / path.name).is_file():
         shutil.copyfile(mirror / path.name, part)
@@ -36,7 +42,7 @@ def fetch(url: str, path: Path, *, sha256: str, size: int = 0, mirror: Path | No
         _transfer(url, part, size)
         source = url
     got = part.stat().st_size, sha256_of(part)
-    if (size and got[0] != size) or got[1] != sha256.lower():
+    if (size and got[0] != size) or got[1] != sha256:
         part.unlink()
         expected = f"{size} bytes of" if size else ""
         raise InputError(

@@ -29,11 +29,11 @@ from benchmark.case import EvalCase, case_key, trajectory_key
 from benchmark.chunk import unpack, whole_content
 from benchmark.datasets import load
 from benchmark.hardware import Hardware
-from benchmark.locks import claim
 from benchmark.store import Store
 from benchmark.suites import SUITES, cases
 from benchmark.sweep import sweep
 from benchmark.work import prepare
+from model_zoo.locks import claim
 from model_zoo.registry import MODELS
 
 NAMES = ("pgd-20", "pgd-40", "pgd-100", "cw-linf", "mi-fgsm", "apgd-t", "fab-t", "autoattack-fast")

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from benchmark.chunk import checksum
-from benchmark.locks import in_use
 from benchmark.store import VERSION, Store
+from model_zoo.locks import in_use
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 WORDS = ("--models", "natural,madry", "--attacks", "fgsm", "--examples", "40", "--transfer", "none", "--quiet")

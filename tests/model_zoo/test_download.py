@@ -1,10 +1,13 @@
 """Downloads: continued where they broke off, never believed before size and sha256 agree, not needed with a mirror."""
 
 import hashlib
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -12,14 +15,19 @@ import pytest
 from attacks.errors import InputError
 from model_zoo import download
 from model_zoo.download import fetch
+from model_zoo.locks import CLAIMS
 
 CONTENT = bytes(range(256)) * 40
+ROOT = Path(__file__).resolve().parents[2]
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
 @dataclass
 class Site:
-    """A server with one file. breaks: after how many bytes each answer ends, while there are any numbers left."""
+    """A server with one file.
+
+    breaks: after how many bytes each answer ends, while there are any numbers left. pause: in seconds, before the file.
+    """
 
     url: str = ""
     content: bytes = CONTENT
@@ -27,6 +35,7 @@ class Site:
     breaks: list[int] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
     status: int = 200
+    pause: float = 0.0
 
 
 @pytest.fixture
@@ -46,12 +55,13 @@ def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
             self.send_response(206 if start and state.status == 200 else state.status)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
+            time.sleep(state.pause)
             self.wfile.write(body[: state.breaks.pop(0)] if state.breaks else body)
 
         def log_message(self, *_: object) -> None:
             pass
 
-    server = HTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     state.url = f"http://127.0.0.1:{server.server_port}/weights.pt"
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
@@ -64,7 +74,7 @@ def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
 def test_a_file_comes_whole_and_leaves_nothing_beside_it(site: Site, tmp_path: Path) -> None:
     fetch(site.url, tmp_path / "below/weights.pt", sha256=SHA256, size=len(CONTENT))
     assert (tmp_path / "below/weights.pt").read_bytes() == CONTENT
-    assert len(list((tmp_path / "below").iterdir())) == 1
+    assert [path.name for path in (tmp_path / "below").iterdir() if path.name != CLAIMS] == ["weights.pt"]
 
 
 @pytest.mark.parametrize("ranges", [True, False])
@@ -129,3 +139,16 @@ def test_a_mirror_serves_without_a_network_and_is_checked_as_well(site: Site, tm
     with pytest.raises(InputError, match=r"mirror/weights\.pt: expected"):
         fetch(site.url, tmp_path / "other/weights.pt", sha256=SHA256, mirror=tmp_path / "mirror")
     assert site.asked == []
+
+
+def test_of_several_processes_one_brings_the_file(site: Site, tmp_path: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from model_zoo.download import fetch; "
+        "fetch(sys.argv[1], Path(sys.argv[2]), sha256=sys.argv[3])"
+    )
+    site.pause = 0.5
+    words = [sys.executable, "-c", program, site.url, str(tmp_path / "weights.pt"), SHA256]
+    processes = [subprocess.Popen(words, cwd=ROOT) for _ in range(3)]
+    assert [process.wait() for process in processes] == [0, 0, 0]
+    assert (tmp_path / "weights.pt").read_bytes() == CONTENT
+    assert site.asked == [""]

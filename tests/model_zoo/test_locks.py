@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from attacks.errors import InputError
-from benchmark.locks import alone, claim, in_use
+from model_zoo.locks import alone, claim, in_use
 
 pytest.importorskip("fcntl", reason="this system has no file locks")
 ROOT = Path(__file__).resolve().parents[2]
 HOLD = """
 import pathlib, sys, time
-from benchmark.locks import alone, claim, in_use
+from model_zoo.locks import alone, claim, in_use
 with {what}:
     print("held", flush=True)
     time.sleep(600)
