@@ -111,8 +111,8 @@ def to_hyperplane(x: Tensor, normal: Tensor, offset: Tensor, *, norm: str) -> Te
     full = torch.where(w == 0, 0.0, room / pull.clamp_min(1e-30))
     slope = w.abs() * pull
 
-    order = full.argsort(1)
-    sorted_full, sorted_slope = full.gather(1, order), slope.gather(1, order)
+    sorted_full, order = full.sort(1)
+    sorted_slope = slope.gather(1, order)
     spent = (sorted_slope * sorted_full).cumsum(1)
     open_slope = sorted_slope.flip(1).cumsum(1).flip(1)  # of the coordinates that are not yet full, this one included
     reached = spent - sorted_slope * sorted_full + open_slope * sorted_full  # progress when coordinate j runs full
