@@ -2,6 +2,7 @@
 
 import http.client
 import shutil
+import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -19,6 +20,8 @@ TRIES = 5
 def fetch(url: str, path: Path, *, sha256: str, size: int = 0, mirror: Path | None = None) -> None:
     """Put a file at `path`, all or nothing; of several processes that want it, one brings it, and the others wait.
 
+    Where a file system has no locks they all bring it, and one may fail.
+
     Args:
         url: http or https. What a transfer that broke off has left, in PATH.part, is continued.
         sha256: in hex; size: in bytes, 0 where it is not known. Never more than `size` bytes are written.
@@ -26,9 +29,13 @@ def fetch(url: str, path: Path, *, sha256: str, size: int = 0, mirror: Path | No
 
     Raises: InputError where there is no such file, or another one than expected.
     """
-    with claim(path.parent, path.name, wait=True):
-        if not (path.is_file() and sha256_of(path) == sha256.lower()):
-            _bring(url, path, sha256=sha256.lower(), size=size, mirror=mirror)
+    for wait in (False, True):
+        with claim(path.parent, path.name, wait=wait) as is_ours:
+            if is_ours:
+                if not (path.is_file() and sha256_of(path) == sha256.lower()):
+                    _bring(url, path, sha256=sha256.lower(), size=size, mirror=mirror)
+                return
+        print(f"waiting for another process, which is downloading {path}", file=sys.stderr)
 
 
 def _bring(url: str, path: Path, *, sha256: str, size: int, mirror: Path | None) -> None:

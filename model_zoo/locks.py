@@ -1,14 +1,15 @@
-"""Several processes on one results folder. The kernel lets go of a lock when its process ends, however it ends.
+"""Several processes on one folder. The kernel lets go of a lock when its process ends, however it ends.
 
 No clock is asked, so none can mislead, and nothing is left to clean up after a kill. Where a file system has no locks,
-nothing is locked: two sweeps then compute some chunks twice, to the same verdicts. On a network file system the locks
-of a machine that lost its power stay until the server hears of it.
+nothing is locked: two sweeps then compute some chunks twice, to the same verdicts, and of two downloads of one file one
+may fail. On a network file system the locks of a machine that lost its power stay until the server hears of it.
 """
 
 import errno
 import hashlib
+import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -20,6 +21,8 @@ except ImportError:  # not a Unix
     fcntl = None  # type: ignore[assignment]
 
 IN_USE, CLAIMS = ".in-use.lock", ".claims.lock"
+SHARED = 0o666
+NOT_OURS = (errno.EACCES, errno.EPERM, errno.EROFS)
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS)
 
 
@@ -50,16 +53,26 @@ def claim(root: Path, what: str, *, wait: bool) -> Iterator[bool]:
         what: the same words in every process that wants the same piece.
         wait: until whoever has it is done, or dead.
 
-    Yields: whether it is ours.
+    Yields: whether it is ours; it is, too, where the folder may not be written to.
     """
     place = int.from_bytes(hashlib.sha256(what.encode()).digest()[:7], "big")
-    with _opened(root / CLAIMS) as file:
+    try:
+        file = _opened(root / CLAIMS)
+    except OSError as error:
+        if error.errno not in NOT_OURS:
+            raise
+        yield True
+        return
+    with file:
         yield _lock(lambda: fcntl.lockf(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB), 1, place))
 
 
 def _opened(path: Path) -> IO[bytes]:
     path.parent.mkdir(parents=True, exist_ok=True)
-    return path.open("a+b")  # NFS has no shared lock for a file that is not open for reading
+    file = path.open("a+b")  # NFS has no shared lock for a file that is not open for reading
+    with suppress(OSError):  # whoever may write to the folder may lock; only the file's owner can see to it
+        os.chmod(file.fileno(), SHARED & path.parent.stat().st_mode)
+    return file
 
 
 def _lock(take: Callable[[], None]) -> bool:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -141,14 +142,24 @@ def test_a_mirror_serves_without_a_network_and_is_checked_as_well(site: Site, tm
     assert site.asked == []
 
 
+def test_another_file_of_that_name_is_replaced(site: Site, tmp_path: Path) -> None:
+    (tmp_path / "weights.pt").write_bytes(b"other")
+    fetch(site.url, tmp_path / "weights.pt", sha256=SHA256)
+    assert (tmp_path / "weights.pt").read_bytes() == CONTENT
+
+
+@pytest.mark.skipif(find_spec("fcntl") is None, reason="this system has no file locks")
 def test_of_several_processes_one_brings_the_file(site: Site, tmp_path: Path) -> None:
     program = (
         "import sys; from pathlib import Path; from model_zoo.download import fetch; "
         "fetch(sys.argv[1], Path(sys.argv[2]), sha256=sys.argv[3])"
     )
-    site.pause = 0.5
+    site.pause = 2.0
     words = [sys.executable, "-c", program, site.url, str(tmp_path / "weights.pt"), SHA256]
-    processes = [subprocess.Popen(words, cwd=ROOT) for _ in range(3)]
-    assert [process.wait() for process in processes] == [0, 0, 0]
+    processes = [subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    told = [process.communicate()[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0]
+    assert sorted(told)[0] == ""
+    assert all("waiting for another process" in line for line in sorted(told)[1:])
     assert (tmp_path / "weights.pt").read_bytes() == CONTENT
     assert site.asked == [""]

@@ -1,5 +1,7 @@
 """Claims belong to processes: they keep others out, and are let go of however the process ends."""
 
+import errno
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from attacks.errors import InputError
-from model_zoo.locks import alone, claim, in_use
+from model_zoo.locks import CLAIMS, alone, claim, in_use
 
 pytest.importorskip("fcntl", reason="this system has no file locks")
 ROOT = Path(__file__).resolve().parents[2]
@@ -62,3 +64,25 @@ def test_what_is_claimed_is_kept_by_a_file_that_stays_empty(tmp_path: Path) -> N
     with claim(tmp_path, "one", wait=False), in_use(tmp_path):
         pass
     assert [path.stat().st_size for path in tmp_path.iterdir()] == [0, 0]
+
+
+def test_whoever_may_not_write_to_a_folder_goes_on_without_a_claim(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, *_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with claim(tmp_path, "one", wait=False) as is_ours:
+        assert is_ours
+
+
+def test_whoever_may_write_to_a_folder_may_claim_there(tmp_path: Path) -> None:
+    tmp_path.chmod(0o775)
+    before = os.umask(0o077)
+    try:
+        with claim(tmp_path, "one", wait=False):
+            pass
+    finally:
+        os.umask(before)
+    assert (tmp_path / CLAIMS).stat().st_mode & 0o777 == 0o664
