@@ -4,7 +4,6 @@ An attack knows nothing of batches, budgets, judging or restarts; its state is a
 axis is the image. The loop takes images out when they are decided and puts waiting ones in their place.
 """
 
-import functools
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
@@ -104,7 +103,7 @@ def run(
             tally.record_query(where[rows], steps[rows], judge(query.points[rows], where[rows]))
 
     oracle = Oracle(classifier, threat, precision=precision, watch=hear, demands_finite=True)
-    step = functools.partial(attack.method.step, **attack.step_params)
+    params = attack.step_params
     while batch is not None or waiting:
         free = batch_size if batch is None else batch_size - len(batch.position)
         if free and waiting:
@@ -115,7 +114,7 @@ def run(
 
         position, before = batch.position, batch.state
         open_readings = tally.asked(position, before.steps)
-        after = step(oracle, before)
+        after = attack.method.step(oracle, before, **params)
         for reading, steps in enumerate(readings):
             rows = ((after.steps == steps) & ~tally.decided(position)[:, reading]).nonzero().squeeze(1)
             if len(rows):
