@@ -43,7 +43,7 @@ def sweep(work: Work, store: Store, hardware: Hardware, *, quiet: bool = False) 
     for wait in (False, True):
         todo = _missing(work.cases, store, hardware)
         if todo and wait:
-            print(f"waiting for {len(todo)} chunks that another process is computing", file=sys.stderr)
+            print(f"waiting for what another process is computing ({len(todo)} of the chunks)", file=sys.stderr)
         _compute_all(todo, work, store, hardware, wait=wait, quiet=quiet)
 
 

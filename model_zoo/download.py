@@ -40,6 +40,7 @@ def fetch(url: str, path: Path, *, sha256: str, size: int = 0, mirror: Path | No
 
 def _bring(url: str, path: Path, *, sha256: str, size: int, mirror: Path | None) -> None:
     part = path.with_name(path.name + ".part")
+    goes_on = part.exists()
     if mirror is not None and (mirror / path.name).is_file():
         shutil.copyfile(mirror / path.name, part)
         source = str(mirror / path.name)
@@ -49,14 +50,18 @@ def _bring(url: str, path: Path, *, sha256: str, size: int, mirror: Path | None)
         _transfer(url, part, size)
         source = url
     got = part.stat().st_size, sha256_of(part)
-    if (size and got[0] != size) or got[1] != sha256:
-        part.unlink()
-        expected = f"{size} bytes of" if size else ""
-        raise InputError(
-            f"{source}: expected {expected} sha256 {sha256}, got {got[0]} bytes of {got[1]}; nothing was kept: "
-            "the file there is another one, or was damaged on the way"
-        )
-    part.replace(path)
+    if got == (size or got[0], sha256):
+        part.replace(path)
+        return
+    part.unlink()
+    if goes_on:  # behind what may have been the beginning of another file
+        _bring(url, path, sha256=sha256, size=size, mirror=mirror)
+        return
+    expected = f"{size} bytes of" if size else ""
+    raise InputError(
+        f"{source}: expected {expected} sha256 {sha256}, got {got[0]} bytes of {got[1]}; nothing was kept: "
+        "the file there is another one, or was damaged on the way"
+    )
 
 
 def _transfer(url: str, part: Path, size: int) -> None:
@@ -79,6 +84,10 @@ def _transfer(url: str, part: Path, size: int) -> None:
             reason = f"the server answered {error.code}"
             if error.code < http.client.INTERNAL_SERVER_ERROR:
                 break
+        except InputError:
+            raise
+        except ValueError as error:
+            raise InputError(f"expected an address of a file, got {url!r}: {error}; mend the entry") from None
         except (OSError, http.client.HTTPException) as error:
             reason = " ".join(str(error).split()) or type(error).__name__
     raise InputError(
@@ -92,10 +101,12 @@ def _append(answer: http.client.HTTPResponse, part: Path, *, at: int, size: int)
     with part.open("r+b" if at else "wb") as file:
         file.seek(at)
         file.truncate()
-        while block := answer.read(BLOCK):
+        while block := answer.read1(BLOCK):  # as it comes: what breaks off is kept
             file.write(block)
             if size and file.tell() > size:
                 file.truncate(size)
                 raise InputError(f"{answer.url}: expected {size} bytes, got more; mend the entry")
-    if answer.length:  # what the server announced and did not send
-        raise OSError(f"it ended {answer.length} bytes early")
+        announced = answer.chunked or answer.length is not None
+        missing = answer.length or 0 if announced else size - file.tell()
+    if missing > 0:
+        raise OSError(f"it ended {missing} bytes early")

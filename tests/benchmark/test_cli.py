@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import shutil
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,7 +18,7 @@ from benchmark.datasets import DATASETS
 from benchmark.suites import SUITES
 from model_zoo.checkpoint import load_state_dict
 from model_zoo.defenses.registry import DEFENSES
-from model_zoo.registry import MODELS, SHIPPED
+from model_zoo.registry import MODELS, SHIPPED, card
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 FAST = ("--attacks", "fgsm", "--examples", "20", "--transfer", "none", "--quiet")
@@ -343,6 +344,18 @@ def test_all_leaves_out_what_has_no_checkpoint_and_says_so(
     assert result.returncode == 0
     assert result.stderr.startswith("left out: model lacking: expected its checkpoint at checkpoints/digits/lacking")
     assert [row.split(",")[2] for row in rows(tmp_path)] == ["natural"]
+
+
+def test_a_model_with_the_weights_of_another_is_left_out_and_named(command: Command, tmp_path: Path) -> None:
+    (madry,) = (spec for spec in MODELS if spec.checkpoint == "digits/madry.safetensors")
+    folder = tmp_path / "checkpoints/digits"
+    folder.mkdir(parents=True)
+    shutil.copy(SHIPPED / madry.checkpoint, folder / "mine.safetensors")
+    (folder / "mine.json").write_bytes(card(replace(madry, name="mine", checkpoint="digits/mine.safetensors"), {}))
+    result = command(tmp_path, "--models", "madry,mine,natural", *FAST)
+    assert result.returncode == 0
+    assert result.stderr == "note: mine has the weights of madry, and is left out\n"
+    assert {row.split(",")[2] for row in rows(tmp_path)} == {"madry", "natural"}
 
 
 def test_the_same_command_again_prints_the_same_and_needs_no_model(

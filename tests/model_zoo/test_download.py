@@ -28,6 +28,7 @@ class Site:
     """A server with one file.
 
     breaks: after how many bytes each answer ends, while there are any numbers left. pause: in seconds, before the file.
+    falls_silent: after how many bytes each answer stops, its connection open. tells_length: before it sends the file.
     """
 
     url: str = ""
@@ -37,6 +38,8 @@ class Site:
     asked: list[str] = field(default_factory=list)
     status: int = 200
     pause: float = 0.0
+    falls_silent: int = 0
+    tells_length: bool = True
 
 
 @pytest.fixture
@@ -45,7 +48,7 @@ def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setattr(download, "TIMEOUT_S", 5)
-    state = Site()
+    state, over = Site(), threading.Event()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -54,10 +57,15 @@ def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
             start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted and state.ranges else 0
             body = state.content[start:]
             self.send_response(206 if start and state.status == 200 else state.status)
-            self.send_header("Content-Length", str(len(body)))
+            if state.tells_length:
+                self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             time.sleep(state.pause)
-            self.wfile.write(body[: state.breaks.pop(0)] if state.breaks else body)
+            if state.falls_silent:
+                self.wfile.write(body[: state.falls_silent])
+                over.wait()
+            else:
+                self.wfile.write(body[: state.breaks.pop(0)] if state.breaks else body)
 
         def log_message(self, *_: object) -> None:
             pass
@@ -67,6 +75,7 @@ def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     yield state
+    over.set()
     server.shutdown()
     thread.join()
     server.server_close()
@@ -163,3 +172,33 @@ def test_of_several_processes_one_brings_the_file(site: Site, tmp_path: Path) ->
     assert all("waiting for another process" in line for line in sorted(told)[1:])
     assert (tmp_path / "weights.pt").read_bytes() == CONTENT
     assert site.asked == [""]
+
+
+def test_what_came_before_a_server_fell_silent_is_kept(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download, "TIMEOUT_S", 0.3)
+    site.falls_silent = 1000
+    with pytest.raises(InputError, match="timed out"):
+        fetch(site.url, tmp_path / "weights.pt", sha256=SHA256)
+    assert (tmp_path / "weights.pt.part").read_bytes() == CONTENT[: 1000 * download.TRIES]
+
+
+def test_a_server_that_tells_no_length_and_breaks_off_is_asked_for_the_rest(site: Site, tmp_path: Path) -> None:
+    site.tells_length, site.breaks = False, [1000]
+    fetch(site.url, tmp_path / "weights.pt", sha256=SHA256, size=len(CONTENT))
+    assert (tmp_path / "weights.pt").read_bytes() == CONTENT
+    assert site.asked == ["", "bytes=1000-"]
+
+
+def test_the_beginning_of_another_file_is_brought_anew(site: Site, tmp_path: Path) -> None:
+    (tmp_path / "weights.pt.part").write_bytes(b"?" * 1000)
+    fetch(site.url, tmp_path / "weights.pt", sha256=SHA256)
+    assert (tmp_path / "weights.pt").read_bytes() == CONTENT
+    assert site.asked == ["bytes=1000-", ""]
+
+
+@pytest.mark.parametrize("address", ["http://[bad/weights.pt", "http://127.0.0.1:1/d\u00edgits/weights.pt"])
+def test_an_address_that_is_none_is_one_line(address: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="expected an address"):
+        fetch(address, tmp_path / "weights.pt", sha256=SHA256)

@@ -154,6 +154,19 @@ def test_a_file_that_is_no_card_is_one_line(tmp_path: Path, content: str) -> Non
     assert str(tmp_path / "mine.json") in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "fields", [{"size": "12"}, {"size": 1.5}, {"size": -5}, {"size": True}, {"suites": "digits"}, {"checkpoint": ""}]
+)
+def test_a_card_with_a_field_of_another_kind_is_refused(tmp_path: Path, fields: dict[str, object]) -> None:
+    trained(tmp_path, "mine")
+    path = tmp_path / "digits/mine.json"
+    content = json.loads(path.read_text())
+    content["model"].update(fields)
+    path.write_text(json.dumps(content))
+    with pytest.raises(InputError, match="expected the card of a trained model"):
+        read_card(path)
+
+
 def test_a_checkpoint_that_was_changed_after_training_is_refused(tmp_path: Path) -> None:
     spec = trained(tmp_path, "mine")
     shutil.copy(SHIPPED / "digits/natural.safetensors", tmp_path / spec.checkpoint)
