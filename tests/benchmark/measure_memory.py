@@ -1,11 +1,12 @@
 """Peak memory of AutoAttack beside that of one pass: python tests/benchmark/measure_memory.py DATA CHECKPOINTS MODEL...
 
 Attacks 250 MNIST images with each member of AutoAttack, shortened to 8 steps and 2 restarts, beside one forward and
-backward pass of the same images in a process of its own. Prints how much the resident memory rose, with a C library
-that gives all that is freed back at once, so that it is what tensors hold; and the whole process's peak with the C
-library as it is.
+backward pass of the same images in a process of its own. Prints how much the resident memory rises above what it was
+after loading, and the process's resident memory then, each with a C library that gives freed blocks of 128 KiB and more
+back at once, so that it is what tensors hold, and with the C library as it is. For Linux.
 """
 
+import itertools
 import os
 import subprocess
 import sys
@@ -31,8 +32,8 @@ from benchmark.work import load_on
 IMAGES = 250
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 WHAT = ("pass", "autoattack")
-AT_ONCE = {"MALLOC_MMAP_THRESHOLD_": "131072"}
-"""Has glibc give back whatever is freed."""
+FREED = {"given back": {"MALLOC_MMAP_THRESHOLD_": "131072"}, "as it is": {}}
+"""What becomes of freed memory, and the environment that tells glibc."""
 
 
 def brief(member: AttackSpec) -> AttackSpec:
@@ -42,7 +43,7 @@ def brief(member: AttackSpec) -> AttackSpec:
 
 
 def peaks(what: str, data: Path, checkpoints: Path, model: str, precision: torch.dtype) -> tuple[float, float]:
-    """MB (1e6 bytes) that the resident memory rises by, and that the process takes at most."""
+    """MB (1e6 bytes) that the resident memory rises by, and comes to."""
     suite, spec = SUITES["mnist"], models_for("mnist", checkpoints)[model]
     images = balanced_subset(load("mnist", "test", data_dir=data, quiet=True), IMAGES, seed=0)
     hardware = Hardware(torch.device("cpu"), precision, IMAGES)
@@ -78,18 +79,19 @@ def main() -> None:
         print(*peaks(what, Path(data), Path(checkpoints), model, PRECISIONS[precision]))
         return
     rows = []
-    for model in sys.argv[3:]:
-        for precision in PRECISIONS:
-            cell: dict[str, object] = {"model": model, "precision": precision}
-            for place, (column, more) in enumerate({"rise": AT_ONCE, "process": {}}.items()):
-                found = []
-                for what in WHAT:
-                    words = [sys.executable, __file__, "one", what, *sys.argv[1:3], model, precision]
-                    printed = subprocess.check_output(words, text=True, env={**os.environ, **more})
-                    found.append(float(printed.split()[place]))
-                cell |= {f"{column}_{what}": mb for what, mb in zip(WHAT, found, strict=True)}
-                cell[f"{column}_ratio"] = found[1] / found[0]
-            rows.append(cell)
+    for model, precision, freed in itertools.product(sys.argv[3:], PRECISIONS, FREED):
+        rises, totals = [], []
+        for what in WHAT:
+            words = [sys.executable, __file__, "one", what, *sys.argv[1:3], model, precision]
+            printed = subprocess.check_output(words, text=True, env={**os.environ, **FREED[freed]})
+            rise, total = map(float, printed.split())
+            rises.append(rise)
+            totals.append(total)
+        cell: dict[str, object] = {"model": model, "precision": precision, "freed": freed}
+        for name, found in {"rise": rises, "total": totals}.items():
+            cell |= dict(zip([f"{name}_{what}" for what in WHAT], found, strict=True))
+            cell[f"{name}_ratio"] = found[1] / found[0]
+        rows.append(cell)
     print(pd.DataFrame(rows).round(2).to_markdown(index=False))
 
 
