@@ -117,7 +117,7 @@ def _registered(suite: Suite, names: str, shared: Shared) -> list[ModelSpec]:
         for spec in (spec for spec in specs if not spec.code):
             obtain_checkpoint(spec, shared.checkpoint_dir, shared.mirror_dir)
         _name_stand_ins(specs)
-        return _without_twins([identified(spec, shared.checkpoint_dir) for spec in specs])
+        return [identified(spec, shared.checkpoint_dir) for spec in specs]
     here, missing = [], []
     for spec in known.values():
         try:
@@ -133,7 +133,7 @@ def _registered(suite: Suite, names: str, shared: Shared) -> list[ModelSpec]:
     for line in missing:
         print(line, file=sys.stderr)
     _name_stand_ins(here)
-    return _without_twins(here)
+    return here
 
 
 def _named(name: str, suite: Suite, known: Mapping[str, ModelSpec], shared: Shared) -> ModelSpec:
@@ -155,8 +155,8 @@ def _name_stand_ins(specs: Sequence[ModelSpec]) -> None:
             )
 
 
-def _without_twins(specs: Sequence[ModelSpec]) -> list[ModelSpec]:
-    """The first of those that are one network with the same weights, whose verdicts are one case; says what it left."""
+def without_twins(specs: Sequence[ModelSpec]) -> list[ModelSpec]:
+    """The first of those that are one network with the same weights: tables show a case once. Says what is left out."""
     kept: dict[str, ModelSpec] = {}
     for spec in specs:
         twin = kept.setdefault(str(spec.identity), spec)

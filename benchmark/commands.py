@@ -24,6 +24,7 @@ from benchmark.choices import (
     refuse_workers,
     tuned,
     with_examples,
+    without_twins,
 )
 from benchmark.cli import Shared
 from benchmark.compare import Pair, compare, left_out, white_box, write_comparison
@@ -60,7 +61,7 @@ def run(
     """Run the benchmark, write the tables and print them."""
     chosen = with_examples(choose_suite(suite, dataset, norm, epsilon, None), examples or {})
     attack_specs = choose_attacks(chosen, attacks)
-    specs = choose_models(chosen, models, model, checkpoint, shared)
+    specs = without_twins(choose_models(chosen, models, model, checkpoint, shared))
     transferred = choose_transfer(chosen, transfer, attack_specs)
     hardware = choose_hardware(shared)
     split = choose_images(chosen, shared)

@@ -346,16 +346,31 @@ def test_all_leaves_out_what_has_no_checkpoint_and_says_so(
     assert [row.split(",")[2] for row in rows(tmp_path)] == ["natural"]
 
 
-def test_a_model_with_the_weights_of_another_is_left_out_and_named(command: Command, tmp_path: Path) -> None:
+def add_twin_of_madry(folder: Path) -> None:
+    """A model `mine` of the user's with the weights of a registered one."""
     (madry,) = (spec for spec in MODELS if spec.checkpoint == "digits/madry.safetensors")
-    folder = tmp_path / "checkpoints/digits"
-    folder.mkdir(parents=True)
-    shutil.copy(SHIPPED / madry.checkpoint, folder / "mine.safetensors")
-    (folder / "mine.json").write_bytes(card(replace(madry, name="mine", checkpoint="digits/mine.safetensors"), {}))
+    (folder / "digits").mkdir(parents=True)
+    shutil.copy(SHIPPED / madry.checkpoint, folder / "digits/mine.safetensors")
+    own = replace(madry, name="mine", checkpoint="digits/mine.safetensors")
+    (folder / "digits/mine.json").write_bytes(card(own, {}))
+
+
+def test_a_model_with_the_weights_of_another_is_left_out_of_the_tables_and_named(
+    command: Command, tmp_path: Path
+) -> None:
+    add_twin_of_madry(tmp_path / "checkpoints")
     result = command(tmp_path, "--models", "madry,mine,natural", *FAST)
     assert result.returncode == 0
     assert result.stderr == "note: mine has the weights of madry, and is left out\n"
     assert {row.split(",")[2] for row in rows(tmp_path)} == {"madry", "natural"}
+
+
+def test_the_gate_leaves_no_model_out(command: Command, tmp_path: Path) -> None:
+    add_twin_of_madry(tmp_path / "checkpoints")
+    words = ("gate", "--baseline", "b.json", "--update", "--models", "madry,mine", "--examples", "20", "--quiet")
+    result = command(tmp_path, *words, "--attack", "fgsm", "--canaries", "none")
+    assert result.returncode == 2
+    assert "madry and mine are one network with the same weights; leave one out" in result.stderr
 
 
 def test_the_same_command_again_prints_the_same_and_needs_no_model(
