@@ -22,6 +22,8 @@ except ImportError:  # not a Unix
 
 IN_USE, CLAIMS = ".in-use.lock", ".claims.lock"
 SHARED = 0o666
+"""A lock's permissions, as far as its folder has them: whoever may write there may lock."""
+
 NOT_OURS = (errno.EACCES, errno.EPERM, errno.EROFS)
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS)
 
@@ -69,9 +71,11 @@ def claim(root: Path, what: str, *, wait: bool) -> Iterator[bool]:
 
 def _opened(path: Path) -> IO[bytes]:
     path.parent.mkdir(parents=True, exist_ok=True)
+    is_new = not path.exists()
     file = path.open("a+b")  # NFS has no shared lock for a file that is not open for reading
-    with suppress(OSError):  # whoever may write to the folder may lock; only the file's owner can see to it
-        os.chmod(file.fileno(), SHARED & path.parent.stat().st_mode)
+    if is_new:
+        with suppress(OSError):  # another process may have been first, whose file it is then
+            os.chmod(file.fileno(), SHARED & path.parent.stat().st_mode)
     return file
 
 
