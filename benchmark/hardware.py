@@ -49,6 +49,11 @@ def fastest_precision(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if has_bfloat16 else torch.float32
 
 
+def workers_on_one_gpu(share: float) -> int:
+    """How many of Ray's workers one GPU holds, each with this share of it: a share is not spread over two."""
+    return max(1, int(1 / share))
+
+
 def describe(hardware: Hardware) -> str:
     """One line for the head of a table."""
     device = (

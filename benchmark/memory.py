@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from attacks.errors import InputError
 from attacks.oracle import Oracle
 from attacks.threat_model import ThreatModel
-from benchmark.hardware import Hardware, halved
+from benchmark.hardware import Hardware, halved, workers_on_one_gpu
 
 T = TypeVar("T")
 NO_MEMORY = ("DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED", "bad_alloc")
@@ -48,7 +48,7 @@ def _sharing(hardware: Hardware) -> int:
     if hardware.device.type != "cuda":
         return hardware.workers
     if hardware.executor == "ray":
-        return max(1, int(1 / hardware.gpus_per_worker)) if hardware.gpus_per_worker else hardware.workers
+        return workers_on_one_gpu(hardware.gpus_per_worker) if hardware.gpus_per_worker else hardware.workers
     return -(-hardware.workers // torch.cuda.device_count())
 
 

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import torch
 
 from attacks.errors import InputError
+from benchmark.hardware import workers_on_one_gpu
 
 TRIES = 3
 """How many workers a chunk may cost before the sweep gives up on it."""
@@ -236,7 +237,7 @@ def _check_room(ray: Any, crew: Crew) -> None:
     if not share:
         return
     gpus = ray.cluster_resources().get("GPU", 0.0)
-    fit = int(gpus) * int(1 / share) if share < 1 else int(gpus / share)  # a share of one GPU is not spread over two
+    fit = int(gpus) * workers_on_one_gpu(share) if share < 1 else int(gpus / share)
     if fit >= crew.workers:
         return
     words = f"{crew.workers} workers of {share:g} GPUs each do not fit: there are {gpus:g}"

@@ -106,7 +106,7 @@ def _append(answer: http.client.HTTPResponse, part: Path, *, at: int, size: int)
             if size and file.tell() > size:
                 file.truncate(size)
                 raise InputError(f"{answer.url}: expected {size} bytes, got more; mend the entry")
-        announced = answer.chunked or answer.length is not None
-        missing = answer.length or 0 if announced else size - file.tell()
+        tells_its_end = answer.chunked or answer.length is not None
+        missing = (answer.length or 0) if tells_its_end else size - file.tell()
     if missing > 0:
         raise OSError(f"it ended {missing} bytes early")

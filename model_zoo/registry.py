@@ -94,8 +94,10 @@ def read_card(path: Path) -> ModelSpec:
                 raise ValueError(f"{name} that is no line of text")
         if spec.code or Path(spec.checkpoint).is_absolute() or ".." in Path(spec.checkpoint).parts:
             raise ValueError("code or a file outside of the checkpoint folder, which a card may not name")
-        if not isinstance(told["suites"], list) or not spec.checkpoint:
-            raise ValueError("suites that are no list, or no checkpoint")
+        if not isinstance(told["suites"], list):
+            raise ValueError(f"suites that are no list: {told['suites']!r}")
+        if not spec.checkpoint:
+            raise ValueError("no checkpoint")
         if type(spec.size) is not int or spec.size < 0:
             raise ValueError(f"a size that is no number of bytes: {spec.size!r}")
         return spec
