@@ -16,6 +16,7 @@ from attacks.spec import AttackSpec, Ensemble, Proposer
 from benchmark.case import EvalCase
 from benchmark.data import Split
 from benchmark.hardware import Hardware
+from benchmark.search_model import precision_of
 from benchmark.verdicts import Verdicts, judge
 
 ROUNDING_REACH = 0.1
@@ -97,8 +98,9 @@ def _attack(
         return [_propose(task, attack, attack.method)]
     if attack.targeted:
         attack = replace(attack, restarts=min(attack.restarts, task.classes - 1))
-    if attack.tolerates_rounding or task.hardware.precision == torch.float32:
-        return _search(task, attack, readings, task.hardware.precision, tracks_closest=tracks_closest)
+    precision = precision_of(task.searched, task.hardware.precision)
+    if attack.tolerates_rounding or precision == torch.float32:
+        return _search(task, attack, readings, precision, tracks_closest=tracks_closest)
     return _search_twice(task, attack, readings)
 
 
