@@ -32,7 +32,7 @@ AUTOATTACK = "Croce and Hein, arXiv:2003.01690"
 
 
 def _apgd(name: str, loss: str, *, targeted: bool = False) -> AttackSpec:
-    params = {"loss": loss, "iterations": 100, "rho": 0.75, "momentum": 0.75, "eot": 1}
+    params = {"loss": loss, "iterations": 100, "rho": 0.75, "momentum": 0.75}
     method = Recurrence(apgd.init, apgd.step)
     restarts = TARGETS if targeted else 1
     return AttackSpec(
@@ -182,8 +182,10 @@ ATTACKS: Mapping[str, AttackSpec] = _table(
         AttackSpec(
             "autoattack-rand",
             "autoattack-rand",
-            Ensemble([AUTOATTACK_MEMBERS[name].with_settings(eot=20) for name in ("apgd-ce", "apgd-dlr")]),
+            Ensemble([AUTOATTACK_MEMBERS[name] for name in ("apgd-ce", "apgd-dlr")]),
             reads_last=False,
+            eot=20,
+            version=2,
             source=AUTOATTACK,
         ),
         _reference("autoattack-reference", 8000, {}),

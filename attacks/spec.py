@@ -81,6 +81,7 @@ class AttackSpec:
         norms: the threat models that it is defined for.
         targeted: each restart aims at another class, so there are no more restarts than wrong classes.
         tolerates_rounding: whether searching in bfloat16 is enough; else what comes near is searched again in float32.
+        eot: how many passes each query averages, unless the case says so; a case's own, and no part of the identity.
         patience: when a recurrence gives an image up before its last step; None for never.
         version: raised whenever the attack's numbers may change.
         source: the paper.
@@ -99,6 +100,7 @@ class AttackSpec:
     targeted: bool = False
     tolerates_rounding: bool = True
     patience: Patience | None = None
+    eot: int = 1
     version: int = 1
     source: str = ""
 

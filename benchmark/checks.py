@@ -12,6 +12,7 @@ from benchmark.hardware import Hardware
 from benchmark.memory import is_out_of_memory
 from benchmark.probes import flags, misses_normalisation
 from benchmark.verdicts import predict
+from model_zoo.registry import ModelSpec
 
 PROBE = 64
 """How many images the checks of the logits look at."""
@@ -38,6 +39,15 @@ class Checked:
 
     prediction: Tensor
     flags: Sequence[str]
+
+
+def check_randomness(spec: ModelSpec, flags: Sequence[str]) -> None:
+    """Raise InputError for a model that is judged by one pass, and was found to answer at random."""
+    if "randomized" in flags and not spec.randomized:
+        raise InputError(
+            f"model {spec.name}: expected the same logits at every pass, as when it was first asked, got others; have "
+            'it draw at every pass, or never (a card says "randomized": true)'
+        )
 
 
 @torch.no_grad()

@@ -93,7 +93,9 @@ def choose_models(
         if checkpoint is not None:
             raise InputError("--checkpoint needs --model PATH.py:FACTORY; for registered models use --checkpoint-dir")
         return _registered(suite, names or "all", shared)
-    own = external_model(factory, checkpoint, dataset=suite.dataset, suite=suite.name)
+    own = external_model(
+        factory, checkpoint, dataset=suite.dataset, suite=suite.name, shape=DATASETS[suite.dataset].shape
+    )
     others = _registered(suite, names, shared) if names else []
     if own.name in [spec.name for spec in others]:
         own = replace(own, name=f"{own.name} ({factory})")
@@ -142,7 +144,7 @@ def _named(name: str, suite: Suite, known: Mapping[str, ModelSpec], shared: Shar
         last = None if name in known else after_last_epoch(name, known, shared.checkpoint_dir)
         return last or lookup(name, known, f"model of suite {suite.name}")
     told = {"dataset": suite.dataset, "norm": suite.threat.norm, "suite": suite.name}
-    return robustbench_model(name, shared.checkpoint_dir, **told)
+    return robustbench_model(name, shared.checkpoint_dir, **told, shape=DATASETS[suite.dataset].shape)
 
 
 def _name_stand_ins(specs: Sequence[ModelSpec]) -> None:

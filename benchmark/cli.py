@@ -146,6 +146,18 @@ def shared_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--dataset", metavar="NAME", help="for --model: the suite of that name is used")
 @click.option("--norm", type=click.Choice(["Linf", "L2"]), help="in place of the suite's")
 @click.option("--epsilon", type=Number(), help="in place of the suite's, in pixel scale: 8/255, not 8")
+@click.option(
+    "--judge-draws",
+    type=click.IntRange(1, 10_000),
+    default=20,
+    show_default=True,
+    help="passes whose mean probabilities decide on a randomised model",
+)
+@click.option(
+    "--eot",
+    type=click.IntRange(1, 10_000),
+    help="passes that each query of our own attacks averages  [default: 1; 20 for randomised models]",
+)
 @click.option("--keep-images", is_flag=True, help="adversarial images beside the verdicts, for `store rejudge`")
 @shared_options
 @click.pass_context

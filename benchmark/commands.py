@@ -4,6 +4,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from attacks.errors import InputError
 from attacks.names import lookup
@@ -56,6 +57,8 @@ def run(
     dataset: str | None,
     norm: str | None,
     epsilon: float | None,
+    judge_draws: int,
+    eot: int | None,
     keep_images: bool,
 ) -> None:
     """Run the benchmark, write the tables and print them."""
@@ -67,7 +70,8 @@ def run(
     split = choose_images(chosen, shared)
     hardware = replace(tuned(hardware, split, shared), keeps_images=keep_images)
     crafted_on = choose_sources(chosen, specs, sources, runs_all=models in (None, "all"))
-    grid = cases(chosen, specs, attack_specs, transferred, split, seed=shared.seed, sources=crafted_on)
+    draws: dict[str, Any] = {"judge_draws": judge_draws, "eot": eot}
+    grid = cases(chosen, specs, attack_specs, transferred, split, seed=shared.seed, sources=crafted_on, **draws)
     store = Store(shared.results_dir / "runs")
     with in_use(store.root):
         work = prepare(grid, split, store, hardware, checkpoint_dir=shared.checkpoint_dir)

@@ -7,7 +7,7 @@ from attacks.spec import AttackSpec, Ensemble, Proposer
 from benchmark.baseline import Settings
 from benchmark.bench import Bench, Subject
 from benchmark.canaries import canary_model, canary_spec
-from benchmark.checks import check_images, check_model
+from benchmark.checks import check_images, check_model, check_randomness
 from benchmark.choices import choose_attacks, choose_hardware, choose_images, choose_suite, tuned
 from benchmark.cli import Shared
 from benchmark.data import digest
@@ -50,6 +50,7 @@ def _refuse_third_party(attack: AttackSpec) -> None:
 def subject_of(bench: Bench, spec: ModelSpec, before: PackedCase | None, shared: Shared) -> Subject:
     model = load_on(bench.hardware, spec, bench.split, shared.checkpoint_dir)
     checked = check_model(spec.name, model, bench.split, bench.hardware)
+    check_randomness(spec, checked.flags)
     examples = bench.split.x[:COMPARED].to(bench.hardware.device)
     searched = search_model(model, examples, bench.hardware.precision)
     return Subject(spec, model, searched, checked.prediction, checked.flags, before)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from attacks.oracle import Oracle
 from attacks.threat_model import ThreatModel
 from benchmark.verdicts import predict
+from model_zoo.randomness import differ
 
 SAME_LOGITS = 1e-2
 """Largest difference, relative to the largest logit, between an image alone and in company; rounding is far less."""
@@ -25,7 +26,7 @@ def flags(model: nn.Module, x: Tensor, y: Tensor, logits: Tensor, again: Tensor)
     """
     if logits.min() >= 0 and (logits.sum(1) - 1).abs().max() < 1e-3:
         yield "probabilities"
-    is_random = not torch.equal(logits, again)
+    is_random = differ(logits, again)
     if is_random:
         yield "randomized"
     if any(module.training for module in model.modules() if isinstance(module, nn.modules.dropout._DropoutNd)):

@@ -6,7 +6,7 @@ from types import MappingProxyType
 from attacks.registry import ATTACKS
 from attacks.spec import AttackSpec
 from attacks.threat_model import ThreatModel
-from benchmark.case import EvalCase
+from benchmark.case import JUDGE_DRAWS, EvalCase, drawn
 from benchmark.data import Split, balanced_subset, digest
 from benchmark.paper_suites import PAPER_SUITES
 from benchmark.suite import TRANSFERRED, Suite
@@ -86,12 +86,15 @@ def cases(
     *,
     seed: int,
     sources: Sequence[ModelSpec] | None = None,
+    judge_draws: int = JUDGE_DRAWS,
+    eot: int | None = None,
 ) -> list[EvalCase]:
     """The grid: every attack white-box on every model, and the transfer attacks from each of `sources` to all others.
 
     Args:
         split: the images; attacks in `suite.fewer` see a part of them.
         sources: some of the models; all of them if None.
+        judge_draws, eot: as for `drawn`.
     """
     grid = [
         (target, source, attack, suite.examples_for(attack.name, is_transfer=source is not target))
@@ -105,16 +108,20 @@ def cases(
     }
     digests = {examples: digest(part) for examples, part in images.items()}
     return [
-        EvalCase(
-            suite.name,
-            suite.dataset,
-            digests[examples],
-            len(images[examples]),
-            target,
-            source,
-            attack,
-            suite.threat,
-            seed,
+        drawn(
+            EvalCase(
+                suite.name,
+                suite.dataset,
+                digests[examples],
+                len(images[examples]),
+                target,
+                source,
+                attack,
+                suite.threat,
+                seed,
+            ),
+            judge_draws=judge_draws,
+            eot=eot,
         )
         for target, source, attack, examples in grid
     ]

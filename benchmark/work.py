@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from benchmark.case import EvalCase, case_key, identity
-from benchmark.checks import check_images, check_model
+from benchmark.checks import check_images, check_model, check_randomness
 from benchmark.chunk import Range
 from benchmark.data import Split, balanced_subset, digest
 from benchmark.hardware import Hardware, is_tiny
@@ -36,7 +36,7 @@ class Work:
         rows: by digest of a case's images, where they stand in the split.
         models: by name, on the device, in eval mode, frozen.
         searched: by name, the copies that attacks search on.
-        predictions: of the judged models by name, (N,) classes of the clean images.
+        predictions: of the judged models by name, (N,) classes of the clean images by one pass.
         checkpoint_dir: where the models' weights came from.
         batch_size: the largest that the models were found to fit in; None where nothing was tried.
         keep: called with each chunk that was attacked, in the process that did it; None to keep no points.
@@ -100,7 +100,8 @@ def _prepared(work: Sequence[EvalCase], split: Split, store: Store, hardware: Ha
         spec.name: load_on(hardware, spec, split, checkpoint_dir)
         for spec in _distinct(spec for case in work for spec in (case.model, case.source))
     }
-    judged = [spec.name for spec in _distinct(case.model for case in work)]
+    specs = _distinct(case.model for case in work)
+    judged = [spec.name for spec in specs]
     if hardware.finds_batch:
         hardware = replace(hardware, batch_size=fitting_batch(list(models.values()), split.x, split.y, hardware))
     checked = {}
@@ -110,6 +111,8 @@ def _prepared(work: Sequence[EvalCase], split: Split, store: Store, hardware: Ha
             hardware,
             lambda hw: check_model(name, models[name], split, hw),  # noqa: B023
         )
+    for spec in specs:
+        check_randomness(spec, checked[spec.name].flags)
     for case in work:
         flags = checked[case.model.name].flags
         store.write_case(case_key(case), {"identity": identity(case), "flags": list(flags)})
