@@ -39,8 +39,8 @@ class Recipe:
             from it, or has its labels taken away.
         warm_up: over how many epochs the epsilon trained against grows to its full size, from nothing; without it a
             large one can stop a network from learning anything.
-        memory_format: of the network's weights: "contiguous", or "channels-last", which bfloat16 convolutions are faster
-            by; the sums are rounded in another order.
+        memory_format: of the network's weights: "contiguous", or "channels-last", by which convolutions in
+            bfloat16 are faster; sums are rounded in another order.
         source_epochs: of the first stage; None for those of its own recipe.
         source: a checkpoint that stands in for the first stage.
         pool: unlabelled images that stand in for those withheld: a folder of PNG images or a .npy file.

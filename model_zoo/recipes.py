@@ -183,7 +183,7 @@ def _replayed(base: Recipe, replays: int) -> Recipe:
 
 
 def _for_all(dataset: str, base: Recipe, name: str = "fast") -> dict[tuple[str, str, str], Recipe]:
-    """The recipes of that name of a dataset: one for all defenses, and those of defenses that need something of their own."""
+    """The recipes of a dataset under a name: one for all defenses, and those of defenses that need their own."""
     own = {
         **{defense: replace(base, param_schedule=steps) for defense, steps in PARAM_SCHEDULES.items()},
         "free": _replayed(base, REPLAYS),
@@ -281,5 +281,9 @@ def recipe(defense: str, dataset: str, name: str) -> Recipe:
     found = RECIPES.get((defense, dataset, name)) or RECIPES.get(("*", dataset, name))
     if found is None:
         known = sorted({kind for who, data, kind in RECIPES if data == dataset and who in ("*", defense)})
-        raise InputError(f"no recipe {name!r} for {defense} on {dataset}; known: {', '.join(known) or 'none'}")
+        made_for = sorted({data for who, data, kind in RECIPES if kind == name and who in ("*", defense)})
+        elsewhere = f"; {name!r} is for {', '.join(made_for)}" if made_for else ""
+        raise InputError(
+            f"no recipe {name!r} for {defense} on {dataset}; known: {', '.join(known) or 'none'}{elsewhere}"
+        )
     return found
