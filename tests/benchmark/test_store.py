@@ -60,7 +60,7 @@ def test_verdicts_and_timing_are_read_back_unchanged(store: Store, last: bool, s
 
 def test_chunks_are_joined_in_the_order_of_the_images_whatever_the_order_of_writing(store: Store) -> None:
     n = CHUNK_SIZE + 50
-    expected = verdicts(0, n)
+    expected = verdicts(0, n, single=True)
     for start, stop in reversed(chunk_ranges(n)):
         part = {name: value[start:stop] for name, value in vars(expected).items()}
         store.write_chunk(KEY, (start, stop), Verdicts(**part), {**TIMING, "seconds": float(start)})
