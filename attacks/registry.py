@@ -16,7 +16,7 @@ MADRY = "Madry et al., arXiv:1706.06083"
 
 def _pgd(name: str, steps: int, **params: object) -> AttackSpec:
     defaults: dict[str, object] = {"start": "uniform", "loss": "cross-entropy", "rel_step_size": 0.1}
-    return AttackSpec(name, "pgd", PGD, {**defaults, **params}, steps=steps, source=MADRY)
+    return AttackSpec(name, "pgd", PGD, {**defaults, **params}, steps=steps, version=2, source=MADRY)
 
 
 def _table(specs: Sequence[AttackSpec]) -> dict[str, AttackSpec]:
@@ -36,14 +36,16 @@ def _apgd(name: str, loss: str, *, targeted: bool = False) -> AttackSpec:
     method = Recurrence(apgd.init, apgd.step)
     restarts = TARGETS if targeted else 1
     return AttackSpec(
-        name, "apgd", method, params, 100, restarts, reads_last=False, targeted=targeted, source=AUTOATTACK
+        name, "apgd", method, params, 100, restarts, reads_last=False, targeted=targeted, version=2, source=AUTOATTACK
     )
 
 
 def _fab(name: str, *, targeted: bool, restarts: int) -> AttackSpec:
     params = {"targeted": targeted, "alpha_max": 0.1, "eta": 1.05, "beta": 0.9}
     method, source = Recurrence(fab.init, fab.step), "Croce and Hein, arXiv:1907.02044"
-    return AttackSpec(name, "fab", method, params, 100, restarts, reads_last=False, targeted=targeted, source=source)
+    return AttackSpec(
+        name, "fab", method, params, 100, restarts, reads_last=False, targeted=targeted, version=2, source=source
+    )
 
 
 TARGETS = 9
@@ -63,7 +65,7 @@ AUTOATTACK_MEMBERS: Mapping[str, AttackSpec] = {
             steps=100,
             reads_last=False,
             tolerates_rounding=False,
-            version=2,
+            version=3,
             source="Andriushchenko et al., arXiv:1912.00049",
         ),
     )
@@ -95,8 +97,9 @@ ATTACKS: Mapping[str, AttackSpec] = _table(
             "mi-fgsm",
             "mi-fgsm",
             MI_FGSM,
-            {"rel_step_size": 0.1, "momentum": 1.0},
+            {"rel_step_size": 0.1, "momentum": 1.0},  # the paper's epsilon / T
             steps=10,
+            version=2,
             source="Dong et al., arXiv:1710.06081",
         ),
         AttackSpec(
@@ -123,6 +126,7 @@ ATTACKS: Mapping[str, AttackSpec] = _table(
             "autoattack-standard",
             Ensemble([AUTOATTACK_MEMBERS[name] for name in ("apgd-ce", "apgd-t", "fab-t", "square")]),
             reads_last=False,
+            version=2,
             source=AUTOATTACK,
         ),
         AttackSpec(
@@ -144,7 +148,7 @@ ATTACKS: Mapping[str, AttackSpec] = _table(
                 doubt=0.1,
             ),
             reads_last=False,
-            version=2,
+            version=3,
             source=f"members: {AUTOATTACK}; scouts: this project",
         ),
         AttackSpec(
@@ -158,6 +162,7 @@ ATTACKS: Mapping[str, AttackSpec] = _table(
                 ]
             ),
             reads_last=False,
+            version=2,
             source=f"members: {AUTOATTACK}; their length: this project",
         ),
         AttackSpec(
@@ -171,6 +176,7 @@ ATTACKS: Mapping[str, AttackSpec] = _table(
                 ]
             ),
             reads_last=False,
+            version=2,
             source=AUTOATTACK,
         ),
         AttackSpec(

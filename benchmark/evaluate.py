@@ -19,6 +19,7 @@ from attacks.spec import AttackSpec, Ensemble, Proposer
 from benchmark.case import EvalCase
 from benchmark.data import Split
 from benchmark.hardware import Hardware
+from benchmark.search_model import InFloat32, precision_of
 from benchmark.verdicts import Bools, Verdicts, judge, predict_expected, refuse_outside
 
 ROUNDING_REACH = 0.1
@@ -75,6 +76,8 @@ def evaluate(
         see(rows, points, correct)
         return correct
 
+    if case.source.randomized:  # tracing freezes what Python draws, and by chance the copy agrees
+        searched = InFloat32(source)
     everything = x[attacked], y[attacked], index[attacked]
     task = _Task(case, source, searched, still_correct, *everything, chunk.classes, hardware, progress)
     with seeded(*key, "search") if case.is_randomized else nullcontext():
@@ -119,8 +122,9 @@ def _attack(
         attack = replace(attack, restarts=min(attack.restarts, task.classes - 1))
     if task.case.judge_draws:
         return [_expect(task, attack)]
-    if attack.tolerates_rounding or task.hardware.precision == torch.float32:
-        return _search(task, attack, readings, task.hardware.precision, tracks_closest=tracks_closest)
+    precision = precision_of(task.searched, task.hardware.precision)
+    if attack.tolerates_rounding or precision == torch.float32:
+        return _search(task, attack, readings, precision, tracks_closest=tracks_closest)
     return _search_twice(task, attack, readings)
 
 
@@ -148,7 +152,7 @@ def _search(
 
 def _expect(task: _Task, attack: AttackSpec) -> loop.Reading:
     """A randomised target is shown what each start proposes in the end: its best point and its last iterate."""
-    precision = task.hardware.precision if attack.tolerates_rounding else torch.float32
+    precision = precision_of(task.searched, task.hardware.precision) if attack.tolerates_rounding else torch.float32
     searched = task.source if precision == torch.float32 else task.searched
     any_, last = (torch.ones(len(task.x), dtype=torch.bool, device=task.x.device) for _ in range(2))
     forwards, backwards = torch.zeros_like(task.y), torch.zeros_like(task.y)

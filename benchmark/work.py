@@ -18,7 +18,7 @@ from benchmark.chunk import Range
 from benchmark.data import Split, balanced_subset, digest
 from benchmark.hardware import Hardware, is_tiny
 from benchmark.memory import fitting_batch, within_memory
-from benchmark.search_model import search_model
+from benchmark.search_model import COMPARED, search_model
 from benchmark.store import Store, discard
 from model_zoo.registry import ModelSpec, load_model
 
@@ -117,8 +117,8 @@ def _prepared(work: Sequence[EvalCase], split: Split, store: Store, hardware: Ha
         flags = checked[case.model.name].flags
         store.write_case(case_key(case), {"identity": identity(case), "flags": list(flags)})
     sources = dict.fromkeys(case.source.name for case in work)
-    example = split.x[:1].to(hardware.device)
-    searched = {name: search_model(models[name], example, hardware.precision) for name in sources}
+    examples = split.x[:COMPARED].to(hardware.device)
+    searched = {name: search_model(models[name], examples, hardware.precision) for name in sources}
     rows = {case.images: _rows(split, case) for case in {case.images: case for case in work}.values()}
     predictions = {name: checked[name].prediction for name in judged}
     return Work(work, split, rows, models, searched, predictions, checkpoint_dir, hardware.batch_size)
