@@ -10,7 +10,8 @@ from benchmark.score import Judged, SuiteScores, common_images, mcnemar, percent
 
 FLAGS = {
     "probabilities": "the model returns probabilities, not logits: gradient attacks may be too weak",
-    "randomized": "two passes over the same images differ: gradient attacks may be too weak",
+    "randomized": "two passes over the same images differ: judged by its mean probabilities over several; batch size "
+    "and device may change its numbers",
     "dropout": "a dropout layer is left on",
     "train-mode": "a pass over images changes the model: its numbers depend on what was asked before",
     "batch-dependent": "an image's logits depend on the others of its batch",
