@@ -72,7 +72,7 @@ def comparisons(suite: SuiteScores) -> list[Comparison]:
     models: dict[str, dict[tuple[str, str], Judged]] = {}
     for entry, judged in zip(suite.entries, suite.judged, strict=True):
         models.setdefault(entry["model"], {})[entry["attack"], entry["source_model"]] = judged
-    return [found for model, cases in models.items() for found in _of_model(model, cases)]
+    return [found for model, cases in models.items() for found in _of_model(model, cases) if found.n]
 
 
 def holm(p: Sequence[float]) -> list[float]:
@@ -85,6 +85,12 @@ def holm(p: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(p) - rank) * p[place]))
         adjusted[place] = largest
     return adjusted
+
+
+COLUMNS = [
+    *("model", "flag", "attack", "source_model", "against", "n", "attack_only", "against_only"),
+    *("points", "margin", "p", "p_holm", "raised"),
+]
 
 
 def flag_table(suite: SuiteScores) -> pd.DataFrame:
@@ -102,19 +108,17 @@ def flag_table(suite: SuiteScores) -> pd.DataFrame:
             "against_only": one.only_against,
             "points": one.points,
             "margin": MARGINS[one.flag],
-            "p": one.p,
-            "p_holm": p_holm,
+            "p": _three_digits(one.p),
+            "p_holm": _three_digits(p_holm),
             "raised": one.points > MARGINS[one.flag] and p_holm < SIGNIFICANT,
         }
         for one, p_holm in zip(found, holm([one.p for one in found]), strict=True)
     ]
-    return pd.DataFrame(rows, columns=COLUMNS)
+    return pd.DataFrame(rows, columns=COLUMNS).astype({"raised": bool})
 
 
-COLUMNS = [
-    *("model", "flag", "attack", "source_model", "against", "n", "attack_only", "against_only"),
-    *("points", "margin", "p", "p_holm", "raised"),
-]
+def _three_digits(p: float) -> float:
+    return float(f"{p:.3g}")
 
 
 def raised_flags(table: pd.DataFrame, model: str) -> list[str]:

@@ -77,7 +77,7 @@ def write_tables(
             continue
         printed.append(_section(title, suite, body, note))
         atomic_write(folder / f"{name}.md", printed[-1].encode())
-        write_csv(folder / f"{name}.csv", table.round(4))
+        write_csv(folder / f"{name}.csv", table.round(dict.fromkeys(table.columns.difference(["p", "p_holm"]), 4)))
     return "\n".join(printed)
 
 
