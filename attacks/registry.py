@@ -91,6 +91,7 @@ ATTACKS: Mapping[str, AttackSpec] = _table(
         _pgd("pgd-20", 20),
         _pgd("pgd-40", 40),
         _pgd("pgd-100", 100),
+        _pgd("pgd-40-x10", 40, loss="cross-entropy-x10"),
         replace(_pgd("pgd-20x10", 20), restarts=10),
         replace(_pgd("cw-linf", 30, loss="margin"), norms=("Linf",), source="Carlini and Wagner, arXiv:1608.04644"),
         AttackSpec(
@@ -121,6 +122,7 @@ ATTACKS: Mapping[str, AttackSpec] = _table(
             source="Carlini and Wagner, arXiv:1608.04644",
         ),
         *AUTOATTACK_MEMBERS.values(),
+        replace(AUTOATTACK_MEMBERS["square"], name="square-500", steps=10),
         AttackSpec(
             "autoattack",
             "autoattack-standard",

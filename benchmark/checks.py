@@ -1,6 +1,6 @@
 """What must hold before any attack: an error where the run would be meaningless, a flag where it is a caveat."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from attacks.errors import InputError
 from benchmark.data import Split
+from benchmark.gradient_probes import gradient_flags
 from benchmark.hardware import Hardware
 from benchmark.memory import is_out_of_memory
 from benchmark.probes import flags, misses_normalisation
@@ -16,6 +17,8 @@ from model_zoo.registry import ModelSpec
 
 PROBE = 64
 """How many images the checks of the logits look at."""
+GRADIENT_PROBE = 256
+"""How many images are asked for a gradient."""
 
 
 def check_images(split: Split) -> None:
@@ -54,7 +57,7 @@ def check_randomness(spec: ModelSpec, flags: Sequence[str]) -> None:
 def check_model(name: str, model: nn.Module, split: Split, hardware: Hardware) -> Checked:
     """What must be known of a model before it is attacked.
 
-    Returns: its clean predictions, and its caveats (`benchmark/probes.py`; what each means stands in `FLAGS`).
+    Returns: its clean predictions, and its caveats (`benchmark/probes.py`; what each means stands in `flags.py`).
     Raises: InputError for logits of a wrong shape or not finite, for a model that cannot take the images or hides its
         gradient, and for a clean accuracy that is not above chance.
     """
@@ -79,8 +82,12 @@ def check_model(name: str, model: nn.Module, split: Split, hardware: Hardware) -
             f"model {name}: expected finite logits, got NaN or infinity; check its weights and normalisation"
         )
     y = split.y.to(hardware.device)
+    found = list(flags(model, x, first, second))
+
+    size, device = hardware.batch_size, hardware.device
     try:
-        found = list(flags(model, x, y[: len(x)], first, second))
+        prediction = predict(model, split.x, batch_size=size, bring=lambda part: part.to(device))
+        found += gradient_flags(model, _correct(split, prediction, hardware))
     except InputError as error:
         raise InputError(f"model {name}: {error}") from None
     except RuntimeError as error:
@@ -89,12 +96,6 @@ def check_model(name: str, model: nn.Module, split: Split, hardware: Hardware) -
         raise InputError(
             f"model {name}: its logits have no gradient with respect to the image; remove no_grad, detach, numpy"
         ) from error
-
-    size, device = hardware.batch_size, hardware.device
-    try:
-        prediction = predict(model, split.x, batch_size=size, bring=lambda part: part.to(device))
-    except InputError as error:
-        raise InputError(f"model {name}: {error}") from None
     correct = int((prediction == y).sum())
     wants_other = misses_normalisation(model, split.x, y, correct, batch_size=size, device=device)
     chance = int(split.y.bincount().max())
@@ -109,3 +110,10 @@ def check_model(name: str, model: nn.Module, split: Split, hardware: Hardware) -
             f"naming one class would get {chance}; {hint}"
         )
     return Checked(prediction, [*found, *(["normalisation"] if wants_other else [])])
+
+
+def _correct(split: Split, prediction: Tensor, hardware: Hardware) -> Iterator[tuple[Tensor, Tensor]]:
+    """The first images that are classified correctly, and their labels, batch by batch on the device."""
+    rows = (prediction.cpu() == split.y).nonzero().squeeze(1)[:GRADIENT_PROBE]
+    for part in rows.split(hardware.batch_size):
+        yield split.x[part].to(hardware.device), split.y[part].to(hardware.device)

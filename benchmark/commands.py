@@ -69,7 +69,7 @@ def run(
     hardware = choose_hardware(shared)
     split = choose_images(chosen, shared)
     hardware = replace(tuned(hardware, split, shared), keeps_images=keep_images)
-    crafted_on = choose_sources(chosen, specs, sources, runs_all=models in (None, "all"))
+    crafted_on = choose_sources(chosen, specs, sources, shared, runs_all=models in (None, "all"))
     draws: dict[str, Any] = {"judge_draws": judge_draws, "eot": eot}
     grid = cases(chosen, specs, attack_specs, transferred, split, seed=shared.seed, sources=crafted_on, **draws)
     store = Store(shared.results_dir / "runs")

@@ -12,7 +12,9 @@ from benchmark.paper_suites import PAPER_SUITES
 from benchmark.suite import TRANSFERRED, Suite
 from model_zoo.registry import ModelSpec
 
-STANDARD = ("fgsm", "pgd-20", "pgd-40", "pgd-100", "cw-linf", "mi-fgsm", "autoattack")
+CHECKS = ("pgd-40-x10", "square-500")
+"""Attacks that others are compared with, for the flags of `table_flags.py`."""
+STANDARD = ("fgsm", "pgd-20", "pgd-40", "pgd-100", "cw-linf", "mi-fgsm", *CHECKS, "autoattack")
 DIGITS = (*STANDARD[:-1], "foolbox-deepfool", "foolbox-cw-l2", "autoattack-fast")
 TRANSFER = ("pgd-20", "mi-fgsm")
 SOURCES = ("natural", "madry", "trades-b6")
@@ -59,8 +61,8 @@ SUITES: Mapping[str, Suite] = {
             "mnist",
             ThreatModel("Linf", 0.3),
             None,
-            "all test images, AutoAttack and transfer on 1,000 of them",
-            fewer={"autoattack": 1000, TRANSFERRED: 1000},
+            "all test images, AutoAttack, transfer and checks on 1,000 of them",
+            fewer={"autoattack": 1000, TRANSFERRED: 1000, **dict.fromkeys(CHECKS, 1000)},
         ),
         _suite("mnist-l2", "mnist", ThreatModel("L2", 2.0), 1000, "the same images under L2"),
         _suite("fashion-mnist", "fashion-mnist", ThreatModel("Linf", 0.1), 1000, "1,000 balanced test images"),
@@ -93,14 +95,16 @@ def cases(
 
     Args:
         split: the images; attacks in `suite.fewer` see a part of them.
-        sources: some of the models; all of them if None.
+        sources: some of the models, or others, which are not attacked themselves; all of the models if None.
         judge_draws, eot: as for `drawn`.
     """
+    crafted_on = models if sources is None else sources
+    others = [source for source in crafted_on if source not in models]
     grid = [
         (target, source, attack, suite.examples_for(attack.name, is_transfer=source is not target))
         for target in models
-        for source in models
-        for attack in (attacks if source is target else transfer if sources is None or source in sources else ())
+        for source in (*models, *others)
+        for attack in (attacks if source is target else transfer if source in crafted_on else ())
     ]
     images = {
         examples: split if examples is None else balanced_subset(split, examples, seed=seed)
