@@ -16,12 +16,15 @@ BETTER = 0.05
 """How much more of the images another normalisation must get right before it is worth a word."""
 
 
-def flags(model: nn.Module, x: Tensor, y: Tensor, logits: Tensor, again: Tensor) -> Iterator[str]:
+def flags(
+    model: nn.Module, x: Tensor, y: Tensor, logits: Tensor, again: Tensor, *, needs_gradients: bool = True
+) -> Iterator[str]:
     """The caveats that show on some images.
 
     Args:
         x: (N, C, H, W) in [0, 1]; y: (N,).
         logits, again: (N, K) of two passes over x.
+        needs_gradients: whether an attack will ask the model for them.
     """
     if logits.min() >= 0 and (logits.sum(1) - 1).abs().max() < 1e-3:
         yield "probabilities"
@@ -30,12 +33,15 @@ def flags(model: nn.Module, x: Tensor, y: Tensor, logits: Tensor, again: Tensor)
         yield "randomized"
     if any(module.training for module in model.modules() if isinstance(module, nn.modules.dropout._DropoutNd)):
         yield "dropout"
-    before = {name: value.clone() for name, value in model.state_dict().items()}
+    before = {name: value.clone() for name, value in model.state_dict().items() if isinstance(value, Tensor)}
     apart = model(x[:1].repeat(2, 1, 1, 1))[:1]  # batch norm in train mode refuses a single one
-    if any(not torch.equal(value, before[name]) for name, value in model.state_dict().items()):
+    after = model.state_dict()
+    if any(not torch.equal(after[name], value) for name, value in before.items()):
         yield "train-mode"
     elif not is_random and (apart - logits[:1]).abs().max() > SAME_LOGITS * logits.abs().max():
         yield "batch-dependent"
+    if not needs_gradients:
+        return
     if has_zero_gradients(model, x, y, "margin"):
         yield "zero-gradients"
     elif has_zero_gradients(model, x, y, "cross-entropy"):
