@@ -65,6 +65,7 @@ AUTOATTACK_MEMBERS: Mapping[str, AttackSpec] = {
             steps=100,
             reads_last=False,
             tolerates_rounding=False,
+            is_black_box=True,
             version=3,
             source="Andriushchenko et al., arXiv:1912.00049",
         ),
@@ -81,6 +82,7 @@ def _reference(name: str, passes: int, params: Mapping[str, object]) -> AttackSp
         {"version": "standard", **params},
         steps=passes,
         reads_last=False,
+        is_black_box=params.get("members") == ("square",),
         source=AUTOATTACK,
     )
 

@@ -81,6 +81,7 @@ class AttackSpec:
         norms: the threat models that it is defined for.
         targeted: each restart aims at another class, so there are no more restarts than wrong classes.
         tolerates_rounding: whether searching in bfloat16 is enough; else what comes near is searched again in float32.
+        is_black_box: whether it asks for logits alone.
         eot: how many passes each query averages, unless the case says so; a case's own, and no part of the identity.
         patience: when a recurrence gives an image up before its last step; None for never.
         version: raised whenever the attack's numbers may change.
@@ -99,6 +100,7 @@ class AttackSpec:
     norms: Sequence[str] = ANY_NORM
     targeted: bool = False
     tolerates_rounding: bool = True
+    is_black_box: bool = False
     patience: Patience | None = None
     eot: int = 1
     version: int = 1
@@ -155,6 +157,13 @@ class AttackSpec:
             return {**own, "library": f"{self.method.library} {metadata.version(self.method.library)}"}
         patience = {} if self.patience is None else {"patience": asdict(self.patience)}
         return {**own, "steps": self.steps, "restarts": self.restarts, "reads_last": self.reads_last, **patience}
+
+    @property
+    def needs_gradients(self) -> bool:
+        """Whether it, or a part of it, asks for gradients."""
+        if isinstance(self.method, Ensemble):
+            return any(part.needs_gradients for part in (*self.method.scouts, *self.method.members))
+        return not self.is_black_box
 
     @property
     def weight(self) -> int:

@@ -50,7 +50,7 @@ def init(x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> State:
     else:
         delta = _bump_grid(x, draws)
         delta = threat.epsilon * unit(delta)
-    unknown = torch.full((len(x),), torch.inf, device=x.device)
+    unknown = torch.full((len(x),), torch.inf, dtype=x.dtype, device=x.device)  # a user's file may set another default
     memory = Memory.empty(x, remembers=threat.norm == "Linf")
     return State(x, y, threat.project(x + delta, x), draws.step, unknown, draws, memory)
 

@@ -10,10 +10,11 @@ from attacks.errors import InputError
 from benchmark.data import Split
 from benchmark.gradient_probes import gradient_flags
 from benchmark.hardware import Hardware
-from benchmark.memory import is_out_of_memory
 from benchmark.probes import flags, misses_normalisation
 from benchmark.verdicts import predict
+from model_zoo.out_of_memory import is_out_of_memory
 from model_zoo.registry import ModelSpec
+from model_zoo.stranger import is_raised_backwards, quoted
 
 PROBE = 64
 """How many images the checks of the logits look at."""
@@ -54,8 +55,13 @@ def check_randomness(spec: ModelSpec, flags: Sequence[str]) -> None:
 
 
 @torch.no_grad()
-def check_model(name: str, model: nn.Module, split: Split, hardware: Hardware) -> Checked:
+def check_model(
+    name: str, model: nn.Module, split: Split, hardware: Hardware, *, needs_gradients: bool = True
+) -> Checked:
     """What must be known of a model before it is attacked.
+
+    Args:
+        needs_gradients: whether an attack will ask it for them.
 
     Returns: its clean predictions, and its caveats (`benchmark/probes.py`; what each means stands in `flags.py`).
     Raises: InputError for logits of a wrong shape or not finite, for a model that cannot take the images or hides its
@@ -67,7 +73,7 @@ def check_model(name: str, model: nn.Module, split: Split, hardware: Hardware) -
     except Exception as error:  # the model may be the user's own code, and raise what it likes
         if is_out_of_memory(error):
             raise
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = error if isinstance(error, InputError) else f"the model raised {quoted(error)}"
         raise InputError(
             f"model {name}: cannot take {split.dataset} images of shape {tuple(x.shape)}: {reason}"
         ) from error
@@ -87,15 +93,11 @@ def check_model(name: str, model: nn.Module, split: Split, hardware: Hardware) -
     size, device = hardware.batch_size, hardware.device
     try:
         prediction = predict(model, split.x, batch_size=size, bring=lambda part: part.to(device))
-        found += gradient_flags(model, _correct(split, prediction, hardware))
+        if needs_gradients:
+            _check_gradient(model, x)
+            found += gradient_flags(model, _correct(split, prediction, hardware))
     except InputError as error:
         raise InputError(f"model {name}: {error}") from None
-    except RuntimeError as error:
-        if is_out_of_memory(error):
-            raise
-        raise InputError(
-            f"model {name}: its logits have no gradient with respect to the image; remove no_grad, detach, numpy"
-        ) from error
     correct = int((prediction == y).sum())
     wants_other = misses_normalisation(model, split.x, y, correct, batch_size=size, device=device)
     chance = int(split.y.bincount().max())
@@ -117,3 +119,24 @@ def _correct(split: Split, prediction: Tensor, hardware: Hardware) -> Iterator[t
     rows = (prediction.cpu() == split.y).nonzero().squeeze(1)[:GRADIENT_PROBE]
     for part in rows.split(hardware.batch_size):
         yield split.x[part].to(hardware.device), split.y[part].to(hardware.device)
+
+
+def _check_gradient(model: nn.Module, x: Tensor) -> None:
+    """Raise InputError for logits without a gradient with respect to the images (N, C, H, W), and say why."""
+    remedy = "mend it, or use attacks that need no gradient: --attacks square"
+    with torch.enable_grad():
+        x = x.clone().requires_grad_()
+        try:
+            total = model(x).sum()
+            (gradient,) = torch.autograd.grad(total, x, allow_unused=True) if total.requires_grad else (None,)
+        except Exception as error:  # the model may be the user's own code, and raise what it likes
+            if is_out_of_memory(error):
+                raise
+            reason = error if isinstance(error, InputError) else f"the model raised {quoted(error)}"
+            where = "in its backward pass" if is_raised_backwards(error) else "where a gradient is asked for"
+            raise InputError(f"{where}: {reason}; {remedy}") from error
+    if gradient is None:
+        raise InputError(
+            "its logits have no gradient with respect to the image; remove no_grad, detach, numpy, or use attacks that "
+            "need none: --attacks square"
+        )

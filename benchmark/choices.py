@@ -90,15 +90,28 @@ def choose_transfer(suite: Suite, names: str | None, attacks: Sequence[AttackSpe
 
 
 def choose_models(
-    suite: Suite, names: str | None, factory: str | None, checkpoint: Path | None, shared: Shared
+    suite: Suite,
+    names: str | None,
+    factory: str | None,
+    checkpoint: Path | None,
+    shared: Shared,
+    *,
+    output: str | None = None,
 ) -> list[ModelSpec]:
     """The models named, and the user's own; all of the suite's where the user says nothing."""
     if factory is None:
         if checkpoint is not None:
             raise InputError("--checkpoint needs --model PATH.py:FACTORY; for registered models use --checkpoint-dir")
+        if output is not None:
+            raise InputError("--output needs --model PATH.py:FACTORY; registered models return their logits")
         return _registered(suite, names or "all", shared)
     own = external_model(
-        factory, checkpoint, dataset=suite.dataset, suite=suite.name, shape=DATASETS[suite.dataset].shape
+        factory,
+        checkpoint,
+        dataset=suite.dataset,
+        suite=suite.name,
+        shape=DATASETS[suite.dataset].shape,
+        output=output or "",
     )
     others = _registered(suite, names, shared) if names else []
     if own.name in [spec.name for spec in others]:

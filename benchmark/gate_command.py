@@ -35,6 +35,7 @@ def gate(
     models: str | None,
     model: str | None,
     checkpoint: Path | None,
+    output: str | None,
     tolerance: float,
     min_robust_acc: float | None,
     alpha: float,
@@ -59,7 +60,7 @@ def gate(
     _refuse_unwritable({"--junit": junit, "--summary": summary})
     if update:
         _refuse_unwritable({"--baseline": baseline})
-        chosen = Chosen(models, model, checkpoint, canaries)
+        chosen = Chosen(models, model, checkpoint, canaries, output)
         update_baseline(shared, baseline, chosen, given, warm_start=warm_start)
         return True
     refused = [f"--{name}" for name, value in {**given, "canaries": canaries}.items() if value is not None]
@@ -70,7 +71,7 @@ def gate(
     rules = Rules(tolerance, alpha, miss, min_robust_acc)
     bench = bench_of(shared, known.settings, warm_start=warm_start)
     check_baseline(known, bench)
-    specs = _tested(bench.suite, known, models, model, checkpoint, shared)
+    specs = _tested(bench.suite, known, models, model, checkpoint, output, shared)
     subjects, failed = _subjects(bench, specs, known, shared)
     seconds = None if budget is None else 60 * budget
     tell = _silent if shared.quiet else _to_stderr
@@ -98,7 +99,13 @@ def _refuse_unwritable(paths: Mapping[str, Path | None]) -> None:
 
 
 def _tested(
-    suite: Suite, known: Baseline, models: str | None, model: str | None, checkpoint: Path | None, shared: Shared
+    suite: Suite,
+    known: Baseline,
+    models: str | None,
+    model: str | None,
+    checkpoint: Path | None,
+    output: str | None,
+    shared: Shared,
 ) -> list[ModelSpec]:
     """The models under test, each known to the baseline, with other weights where the user gives some."""
     canaries = {canary_name(kind) for kind in known.canaries}
@@ -121,7 +128,7 @@ def _tested(
             f"the baseline's {own} is your own model ({known.cases[own].entry['architecture']}): give it by --model "
             "PATH.py:FACTORY, or name the models to compare by --models"
         )
-    specs = choose_models(suite, names, model, checkpoint, shared)
+    specs = choose_models(suite, names, model, checkpoint, shared, output=output)
     for spec in specs:
         if spec.name not in recorded:
             raise InputError(

@@ -49,7 +49,8 @@ def _refuse_third_party(attack: AttackSpec) -> None:
 
 def subject_of(bench: Bench, spec: ModelSpec, before: PackedCase | None, shared: Shared) -> Subject:
     model = load_on(bench.hardware, spec, bench.split, shared.checkpoint_dir)
-    checked = check_model(spec.name, model, bench.split, bench.hardware)
+    needs_gradients = bench.attack.needs_gradients
+    checked = check_model(spec.name, model, bench.split, bench.hardware, needs_gradients=needs_gradients)
     check_randomness(spec, checked.flags)
     examples = bench.split.x[:COMPARED].to(bench.hardware.device)
     searched = search_model(model, examples, bench.hardware.precision)

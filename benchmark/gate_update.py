@@ -25,6 +25,7 @@ class Chosen:
     model: str | None
     checkpoint: Path | None
     canaries: str | None
+    output: str | None = None
 
     @property
     def are_all(self) -> bool:
@@ -53,7 +54,7 @@ def update_baseline(shared: Shared, path: Path, chosen: Chosen, given: Mapping[s
     bench = bench_of(shared, settings, warm_start=warm_start)
     if known is not None:
         check_baseline(known, bench)
-    specs = choose_models(bench.suite, chosen.models, chosen.model, chosen.checkpoint, shared)
+    specs = choose_models(bench.suite, chosen.models, chosen.model, chosen.checkpoint, shared, output=chosen.output)
     of_kind = {} if known is not None else _canaries(bench, specs, chosen, shared)
     subjects = [subject_of(bench, spec, None, shared) for spec in specs]
     subjects += [canary_of(bench, kind, spec, None, shared) for kind, spec in of_kind.items()]

@@ -12,10 +12,9 @@ from attacks.errors import InputError
 from attacks.oracle import Oracle
 from attacks.threat_model import ThreatModel
 from benchmark.hardware import Hardware, halved, workers_on_one_gpu
+from model_zoo.out_of_memory import is_out_of_memory
 
 T = TypeVar("T")
-NO_MEMORY = ("DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED", "bad_alloc")
-"""What PyTorch's RuntimeError says where the CPU's allocator, cuBLAS, cuDNN or oneDNN found no memory."""
 
 PROBED = 4
 SHARE = 0.5
@@ -82,13 +81,6 @@ def free_bytes(device: torch.device) -> int | None:
         return min(free, int(limit) - int(used)) if limit != "max" else free
     except (OSError, ValueError):
         return free
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out: for the CPU and for some libraries PyTorch has no exception of its own."""
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in NO_MEMORY)
 
 
 def within_memory(what: str, hardware: Hardware, run: Callable[[Hardware], T]) -> tuple[T, Hardware]:

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from attacks.errors import InputError
@@ -26,6 +26,8 @@ from benchmark.verdicts import Verdicts
 from benchmark.work import Work, lacking_chunks
 from benchmark.workers import run_all
 from model_zoo.locks import claim
+from model_zoo.out_of_memory import is_out_of_memory
+from model_zoo.stranger import Stranger, is_raised_backwards, quoted
 
 Advance = Callable[[int], None]
 Task = tuple[Sequence[EvalCase], Range]
@@ -165,7 +167,7 @@ def _evaluate(
         if broken is not None:
             broken[rows[~correct]] = points[~correct]
 
-    with _told(group):
+    with _told(group, work.models[source]):
         verdicts = evaluate(group, *on, images, prediction, hardware, progress=advance, see=see)
     if work.keep is not None and broken is not None:
         work.keep(group[-1], images, broken)
@@ -173,12 +175,16 @@ def _evaluate(
 
 
 @contextmanager
-def _told(group: Sequence[EvalCase]) -> Iterator[None]:
-    """What is wrong is told with the model and the attack."""
+def _told(group: Sequence[EvalCase], source: nn.Module) -> Iterator[None]:
+    """What is wrong is told with the model and the attack; of a user's own model what its backward pass raises, too."""
     try:
         yield
     except InputError as error:
         raise InputError(f"{_title(group)}: {error}") from None
+    except Exception as error:
+        if is_out_of_memory(error) or not (isinstance(source, Stranger) and is_raised_backwards(error)):
+            raise
+        raise InputError(f"{_title(group)}: in its backward pass the model raised {quoted(error)}") from error
 
 
 def _timing(hardware: Hardware, precision: torch.dtype, seconds: float) -> dict[str, Any]:

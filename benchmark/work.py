@@ -104,12 +104,13 @@ def _prepared(work: Sequence[EvalCase], split: Split, store: Store, hardware: Ha
     judged = [spec.name for spec in specs]
     if hardware.finds_batch:
         hardware = replace(hardware, batch_size=fitting_batch(list(models.values()), split.x, split.y, hardware))
+    by_gradient = {case.source.name for case in work if case.attack.needs_gradients}
     checked = {}
     for name in judged:
         checked[name], hardware = within_memory(
             name,
             hardware,
-            lambda hw: check_model(name, models[name], split, hw),  # noqa: B023
+            lambda hw: check_model(name, models[name], split, hw, needs_gradients=name in by_gradient),  # noqa: B023
         )
     for spec in specs:
         check_randomness(spec, checked[spec.name].flags)
@@ -132,9 +133,10 @@ def _rows(split: Split, case: EvalCase) -> NDArray[np.int64]:
 
 
 def load_on(hardware: Hardware, spec: ModelSpec, split: Split, checkpoint_dir: Path) -> nn.Module:
-    """A model on the device, in the memory layout that is fastest there."""
+    """A model on the device, in the memory layout that is fastest there, of those that it takes."""
     model = load_model(spec, checkpoint_dir, classes=split.classes).to(hardware.device)
-    return model if is_tiny(split) else model.to(memory_format=torch.channels_last)
+    is_contiguous = is_tiny(split) or (spec.quirks is not None and spec.quirks.is_contiguous)
+    return model if is_contiguous else model.to(memory_format=torch.channels_last)
 
 
 def lacking_chunks(case: EvalCase, store: Store, hardware: Hardware) -> set[Range]:

@@ -10,14 +10,16 @@ import re
 import secrets
 import stat
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from attacks.errors import InputError
 from model_zoo.torch_file import BEFORE_ZIP, ZIP, hostile
@@ -65,13 +67,14 @@ def load_into(model: nn.Module, state_dict: Mapping[str, Tensor], *, source: str
         state_dict = {name: value for name, value in state_dict.items() if not name.startswith("sub_block1.")}
     missing = [name for name in own if name not in state_dict and not name.endswith(".num_batches_tracked")]
     unexpected = [name for name in state_dict if name not in own]
-    reshaped = [name for name in own if name in state_dict and state_dict[name].shape != own[name].shape]
+    known = {name: value for name, value in own.items() if isinstance(value, Tensor) and not is_lazy(value)}
+    reshaped = [name for name in known if name in state_dict and state_dict[name].shape != known[name].shape]
     problem = ""
     if missing or unexpected:
         problem = f"{_count(missing, 'missing')} and {_count(unexpected, 'unexpected')}"
     elif reshaped:
         name = reshaped[0]
-        problem = f"{name!r} has shape {tuple(state_dict[name].shape)}, expected {tuple(own[name].shape)}"
+        problem = f"{name!r} has shape {tuple(state_dict[name].shape)}, expected {tuple(known[name].shape)}"
     if problem:
         raise InputError(
             f"{source}: expected the weights of a {type(model).__name__}, got another architecture's: {problem}; "
@@ -103,17 +106,42 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def state_digest(state_dict: Mapping[str, Tensor]) -> str:
+def state_digest(state_dict: Mapping[str, Any]) -> str:
     """The sha256 of the weights themselves, in hex: names in sorted order, dtypes, shapes and bytes.
 
-    It depends neither on the file format nor on the order of the entries, nor on device, strides or metadata.
+    It depends neither on the file format nor on the order of the entries, nor on device, strides or metadata. What a
+    quantised layer, or one with an extra state, holds beside tensors counts by its parts, or by what it prints as.
     """
     digest = hashlib.sha256()
     for name in sorted(state_dict):
-        value = state_dict[name].detach().cpu().contiguous()
-        digest.update(json.dumps([name, str(value.dtype), list(value.shape)]).encode() + b"\n")
-        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+        for part, value in _parts(name, state_dict[name]):
+            if isinstance(value, Tensor):
+                value = value.detach().cpu().contiguous()
+                digest.update(json.dumps([part, str(value.dtype), list(value.shape)]).encode() + b"\n")
+                digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+            else:
+                digest.update(json.dumps([part, type(value).__name__, _printed(value)]).encode() + b"\n")
     return digest.hexdigest()
+
+
+def _parts(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """What an entry of a state dict is made of; a quantised tensor of whole numbers and their scale."""
+    if isinstance(value, Tensor) and value.is_quantized:
+        yield name, value.int_repr()
+        yield f"{name} (scale)", value.dequantize()
+    elif isinstance(value, Mapping):
+        for key in sorted(value, key=str):
+            yield from _parts(f"{name}.{key}", value[key])
+    elif isinstance(value, (list, tuple)):
+        for place, part in enumerate(value):
+            yield from _parts(f"{name}.{place}", part)
+    else:
+        yield name, value
+
+
+def _printed(value: Any) -> str:
+    """What it prints as, but for a place in memory, which is another in every process."""
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
 
 
 LAST = ".last.safetensors"

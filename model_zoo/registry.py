@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from attacks.errors import InputError
 from attacks.names import lookup
@@ -16,14 +17,19 @@ from model_zoo.checkpoint import LAST, load_into, load_state_dict, sha256_of, st
 from model_zoo.defenses.registry import DEFENSES
 from model_zoo.download import fetch
 from model_zoo.factory import call_factory, code_of, find_factory
+from model_zoo.quirks import find_quirks
 from model_zoo.randomness import answers_at_random, probe_images
 from model_zoo.robustbench_adapter import PAGE, PREFIX, build_robustbench, factory_name, package_version
+from model_zoo.stranger import Quirks, Stranger
 
 SHIPPED = Path(__file__).parent / "checkpoints"
 """Where the checkpoints lie that come with the harness."""
 
 DATASETS = ("digits", "mnist", "cifar10")
 """Of the shipped models, in display order."""
+OPTIONAL = ("size", "randomized", "quirks")
+"""Fields that a card leaves out where they say nothing, and that are no text."""
+
 OF_LAST = "-last"
 """Behind the name of a model: after the last epoch, where the name alone means the best one."""
 
@@ -48,6 +54,7 @@ class ModelSpec:
         convert: a name of `CONVERTS`, where the authors' names of the weights are not ours.
         size: of the checkpoint file in bytes; 0 where nobody wrote it down.
         randomized: whether it answers at random, and so is judged by expectation; of a user's model it is found out.
+        quirks: how a user's own model must be run; None for models that are run as they are.
     """
 
     name: str
@@ -64,6 +71,7 @@ class ModelSpec:
     convert: str = ""
     size: int = 0
     randomized: bool = False
+    quirks: Quirks | None = None
 
     @property
     def network(self) -> str:
@@ -76,7 +84,8 @@ class ModelSpec:
     @property
     def identity(self) -> dict[str, str]:
         """What determines this model's logits."""
-        return {"checkpoint_sha256": self.sha256, "architecture": self.code or self.architecture}
+        part = {"output": self.quirks.output} if self.quirks is not None and self.quirks.output else {}
+        return {"checkpoint_sha256": self.sha256, "architecture": self.code or self.architecture, **part}
 
 
 def read_card(path: Path) -> ModelSpec:
@@ -91,11 +100,18 @@ def read_card(path: Path) -> ModelSpec:
         told = {name: value for name, value in content["model"].items() if name != "published"}  # older cards have it
         schedule = _schedule(content.get("training", {}))
         spec = ModelSpec(**{**told, "suites": tuple(told["suites"]), "schedule": schedule})
-        texts = {name: value for name, value in vars(spec).items() if name not in ("suites", "size", "randomized")}
+        texts = {
+            name: value for name, value in vars(spec).items() if name not in ("suites", "size", "randomized", "quirks")
+        }
         for name, value in (*texts.items(), *(("suites", suite) for suite in spec.suites)):
             if not isinstance(value, str) or not value.isprintable():
                 raise ValueError(f"{name} that is no line of text")
-        if spec.code or Path(spec.checkpoint).is_absolute() or ".." in Path(spec.checkpoint).parts:
+        if (
+            spec.quirks is not None
+            or spec.code
+            or Path(spec.checkpoint).is_absolute()
+            or ".." in Path(spec.checkpoint).parts
+        ):
             raise ValueError("code or a file outside of the checkpoint folder, which a card may not name")
         if not isinstance(told["suites"], list):
             raise ValueError(f"suites that are no list: {told['suites']!r}")
@@ -160,7 +176,9 @@ def after_last_epoch(name: str, known: Mapping[str, ModelSpec], checkpoint_dir: 
 
 def card(spec: ModelSpec, record: Mapping[str, Any]) -> bytes:
     """The bytes of a model's card: its spec, and how it was trained."""
-    fields = {name: value for name, value in asdict(spec).items() if name not in ("size", "randomized") or value}
+    fields = {
+        name: value for name, value in asdict(spec).items() if name not in ("size", "randomized", "quirks") or value
+    }
     return (json.dumps({"model": fields, "training": dict(record)}, indent=1) + "\n").encode()
 
 
@@ -208,20 +226,37 @@ def load_model(spec: ModelSpec, checkpoint_dir: Path, *, classes: int) -> nn.Mod
 
     Raises: InputError for a checkpoint that is missing, damaged, unsafe, or for another architecture.
     """
+    model = _bare_model(spec, checkpoint_dir, classes)
+    return model if spec.quirks is None else Stranger(model, spec.quirks)
+
+
+def _bare_model(spec: ModelSpec, checkpoint_dir: Path, classes: int) -> nn.Module:
+    """The same, but for what wraps a user's own."""
     if spec.architecture.startswith(PREFIX):
         model = build_robustbench(spec.architecture, checkpoint_dir / PREFIX)
     elif spec.code:
         model = call_factory(spec.architecture)
         if spec.checkpoint:
             _load_weights(model, Path(spec.checkpoint), spec.sha256)
-        elif spec.sha256 and state_digest(model.state_dict()) != spec.sha256:
+        if unknown := [name for name, value in model.state_dict().items() if is_lazy(value)]:
+            raise InputError(
+                f"--model {spec.architecture}: expected weights for all of its layers, got none for {unknown[0]!r}, "
+                "which is lazy; give them by --checkpoint, or have the factory load them"
+            )
+        if not spec.checkpoint and spec.sha256 and state_digest(model.state_dict()) != spec.sha256:
             raise InputError(
                 f"--model {spec.architecture}: the factory returns other weights at each call; use --checkpoint"
             )
     else:
         model = build(spec.architecture, classes)
         _load_weights(model, find_checkpoint(spec, checkpoint_dir), spec.sha256, spec.convert)
-    return model.eval().requires_grad_(False)
+    try:
+        model.eval()
+    except NotImplementedError:  # an exported program has one mode only
+        model.training = False
+    for parameter in model.parameters():  # a scripted module has no `requires_grad_`
+        parameter.requires_grad_(False)
+    return model
 
 
 def robustbench_model(
@@ -240,7 +275,14 @@ def robustbench_model(
 
 
 def external_model(
-    factory: str, checkpoint: Path | None, *, dataset: str, suite: str, name: str = "", shape: Sequence[int] = ()
+    factory: str,
+    checkpoint: Path | None,
+    *,
+    dataset: str,
+    suite: str,
+    name: str = "",
+    shape: Sequence[int] = (),
+    output: str = "",
 ) -> ModelSpec:
     """The spec of a user's own model, which needs no registration.
 
@@ -248,7 +290,8 @@ def external_model(
         factory: "PATH.py:FUNCTION" or "package.module:FUNCTION"; called without arguments, it returns a torch module.
         checkpoint: its weights; None if the factory loads them.
         name: in the tables; by default the function's name.
-        shape: (C, H, W) of the images that it is asked with whether it answers at random; empty for not asking.
+        shape: (C, H, W) of the images that its quirks and randomness are looked for with; empty for not looking.
+        output: where in what it returns the logits are: a key, an attribute or an index; "" where it returns them.
 
     Raises: InputError for a factory or checkpoint that cannot be used.
     """
@@ -265,9 +308,14 @@ def external_model(
         sha256=sha256,
         code=f"{function}@{code or factory}",
     )
-    model = load_model(spec, Path(), classes=0)
-    spec = replace(spec, randomized=_is_randomized(model, shape))
-    return spec if checkpoint else replace(spec, sha256=state_digest(model.state_dict()))
+    model = _bare_model(spec, Path(), classes=0)
+    if not checkpoint:
+        spec = replace(spec, sha256=state_digest(model.state_dict()))
+    try:
+        quirks = find_quirks(model, probe_images(shape), output) if shape else Quirks(output)
+    except InputError as error:
+        raise InputError(f"--model {factory}: {error}") from None
+    return replace(spec, quirks=quirks, randomized=_is_randomized(Stranger(model, quirks), shape))
 
 
 def _is_randomized(model: nn.Module, shape: Sequence[int]) -> bool:
