@@ -73,7 +73,7 @@ def init(x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, *, iterations:
     )
 
 
-def step(oracle: Oracle, state: State, *, loss: str, iterations: int, rho: float, momentum: float, eot: int) -> State:
+def step(oracle: Oracle, state: State, *, loss: str, iterations: int, rho: float, momentum: float) -> State:
     """Look at the loss and its gradient, decide on the step size, move.
 
     Args:
@@ -81,7 +81,6 @@ def step(oracle: Oracle, state: State, *, loss: str, iterations: int, rho: float
         iterations: as for init.
         rho: the share of steps between two checks that must have raised the loss.
         momentum: weight of the new direction; the rest goes to the last move.
-        eot: how many gradients are averaged, for randomised models.
 
     Returns: the next state; its x_adv lies inside the threat model.
     Source: Croce and Hein, arXiv:2003.01690, Algorithm 1 and Section 3.
@@ -95,9 +94,7 @@ def step(oracle: Oracle, state: State, *, loss: str, iterations: int, rho: float
         label = torch.stack([state.y, target], 1)
     else:
         label = state.y
-    answers = [oracle.loss_and_gradient(state.x_adv, label, loss) for _ in range(eot)]
-    value = torch.stack([answer[0] for answer in answers]).mean(0)
-    gradient = torch.stack([answer[1] for answer in answers]).mean(0) if eot > 1 else answers[0][1]
+    value, gradient = oracle.loss_and_gradient(state.x_adv, label, loss)
 
     first = state.steps == 0
     better = value > state.loss_best

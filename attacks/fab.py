@@ -7,8 +7,12 @@ from torch import Tensor
 
 from attacks.draws import Draws
 from attacks.oracle import Oracle
+from attacks.scale import rescaled, times_power_of_two
 from attacks.targets import first_targets
 from attacks.threat_model import ThreatModel
+
+FARTHEST = 1e30
+"""A boundary at this distance is out of reach; what is farther stands for it, so that all stays finite."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,8 @@ def step(oracle: Oracle, state: State, *, targeted: bool, alpha_max: float, eta:
     else:
         difference, normal = _nearest_boundary(oracle, state)
 
+    normal, exponent = rescaled(normal)
+    difference = times_power_of_two(difference, -exponent.flatten()).clamp(-FARTHEST, FARTHEST)
     lift = (normal * (state.point - state.x)).flatten(1).sum(1) - difference
     from_point = to_hyperplane(state.point, normal, -difference, norm=threat.norm)
     from_image = to_hyperplane(state.x, normal, lift, norm=threat.norm)
@@ -89,7 +95,9 @@ def _nearest_boundary(oracle: Oracle, state: State) -> tuple[Tensor, Tensor]:
     differences = logits - logits.gather(1, state.y[:, None])
     normals = jacobian - jacobian[image, state.y][:, None]
     order = 1 if oracle.threat.norm == "Linf" else 2
-    distances = differences.abs() / normals.flatten(2).norm(p=order, dim=2).clamp_min(1e-12)
+    scaled, exponent = rescaled(normals, (2, 3, 4))
+    lengths = scaled.flatten(2).norm(p=order, dim=2).clamp_min(1e-12)  # at least 0.5 where it is not 0
+    distances = times_power_of_two(differences.abs() / lengths, -exponent.flatten(1))
     nearest = distances.scatter(1, state.y[:, None], float("inf")).argmin(1)
     return differences[image, nearest], normals[image, nearest]
 
@@ -102,7 +110,7 @@ def to_hyperplane(x: Tensor, normal: Tensor, offset: Tensor, *, norm: str) -> Te
     the points `full` where coordinates run into the pixel range gives lam in closed form.
 
     Args:
-        x, normal: (N, C, H, W); offset: (N,).
+        x, normal: (N, C, H, W); offset: (N,). The normal's largest entry is near 1 (or 0): its square is used.
     """
     w = (normal * torch.where(offset < 0, -1.0, 1.0).view(-1, 1, 1, 1)).flatten(1)
     flat = x.flatten(1)

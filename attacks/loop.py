@@ -58,6 +58,7 @@ def run(
     judge_every_iterate: bool = False,
     tracks_closest: bool = False,
     precision: torch.dtype = torch.float32,
+    eot: int = 1,
     progress: Callable[[int], None] = lambda _: None,
 ) -> list[Reading]:
     """Attack images and read one trajectory at several step counts.
@@ -72,6 +73,7 @@ def run(
         batch_size: how many images are attacked at a time; it changes no draw.
         judge_every_iterate: for transfer, where the searched classifier's own logits tell nothing of the judge.
         tracks_closest: whether the readings tell how near the attack came.
+        precision, eot: of the oracle.
         progress: called after every step with the number of images that took it.
 
     Returns: a Reading for each step count.
@@ -86,7 +88,7 @@ def run(
         """Count a query, and have the points judged that would be news: misclassified, and inside the threat model."""
         asked = slice(None) if query.rows is None else query.rows
         where, steps = position[asked], before.steps[asked]
-        tally.spend(where, open_readings[asked], backwards=query.backwards)
+        tally.spend(where, open_readings[asked], query)
         if tracks_closest:
             inside = threat.contains(query.points, before.x[asked])
             lead = torch.where(inside, -dlr(query.logits, before.y[asked]), torch.inf)
@@ -102,7 +104,7 @@ def run(
         if len(rows):
             tally.record_query(where[rows], steps[rows], judge(query.points[rows], where[rows]))
 
-    oracle = Oracle(classifier, threat, precision=precision, watch=hear, demands_finite=True)
+    oracle = Oracle(classifier, threat, precision=precision, eot=eot, watch=hear, demands_finite=True)
     params = attack.step_params
     while batch is not None or waiting:
         free = batch_size if batch is None else batch_size - len(batch.position)
@@ -196,10 +198,10 @@ class _Tally:
         """Some reading of this image is undecided, so another restart may tell more."""
         return not bool(self.decided(torch.tensor([position], device=self.readings.device)).all())
 
-    def spend(self, position: Tensor, asked: Tensor, *, backwards: int) -> None:
+    def spend(self, position: Tensor, asked: Tensor, query: Query) -> None:
         """Charge a query to every reading (M, R) that asked for the step: each costs what it would have cost alone."""
-        self._forwards[position] += asked.long()
-        self._backwards[position] += asked.long() * backwards
+        self._forwards[position] += asked.long() * query.forwards
+        self._backwards[position] += asked.long() * query.backwards
 
     def approach(self, position: Tensor, asked: Tensor, lead: Tensor) -> None:
         """A query at which the true class had this lead (M,), for every reading (M, R) that asked for the step."""

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from attacks.draws import Draws
 from attacks.oracle import Oracle
+from attacks.scale import unit
 from attacks.threat_model import ThreatModel
 
 
@@ -40,7 +41,6 @@ def step(oracle: Oracle, state: State, *, rel_step_size: float, momentum: float)
     """
     threat = oracle.threat
     _, gradient = oracle.loss_and_gradient(state.x_adv, state.y, "cross-entropy")
-    l1 = gradient.flatten(1).norm(p=1, dim=1).view(-1, 1, 1, 1)
-    velocity = momentum * state.velocity + gradient / l1.clamp_min(1e-12)
+    velocity = momentum * state.velocity + unit(gradient, order=1)
     ascended = state.x_adv + rel_step_size * threat.epsilon * threat.direction(velocity)
     return replace(state, x_adv=threat.project(ascended, state.x), steps=state.steps + 1, velocity=velocity)

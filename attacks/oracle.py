@@ -22,13 +22,16 @@ class Query:
         points: (M, C, H, W) where the classifier was asked.
         logits: (M, K) its answers.
         rows: (M,) which images of the batch they belong to; None for all of them.
-        backwards: how many gradients were taken of each image.
+        backwards, forwards: how many gradients were taken, and passes made, of each image.
+        loss: (M,) the loss that was asked for, averaged as the logits are; None where logits were.
     """
 
     points: Tensor
     logits: Tensor
     rows: Tensor | None
     backwards: int
+    forwards: int = 1
+    loss: Tensor | None = None
 
 
 Watch = Callable[[Query], None]
@@ -44,6 +47,8 @@ class Oracle:
         classifier: in the mode in which it is attacked; neither its mode nor its parameters are changed.
         threat: what the attack may change.
         precision: of the search, float32 or bfloat16 (by autocast). Judging is not the oracle's business.
+        eot: how many passes each answer is the mean of: expectation over transformation, for randomised classifiers.
+            Source: Athalye et al., arXiv:1707.07397, Equation 2.
         watch: called with every query; how the loop counts passes, and learns of misclassified points for nothing.
         demands_finite: whether a gradient that is not finite is an error: an attack stands still there, and looks weak.
 
@@ -56,6 +61,7 @@ class Oracle:
         threat: ThreatModel,
         *,
         precision: torch.dtype = torch.float32,
+        eot: int = 1,
         watch: Watch | None = None,
         demands_finite: bool = False,
     ) -> None:
@@ -64,13 +70,16 @@ class Oracle:
         self.backwards = 0
         self._classifier = classifier
         self._precision = precision
+        self._eot = eot
         self._watch = watch
         self._demands_finite = demands_finite
 
     def logits(self, x: Tensor, *, rows: Tensor | None = None) -> Tensor:
         """(N, K) logits; one forward pass an image. `rows` tells which images of the batch x belongs to, if not all."""
         with torch.no_grad():
-            return self._query(x, rows, backwards=0)
+            (logits,) = self._mean(lambda: (self._pass(x),))
+        self._tell(x, logits, rows, backwards=0)
+        return logits
 
     def loss_and_gradient(
         self, x: Tensor, y: Tensor, loss: str, *, rows: Tensor | None = None
@@ -83,22 +92,34 @@ class Oracle:
             loss: a name of `attacks.losses.LOSSES`.
             rows: which images of the batch x belongs to; None for all of them.
         """
-        with torch.enable_grad():
-            x = x.detach().requires_grad_()
-            value = LOSSES[loss](self._query(x, rows, backwards=1), y)
-            (gradient,) = torch.autograd.grad(value.sum(), x)
+
+        def answer() -> tuple[Tensor, Tensor, Tensor]:
+            with torch.enable_grad():
+                point = x.detach().requires_grad_()
+                logits = self._pass(point)
+                value = LOSSES[loss](logits, y)
+                (gradient,) = torch.autograd.grad(value.sum(), point)
+            return logits.detach(), value.detach(), gradient
+
+        logits, value, gradient = self._mean(answer)
+        self._tell(x, logits, rows, backwards=1, loss=value)
         self._check(gradient)
-        return value.detach(), gradient
+        return value, gradient
 
     def logits_and_jacobian(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(N, K) logits and their gradients (N, K, C, H, W); one forward and K backward passes an image."""
-        with torch.enable_grad():
-            x = x.detach().requires_grad_()
-            logits = self._query(x, None, backwards=-1)
-            rows = [torch.autograd.grad(column.sum(), x, retain_graph=True)[0] for column in logits.unbind(1)]
-        jacobian = torch.stack(rows, 1)
+
+        def answer() -> tuple[Tensor, Tensor]:
+            with torch.enable_grad():
+                point = x.detach().requires_grad_()
+                logits = self._pass(point)
+                rows = [torch.autograd.grad(column.sum(), point, retain_graph=True)[0] for column in logits.unbind(1)]
+            return logits.detach(), torch.stack(rows, 1)
+
+        logits, jacobian = self._mean(answer)
+        self._tell(x, logits, None, backwards=logits.shape[1])
         self._check(jacobian)
-        return logits.detach(), jacobian
+        return logits, jacobian
 
     def _check(self, gradient: Tensor) -> None:
         if self._demands_finite and not gradient.isfinite().all():
@@ -107,15 +128,25 @@ class Oracle:
                 "backward pass (a root or a logarithm of 0, a division by 0, torch.where around one) or its scale"
             )
 
-    def _query(self, x: Tensor, rows: Tensor | None, *, backwards: int) -> Tensor:
+    def _mean(self, answer: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+        """Each tensor of an answer, averaged over as many answers as are asked for."""
+        total = answer()
+        for _ in range(self._eot - 1):
+            total = tuple(one + other for one, other in zip(total, answer(), strict=True))
+        return total if self._eot == 1 else tuple(tensor / self._eot for tensor in total)
+
+    def _pass(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self._precision == torch.bfloat16):
-            logits = self._classifier(x).float()
-        backwards = logits.shape[1] if backwards < 0 else backwards
-        self.forwards += len(x)
-        self.backwards += len(x) * backwards
+            return self._classifier(x).float()
+
+    def _tell(
+        self, x: Tensor, logits: Tensor, rows: Tensor | None, *, backwards: int, loss: Tensor | None = None
+    ) -> None:
+        """Count a query of `backwards` gradients a pass, and tell who watches."""
+        self.forwards += len(x) * self._eot
+        self.backwards += len(x) * self._eot * backwards
         if self._watch is not None:
-            self._watch(Query(x.detach(), logits.detach(), rows, backwards))
-        return logits
+            self._watch(Query(x.detach(), logits, rows, self._eot * backwards, self._eot, loss))
 
 
 class CountingClassifier(nn.Module):

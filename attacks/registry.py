@@ -16,7 +16,7 @@ MADRY = "Madry et al., arXiv:1706.06083"
 
 def _pgd(name: str, steps: int, **params: object) -> AttackSpec:
     defaults: dict[str, object] = {"start": "uniform", "loss": "cross-entropy", "rel_step_size": 0.1}
-    return AttackSpec(name, "pgd", PGD, {**defaults, **params}, steps=steps, source=MADRY)
+    return AttackSpec(name, "pgd", PGD, {**defaults, **params}, steps=steps, version=2, source=MADRY)
 
 
 def _table(specs: Sequence[AttackSpec]) -> dict[str, AttackSpec]:
@@ -32,18 +32,20 @@ AUTOATTACK = "Croce and Hein, arXiv:2003.01690"
 
 
 def _apgd(name: str, loss: str, *, targeted: bool = False) -> AttackSpec:
-    params = {"loss": loss, "iterations": 100, "rho": 0.75, "momentum": 0.75, "eot": 1}
+    params = {"loss": loss, "iterations": 100, "rho": 0.75, "momentum": 0.75}
     method = Recurrence(apgd.init, apgd.step)
     restarts = TARGETS if targeted else 1
     return AttackSpec(
-        name, "apgd", method, params, 100, restarts, reads_last=False, targeted=targeted, source=AUTOATTACK
+        name, "apgd", method, params, 100, restarts, reads_last=False, targeted=targeted, version=2, source=AUTOATTACK
     )
 
 
 def _fab(name: str, *, targeted: bool, restarts: int) -> AttackSpec:
     params = {"targeted": targeted, "alpha_max": 0.1, "eta": 1.05, "beta": 0.9}
     method, source = Recurrence(fab.init, fab.step), "Croce and Hein, arXiv:1907.02044"
-    return AttackSpec(name, "fab", method, params, 100, restarts, reads_last=False, targeted=targeted, source=source)
+    return AttackSpec(
+        name, "fab", method, params, 100, restarts, reads_last=False, targeted=targeted, version=2, source=source
+    )
 
 
 TARGETS = 9
@@ -64,7 +66,7 @@ AUTOATTACK_MEMBERS: Mapping[str, AttackSpec] = {
             reads_last=False,
             tolerates_rounding=False,
             is_black_box=True,
-            version=2,
+            version=3,
             source="Andriushchenko et al., arXiv:1912.00049",
         ),
     )
@@ -91,14 +93,16 @@ ATTACKS: Mapping[str, AttackSpec] = _table(
         _pgd("pgd-20", 20),
         _pgd("pgd-40", 40),
         _pgd("pgd-100", 100),
+        _pgd("pgd-40-x10", 40, loss="cross-entropy-x10"),
         replace(_pgd("pgd-20x10", 20), restarts=10),
         replace(_pgd("cw-linf", 30, loss="margin"), norms=("Linf",), source="Carlini and Wagner, arXiv:1608.04644"),
         AttackSpec(
             "mi-fgsm",
             "mi-fgsm",
             MI_FGSM,
-            {"rel_step_size": 0.1, "momentum": 1.0},
+            {"rel_step_size": 0.1, "momentum": 1.0},  # the paper's epsilon / T
             steps=10,
+            version=2,
             source="Dong et al., arXiv:1710.06081",
         ),
         AttackSpec(
@@ -120,11 +124,13 @@ ATTACKS: Mapping[str, AttackSpec] = _table(
             source="Carlini and Wagner, arXiv:1608.04644",
         ),
         *AUTOATTACK_MEMBERS.values(),
+        replace(AUTOATTACK_MEMBERS["square"], name="square-500", steps=10),
         AttackSpec(
             "autoattack",
             "autoattack-standard",
             Ensemble([AUTOATTACK_MEMBERS[name] for name in ("apgd-ce", "apgd-t", "fab-t", "square")]),
             reads_last=False,
+            version=2,
             source=AUTOATTACK,
         ),
         AttackSpec(
@@ -146,7 +152,7 @@ ATTACKS: Mapping[str, AttackSpec] = _table(
                 doubt=0.1,
             ),
             reads_last=False,
-            version=2,
+            version=3,
             source=f"members: {AUTOATTACK}; scouts: this project",
         ),
         AttackSpec(
@@ -160,6 +166,7 @@ ATTACKS: Mapping[str, AttackSpec] = _table(
                 ]
             ),
             reads_last=False,
+            version=2,
             source=f"members: {AUTOATTACK}; their length: this project",
         ),
         AttackSpec(
@@ -173,13 +180,16 @@ ATTACKS: Mapping[str, AttackSpec] = _table(
                 ]
             ),
             reads_last=False,
+            version=2,
             source=AUTOATTACK,
         ),
         AttackSpec(
             "autoattack-rand",
             "autoattack-rand",
-            Ensemble([AUTOATTACK_MEMBERS[name].with_settings(eot=20) for name in ("apgd-ce", "apgd-dlr")]),
+            Ensemble([AUTOATTACK_MEMBERS[name] for name in ("apgd-ce", "apgd-dlr")]),
             reads_last=False,
+            eot=20,
+            version=2,
             source=AUTOATTACK,
         ),
         _reference("autoattack-reference", 8000, {}),

@@ -82,6 +82,7 @@ class AttackSpec:
         targeted: each restart aims at another class, so there are no more restarts than wrong classes.
         tolerates_rounding: whether searching in bfloat16 is enough; else what comes near is searched again in float32.
         is_black_box: whether it asks for logits alone.
+        eot: how many passes each query averages, unless the case says so; a case's own, and no part of the identity.
         patience: when a recurrence gives an image up before its last step; None for never.
         version: raised whenever the attack's numbers may change.
         source: the paper.
@@ -101,6 +102,7 @@ class AttackSpec:
     tolerates_rounding: bool = True
     is_black_box: bool = False
     patience: Patience | None = None
+    eot: int = 1
     version: int = 1
     source: str = ""
 

@@ -11,6 +11,7 @@ from attacks.draws import Draws
 from attacks.losses import lead
 from attacks.memory import Memory, key_of
 from attacks.oracle import Oracle
+from attacks.scale import PER_CHANNEL, PER_IMAGE, unit
 from attacks.threat_model import ThreatModel
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
@@ -48,7 +49,7 @@ def init(x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> State:
         delta = threat.epsilon * _signs(draws.uniform((channels, 1, width), stream=1)).expand_as(x)
     else:
         delta = _bump_grid(x, draws)
-        delta = threat.epsilon * delta / _length(delta)
+        delta = threat.epsilon * unit(delta)
     unknown = torch.full((len(x),), torch.inf, dtype=x.dtype, device=x.device)  # a user's file may set another default
     memory = Memory.empty(x, remembers=threat.norm == "Linf")
     return State(x, y, threat.project(x + delta, x), draws.step, unknown, draws, memory)
@@ -164,17 +165,16 @@ def _l2_changes(threat: ThreatModel, state: State, queries_per_step: int, p_init
         rows, columns, into = _window(x, side, draw[:, 0], draw[:, 1])
         _, _, out = _window(x, side, draw[:, 2], draw[:, 3])
         both = torch.maximum(into, out)
-        left_over = (threat.epsilon**2 - _length(delta) ** 2).clamp_min(0) / x.shape[1]
-        budget = left_over + _length(delta * both, per_channel=True) ** 2
+        left_over = (threat.epsilon**2 - delta.pow(2).sum(PER_IMAGE, keepdim=True)).clamp_min(0) / x.shape[1]
+        budget = left_over + (delta * both).pow(2).sum(PER_CHANNEL, keepdim=True)
 
         swap = (draw[:, 4] > 0.5).view(-1, 1, 1)
         along, across = torch.where(swap, columns, rows), torch.where(swap, rows, columns)
         bumps = (_lookup(side, along, across).unsqueeze(1) * into) * _signs(draw[:, 5:])[:, :, None, None]
         old = delta * into
-        fresh = bumps + old / _length(old, per_channel=True)
-        fresh = fresh / _length(fresh, per_channel=True) * budget.sqrt()
+        fresh = unit(bumps + unit(old, PER_CHANNEL), PER_CHANNEL) * budget.sqrt()
         moved = delta * (1 - both) + fresh * into
-        return threat.project(x + threat.epsilon * moved / _length(moved), x)
+        return threat.project(x + threat.epsilon * unit(moved), x)
 
     return change
 
@@ -272,9 +272,3 @@ def _bump(rows: int, columns: int) -> Tensor:
 def _signs(uniform: Tensor) -> Tensor:
     """+1 or -1 from draws in [0, 1)."""
     return torch.where(uniform < 0.5, -1.0, 1.0)
-
-
-def _length(delta: Tensor, *, per_channel: bool = False) -> Tensor:
-    """(N, 1, 1, 1) or (N, C, 1, 1) Euclidean norms, never zero."""
-    axes = (2, 3) if per_channel else (1, 2, 3)
-    return delta.pow(2).sum(axes, keepdim=True).sqrt().clamp_min(1e-12)

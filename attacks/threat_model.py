@@ -8,6 +8,7 @@ from torch import Tensor
 
 from attacks.draws import Draws
 from attacks.errors import InputError
+from attacks.scale import unit
 
 LARGEST_EPSILON = {"Linf": 1.0, "L2": 10.0}
 """Norms and the largest radius, in pixel scale, that is not taken for a mistake of unit (8 instead of 8/255)."""
@@ -58,7 +59,7 @@ class ThreatModel:
 
     def direction(self, gradient: Tensor) -> Tensor:
         """The direction of steepest ascent with unit length in this norm (zero where the gradient is zero)."""
-        return gradient.sign() if self.norm == "Linf" else gradient / _l2(gradient).clamp_min(1e-12)
+        return gradient.sign() if self.norm == "Linf" else unit(gradient)
 
     def random_start(self, x: Tensor, draws: Draws) -> Tensor:
         """A point drawn uniformly from the ball, clipped to [0, 1]; each image has its own draw."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from attacks.spec import AttackSpec
-from benchmark.case import EvalCase, case_key
+from benchmark.case import EvalCase, case_key, drawn
 from benchmark.data import Split, digest, take
 from benchmark.examples import Examples, broken_by
 from benchmark.hardware import Hardware
@@ -55,7 +55,9 @@ class Bench:
     def case(self, spec: ModelSpec, images: Split) -> EvalCase:
         """The attack on some of the images."""
         suite, where = self.suite, self.images if images is self.split else digest(images)
-        return EvalCase(suite.name, suite.dataset, where, len(images), spec, spec, self.attack, suite.threat, self.seed)
+        return drawn(
+            EvalCase(suite.name, suite.dataset, where, len(images), spec, spec, self.attack, suite.threat, self.seed)
+        )
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,8 @@ def attack_batch(bench: Bench, subjects: Sequence[Subject], rows: Rows) -> dict[
     images, results = take(bench.split, rows), {}
     for subject in subjects:
         robust, passes = np.ones(len(rows), np.bool_), 0.0
-        is_wanted = bench.warm_start and subject.before is not None and not subject.is_canary
+        is_fixed = not subject.spec.randomized  # what breaks it by chance in one pass is no example
+        is_wanted = bench.warm_start and is_fixed and subject.before is not None and not subject.is_canary
         if is_wanted and not _is_known(bench, subject, images):
             assert subject.before is not None
             known = bench.examples.of(str(subject.before.entry["key"]))

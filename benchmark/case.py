@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from attacks.spec import AttackSpec, Proposer
@@ -12,6 +12,10 @@ from model_zoo.registry import ModelSpec
 KEY_VERSION = 1
 CHUNK_SIZE = 250
 """Images a chunk. Third-party attacks draw by place in the batch, which is the chunk."""
+JUDGE_DRAWS = 20
+"""Passes whose mean probabilities decide on a randomised model."""
+EOT = 20
+"""Passes that a query of a randomised model averages: as many as in the reference AutoAttack."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,8 @@ class EvalCase:
         attack: with all its settings.
         threat: what the attack may change.
         seed: of all draws.
+        judge_draws: passes whose mean probabilities decide; 0 for one pass of a model that is not randomised.
+        eot: passes that each query of the attack averages.
     """
 
     suite: str
@@ -39,6 +45,13 @@ class EvalCase:
     attack: AttackSpec
     threat: ThreatModel
     seed: int
+    judge_draws: int = 0
+    eot: int = 1
+
+    @property
+    def is_randomized(self) -> bool:
+        """Whether the numbers depend on draws of a model's own, and with them on what shares a batch."""
+        return self.model.randomized or self.source.randomized
 
     @property
     def is_transfer(self) -> bool:
@@ -62,6 +75,8 @@ def identity(case: EvalCase) -> dict[str, Any]:
         "threat": {"norm": case.threat.norm, "epsilon": case.threat.epsilon},
         "images": case.images,
         "seed": case.seed,
+        **({"judge_draws": case.judge_draws} if case.judge_draws else {}),
+        **({"eot": case.eot} if case.eot > 1 else {}),
     }
 
 
@@ -71,10 +86,27 @@ def case_key(case: EvalCase) -> str:
 
 
 def trajectory_key(case: EvalCase) -> str:
-    """The same for all cases that differ in their step count only, which one trajectory serves."""
+    """The same for all cases that differ in their step count only, which one trajectory serves.
+
+    A randomised model draws on as long as it is asked, so there each case walks alone.
+    """
     shared = identity(case)
-    shared["attack"].pop("steps", None)
+    if not case.is_randomized:
+        shared["attack"].pop("steps", None)
     return key_of(shared)
+
+
+def drawn(case: EvalCase, *, judge_draws: int = JUDGE_DRAWS, eot: int | None = None) -> EvalCase:
+    """The case with the passes that its models and its attack ask for.
+
+    Args:
+        judge_draws: for a randomised model.
+        eot: of every query of our own attacks; None for what the attack asks for, and `EOT` where the source is
+            randomised. Third-party attacks ask as they like.
+    """
+    asked = max(case.attack.eot, EOT if case.source.randomized else 1) if eot is None else eot
+    is_ours = not isinstance(case.attack.method, Proposer)
+    return replace(case, judge_draws=judge_draws if case.model.randomized else 0, eot=asked if is_ours else 1)
 
 
 def key_of(content: dict[str, Any]) -> str:

@@ -1,6 +1,6 @@
 """What must hold before any attack: an error where the run would be meaningless, a flag where it is a caveat."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -8,14 +8,18 @@ from torch import Tensor, nn
 
 from attacks.errors import InputError
 from benchmark.data import Split
+from benchmark.gradient_probes import gradient_flags
 from benchmark.hardware import Hardware
 from benchmark.probes import flags, misses_normalisation
 from benchmark.verdicts import predict
 from model_zoo.out_of_memory import is_out_of_memory
+from model_zoo.registry import ModelSpec
 from model_zoo.stranger import is_raised_backwards, quoted
 
 PROBE = 64
 """How many images the checks of the logits look at."""
+GRADIENT_PROBE = 256
+"""How many images are asked for a gradient."""
 
 
 def check_images(split: Split) -> None:
@@ -41,6 +45,15 @@ class Checked:
     flags: Sequence[str]
 
 
+def check_randomness(spec: ModelSpec, flags: Sequence[str]) -> None:
+    """Raise InputError for a model that is judged by one pass, and was found to answer at random."""
+    if "randomized" in flags and not spec.randomized:
+        raise InputError(
+            f"model {spec.name}: expected the same logits at every pass, as when it was first asked, got others; have "
+            'it draw at every pass, or never (a card says "randomized": true)'
+        )
+
+
 @torch.no_grad()
 def check_model(
     name: str, model: nn.Module, split: Split, hardware: Hardware, *, needs_gradients: bool = True
@@ -50,7 +63,7 @@ def check_model(
     Args:
         needs_gradients: whether an attack will ask it for them.
 
-    Returns: its clean predictions, and its caveats (`benchmark/probes.py`; what each means stands in `FLAGS`).
+    Returns: its clean predictions, and its caveats (`benchmark/probes.py`; what each means stands in `flags.py`).
     Raises: InputError for logits of a wrong shape or not finite, for a model that cannot take the images or hides its
         gradient, and for a clean accuracy that is not above chance.
     """
@@ -75,16 +88,14 @@ def check_model(
             f"model {name}: expected finite logits, got NaN or infinity; check its weights and normalisation"
         )
     y = split.y.to(hardware.device)
-    try:
-        if needs_gradients:
-            _check_gradient(model, x)
-        found = list(flags(model, x, y[: len(x)], first, second, needs_gradients=needs_gradients))
-    except InputError as error:
-        raise InputError(f"model {name}: {error}") from None
+    found = list(flags(model, x, first, second))
 
     size, device = hardware.batch_size, hardware.device
     try:
         prediction = predict(model, split.x, batch_size=size, bring=lambda part: part.to(device))
+        if needs_gradients:
+            _check_gradient(model, x)
+            found += gradient_flags(model, _correct(split, prediction, hardware))
     except InputError as error:
         raise InputError(f"model {name}: {error}") from None
     correct = int((prediction == y).sum())
@@ -101,6 +112,13 @@ def check_model(
             f"naming one class would get {chance}; {hint}"
         )
     return Checked(prediction, [*found, *(["normalisation"] if wants_other else [])])
+
+
+def _correct(split: Split, prediction: Tensor, hardware: Hardware) -> Iterator[tuple[Tensor, Tensor]]:
+    """The first images that are classified correctly, and their labels, batch by batch on the device."""
+    rows = (prediction.cpu() == split.y).nonzero().squeeze(1)[:GRADIENT_PROBE]
+    for part in rows.split(hardware.batch_size):
+        yield split.x[part].to(hardware.device), split.y[part].to(hardware.device)
 
 
 def _check_gradient(model: nn.Module, x: Tensor) -> None:

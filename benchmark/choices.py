@@ -28,11 +28,15 @@ from model_zoo.registry import (
     ModelSpec,
     after_last_epoch,
     external_model,
+    find_checkpoint,
     identified,
     obtain_checkpoint,
     robustbench_model,
 )
 from model_zoo.robustbench_adapter import PREFIX
+
+UNDEFENDED = "natural"
+"""The model of a suite that a user's own is attacked from."""
 
 
 def choose_suite(
@@ -115,13 +119,35 @@ def choose_models(
     return [own, *others]
 
 
-def choose_sources(suite: Suite, models: Sequence[ModelSpec], names: str | None, *, runs_all: bool) -> list[ModelSpec]:
-    """The models that transfer attacks are crafted on: those named, else the suite's few where all its models run."""
+def choose_sources(
+    suite: Suite, models: Sequence[ModelSpec], names: str | None, shared: Shared, *, runs_all: bool
+) -> list[ModelSpec]:
+    """The models that transfer attacks are crafted on.
+
+    Those named; else the suite's few where all its models run; else all that run, and for a user's own model that runs
+    alone the suite's undefended one, which then is no row of the tables.
+    """
     if names is not None:
         known = {spec.name: spec for spec in models}
         return [lookup(name, known, "source (it must be one of --models)") for name in names_in(names)]
     few = [spec for spec in models if spec.name in suite.sources]
-    return few if runs_all and few else list(models)
+    if runs_all and few:
+        return few
+    lent = _undefended(suite, shared) if all(spec.code for spec in models) else None
+    return [*models, *([lent] if lent and lent.name not in [spec.name for spec in models] else [])]
+
+
+def _undefended(suite: Suite, shared: Shared) -> ModelSpec | None:
+    """The suite's model `natural`, or that of its dataset; None where its checkpoint is not here."""
+    for name in (suite.name, suite.dataset):
+        spec = models_for(name, shared.checkpoint_dir).get(UNDEFENDED)
+        try:
+            if spec is not None:
+                find_checkpoint(spec, shared.checkpoint_dir)
+                return identified(spec, shared.checkpoint_dir)
+        except InputError:
+            continue
+    return None
 
 
 def _registered(suite: Suite, names: str, shared: Shared) -> list[ModelSpec]:
@@ -157,7 +183,7 @@ def _named(name: str, suite: Suite, known: Mapping[str, ModelSpec], shared: Shar
         last = None if name in known else after_last_epoch(name, known, shared.checkpoint_dir)
         return last or lookup(name, known, f"model of suite {suite.name}")
     told = {"dataset": suite.dataset, "norm": suite.threat.norm, "suite": suite.name}
-    return robustbench_model(name, shared.checkpoint_dir, **told)
+    return robustbench_model(name, shared.checkpoint_dir, **told, shape=DATASETS[suite.dataset].shape)
 
 
 def _name_stand_ins(specs: Sequence[ModelSpec]) -> None:

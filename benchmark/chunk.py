@@ -24,7 +24,10 @@ COLUMNS = {
     "robust_last": pa.bool_(),
     "forwards": pa.float64(),
     "backwards": pa.float64(),
+    "robust_single": pa.bool_(),
 }
+OPTIONAL = ("robust_last", "robust_single")
+"""Columns that some cases lack: nulls, or no such column at all."""
 
 
 def chunk_ranges(n: int) -> list[Range]:
@@ -43,6 +46,7 @@ def pack(key: str, chunk: Range, verdicts: Verdicts, timing: Mapping[str, Any]) 
     columns = {
         name: pa.nulls(n, kind) if getattr(verdicts, name) is None else pa.array(getattr(verdicts, name), kind)
         for name, kind in COLUMNS.items()
+        if name != "robust_single" or verdicts.robust_single is not None  # older chunks of other models lack it
     }
     metadata = {"timing": json.dumps(timing), "case": key, "images": stem(chunk)}
     buffer = io.BytesIO()
@@ -101,7 +105,9 @@ def checksum(content: bytes) -> str:
 
 
 def _column(table: pa.Table, name: str) -> Any:
+    if name == "robust_single" and name not in table.column_names:
+        return None
     column = table[name]
-    if column.type != COLUMNS[name] or (column.null_count and name != "robust_last"):
+    if column.type != COLUMNS[name] or (column.null_count and name not in OPTIONAL):
         raise ValueError(f"{name} is of another type")
     return None if column.null_count else column.to_numpy()

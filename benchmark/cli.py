@@ -147,6 +147,18 @@ def shared_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--dataset", metavar="NAME", help="for --model: the suite of that name is used")
 @click.option("--norm", type=click.Choice(["Linf", "L2"]), help="in place of the suite's")
 @click.option("--epsilon", type=Number(), help="in place of the suite's, in pixel scale: 8/255, not 8")
+@click.option(
+    "--judge-draws",
+    type=click.IntRange(1, 10_000),
+    default=20,
+    show_default=True,
+    help="passes whose mean probabilities decide on a randomised model",
+)
+@click.option(
+    "--eot",
+    type=click.IntRange(1, 10_000),
+    help="passes that each query of our own attacks averages  [default: 1; 20 for randomised models]",
+)
 @click.option("--keep-images", is_flag=True, help="adversarial images beside the verdicts, for `store rejudge`")
 @shared_options
 @click.pass_context
@@ -176,7 +188,7 @@ def list_command(*, shared: Shared, what: str) -> None:
 @cli.command("train")
 @click.option("--defense", required=True, metavar="NAME", help="see: list defenses")
 @click.option("--suite", default="digits", show_default=True, metavar="NAME", help="dataset and threat model")
-@click.option("--recipe", type=click.Choice(["paper", "fast"]), default="fast", show_default=True)
+@click.option("--recipe", type=click.Choice(["paper", "fast", "cpu"]), default="fast", show_default=True)
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="beta=6, epochs=5, lr=0.05, ...")
 @click.option("--name", help="of the model  [default: the defense and its parameters]")
 @shared_options

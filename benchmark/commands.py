@@ -4,6 +4,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from attacks.errors import InputError
 from attacks.names import lookup
@@ -57,6 +58,8 @@ def run(
     dataset: str | None,
     norm: str | None,
     epsilon: float | None,
+    judge_draws: int,
+    eot: int | None,
     keep_images: bool,
 ) -> None:
     """Run the benchmark, write the tables and print them."""
@@ -67,8 +70,9 @@ def run(
     hardware = choose_hardware(shared)
     split = choose_images(chosen, shared)
     hardware = replace(tuned(hardware, split, shared), keeps_images=keep_images)
-    crafted_on = choose_sources(chosen, specs, sources, runs_all=models in (None, "all"))
-    grid = cases(chosen, specs, attack_specs, transferred, split, seed=shared.seed, sources=crafted_on)
+    crafted_on = choose_sources(chosen, specs, sources, shared, runs_all=models in (None, "all"))
+    draws: dict[str, Any] = {"judge_draws": judge_draws, "eot": eot}
+    grid = cases(chosen, specs, attack_specs, transferred, split, seed=shared.seed, sources=crafted_on, **draws)
     store = Store(shared.results_dir / "runs")
     with in_use(store.root):
         work = prepare(grid, split, store, hardware, checkpoint_dir=shared.checkpoint_dir)

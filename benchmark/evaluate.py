@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,12 +12,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from attacks import loop
+from attacks.generators import seeded
 from attacks.oracle import CountingClassifier
+from attacks.proposals import propose
 from attacks.spec import AttackSpec, Ensemble, Proposer
 from benchmark.case import EvalCase
 from benchmark.data import Split
 from benchmark.hardware import Hardware
-from benchmark.verdicts import Verdicts, judge
+from benchmark.search_model import InFloat32, precision_of
+from benchmark.verdicts import Bools, Verdicts, judge, predict_expected, refuse_outside
 
 ROUNDING_REACH = 0.1
 """How near (a lead relative to the spread of the logits, as in the DLR loss) a search that rounds may lose its way."""
@@ -37,30 +41,49 @@ def evaluate(
     """Attack a chunk once, for all cases that one trajectory serves.
 
     Args:
-        cases: they differ in their step count only, ascending.
+        cases: they differ in their step count only, ascending; of a randomised model there is one.
         target: judged; source: crafted on; the same module for white-box cases. Both in eval mode, on the device.
         searched: the source's copy for searching in the hardware's precision (`search_model`).
         chunk: the images, on the CPU.
-        prediction: (N,) the target's classes of the clean images; those that are wrong are not attacked.
+        prediction: (N,) the target's classes of the clean images; those that are wrong are not attacked. For a
+            randomised target they are found here, by the judge of its proposals.
         progress: called after every step with the number of images that took it.
         see: called with all that is judged: rows of the chunk (M,), points (M, C, H, W), still correct (M,).
 
     Returns: the verdicts of each case.
     """
     x, y, index = (tensor.to(hardware.device) for tensor in (chunk.x, chunk.y, chunk.index))
+    case, batch_size = cases[0], hardware.batch_size
+    key = case.seed, int(chunk.index[0])  # a model draws for the batch, so its draws belong to the chunk
+    single = None
+
+    def expected(points: Tensor) -> tuple[Tensor, Tensor]:
+        return predict_expected(target, points, draws=case.judge_draws, key=key, batch_size=batch_size)
+
+    if case.judge_draws:
+        prediction, first = expected(x)
+        single = (prediction == y) & (first == y)
     attacked = (prediction == y).nonzero().squeeze(1)
-    case = cases[0]
 
     def still_correct(points: Tensor, position: Tensor) -> Tensor:
         rows = attacked[position]
-        correct = judge(target, x[rows], y[rows], points, case.threat, batch_size=hardware.batch_size)
+        if single is None:
+            correct = judge(target, x[rows], y[rows], points, case.threat, batch_size=batch_size)
+        else:
+            refuse_outside(x[rows], points, case.threat)
+            correct, first = (classes[rows] == y[rows] for classes in expected(x.index_copy(0, rows, points)))
+            single[rows] &= first
         see(rows, points, correct)
         return correct
 
+    if case.source.randomized:  # tracing freezes what Python draws, and by chance the copy agrees
+        searched = InFloat32(source)
     everything = x[attacked], y[attacked], index[attacked]
     task = _Task(case, source, searched, still_correct, *everything, chunk.classes, hardware, progress)
-    readings = _attack(task, case.attack, [case.attack.steps for case in cases])
-    return [_verdicts(chunk, prediction, attacked, reading) for reading in readings]
+    with seeded(*key, "search") if case.is_randomized else nullcontext():
+        readings = _attack(task, case.attack, [case.attack.steps for case in cases])
+    robust_single = None if single is None else single.cpu().numpy()
+    return [_verdicts(chunk, prediction, attacked, reading, robust_single) for reading in readings]
 
 
 @dataclass(frozen=True)
@@ -97,8 +120,11 @@ def _attack(
         return [_propose(task, attack, attack.method)]
     if attack.targeted:
         attack = replace(attack, restarts=min(attack.restarts, task.classes - 1))
-    if attack.tolerates_rounding or task.hardware.precision == torch.float32:
-        return _search(task, attack, readings, task.hardware.precision, tracks_closest=tracks_closest)
+    if task.case.judge_draws:
+        return [_expect(task, attack)]
+    precision = precision_of(task.searched, task.hardware.precision)
+    if attack.tolerates_rounding or precision == torch.float32:
+        return _search(task, attack, readings, precision, tracks_closest=tracks_closest)
     return _search_twice(task, attack, readings)
 
 
@@ -119,8 +145,40 @@ def _search(
         judge_every_iterate=task.case.is_transfer,
         tracks_closest=tracks_closest,
         precision=precision,
+        eot=task.case.eot,
         progress=task.progress,
     )
+
+
+def _expect(task: _Task, attack: AttackSpec) -> loop.Reading:
+    """A randomised target is shown what each start proposes in the end: its best point and its last iterate."""
+    precision = precision_of(task.searched, task.hardware.precision) if attack.tolerates_rounding else torch.float32
+    searched = task.source if precision == torch.float32 else task.searched
+    any_, last = (torch.ones(len(task.x), dtype=torch.bool, device=task.x.device) for _ in range(2))
+    forwards, backwards = torch.zeros_like(task.y), torch.zeros_like(task.y)
+    for restart in range(attack.restarts):
+        rows = (any_ | last if attack.reads_last else any_).nonzero().squeeze(1)
+        if not len(rows):
+            break
+        best_points, last_points = torch.empty_like(task.x), torch.empty_like(task.x)
+        for part in rows.split(task.hardware.batch_size):
+            images = task.x[part], task.y[part], task.index[part], task.case.threat
+            found = propose(
+                attack,
+                searched,
+                *images,
+                restart=restart,
+                seed=task.case.seed,
+                precision=precision,
+                eot=task.case.eot,
+                progress=task.progress,
+            )
+            best_points[part], last_points[part] = found.best, found.last
+            forwards[part] += found.forwards + 2 * task.case.judge_draws
+            backwards[part] += found.backwards
+        last[rows] &= task.still_correct(last_points[rows], rows)
+        any_[rows] &= task.still_correct(best_points[rows], rows) & last[rows]
+    return loop.Reading(attack.steps, any_, last if attack.reads_last else None, forwards, backwards)
 
 
 def _search_twice(task: _Task, attack: AttackSpec, readings: Sequence[int]) -> list[loop.Reading]:
@@ -156,7 +214,8 @@ def _walk(task: _Task, ensemble: Ensemble) -> loop.Reading:
         return readings[0].closest
 
     wanted = torch.ones_like(correct)
-    if ensemble.scouts and not task.case.is_transfer:  # the source's boundary is not the target's
+    if ensemble.scouts and not (task.case.is_transfer or task.case.judge_draws):
+        # by transfer the source's boundary is not the target's; of a randomised model nobody knows how near they came
         wanted = _scout(ensemble, correct, backwards, functools.partial(spend, scouting=True))
     for attack in ensemble.members:
         rows = (correct & wanted).nonzero().squeeze(1)
@@ -197,10 +256,13 @@ def _propose(task: _Task, attack: AttackSpec, method: Proposer) -> loop.Reading:
         correct = task.still_correct(x_adv, torch.arange(len(x), device=x.device))
     share = 1 / max(len(x), 1)
     passes = torch.full((len(x),), share, dtype=torch.float64, device=x.device)
-    return loop.Reading(attack.steps, correct, None, passes * counting.forwards + 1, passes * counting.backwards)
+    judged = max(task.case.judge_draws, 1)
+    return loop.Reading(attack.steps, correct, None, passes * counting.forwards + judged, passes * counting.backwards)
 
 
-def _verdicts(chunk: Split, prediction: Tensor, attacked: Tensor, reading: loop.Reading) -> Verdicts:
+def _verdicts(
+    chunk: Split, prediction: Tensor, attacked: Tensor, reading: loop.Reading, robust_single: Bools | None
+) -> Verdicts:
     """Images that are misclassified when clean are not robust, and cost nothing."""
     n, rows = len(chunk.y), attacked.cpu().numpy()
 
@@ -217,4 +279,5 @@ def _verdicts(chunk: Split, prediction: Tensor, attacked: Tensor, reading: loop.
         robust_last=None if reading.correct_last is None else spread(reading.correct_last, np.bool_),
         forwards=spread(reading.forwards, np.float64),
         backwards=spread(reading.backwards, np.float64),
+        robust_single=robust_single,
     )

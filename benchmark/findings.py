@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from benchmark.bench import Bench, Subject
+from benchmark.flags import name_of, names_in
 from benchmark.gate import Course
 from benchmark.gate_rules import FAIL, OPEN, Answer, Rules
 from benchmark.intervals import change_interval, robust_interval, saved_interval
@@ -51,11 +52,12 @@ def sanity_failure(subject: str, words: str) -> Finding:
 def new_caveats(subject: Subject) -> Finding | None:
     """A model with a caveat that it had not before."""
     assert subject.before is not None
-    new = [flag for flag in subject.flags if flag not in subject.before.flags]
+    before = names_in(subject.before.flags)
+    new = [flag for flag in subject.flags if name_of(flag) not in before]
     if not new:
         return None
     words = f"it has a caveat that it had not before: {', '.join(new)}"
-    if set(new) & set(MASKING):
+    if names_in(new) & set(MASKING):
         words = f"its gradients are masked now ({', '.join(new)}): an attack by gradient that fails says nothing"
     return sanity_failure(subject.spec.name, words)
 
@@ -119,9 +121,10 @@ def _regression(
         significant = "significant " if -change > rules.tolerance else ""
         return f"no {significant}drop beyond {rules.tolerance:g} points"
     words = f"robust accuracy fell by {-change:.2f} points (95% interval {-values['high']:.2f} to {-values['low']:.2f})"
-    was = subject.before.prediction == subject.before.label
+    was = subject.before.prediction == subject.before.label  # of a randomised model by expectation, now by one pass
     now = (subject.prediction == bench.split.y.to(subject.prediction.device)).cpu().numpy()
-    if mcnemar(int((was & ~now).sum()), int((~was & now).sum())) <= rules.alpha and now.sum() < was.sum():
+    p = mcnemar(int((was & ~now).sum()), int((~was & now).sum()))
+    if p <= rules.alpha and now.sum() < was.sum() and not subject.spec.randomized:
         words += f"; clean accuracy fell from {percent(was):.2f}% to {percent(now):.2f}%"
     if subject.before.entry["checkpoint_sha256"] == subject.spec.sha256:
         words += "; its weights are the recorded ones, so the attack is stronger now: update the baseline"

@@ -7,12 +7,12 @@ from attacks.spec import AttackSpec, Ensemble, Proposer
 from benchmark.baseline import Settings
 from benchmark.bench import Bench, Subject
 from benchmark.canaries import canary_model, canary_spec
-from benchmark.checks import check_images, check_model
+from benchmark.checks import check_images, check_model, check_randomness
 from benchmark.choices import choose_attacks, choose_hardware, choose_images, choose_suite, tuned
 from benchmark.cli import Shared
 from benchmark.data import digest
 from benchmark.packed import PackedCase
-from benchmark.search_model import search_model
+from benchmark.search_model import COMPARED, search_model
 from benchmark.work import load_on
 from model_zoo.registry import ModelSpec
 
@@ -51,8 +51,9 @@ def subject_of(bench: Bench, spec: ModelSpec, before: PackedCase | None, shared:
     model = load_on(bench.hardware, spec, bench.split, shared.checkpoint_dir)
     needs_gradients = bench.attack.needs_gradients
     checked = check_model(spec.name, model, bench.split, bench.hardware, needs_gradients=needs_gradients)
-    example = bench.split.x[:1].to(bench.hardware.device)
-    searched = search_model(model, example, bench.hardware.precision)
+    check_randomness(spec, checked.flags)
+    examples = bench.split.x[:COMPARED].to(bench.hardware.device)
+    searched = search_model(model, examples, bench.hardware.precision)
     return Subject(spec, model, searched, checked.prediction, checked.flags, before)
 
 

@@ -3,24 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
+from benchmark.flags import FLAGS, names_in
 from benchmark.score import Judged, SuiteScores, common_images, mcnemar, percent, wilson
+from benchmark.table_flags import flag_table, raised_flags
 
-FLAGS = {
-    "probabilities": "the model returns probabilities, not logits: gradient attacks may be too weak",
-    "randomized": "two passes over the same images differ: gradient attacks may be too weak",
-    "dropout": "a dropout layer is left on",
-    "train-mode": "a pass over images changes the model: its numbers depend on what was asked before",
-    "batch-dependent": "an image's logits depend on the others of its batch",
-    "normalisation": "it does better on images normalised once more, or once less: its own may be missing or doubled",
-    "vanishing-gradients": "for most images cross-entropy has no gradient to follow: such attacks tell little",
-    "zero-gradients": "most images have no gradient to follow: gradient attacks tell little",
-    "transfer-beats-white-box": "an attack does better from another model: a sign of masked gradients",
-    "fewer-images": "the worst case is over fewer images than that of other models",
-    "fewer-attacks": "not all attacks of this table were run: its worst case is over fewer",
-}
 SEPARATED = 0.05
 """Below this p of the exact McNemar test two models are told apart."""
 
@@ -33,7 +21,7 @@ def leaderboard(suite: SuiteScores) -> pd.DataFrame:
 
     Returns: columns `FIRST`, the attacks, `LAST`; accuracies in percent; `n` images of the worst case.
     """
-    rows = []
+    rows, compared = [], flag_table(suite)
     attacks = list(dict.fromkeys(white(suite.scores)["attack"]))
     for model, scores in suite.scores.groupby("model", sort=False):
         worst = suite.worst[str(model)]
@@ -49,7 +37,15 @@ def leaderboard(suite: SuiteScores) -> pd.DataFrame:
                 "worst case": percent(worst),
                 "ci_low": low,
                 "ci_high": high,
-                "flags": " ".join(sorted({*str(first["flags"]).split(), *_derived_flags(suite, str(model), attacks)})),
+                "flags": " ".join(
+                    sorted(
+                        {
+                            *str(first["flags"]).split(),
+                            *_incomplete(suite, str(model), attacks),
+                            *raised_flags(compared, str(model)),
+                        }
+                    )
+                ),
                 "n": len(worst),
             }
         )
@@ -97,7 +93,7 @@ def for_people(board: pd.DataFrame) -> pd.DataFrame:
 
 def legend(suite: SuiteScores, board: pd.DataFrame) -> str:
     """What a reader of the leaderboard must know."""
-    used = sorted({flag for flags in board["flags"] for flag in flags.split()})
+    used = sorted(names_in(flag for flags in board["flags"] for flag in flags.split()))
     part = "" if suite.scores["n"].nunique() == 1 else ", on those n images that all of them have seen"
     worst = f"Worst case: over all attacks stored for the model, transfer included{part}; its 95% interval is Wilson's."
     ranked = (
@@ -117,23 +113,11 @@ def shown_column(suite: SuiteScores, score: "pd.Series[Any]") -> str:
     return "robust_acc_last" if suite.reading == "last" and pd.notna(score["robust_acc_last"]) else "robust_acc"
 
 
-def _derived_flags(suite: SuiteScores, model: str, attacks: Sequence[str]) -> list[str]:
-    """Caveats that only the rows of a model together show, given the white-box attacks of the whole table."""
-    own = [pair for pair in zip(suite.entries, suite.judged, strict=True) if pair[0]["model"] == model]
-    open_box = {entry["attack"]: judged for entry, judged in own if not entry["source_model"]}
+def _incomplete(suite: SuiteScores, model: str, attacks: Sequence[str]) -> list[str]:
+    """What a model's worst case lacks beside others', given the white-box attacks of the whole table."""
+    own = {entry["attack"] for entry in suite.entries if entry["model"] == model and not entry["source_model"]}
     flags = {
-        "fewer-attacks": bool(set(attacks) - set(open_box)),
+        "fewer-attacks": bool(set(attacks) - own),
         "fewer-images": len(suite.worst[model]) < max(map(len, suite.worst.values())),
-        "transfer-beats-white-box": any(
-            _is_beaten(open_box[entry["attack"]], judged)
-            for entry, judged in own
-            if entry["source_model"] and entry["attack"] in open_box
-        ),
     }
     return [flag for flag, applies in flags.items() if applies]
-
-
-def _is_beaten(open_box: Judged, transferred: Judged) -> bool:
-    """Whether an attack leaves fewer images standing from another model, of those that both have seen."""
-    images = common_images([open_box, transferred])
-    return bool(np.sum(transferred.on(images)) < np.sum(open_box.on(images)))

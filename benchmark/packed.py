@@ -4,9 +4,10 @@ STEM.json   what each case is and what it came to; `common` holds for all cases,
 STEM.bin    the verdicts: zlib over these arrays, one after the other, little-endian, in the order of the summary:
               for each of `images`:       index (n int64), label (n uint16)
               for each of `predictions`:  predicted class of the clean images (n uint16), minus the label
-              for each of `cases`:        robust_any, and robust_last where the case has it: a bit an image, the first
-                                          in the highest bit, each row filled up to a whole byte, and xored with the
-                                          row before it where that is as long (attacks agree on most images)
+              for each of `cases`:        robust_any, and robust_last and robust_single where the case has them: a bit
+                                          an image, the first in the highest bit, each row filled up to a whole byte,
+                                          and xored with the row before it where that is as long (attacks agree on
+                                          most images)
 
 Both carry a checksum. Passes are known in total only: an image's own are an even share.
 """
@@ -48,6 +49,7 @@ class PackedCase:
     robust_last: Bools | None
     forwards: float
     backwards: float
+    robust_single: Bools | None = None
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,7 @@ class Packed:
             robust_last=case.robust_last,
             forwards=_shares(case.forwards, n),
             backwards=_shares(case.backwards, n),
+            robust_single=case.robust_single,
         )
         return verdicts, [dict(case.timing)]
 
@@ -112,7 +115,7 @@ def packed_case(entry: Entry, verdicts: Verdicts, flags: Sequence[str], timing: 
         raise ValueError("expected classes below 65,536")
     passes = float(verdicts.forwards.sum()), float(verdicts.backwards.sum())
     bits = verdicts.robust_any, verdicts.robust_last
-    return PackedCase(entry, flags, timing, verdicts.index, label, prediction, *bits, *passes)
+    return PackedCase(entry, flags, timing, verdicts.index, label, prediction, *bits, *passes, verdicts.robust_single)
 
 
 def write_packed(packed: Packed, stem: Path, *, with_timing: bool = True) -> None:
@@ -132,7 +135,8 @@ def write_packed(packed: Packed, stem: Path, *, with_timing: bool = True) -> Non
         predicted = where, (case.prediction - case.label).astype("<u2").tobytes()
         predictions.setdefault(predicted)
         records.append(_record(case, list(predictions).index(predicted)))
-        bits += [np.packbits(row) for row in (case.robust_any, case.robust_last) if row is not None]
+        readings = case.robust_any, case.robust_last, case.robust_single
+        bits += [np.packbits(row) for row in readings if row is not None]
     rows = [*(both for _, both in images.values()), *(classes for _, classes in predictions), *_chained(bits)]
     binary = zlib.compress(b"".join(rows), 9)
     document = {
@@ -208,12 +212,14 @@ def _unpack(document: Line, content: bytes) -> Packed:
         where, prediction = predictions[record.pop("prediction")]
         index, label = images[where]
         has_last = record.pop("robust_last") is not None
+        has_single = record.pop("robust_single", None) is not None
         robust_any, robust_last = take_bits(len(index)), take_bits(len(index)) if has_last else None
+        robust_single = take_bits(len(index)) if has_single else None
         flags, passes = record.pop("flags"), (float(record.pop("forwards")), float(record.pop("backwards")))
         entry = {name: value for name, value in record.items() if name not in ("correct", "robust")}
         spent = {name: value for name, value in {**alike, **spent}.items() if name != "case"}
         bits = prediction, robust_any, robust_last
-        cases[entry["key"]] = PackedCase(entry, flags, spent, index, label, *bits, *passes)
+        cases[entry["key"]] = PackedCase(entry, flags, spent, index, label, *bits, *passes, robust_single)
     return Packed(document["suite"], document["reading"], cases, document.get("notes", {}))
 
 
@@ -222,7 +228,9 @@ def _record(case: PackedCase, prediction: int) -> Line:
     last = None if case.robust_last is None else int(case.robust_last.sum())
     counts = {"correct": int((case.prediction == case.label).sum()), "robust": int(case.robust_any.sum())}
     passes = {"forwards": _whole(case.forwards), "backwards": _whole(case.backwards)}
-    return {**case.entry, "flags": list(case.flags), "prediction": prediction, **counts, "robust_last": last, **passes}
+    single = {} if case.robust_single is None else {"robust_single": int(case.robust_single.sum())}
+    told = {"flags": list(case.flags), "prediction": prediction, **counts, "robust_last": last, **single}
+    return {**case.entry, **told, **passes}
 
 
 def _timing(packed: Packed) -> Line:

@@ -10,7 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from benchmark.leaderboard import FIRST, FLAGS, LAST
+from benchmark.flags import FLAGS, names_in
+from benchmark.leaderboard import FIRST, LAST
 from benchmark.score import SuiteScores
 
 
@@ -32,11 +33,12 @@ def page(
         what: dataset, threat model and images in words; reading, legend: as under the other tables.
     """
     attacks = [str(name) for name in board.columns if name not in (*FIRST, *LAST)]
+    shown = names_in(flag for flags in board["flags"] for flag in flags.split())
     data = {
         "what": what,
         "reading": reading,
         "legend": legend,
-        "flags": {flag: why for flag, why in FLAGS.items() if any(flag in flags.split() for flags in board["flags"])},
+        "flags": {flag: why for flag, why in FLAGS.items() if flag in shown},
         "attacks": attacks,
         "rows": [
             {**_row(suite, line, attacks, papers), **_image(examples.get(line["model"]))}

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from attacks.oracle import Oracle
-from attacks.threat_model import ThreatModel
+from benchmark.gradient_probes import GradientWatch
 from benchmark.verdicts import predict
+from model_zoo.randomness import differ
 
 SAME_LOGITS = 1e-2
 """Largest difference, relative to the largest logit, between an image alone and in company; rounding is far less."""
@@ -16,45 +16,36 @@ BETTER = 0.05
 """How much more of the images another normalisation must get right before it is worth a word."""
 
 
-def flags(
-    model: nn.Module, x: Tensor, y: Tensor, logits: Tensor, again: Tensor, *, needs_gradients: bool = True
-) -> Iterator[str]:
+def flags(model: nn.Module, x: Tensor, logits: Tensor, again: Tensor) -> Iterator[str]:
     """The caveats that show on some images.
 
     Args:
-        x: (N, C, H, W) in [0, 1]; y: (N,).
+        x: (N, C, H, W) in [0, 1].
         logits, again: (N, K) of two passes over x.
         needs_gradients: whether an attack will ask the model for them.
     """
     if logits.min() >= 0 and (logits.sum(1) - 1).abs().max() < 1e-3:
         yield "probabilities"
-    is_random = not torch.equal(logits, again)
+    is_random = differ(logits, again)
     if is_random:
         yield "randomized"
     if any(module.training for module in model.modules() if isinstance(module, nn.modules.dropout._DropoutNd)):
         yield "dropout"
-    before = {name: value.clone() for name, value in model.state_dict().items() if isinstance(value, Tensor)}
-    apart = model(x[:1].repeat(2, 1, 1, 1))[:1]  # batch norm in train mode refuses a single one
-    after = model.state_dict()
-    if any(not torch.equal(after[name], value) for name, value in before.items()):
+    before = _state(model)
+    with GradientWatch() as watch:
+        apart = model(x[:1].repeat(2, 1, 1, 1))[:1]  # batch norm in train mode refuses a single one
+    is_changed = any(not torch.equal(value, before[name]) for name, value in _state(model).items())
+    if is_changed and any(module.training for module in model.modules()):
         yield "train-mode"
+    elif is_changed or watch.takes_gradients:
+        yield "dynamic"
     elif not is_random and (apart - logits[:1]).abs().max() > SAME_LOGITS * logits.abs().max():
         yield "batch-dependent"
-    if not needs_gradients:
-        return
-    if has_zero_gradients(model, x, y, "margin"):
-        yield "zero-gradients"
-    elif has_zero_gradients(model, x, y, "cross-entropy"):
-        yield "vanishing-gradients"
 
 
-def has_zero_gradients(model: nn.Module, x: Tensor, y: Tensor, loss: str) -> bool:
-    """Whether most images have no gradient to follow.
-
-    Raises: RuntimeError where the logits have none at all, InputError where it is not finite.
-    """
-    _, gradient = Oracle(model, ThreatModel("Linf", 0.0), demands_finite=True).loss_and_gradient(x, y, loss)
-    return bool((gradient.flatten(1) != 0).any(1).float().mean() <= 0.5)
+def _state(model: nn.Module) -> dict[str, Tensor]:
+    """Copies of all parameters and buffers, those too that are not saved."""
+    return {name: value.clone() for name, value in (*model.named_parameters(), *model.named_buffers())}
 
 
 def misses_normalisation(

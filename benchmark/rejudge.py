@@ -21,7 +21,7 @@ from benchmark.kept import image_files, unpack_images
 from benchmark.store import Store
 from benchmark.store_audit import shown
 from benchmark.suites import SUITES
-from benchmark.verdicts import judge, predict
+from benchmark.verdicts import predict, predict_expected, refuse_outside
 from model_zoo.registry import ModelSpec, load_model, models_of
 
 BATCH = 250
@@ -91,13 +91,19 @@ def rejudge_case(store: Store, key: str, model: nn.Module) -> Rejudged:
     for chunk, path in files.items():
         kept = unpack_images(path)
         seen.append({name: kept[name] for name in ("x", "y", "index")})
-        robust = _robust_verdicts(verdicts, key, chunk, kept)
+        robust, batch_size = _robust_verdicts(verdicts, key, chunk, kept)
         x, y, x_adv = (torch.from_numpy(kept[name]) for name in ("x", "y", "x_adv"))
-        correct = predict(model, x, batch_size=BATCH) == y
+        refuse_outside(x, x_adv, threat)
+        draws = {"draws": identity.get("judge_draws", 0), "key": (identity["seed"], int(kept["index"][0]))}
+        classes, on_x_adv, on_eight_bits = (
+            predict_expected(model, points, **draws, batch_size=batch_size)[0]
+            if draws["draws"]
+            else predict(model, points, batch_size=BATCH)
+            for points in (x, x_adv, (x_adv * 255).round() / 255)
+        )
         images += len(y)
-        others += int((correct & judge(model, x, y, x_adv, threat, batch_size=BATCH) != robust).sum())
-        eight_bits = (x_adv * 255).round() / 255
-        rounded += int((correct & (predict(model, eight_bits, batch_size=BATCH) == y) != robust).sum())
+        others += int(((classes == y) & (on_x_adv == y) != robust).sum())
+        rounded += int(((classes == y) & (on_eight_bits == y) != robust).sum())
     are_all = _digest(seen) == identity["images"]
     if not are_all and _covers(store, key, list(files)):
         raise ValueError("the clean images kept are not those that the case attacked")
@@ -116,15 +122,16 @@ def _covers(store: Store, key: str, chunks: Sequence[Range]) -> bool:
     return key in sizes and set(chunk_ranges(sizes[key])) <= set(chunks)
 
 
-def _robust_verdicts(verdicts: dict[Range, Path], key: str, chunk: Range, kept: dict[str, Any]) -> Tensor:
-    """(N,) bool, what the store says of the images. Raises: ValueError where it says nothing, or of others."""
+def _robust_verdicts(verdicts: dict[Range, Path], key: str, chunk: Range, kept: dict[str, Any]) -> tuple[Tensor, int]:
+    """(N,) bool, what the store says of the images, and the batch size at which it was found, which randomised models
+    draw for. Raises: ValueError where it says nothing, or of others."""
     content = whole_content(verdicts[chunk]) if chunk in verdicts else None
     if content is None:
         raise ValueError(f"the verdicts of images {chunk[0]} to {chunk[1]} are missing or damaged")
-    columns, _ = unpack(content, key, chunk)
+    columns, timing = unpack(content, key, chunk)
     if not (np.array_equal(columns["index"], kept["index"]) and np.array_equal(columns["label"], kept["y"])):
         raise ValueError(f"the images {chunk[0]} to {chunk[1]} are not those of the verdicts")
-    return torch.from_numpy(columns["robust_any"].copy())
+    return torch.from_numpy(columns["robust_any"].copy()), int(timing.get("batch_size", BATCH))
 
 
 def _identity(store: Store, key: str) -> dict[str, Any]:

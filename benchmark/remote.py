@@ -19,7 +19,7 @@ from benchmark.hardware import Hardware
 from benchmark.ray_executor import Crew, run_on_ray
 from benchmark.ray_executor import let_go as let_go
 from benchmark.ray_executor import start_early as start_early
-from benchmark.search_model import search_model
+from benchmark.search_model import COMPARED, search_model
 from benchmark.store import Store
 from benchmark.sweep import Task, compute_chunk
 from benchmark.work import Work, load_on
@@ -84,7 +84,7 @@ class Job:
         specs = {spec.name: spec for group, _ in self.todo for case in group for spec in (case.model, case.source)}
         device, precision = self.hardware.device, self.hardware.precision
         models = _OnDemand(lambda name: load_on(self.hardware, specs[name], split, self.checkpoint_dir))
-        searched = _OnDemand(lambda name: search_model(models[name], split.x[:1].to(device), precision))
+        searched = _OnDemand(lambda name: search_model(models[name], split.x[:COMPARED].to(device), precision))
         predictions = {name: torch.from_numpy(classes.copy()).to(device) for name, classes in self.predictions.items()}
         work = Work((), split, self.rows, models, searched, predictions)
         hardware = self.hardware

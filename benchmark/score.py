@@ -41,6 +41,7 @@ COLUMNS = (
     "clean_acc",
     "robust_acc",
     "robust_acc_last",
+    "robust_acc_single_draw",
     "ci_low",
     "ci_high",
     "asr",
@@ -78,6 +79,8 @@ def entry(case: EvalCase, rank: Sequence[int]) -> dict[str, Any]:
         "seed": case.seed,
         "version": case.attack.version,
         "schedule": case.model.schedule,
+        **({"judge_draws": case.judge_draws} if case.judge_draws else {}),
+        **({"eot": case.eot} if case.eot > 1 else {}),
     }
 
 
@@ -107,6 +110,7 @@ def score(entry: Entry, verdicts: Verdicts, flags: Sequence[str]) -> dict[str, A
         "clean_acc": percent(verdicts.correct),
         "robust_acc": percent(verdicts.robust_any),
         "robust_acc_last": None if verdicts.robust_last is None else percent(verdicts.robust_last),
+        "robust_acc_single_draw": None if verdicts.robust_single is None else percent(verdicts.robust_single),
         "ci_low": low,
         "ci_high": high,
         "asr": 100 * (correct - robust) / correct if correct else None,

@@ -6,13 +6,36 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.nn.utils.parametrize import is_parametrized
 
 LAYERS = (nn.Conv2d, nn.Linear)
-SAME_LOGITS = 1e-3
-"""Largest relative difference of logits between a model and its folded copy."""
+COMPARED = 8
+"""How many images a model and its copy are compared on."""
+
+FOLDED, ROUNDED = 0.02, 0.3
+"""Largest relative differences of logits and of image gradients between a model and its copy: folded, in bfloat16."""
 
 
-@torch.no_grad()
+class InFloat32(nn.Module):
+    """A model that takes no notice of autocast: what is searched where no copy of it can be trusted."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.training = model.training
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images (N, C, H, W) in [0, 1] to logits (N, K)."""
+        with torch.autocast(x.device.type, enabled=False):
+            logits: Tensor = self.model(x)
+        return logits
+
+
+def precision_of(searched: nn.Module, precision: torch.dtype) -> torch.dtype:
+    """What a searched model computes in where the search asks for `precision`."""
+    return torch.float32 if isinstance(searched, InFloat32) else precision
+
+
 def search_model(model: nn.Module, x: Tensor, precision: torch.dtype) -> nn.Module:
     """What the attacks' gradients and logits are taken of, under autocast to the search precision.
 
@@ -20,24 +43,39 @@ def search_model(model: nn.Module, x: Tensor, precision: torch.dtype) -> nn.Modu
     the last layer stay in float32: rounding the pixels hides small changes of an image, and rounding the logits hides
     small differences between them, which FAB and Square live on.
 
+    A copy is used only where its logits and its image gradients are the model's, but for rounding; a straight-through
+    estimator, for instance, may lose its gradient in tracing, or be an identity in bfloat16. Whatever goes wrong on the
+    way to one means that the model itself is searched, in float32.
+
     Args:
         model: in eval mode, frozen; not modified.
-        x: (N, C, H, W), some of its images; one of them is enough.
+        x: (N, C, H, W), some of its images, the first few of which are tried.
         precision: of the search; float32 needs no copy.
     """
     if precision == torch.float32:
         return model
     try:
-        searched = copy.deepcopy(model)
-    except Exception:  # the user's own module may hold what cannot be copied
-        return model
-    folded = _folded(searched)
-    if folded is not None and _agree(folded, model, x):
+        searched = _copy(model, x[:COMPARED])
+        agrees = _difference(searched, model, x[:COMPARED], precision) <= ROUNDED
+    except Exception:  # a stranger's module may fail in any way when it is copied, traced or autocast
+        return InFloat32(model)
+    return searched if agrees else InFloat32(model)
+
+
+def _copy(model: nn.Module, x: Tensor) -> nn.Module:
+    searched = copy.deepcopy(model)
+    folded = None if _has_hooks(searched) else _folded(searched)
+    if folded is not None and _difference(folded, model, x, torch.float32) <= FOLDED:
         searched = folded
     for name in _ends(searched, x):
         _keep_float32(searched.get_submodule(name))
-    searched.requires_grad_(False)
-    return searched if _answers(searched, x, precision) else model
+    return searched.requires_grad_(False)
+
+
+def _has_hooks(model: nn.Module) -> bool:
+    """Whether something runs around a module's forward pass: tracing may lose it, folding takes its weights away."""
+    kinds = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
+    return any(getattr(module, kind) for module in model.modules() for kind in kinds)
 
 
 def _keep_float32(layer: nn.Module) -> None:
@@ -50,16 +88,6 @@ def _keep_float32(layer: nn.Module) -> None:
         return output
 
     layer.forward = in_own_type
-
-
-def _answers(model: nn.Module, x: Tensor, precision: torch.dtype) -> bool:
-    """Whether the copy can be asked at all: the user's own code may expect what autocast does not give it."""
-    try:
-        with torch.autocast(x.device.type, precision):
-            model(x)
-    except Exception:
-        return False
-    return True
 
 
 def _folded(model: nn.Module) -> nn.Module | None:
@@ -75,9 +103,11 @@ def _folded(model: nn.Module) -> nn.Module | None:
         if not isinstance(feed, fx.Node) or feed.op != "call_module" or len(feed.users) > 1:
             continue
         convolution, batch_norm = modules[str(feed.target)], modules[str(norm.target)]
-        if not isinstance(convolution, nn.Conv2d) or not isinstance(batch_norm, nn.BatchNorm2d):
+        if type(convolution) is not nn.Conv2d or type(batch_norm) is not nn.BatchNorm2d:
             continue
-        if uses.count(feed.target) > 1 or batch_norm.running_var is None:
+        if uses.count(feed.target) > 1 or batch_norm.running_var is None or batch_norm.training:
+            continue
+        if is_parametrized(convolution) or is_parametrized(batch_norm):
             continue
         parent, _, child = str(feed.target).rpartition(".")
         setattr(traced.get_submodule(parent), child, fuse_conv_bn_eval(convolution, batch_norm))
@@ -88,10 +118,29 @@ def _folded(model: nn.Module) -> nn.Module | None:
     return traced
 
 
-def _agree(first: nn.Module, second: nn.Module, x: Tensor) -> bool:
-    """Whether two models give the same logits but for rounding; randomised models do not agree even with themselves."""
-    one, other = first(x), second(x)
-    return bool((one - other).abs().max() <= SAME_LOGITS * other.abs().max())
+def _difference(first: nn.Module, second: nn.Module, x: Tensor, precision: torch.dtype) -> float:
+    """How far two models are apart on some images, the first one in the given precision, the second in float32.
+
+    Returns: the larger of the relative differences of their logits and of their image gradients, in Euclidean length
+        over all images; not a number where either is not finite, or the models' own randomness differs.
+    """
+    pairs = []
+    for model, type_ in ((first, precision), (second, torch.float32)):
+        with torch.random.fork_rng(devices=[x.device] if x.device.type == "cuda" else []), torch.enable_grad():
+            torch.manual_seed(0)
+            images = x.clone().requires_grad_()
+            with torch.autocast(x.device.type, torch.bfloat16, enabled=type_ == torch.bfloat16):
+                logits = model(images).float()
+            weights = torch.randn(logits.shape, generator=torch.Generator().manual_seed(0)).to(x.device)
+            gradient = torch.autograd.grad((logits * weights).sum(), images)[0]
+        pairs.append((logits.detach(), gradient))
+    (logits, gradient), (own_logits, own_gradient) = pairs
+    return max(_relative(logits, own_logits), _relative(gradient, own_gradient))
+
+
+def _relative(first: Tensor, second: Tensor) -> float:
+    difference = float((first - second).double().norm())
+    return difference and difference / max(float(second.double().norm()), torch.finfo(torch.float32).tiny)
 
 
 def _ends(model: nn.Module, x: Tensor) -> set[str]:
@@ -102,7 +151,8 @@ def _ends(model: nn.Module, x: Tensor) -> set[str]:
         for name, module in model.named_modules()
         if isinstance(module, LAYERS)
     ]
-    model(x)
+    with torch.no_grad():
+        model(x)
     for hook in hooks:
         hook.remove()
     return {*called[:1], *called[-1:]}

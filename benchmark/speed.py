@@ -23,7 +23,7 @@ from benchmark.data import Split, take
 from benchmark.evaluate import evaluate
 from benchmark.hardware import Hardware
 from benchmark.peers import PEERS, Peer
-from benchmark.search_model import search_model
+from benchmark.search_model import COMPARED, search_model
 from benchmark.tables import write_csv
 from benchmark.training_speed import Epoch, our_epoch, usual_epoch
 from benchmark.verdicts import judge, predict
@@ -188,7 +188,7 @@ def _untrainable(model: nn.Module) -> str:
 def _ours(arena: Arena, specs: Sequence[AttackSpec]) -> Outcome:
     """All that a sweep does for a case, chunk by chunk, clean predictions included; the last of them is reported."""
     model, hardware = arena.model, arena.hardware
-    searched = search_model(model, arena.split.x[:1].to(hardware.device), hardware.precision)
+    searched = search_model(model, arena.split.x[:COMPARED].to(hardware.device), hardware.precision)
     cases = [replace(arena.case, attack=spec) for spec in specs]
     robust, forwards, backwards = 0, float(len(arena.split)), 0.0
     for start, stop in chunk_ranges(len(arena.split)):
@@ -233,7 +233,7 @@ def _floor(arena: Arena, spec: AttackSpec) -> Outcome:
     x, y = (tensor.to(hardware.device) for tensor in (arena.split.x, arena.split.y))
     correct = predict(arena.model, x, batch_size=hardware.batch_size) == y
     oracle = Oracle(
-        search_model(arena.model, x[:1], hardware.precision), arena.case.threat, precision=hardware.precision
+        search_model(arena.model, x[:COMPARED], hardware.precision), arena.case.threat, precision=hardware.precision
     )
     for part in correct.nonzero().squeeze(1).split(hardware.batch_size):
         for _ in range(spec.steps):

@@ -94,6 +94,9 @@ def _check_verdicts(columns: dict[str, Any], *, after: int) -> None:
         raise ValueError("images out of order, or twice")
     if (robust & (columns["label"] != columns["prediction"])).any():
         raise ValueError("images that are robust though they are misclassified when clean")
+    single = columns["robust_single"]
+    if single is not None and (single & (columns["label"] != columns["prediction"])).any():
+        raise ValueError("images that are robust in one draw though they are misclassified when clean")
     if last is not None and (robust & ~last).any():
         raise ValueError("images that are robust at every iterate and not at the last")
     for name in ("forwards", "backwards"):

@@ -6,13 +6,15 @@ from types import MappingProxyType
 from attacks.registry import ATTACKS
 from attacks.spec import AttackSpec
 from attacks.threat_model import ThreatModel
-from benchmark.case import EvalCase
+from benchmark.case import JUDGE_DRAWS, EvalCase, drawn
 from benchmark.data import Split, balanced_subset, digest
 from benchmark.paper_suites import PAPER_SUITES
 from benchmark.suite import TRANSFERRED, Suite
 from model_zoo.registry import ModelSpec
 
-STANDARD = ("fgsm", "pgd-20", "pgd-40", "pgd-100", "cw-linf", "mi-fgsm", "autoattack")
+CHECKS = ("pgd-40-x10", "square-500")
+"""Attacks that others are compared with, for the flags of `table_flags.py`."""
+STANDARD = ("fgsm", "pgd-20", "pgd-40", "pgd-100", "cw-linf", "mi-fgsm", *CHECKS, "autoattack")
 DIGITS = (*STANDARD[:-1], "foolbox-deepfool", "foolbox-cw-l2", "autoattack-fast")
 TRANSFER = ("pgd-20", "mi-fgsm")
 SOURCES = ("natural", "madry", "trades-b6")
@@ -30,10 +32,13 @@ def _suite(
     rel_step_size: float = 0.1,
     fewer: Mapping[str, int] = MappingProxyType({}),
 ) -> Suite:
-    """A leaderboard suite: any iterate is read, and the attacks that PGD underlies share a step size."""
+    """A leaderboard suite: any iterate is read, and the attacks that PGD underlies share a step size.
+
+    Their steps add up to twice epsilon at least, so that every point of the ball is within reach of every other.
+    """
     specs = [ATTACKS[name] for name in attacks if threat.norm in ATTACKS[name].norms]
     sized = [
-        spec.with_settings(rel_step_size=rel_step_size) if "rel_step_size" in spec.params and spec.steps > 1 else spec
+        spec.with_settings(rel_step_size=rel_step_size) if spec.algorithm == "pgd" and spec.steps > 1 else spec
         for spec in specs
     ]
     return Suite(name, dataset, threat, tuple(sized), TRANSFER, SOURCES, examples, "any", summary, fewer)
@@ -56,9 +61,8 @@ SUITES: Mapping[str, Suite] = {
             "mnist",
             ThreatModel("Linf", 0.3),
             None,
-            "all test images, AutoAttack and transfer on 1,000 of them; steps of 0.01 as Madry's and TRADES's",
-            rel_step_size=0.01 / 0.3,
-            fewer={"autoattack": 1000, TRANSFERRED: 1000},
+            "all test images, AutoAttack, transfer and checks on 1,000 of them",
+            fewer={"autoattack": 1000, TRANSFERRED: 1000, **dict.fromkeys(CHECKS, 1000)},
         ),
         _suite("mnist-l2", "mnist", ThreatModel("L2", 2.0), 1000, "the same images under L2"),
         _suite("fashion-mnist", "fashion-mnist", ThreatModel("Linf", 0.1), 1000, "1,000 balanced test images"),
@@ -84,18 +88,23 @@ def cases(
     *,
     seed: int,
     sources: Sequence[ModelSpec] | None = None,
+    judge_draws: int = JUDGE_DRAWS,
+    eot: int | None = None,
 ) -> list[EvalCase]:
     """The grid: every attack white-box on every model, and the transfer attacks from each of `sources` to all others.
 
     Args:
         split: the images; attacks in `suite.fewer` see a part of them.
-        sources: some of the models; all of them if None.
+        sources: some of the models, or others, which are not attacked themselves; all of the models if None.
+        judge_draws, eot: as for `drawn`.
     """
+    crafted_on = models if sources is None else sources
+    others = [source for source in crafted_on if source not in models]
     grid = [
         (target, source, attack, suite.examples_for(attack.name, is_transfer=source is not target))
         for target in models
-        for source in models
-        for attack in (attacks if source is target else transfer if sources is None or source in sources else ())
+        for source in (*models, *others)
+        for attack in (attacks if source is target else transfer if source in crafted_on else ())
     ]
     images = {
         examples: split if examples is None else balanced_subset(split, examples, seed=seed)
@@ -103,16 +112,20 @@ def cases(
     }
     digests = {examples: digest(part) for examples, part in images.items()}
     return [
-        EvalCase(
-            suite.name,
-            suite.dataset,
-            digests[examples],
-            len(images[examples]),
-            target,
-            source,
-            attack,
-            suite.threat,
-            seed,
+        drawn(
+            EvalCase(
+                suite.name,
+                suite.dataset,
+                digests[examples],
+                len(images[examples]),
+                target,
+                source,
+                attack,
+                suite.threat,
+                seed,
+            ),
+            judge_draws=judge_draws,
+            eot=eot,
         )
         for target, source, attack, examples in grid
     ]

@@ -7,7 +7,7 @@ from typing import Any
 
 Line = dict[str, Any]
 
-OF_A_CASE = ("model", "attack", "source_model", "key", "rank", "correct", "robust", "robust_last")
+OF_A_CASE = ("model", "attack", "source_model", "key", "rank", "correct", "robust", "robust_last", "robust_single")
 """What stands in a case's own line in any event, and first, beside its passes."""
 
 OF_A_MODEL = ("architecture", "checkpoint_sha256", "defense", "flags", "prediction", "published")

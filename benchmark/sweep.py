@@ -20,6 +20,7 @@ from benchmark.evaluate import evaluate
 from benchmark.hardware import Hardware
 from benchmark.kept import Kept
 from benchmark.memory import within_memory
+from benchmark.search_model import precision_of
 from benchmark.store import Store
 from benchmark.verdicts import Verdicts
 from benchmark.work import Work, lacking_chunks
@@ -120,7 +121,8 @@ def compute_chunk(
         (verdicts, kept), hardware = within_memory(
             _title(group), hardware, lambda hw: _evaluate(group, work, chunk, hw, advance)
         )
-        timing = _timing(hardware, (time.perf_counter() - started) / len(group))
+        precision = precision_of(work.searched[group[0].source.name], hardware.precision)
+        timing = _timing(hardware, precision, (time.perf_counter() - started) / len(group))
         for case, verdict in zip(group, verdicts, strict=True):  # the longest last: it decides who shared a batch
             if case_key(case) in lacking:
                 if kept is not None:
@@ -185,12 +187,12 @@ def _told(group: Sequence[EvalCase], source: nn.Module) -> Iterator[None]:
         raise InputError(f"{_title(group)}: in its backward pass the model raised {quoted(error)}") from error
 
 
-def _timing(hardware: Hardware, seconds: float) -> dict[str, Any]:
+def _timing(hardware: Hardware, precision: torch.dtype, seconds: float) -> dict[str, Any]:
     """What differs from run to run."""
     return {
         "seconds": seconds,
         "device": torch.cuda.get_device_name() if hardware.device.type == "cuda" else "cpu",
-        "precision": "bf16" if hardware.precision == torch.bfloat16 else "fp32",
+        "precision": "bf16" if precision == torch.bfloat16 else "fp32",
         "batch_size": hardware.batch_size,
         "threads": torch.get_num_threads(),
         "workers": hardware.workers,

@@ -14,6 +14,7 @@ from benchmark.papers import paper_table, papers_markdown
 from benchmark.published import FIGURES, ROWS, Figure, Row
 from benchmark.score import SuiteScores
 from benchmark.selections import epsilon_table, seed_table
+from benchmark.table_flags import SIGNIFICANT, flag_table
 from model_zoo.checkpoint import atomic_write
 
 READINGS = {
@@ -49,7 +50,7 @@ def write_tables(
     write_csv(folder / "scores.csv", suite.scores.round(dict.fromkeys(suite.scores.columns.drop("epsilon"), 4)))
     write_csv(folder / "timing.csv", suite.timing)
     board, white_box, reading = leaderboard(suite), _white_box(suite), READINGS[suite.reading]
-    crossed = _black_box(suite)
+    crossed, compared = _black_box(suite), flag_table(suite)
     papers = paper_table(suite, rows, figures)
     curves, seeds = epsilon_table(suite, others), seed_table(suite, others)
     shown = {
@@ -58,6 +59,7 @@ def write_tables(
         "black_box": (crossed, "Transfer (black-box) attacks", _markdown(crossed), f"{CROSSED} {reading}"),
         "papers": (papers, "Beside the papers", papers_markdown(papers), reading),
         "epsilon": (curves, "Against epsilon", _markdown(curves), f"At 0 the clean accuracy. {reading}"),
+        "flags": (compared, "Flags", _raised(compared), _flag_note(compared)),
         "seeds": (seeds, "Over seeds", _markdown(seeds), f"Seeds of the attack and of the training. {reading}"),
     }
     html = page(
@@ -75,7 +77,7 @@ def write_tables(
             continue
         printed.append(_section(title, suite, body, note))
         atomic_write(folder / f"{name}.md", printed[-1].encode())
-        write_csv(folder / f"{name}.csv", table.round(4))
+        write_csv(folder / f"{name}.csv", table.round(dict.fromkeys(table.columns.difference(["p", "p_holm"]), 4)))
     return "\n".join(printed)
 
 
@@ -93,6 +95,23 @@ def _white_box(suite: SuiteScores) -> pd.DataFrame:
         row["forward passes"] = cost["forwards_per_image"].mean()
         row["backward passes"] = cost["backwards_per_image"].mean()
     return pd.DataFrame(list(rows.values()), columns=["attack", *columns, "forward passes", "backward passes"])
+
+
+def _raised(compared: pd.DataFrame) -> str:
+    """The comparisons that raise a flag, for people."""
+    raised = compared[compared["raised"]].drop(columns="raised")
+    numbers = {"points": "{:.1f}", "margin": "{:.0f}", "p": "{:.1g}", "p_holm": "{:.1g}"}
+    for column, form in numbers.items():
+        raised[column] = raised[column].map(form.format)
+    return _markdown(raised) if len(raised) else "No flag is raised by two cases of a model."
+
+
+def _flag_note(compared: pd.DataFrame) -> str:
+    return (
+        "A flag is raised where an attack breaks more than one that should be the stronger, by more points than the "
+        "margin, and the one-sided exact McNemar test on the images that both saw tells the two apart (p_holm < "
+        f"{SIGNIFICANT}, by Holm's correction for the {len(compared)} comparisons of this table)."
+    )
 
 
 def _with_last(table: pd.DataFrame) -> pd.DataFrame:

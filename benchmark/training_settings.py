@@ -22,7 +22,8 @@ def training_settings(
 ) -> tuple[dict[str, float], Recipe]:
     """The loss's parameters and the recipe, with `--set` applied to whichever has that name.
 
-    Raises: InputError for a setting that is unknown, of another type or without effect.
+    Raises: InputError for a setting that is unknown, of another type or without effect, and for a recipe whose epsilon
+        is of another norm than the suite's.
     """
     params, settings = dict(spec.params), recipe(spec.name, suite.dataset, recipe_name)
     known: Mapping[str, None] = dict.fromkeys([*params, *(f.name for f in fields(Recipe) if f.name not in TABLES)])
@@ -45,6 +46,11 @@ def training_settings(
             settings = replace(settings, param_schedule=steady)
         else:
             settings = with_overrides(settings, {key: value})
+    if settings.epsilon is not None and suite.threat.norm != "Linf" and "epsilon" not in given:
+        raise InputError(
+            f"recipe {recipe_name!r} trains {spec.name} against Linf of size {settings.epsilon:.4g}, and suite "
+            f"{suite.name} is of {suite.threat.norm}; give its size by --set epsilon=..., or use --recipe fast"
+        )
     for key, reason in _without_effect(spec, settings):
         if key in given:
             raise InputError(f"--set {key} {reason}")

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from benchmark.case import EvalCase, case_key, identity
-from benchmark.checks import check_images, check_model
+from benchmark.checks import check_images, check_model, check_randomness
 from benchmark.chunk import Range
 from benchmark.data import Split, balanced_subset, digest
 from benchmark.hardware import Hardware, is_tiny
 from benchmark.memory import fitting_batch, within_memory
-from benchmark.search_model import search_model
+from benchmark.search_model import COMPARED, search_model
 from benchmark.store import Store, discard
 from model_zoo.registry import ModelSpec, load_model
 
@@ -36,7 +36,7 @@ class Work:
         rows: by digest of a case's images, where they stand in the split.
         models: by name, on the device, in eval mode, frozen.
         searched: by name, the copies that attacks search on.
-        predictions: of the judged models by name, (N,) classes of the clean images.
+        predictions: of the judged models by name, (N,) classes of the clean images by one pass.
         checkpoint_dir: where the models' weights came from.
         batch_size: the largest that the models were found to fit in; None where nothing was tried.
         keep: called with each chunk that was attacked, in the process that did it; None to keep no points.
@@ -100,7 +100,8 @@ def _prepared(work: Sequence[EvalCase], split: Split, store: Store, hardware: Ha
         spec.name: load_on(hardware, spec, split, checkpoint_dir)
         for spec in _distinct(spec for case in work for spec in (case.model, case.source))
     }
-    judged = [spec.name for spec in _distinct(case.model for case in work)]
+    specs = _distinct(case.model for case in work)
+    judged = [spec.name for spec in specs]
     if hardware.finds_batch:
         hardware = replace(hardware, batch_size=fitting_batch(list(models.values()), split.x, split.y, hardware))
     by_gradient = {case.source.name for case in work if case.attack.needs_gradients}
@@ -111,12 +112,14 @@ def _prepared(work: Sequence[EvalCase], split: Split, store: Store, hardware: Ha
             hardware,
             lambda hw: check_model(name, models[name], split, hw, needs_gradients=name in by_gradient),  # noqa: B023
         )
+    for spec in specs:
+        check_randomness(spec, checked[spec.name].flags)
     for case in work:
         flags = checked[case.model.name].flags
         store.write_case(case_key(case), {"identity": identity(case), "flags": list(flags)})
     sources = dict.fromkeys(case.source.name for case in work)
-    example = split.x[:1].to(hardware.device)
-    searched = {name: search_model(models[name], example, hardware.precision) for name in sources}
+    examples = split.x[:COMPARED].to(hardware.device)
+    searched = {name: search_model(models[name], examples, hardware.precision) for name in sources}
     rows = {case.images: _rows(split, case) for case in {case.images: case for case in work}.values()}
     predictions = {name: checked[name].prediction for name in judged}
     return Work(work, split, rows, models, searched, predictions, checkpoint_dir, hardware.batch_size)

@@ -3,7 +3,6 @@
 import copy
 import re
 import sys
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from inspect import getattr_static
@@ -19,19 +18,12 @@ from model_zoo.out_of_memory import is_out_of_memory
 from model_zoo.own_generators import own_generators
 from model_zoo.stranger import ModelError, OutputError, Quirks, Stranger
 
-TRIED = 8
-"""How many images a trial pass has."""
 BATCHES = (4, 10, 16, 20, 25, 32, 40, 50, 64, 100, 125, 128, 200, 250, 256, 500, 512, 1000, 1024)
 """Fixed batches that are tried, beside those that the model's own messages name."""
 SAME_ANSWER = 1e-6
 """Largest difference of two answers, relative to the largest logit, that is put down to the order of additions."""
 SAME_LAYOUT = 1e-3
 """The same of two layouts of the weights, for which other kernels are taken."""
-
-
-def trial_images(shape: Sequence[int]) -> Tensor:
-    """(8, C, H, W) fixed images of the given shape (C, H, W), of pixels drawn from [0, 1]."""
-    return torch.rand((TRIED, *shape), generator=torch.Generator().manual_seed(0))
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ from attacks.number import number
 
 AUGMENTATIONS = ("none", "crop-flip")
 SCHEDULES = ("milestones", "cosine", "cyclic")
+MEMORY_FORMATS = ("contiguous", "channels-last")
 PATHS = ("source", "pool")
 
 
@@ -38,6 +39,8 @@ class Recipe:
             from it, or has its labels taken away.
         warm_up: over how many epochs the epsilon trained against grows to its full size, from nothing; without it a
             large one can stop a network from learning anything.
+        memory_format: of the network's weights: "contiguous", or "channels-last", by which convolutions in
+            bfloat16 are faster; sums are rounded in another order.
         source_epochs: of the first stage; None for those of its own recipe.
         source: a checkpoint that stands in for the first stage.
         pool: unlabelled images that stand in for those withheld: a folder of PNG images or a .npy file.
@@ -64,6 +67,7 @@ class Recipe:
     replays: int = 1
     withheld: float = 0.5
     warm_up: float = 0.0
+    memory_format: str = "contiguous"
     source_epochs: int | None = None
     source: str = ""
     pool: str = ""
@@ -80,6 +84,8 @@ class Recipe:
             raise InputError(f"augmentation must be one of {', '.join(AUGMENTATIONS)}, got {self.augmentation!r}")
         if self.schedule not in SCHEDULES:
             raise InputError(f"schedule must be one of {', '.join(SCHEDULES)}, got {self.schedule!r}")
+        if self.memory_format not in MEMORY_FORMATS:
+            raise InputError(f"memory_format must be one of {', '.join(MEMORY_FORMATS)}, got {self.memory_format!r}")
         for name in ("withheld", "peak"):
             if not 0 < getattr(self, name) < 1:
                 raise InputError(f"{name} must be a fraction between 0 and 1, got {getattr(self, name)}")

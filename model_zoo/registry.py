@@ -17,7 +17,8 @@ from model_zoo.checkpoint import LAST, load_into, load_state_dict, sha256_of, st
 from model_zoo.defenses.registry import DEFENSES
 from model_zoo.download import fetch
 from model_zoo.factory import call_factory, code_of, find_factory
-from model_zoo.quirks import find_quirks, trial_images
+from model_zoo.quirks import find_quirks
+from model_zoo.randomness import answers_at_random, probe_images
 from model_zoo.robustbench_adapter import PAGE, PREFIX, build_robustbench, factory_name, package_version
 from model_zoo.stranger import Quirks, Stranger
 
@@ -26,6 +27,8 @@ SHIPPED = Path(__file__).parent / "checkpoints"
 
 DATASETS = ("digits", "mnist", "cifar10")
 """Of the shipped models, in display order."""
+OPTIONAL = ("size", "randomized", "quirks")
+"""Fields that a card leaves out where they say nothing, and that are no text."""
 OF_LAST = "-last"
 """Behind the name of a model: after the last epoch, where the name alone means the best one."""
 
@@ -49,6 +52,7 @@ class ModelSpec:
         schedule: how it was trained here, in a few words; "" where that is not known.
         convert: a name of `CONVERTS`, where the authors' names of the weights are not ours.
         size: of the checkpoint file in bytes; 0 where nobody wrote it down.
+        randomized: whether it answers at random, and so is judged by expectation; of a user's model it is found out.
         quirks: how a user's own model must be run; None for models that are run as they are.
     """
 
@@ -65,6 +69,7 @@ class ModelSpec:
     schedule: str = ""
     convert: str = ""
     size: int = 0
+    randomized: bool = False
     quirks: Quirks | None = None
 
     @property
@@ -94,7 +99,7 @@ def read_card(path: Path) -> ModelSpec:
         told = {name: value for name, value in content["model"].items() if name != "published"}  # older cards have it
         schedule = _schedule(content.get("training", {}))
         spec = ModelSpec(**{**told, "suites": tuple(told["suites"]), "schedule": schedule})
-        texts = {name: value for name, value in vars(spec).items() if name not in ("suites", "size", "quirks")}
+        texts = {name: value for name, value in vars(spec).items() if name not in ("suites", *OPTIONAL)}
         for name, value in (*texts.items(), *(("suites", suite) for suite in spec.suites)):
             if not isinstance(value, str) or not value.isprintable():
                 raise ValueError(f"{name} that is no line of text")
@@ -111,6 +116,8 @@ def read_card(path: Path) -> ModelSpec:
             raise ValueError("no checkpoint")
         if type(spec.size) is not int or spec.size < 0:
             raise ValueError(f"a size that is no number of bytes: {spec.size!r}")
+        if type(spec.randomized) is not bool:
+            raise ValueError(f"randomized that is neither true nor false: {spec.randomized!r}")
         return spec
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
@@ -166,7 +173,7 @@ def after_last_epoch(name: str, known: Mapping[str, ModelSpec], checkpoint_dir: 
 
 def card(spec: ModelSpec, record: Mapping[str, Any]) -> bytes:
     """The bytes of a model's card: its spec, and how it was trained."""
-    fields = {name: value for name, value in asdict(spec).items() if name not in ("size", "quirks") or value}
+    fields = {name: value for name, value in asdict(spec).items() if name not in OPTIONAL or value}
     return (json.dumps({"model": fields, "training": dict(record)}, indent=1) + "\n").encode()
 
 
@@ -247,13 +254,19 @@ def _bare_model(spec: ModelSpec, checkpoint_dir: Path, classes: int) -> nn.Modul
     return model
 
 
-def robustbench_model(name: str, checkpoint_dir: Path, *, dataset: str, norm: str, suite: str) -> ModelSpec:
-    """The spec of a RobustBench model, robustbench/ID. Raises: InputError where it cannot be had."""
+def robustbench_model(
+    name: str, checkpoint_dir: Path, *, dataset: str, norm: str, suite: str, shape: Sequence[int] = ()
+) -> ModelSpec:
+    """The spec of a RobustBench model, robustbench/ID. Raises: InputError where it cannot be had.
+
+    Args:
+        shape: (C, H, W) of the images that it is asked with whether it answers at random; empty for not asking.
+    """
     model_id = name.removeprefix(PREFIX)
     code, factory = f"robustbench {package_version()}", factory_name(model_id, dataset, norm)
     spec = ModelSpec(model_id, (suite,), dataset, factory, "", "", "", url=PAGE, code=f"{code} {factory}")
-    weights = load_model(spec, checkpoint_dir, classes=0).state_dict()
-    return replace(spec, sha256=state_digest(weights))
+    model = load_model(spec, checkpoint_dir, classes=0)
+    return replace(spec, sha256=state_digest(model.state_dict()), randomized=_is_randomized(model, shape))
 
 
 def external_model(
@@ -272,7 +285,7 @@ def external_model(
         factory: "PATH.py:FUNCTION" or "package.module:FUNCTION"; called without arguments, it returns a torch module.
         checkpoint: its weights; None if the factory loads them.
         name: in the tables; by default the function's name.
-        shape: (C, H, W) of the images that its quirks are looked for with; empty for not looking.
+        shape: (C, H, W) of the images that its quirks and randomness are looked for with; empty for not looking.
         output: where in what it returns the logits are: a key, an attribute or an index; "" where it returns them.
 
     Raises: InputError for a factory or checkpoint that cannot be used.
@@ -294,10 +307,14 @@ def external_model(
     if not checkpoint:
         spec = replace(spec, sha256=state_digest(model.state_dict()))
     try:
-        quirks = find_quirks(model, trial_images(shape), output) if shape else Quirks(output)
+        quirks = find_quirks(model, probe_images(shape), output) if shape else Quirks(output)
     except InputError as error:
         raise InputError(f"--model {factory}: {error}") from None
-    return replace(spec, quirks=quirks)
+    return replace(spec, quirks=quirks, randomized=_is_randomized(Stranger(model, quirks), shape))
+
+
+def _is_randomized(model: nn.Module, shape: Sequence[int]) -> bool:
+    return bool(shape) and answers_at_random(model, probe_images(shape))
 
 
 def _load_weights(model: nn.Module, path: Path, sha256: str, convert: str = "") -> None:

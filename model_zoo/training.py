@@ -110,7 +110,9 @@ def train(
         model = build(recipe.architecture, images.classes)
     if source is not None and training.defense.takes_features:
         take_features(model, source)
-    model, source = model.to(device), None if source is None else source.to(device)
+    layout = torch.channels_last if recipe.memory_format == "channels-last" else torch.preserve_format
+    model = model.to(device).to(memory_format=layout)
+    source = None if source is None else source.to(device).to(memory_format=layout)
     optimizer = optimizer_of(recipe, model)
     start = Progress(weights_of(model), optimizer.state_dict(), weights_of(model))
     run = {**training.settings(), "precision": str(precision), "workers": team.size}

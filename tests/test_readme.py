@@ -20,7 +20,7 @@ def test_ci_runs_the_test_command_of_the_readme() -> None:
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "results/README.md", "docs/gate.md"]
+    "page", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "results/README.md", "docs/gate.md", "docs/flags.md"]
 )
 def test_every_relative_link_leads_somewhere(page: str) -> None:
     links = re.findall(r"\]\((?!https?:|#)([^)#]+)\)", (ROOT / page).read_text())

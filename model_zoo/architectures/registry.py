@@ -47,6 +47,12 @@ _SPECS = (
     ArchitectureSpec("small-cnn", SmallCNN, (1, 28, 28), "Zhang et al. (TRADES), arXiv:1901.08573"),
     ArchitectureSpec("strided-cnn", StridedCNN, (1, 28, 28), "Wong et al. (fast AT), arXiv:2001.03994"),
     ArchitectureSpec("resnet-18", resnet18, (3, 32, 32), "He et al., arXiv:1512.03385"),
+    ArchitectureSpec(
+        "resnet-18-w16",
+        lambda num_classes: resnet18(num_classes, width=16),
+        (3, 32, 32),
+        "He et al., arXiv:1512.03385; a quarter of the channels",
+    ),
     ArchitectureSpec("preact-resnet-18", preact_resnet18, (3, 32, 32), "He et al., arXiv:1603.05027"),
     _wide(28, 10),
     _wide(34, 10),

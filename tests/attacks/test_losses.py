@@ -32,7 +32,26 @@ def test_cross_entropy_is_minus_the_log_probability_of_the_label() -> None:
 
 def test_cross_entropy_of_large_logits_is_finite() -> None:
     logits = torch.tensor([[2000.0, 0.0], [0.0, 2000.0]])
-    assert cross_entropy(logits, torch.tensor([0, 0])).tolist() == [0.0, 2000.0]
+    values = cross_entropy(logits, torch.tensor([0, 0])).tolist()
+    assert values == pytest.approx([0.0, 2000.0], abs=0.002)
+
+
+@pytest.mark.parametrize("scale", [1.0, 30.0, 300.0])
+def test_the_gradient_of_cross_entropy_points_the_same_way_however_confident_the_network_is(scale: float) -> None:
+    logits, y = torch.tensor([[9.0, 2.0, -1.0, 1.0]]), torch.tensor([0])
+    scaled = (scale * logits).requires_grad_()
+    (gradient,) = torch.autograd.grad(cross_entropy(scaled, y).sum(), scaled)
+    exact = (scale * logits).double().requires_grad_()
+    (expected,) = torch.autograd.grad(exact[:, 1:].logsumexp(1) - exact[:, 0], exact)  # of the log-odds, rising alike
+    assert gradient.abs().max() > 0
+    torch.testing.assert_close(gradient / gradient.abs().max(), (expected / expected.abs().max()).float())
+
+
+def test_cross_entropy_rises_where_its_usual_form_is_flat() -> None:
+    gap = torch.tensor([4000.0, 400.0, 40.0, 17.0, 14.1, 13.9, 5.0])
+    values = cross_entropy(torch.stack([gap, torch.zeros_like(gap)], 1), torch.zeros(len(gap), dtype=torch.long))
+    assert (values.diff() > 0).all()
+    torch.testing.assert_close(values[-2:], torch.log1p(torch.exp(-gap[-2:])))
 
 
 @pytest.mark.parametrize("kappa", [0.0, 3.0, 50.0])

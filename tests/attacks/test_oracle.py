@@ -133,6 +133,44 @@ def test_a_watch_sees_every_query_without_its_graph() -> None:
     assert [query.rows is None for query in seen] == [True, False]
 
 
+class Alternating(nn.Module):
+    """Another network at each pass, in turns."""
+
+    def __init__(self, *networks: nn.Module) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+        self.passes = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.passes += 1
+        logits: Tensor = self.networks[self.passes % len(self.networks)](x)
+        return logits
+
+
+def test_every_answer_is_the_mean_of_as_many_passes_as_are_asked_for() -> None:
+    networks, (x, y) = [network(), nn.Sequential(network(), nn.Tanh()), network().double().float()], batch()
+    seen: list[Query] = []
+    oracle = Oracle(Alternating(*networks), THREAT, eot=3, watch=seen.append)
+    alone = [Oracle(one, THREAT) for one in networks]
+    logits = torch.stack([one.logits(x) for one in alone]).mean(0)
+    values, gradients = zip(*(one.loss_and_gradient(x, y, "cross-entropy") for one in alone), strict=True)
+    jacobian = torch.stack([one.logits_and_jacobian(x)[1] for one in alone]).mean(0)
+
+    torch.testing.assert_close(oracle.logits(x), logits)
+    value, gradient = oracle.loss_and_gradient(x, y, "cross-entropy", rows=torch.arange(len(x)))
+    torch.testing.assert_close(value, torch.stack(values).mean(0))
+    torch.testing.assert_close(gradient, torch.stack(gradients).mean(0))
+    torch.testing.assert_close(oracle.logits_and_jacobian(x)[1], jacobian)
+
+    assert [(query.forwards, query.backwards) for query in seen] == [(3, 0), (3, 3), (3, 15)]
+    assert (oracle.forwards, oracle.backwards) == (9 * len(x), 18 * len(x))
+    for query in seen:
+        torch.testing.assert_close(query.logits, logits)
+    assert seen[1].loss is not None
+    assert torch.equal(seen[1].loss, value)
+    assert seen[0].loss is None
+
+
 def test_a_counting_classifier_gives_the_logits_of_the_classifier_with_their_graph() -> None:
     model, (x, _) = network(), batch()
     counting = CountingClassifier(model)

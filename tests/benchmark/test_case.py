@@ -9,7 +9,7 @@ from attacks import mi_fgsm, pgd
 from attacks.registry import ATTACKS
 from attacks.spec import AttackSpec, Patience, Recurrence
 from attacks.threat_model import ThreatModel
-from benchmark.case import EvalCase, case_key, identity, trajectory_key
+from benchmark.case import EvalCase, case_key, drawn, identity, trajectory_key
 from model_zoo.registry import ModelSpec
 
 MODEL = ModelSpec("natural", ("digits",), "digits", "digits-cnn", "natural", "digits/natural.safetensors", "a" * 64)
@@ -56,6 +56,8 @@ DETERMINING = {
     "epsilon": case(threat=ThreatModel("Linf", 0.21)),
     "images": case(images="f" * 64),
     "seed": case(seed=1),
+    "judge's draws": case(judge_draws=20),
+    "passes of a query": case(eot=20),
 }
 NAMES = {
     "suite": case(suite="digits-l2"),
@@ -68,6 +70,8 @@ NAMES = {
     "attack's name": attack(name="pgd"),
     "attack's source": attack(source="a paper"),
     "attack's norms": attack(norms=("Linf",)),
+    "model's randomness": model(randomized=True),  # which judge_draws and eot stand for
+    "attack's usual eot": attack(eot=20),
     "order of parameters": lambda c: replace(
         c, attack=replace(c.attack, params=dict(reversed(list(c.attack.params.items()))))
     ),
@@ -125,3 +129,29 @@ def test_a_third_party_attack_is_identified_by_library_and_chunk_and_not_by_its_
     assert "steps" not in spec.identity
     assert replace(spec, steps=7).identity == spec.identity
     assert ATTACKS["autoattack"].identity["members"][0] == ATTACKS["apgd-ce"].identity
+
+
+def test_the_target_s_randomness_asks_for_draws_of_the_judge_and_the_source_s_for_passes_of_a_query() -> None:
+    random = replace(OTHER, randomized=True)
+    assert drawn(CASE, judge_draws=7) == CASE
+    for target, source, draws, eot in ((random, random, 20, 20), (MODEL, random, 0, 20), (random, MODEL, 20, 1)):
+        asked = drawn(replace(CASE, model=target, source=source))
+        assert (asked.judge_draws, asked.eot) == (draws, eot)
+    asked = drawn(replace(CASE, model=random, source=random), judge_draws=7, eot=3)
+    assert (asked.judge_draws, asked.eot) == (7, 3)
+    assert drawn(CASE, eot=3).eot == 3
+
+
+def test_an_attack_may_ask_for_several_passes_itself_and_third_parties_ask_as_they_like() -> None:
+    rand = replace(CASE, attack=ATTACKS["autoattack-rand"])
+    assert drawn(rand).eot == 20
+    assert drawn(rand, eot=3).eot == 3
+    assert drawn(replace(CASE, attack=ATTACKS["foolbox-deepfool"]), eot=3).eot == 1
+
+
+def test_a_case_of_a_randomised_model_walks_alone() -> None:
+    """Its models draw on as long as they are asked, so a longer walk beside it would be another one."""
+    for change in (case(model=replace(OTHER, randomized=True)), case(source=replace(OTHER, randomized=True))):
+        random = change(CASE)
+        longer = replace(random, attack=replace(random.attack, steps=40))
+        assert trajectory_key(longer) != trajectory_key(random)

@@ -187,6 +187,7 @@ MISTAKES = {
     "a source that does not run": ("--models natural --sources madry", "it must be one of --models"),
     "unknown optimizer": ("train --defense natural --set optimizer=lion", "sgd, sgd-nesterov, adam"),
     "unknown architecture": ("train --defense natural --set architecture=digits", "did you mean 'digits-cnn'?"),
+    "recipe of another data set": ("train --defense natural --recipe cpu", "'cpu' is for cifar10"),
     "architecture of other images": ("train --defense natural --set architecture=resnet-18", "(3, 32, 32)"),
     "trained against grey levels": ("train --defense natural --set epsilon=8", "did you mean 8/255?"),
     "all images held out": ("train --defense natural --set validation=1297", "a holdout must leave images"),

@@ -53,6 +53,7 @@ def fill(store: Store) -> None:
                 robust_last=None if last is None else last[part],
                 forwards=passes[part],
                 backwards=passes[part] / 2,
+                robust_single=robust[part] & (label[part] % 3 > 0) if case.model is MADRY else None,
             )
             store.write_chunk(case_key(case), (start, stop), chunk, {**TIMING, "threads": number // 4})
         store.write_case(case_key(case), {"flags": ["randomized"] if case.model is MADRY else []})
@@ -73,7 +74,7 @@ def test_packed_verdicts_come_back_as_they_were(store: Store, tmp_path: Path) ->
         before, after = store.read(entry["key"], N), packed.read(entry["key"], N)
         assert before is not None
         assert after is not None
-        for name in ("index", "label", "prediction", "robust_any", "robust_last"):
+        for name in ("index", "label", "prediction", "robust_any", "robust_last", "robust_single"):
             np.testing.assert_array_equal(getattr(before[0], name), getattr(after[0], name), strict=True)
         assert before[0].forwards.sum() == after[0].forwards.sum()
         assert before[0].backwards.sum() == after[0].backwards.sum()

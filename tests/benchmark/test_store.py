@@ -4,10 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from benchmark.case import CHUNK_SIZE
-from benchmark.chunk import chunk_ranges
+from benchmark.chunk import chunk_ranges, pack, unpack
 from benchmark.store import Store
 from benchmark.verdicts import Verdicts
 
@@ -15,7 +17,7 @@ KEY = "0123456789abcdef"
 TIMING = {"seconds": 1.5, "device": "cpu", "precision": "fp32", "batch_size": 250, "threads": 1, "versions": "torch=2"}
 
 
-def verdicts(start: int, stop: int, *, last: bool = True) -> Verdicts:
+def verdicts(start: int, stop: int, *, last: bool = True, single: bool = False) -> Verdicts:
     generator = np.random.default_rng(start)
     index = np.arange(start, stop)
     robust = generator.random(len(index)) < 0.5
@@ -27,6 +29,7 @@ def verdicts(start: int, stop: int, *, last: bool = True) -> Verdicts:
         robust_last=robust | (generator.random(len(index)) < 0.5) if last else None,
         forwards=generator.random(len(index)),
         backwards=generator.random(len(index)),
+        robust_single=generator.random(len(index)) < 0.5 if single else None,
     )
 
 
@@ -44,9 +47,10 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "runs")
 
 
+@pytest.mark.parametrize("single", [True, False])
 @pytest.mark.parametrize("last", [True, False])
-def test_verdicts_and_timing_are_read_back_unchanged(store: Store, last: bool) -> None:
-    expected = verdicts(0, 40, last=last)
+def test_verdicts_and_timing_are_read_back_unchanged(store: Store, last: bool, single: bool) -> None:
+    expected = verdicts(0, 40, last=last, single=single)
     store.write_chunk(KEY, (0, 40), expected, TIMING)
     stored = store.read(KEY, 40)
     assert stored is not None
@@ -56,7 +60,7 @@ def test_verdicts_and_timing_are_read_back_unchanged(store: Store, last: bool) -
 
 def test_chunks_are_joined_in_the_order_of_the_images_whatever_the_order_of_writing(store: Store) -> None:
     n = CHUNK_SIZE + 50
-    expected = verdicts(0, n)
+    expected = verdicts(0, n, single=True)
     for start, stop in reversed(chunk_ranges(n)):
         part = {name: value[start:stop] for name, value in vars(expected).items()}
         store.write_chunk(KEY, (start, stop), Verdicts(**part), {**TIMING, "seconds": float(start)})
@@ -154,3 +158,11 @@ def test_an_empty_store_has_nothing_and_needs_no_folder(store: Store) -> None:
     assert store.read_suite("digits") is None
     assert store.damaged(KEY) == []
     assert not store.root.exists()
+
+
+def test_only_chunks_of_randomised_models_have_a_column_of_single_draws() -> None:
+    """Those of others are as they were before there was one."""
+    for single in (True, False):
+        _, content = pack(KEY, (0, 40), verdicts(0, 40, single=single), TIMING)
+        assert ("robust_single" in pq.read_schema(pa.BufferReader(content)).names) is single
+        assert (unpack(content, KEY, (0, 40))[0]["robust_single"] is not None) is single

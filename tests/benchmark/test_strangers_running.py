@@ -20,7 +20,8 @@ from benchmark.hardware import Hardware
 from benchmark.search_model import search_model
 from benchmark.work import load_on
 from model_zoo.checkpoint import state_digest
-from model_zoo.quirks import find_quirks, trial_images
+from model_zoo.quirks import find_quirks
+from model_zoo.randomness import probe_images
 from model_zoo.registry import SHIPPED, ModelSpec, external_model
 from model_zoo.stranger import ModelError, Quirks, Stranger
 
@@ -116,7 +117,7 @@ def test_a_model_gets_the_verdicts_of_its_twin(kind: str, command: Command, tmp_
 def test_a_well_behaved_model_has_no_quirks_and_its_batch_norm_is_folded_for_the_search() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4 * 36, 10)).eval()
     model.requires_grad_(False)
-    x = trial_images((3, 8, 8))
+    x = probe_images((3, 8, 8))
     assert find_quirks(model, x) == Quirks()
     searched = search_model(Stranger(model, Quirks()), x, torch.bfloat16)
     assert not [module for module in searched.modules() if isinstance(module, nn.BatchNorm2d)]
@@ -125,7 +126,7 @@ def test_a_well_behaved_model_has_no_quirks_and_its_batch_norm_is_folded_for_the
 def test_looking_for_quirks_leaves_the_model_and_all_generators_as_they_were() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.BatchNorm1d(10), nn.Dropout())
     before, state = copy.deepcopy(model.state_dict()), torch.get_rng_state()
-    find_quirks(model, trial_images((1, 8, 8)))
+    find_quirks(model, probe_images((1, 8, 8)))
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert torch.equal(torch.get_rng_state(), state)
 

@@ -10,7 +10,16 @@ from model_zoo.architectures.strided_conv import HalvingConv2d
 from model_zoo.architectures.wide_resnet import WideBlock, WideResNet
 from model_zoo.normalize import Normalize
 
-RUN = ["digits-cnn", "small-cnn", "strided-cnn", "resnet-18", "preact-resnet-18", "wrn-10-1", "wrn-16-2"]
+RUN = [
+    "digits-cnn",
+    "small-cnn",
+    "strided-cnn",
+    "resnet-18",
+    "resnet-18-w16",
+    "preact-resnet-18",
+    "wrn-10-1",
+    "wrn-16-2",
+]
 
 
 def on_meta(name: str) -> nn.Module:
@@ -39,8 +48,8 @@ def images(name: str, n: int = 2) -> Tensor:
 
 
 def test_the_table_names_these_architectures_in_this_order() -> None:
-    names = ["digits-cnn", "small-cnn", "strided-cnn", "resnet-18", "preact-resnet-18", "wrn-28-10", "wrn-34-10"]
-    assert list(ARCHITECTURES) == names
+    names = ["digits-cnn", "small-cnn", "strided-cnn", "resnet-18", "resnet-18-w16", "preact-resnet-18"]
+    assert list(ARCHITECTURES) == [*names, "wrn-28-10", "wrn-34-10"]
     assert all(spec.name == name for name, spec in ARCHITECTURES.items())
 
 
@@ -92,6 +101,7 @@ def test_parameter_counts_follow_from_the_definitions() -> None:
         return conv(3, 16, 3) + blocks + bn(64 * width) + linear(64 * width, 10)
 
     plan = [(64, 64), (64, 128), (128, 256), (256, 512)]
+    narrow = [(a // 4, b // 4) for a, b in plan]
     derived = {
         "digits-cnn": conv(1, 32, 3, bias=True) + conv(32, 64, 3, bias=True) + linear(1024, 64) + linear(64, 10),
         "small-cnn": sum(conv(a, b, 3, bias=True) for a, b in [(1, 32), (32, 32), (32, 64), (64, 64)])
@@ -100,6 +110,7 @@ def test_parameter_counts_follow_from_the_definitions() -> None:
         + linear(200, 10),
         "strided-cnn": conv(1, 16, 4, bias=True) + conv(16, 32, 4, bias=True) + linear(1568, 100) + linear(100, 10),
         "resnet-18": conv(3, 64, 3) + bn(64) + sum(basic(a, b) + basic(b, b) for a, b in plan) + linear(512, 10),
+        "resnet-18-w16": conv(3, 16, 3) + bn(16) + sum(basic(a, b) + basic(b, b) for a, b in narrow) + linear(128, 10),
         "preact-resnet-18": conv(3, 64, 3)
         + sum(preact(a, b) + preact(b, b) for a, b in plan)
         + bn(512)
@@ -112,6 +123,7 @@ def test_parameter_counts_follow_from_the_definitions() -> None:
         "small-cnn": 312_202,
         "strided-cnn": 166_406,
         "resnet-18": 11_173_962,
+        "resnet-18-w16": 701_466,
         "preact-resnet-18": 11_172_170,
         "wrn-28-10": 36_479_194,
         "wrn-34-10": 46_160_474,

@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -185,7 +186,8 @@ def external(folder: Path, code: str = CODE, *, weights: str | None = "natural",
     if weights is not None:
         checkpoint = folder / "weights.safetensors"
         shutil.copy(SHIPPED / f"digits/{weights}.safetensors", checkpoint)
-    return external_model(f"{folder / 'model.py'}:{factory}", checkpoint, dataset="digits", suite="digits")
+    own = f"{folder / 'model.py'}:{factory}"
+    return external_model(own, checkpoint, dataset="digits", suite="digits", shape=DATASETS["digits"].shape)
 
 
 def test_the_identity_of_ones_own_model_does_not_depend_on_where_it_lies(tmp_path: Path) -> None:
@@ -247,3 +249,44 @@ def test_a_file_of_ones_own_may_import_its_neighbours_and_leaves_the_search_path
     (tmp_path / "here/neighbour_of_mine.py").write_text(CODE)
     external(tmp_path / "here", "from neighbour_of_mine import factory\n")
     assert sys.path == before
+
+
+NOISY = """
+import random
+import numpy as np
+import torch
+from torch import nn
+from model_zoo.architectures.digits_cnn import DigitsCNN
+
+class Noisy(DigitsCNN):
+    def forward(self, x):
+        return super().forward(x + {noise})
+
+def factory():
+    return Noisy()
+"""
+
+
+@pytest.mark.parametrize(
+    ("noise", "is_random"),
+    [
+        ("0.01 * torch.randn_like(x)", True),
+        ("0.01 * torch.from_numpy(np.random.randn(*x.shape)).float()", True),
+        ("0.01 * random.random()", True),
+        ("0.01", False),
+        ("torch.zeros(0, 9)", False),  # cannot take the images: another line says so
+    ],
+)
+def test_a_model_of_ones_own_that_answers_at_random_is_found(tmp_path: Path, noise: str, is_random: bool) -> None:
+    assert external(tmp_path / "here", NOISY.format(noise=noise)).randomized is is_random
+
+
+def test_a_card_may_say_that_a_model_answers_at_random(tmp_path: Path) -> None:
+    spec = replace(next(iter(MODELS)), randomized=True)
+    path = tmp_path / "card.json"
+    path.write_bytes(card(spec, {}))
+    assert read_card(path).randomized is True
+    assert b"randomized" not in card(replace(spec, randomized=False), {})
+    path.write_bytes(path.read_bytes().replace(b"true", b'"yes"'))
+    with pytest.raises(InputError, match="randomized that is neither true nor false: 'yes'"):
+        read_card(path)

@@ -21,6 +21,7 @@ from benchmark.data import Split, balanced_subset, holdout
 from benchmark.datasets import load
 from benchmark.suites import SUITES
 from benchmark.train_command import _training_images
+from benchmark.training_settings import training_settings
 from model_zoo import training as training_module
 from model_zoo.architectures.registry import build, find
 from model_zoo.augmentation import augment
@@ -435,6 +436,56 @@ def test_every_recipe_names_a_known_defense_dataset_network_and_optimizer(key: t
 def test_a_dataset_without_a_recipe_is_refused() -> None:
     with pytest.raises(InputError, match="no recipe 'slow' for trades on mnist; known: fast, paper"):
         recipe("trades", "mnist", "slow")
+
+
+def test_a_recipe_of_another_dataset_names_those_that_it_is_for() -> None:
+    with pytest.raises(InputError, match="no recipe 'cpu' for madry on digits; known: fast; 'cpu' is for cifar10"):
+        recipe("madry", "digits", "cpu")
+
+
+def test_a_recipe_with_an_epsilon_of_linf_is_refused_for_an_l2_suite_until_its_size_is_given() -> None:
+    with pytest.raises(InputError, match=r"against Linf of size 0\.03137, and suite cifar10-l2 is of L2"):
+        training_settings(DEFENSES["madry"], SUITES["cifar10-l2"], "cpu", [])
+    _, settings = training_settings(DEFENSES["madry"], SUITES["cifar10-l2"], "cpu", ["epsilon=0.5"])
+    assert settings.epsilon == 0.5
+
+
+@pytest.mark.parametrize("defense", DEFENSES)
+def test_recipe_cpu_differs_between_defenses_in_their_own_terms_alone(defense: str) -> None:
+    base, own = recipe("natural", "cifar10", "cpu"), recipe(defense, "cifar10", "cpu")
+    assert own.epochs * own.replays == base.epochs
+    assert own.epsilon == SUITES["cifar10"].threat.epsilon
+    assert own.architecture.removesuffix("+mlp") == base.architecture
+    told, plain = (json.loads(json.dumps(chosen.settings())) for chosen in (own, base))
+    terms = ("epochs", "replays", "architecture", "param_schedule")
+    assert {k: v for k, v in told.items() if k not in terms} == {k: v for k, v in plain.items() if k not in terms}
+    rates = [own.lr_at(epoch, 0.0) for epoch in range(1, own.epochs + 2)]
+    assert (rates[0], rates[-1]) == (0, 0)
+    assert max(rates) <= own.lr
+    assert own.lr_at(1, own.peak * own.epochs) == pytest.approx(own.lr)
+
+
+def test_the_memory_format_reaches_the_network_and_is_kept_out_of_older_settings(
+    images: tuple[Split, Split], tmp_path: Path
+) -> None:
+    seen: list[bool] = []
+
+    def watching(model: nn.Module, *rest: Tensor | TrainingContext) -> Tensor:
+        kernels = [weight for weight in model.parameters() if weight.dim() == 4 and weight.shape[1] > 1]
+        seen.append(all(weight.is_contiguous(memory_format=torch.channels_last) for weight in kernels))
+        return DEFENSES["natural"].batch_loss(model, *rest)
+
+    defense = replace(DEFENSES["natural"], batch_loss=watching)
+    for name, told in (("last", {"memory_format": "channels-last"}), ("first", {})):
+        training = toy(defense, **told)
+        assert training.recipe.settings().get("memory_format") == told.get("memory_format")
+        run(training, images, tmp_path / name)
+    half = len(seen) // 2
+    assert all(seen[:half])
+    assert not any(seen[half:])
+    first, last = (load_state_dict(tmp_path / f"{name}.last.safetensors") for name in ("first", "last"))
+    for key, weights in first.items():
+        torch.testing.assert_close(last[key], weights, rtol=1e-2, atol=1e-3)
 
 
 def test_epsilon_warms_up_batch_by_batch() -> None:

@@ -1,0 +1,88 @@
+"""The loop for randomised models: an attack runs its course, and proposes points; none is judged on the way.
+
+Where answers are random every query may break an image by chance, so the loop that learns of broken images from the
+attack's own queries (`attacks/loop.py`) would call each image broken after enough of them.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from attacks.draws import Draws
+from attacks.losses import lead
+from attacks.oracle import Classifier, Oracle, Query
+from attacks.spec import AttackSpec, Recurrence
+from attacks.threat_model import ThreatModel
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """What one start of an attack proposes.
+
+    Args:
+        best: (N, C, H, W) of the points inside the threat model that were asked about the one with the largest loss;
+            where the attack asks for logits alone, the one where the true class leads least.
+        last: (N, C, H, W) the last iterate.
+        forwards, backwards: (N,) int64 passes spent on each image.
+    """
+
+    best: Tensor
+    last: Tensor
+    forwards: Tensor
+    backwards: Tensor
+
+
+def propose(
+    attack: AttackSpec,
+    classifier: Classifier,
+    x: Tensor,
+    y: Tensor,
+    index: Tensor,
+    threat: ThreatModel,
+    *,
+    restart: int,
+    seed: int,
+    precision: torch.dtype = torch.float32,
+    eot: int = 1,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Proposals:
+    """One start of an attack on one batch; no image leaves early.
+
+    Args:
+        attack: a recurrence.
+        classifier: what the attack searches on.
+        x: (N, C, H, W) in [0, 1]; y, index: (N,).
+        restart: which start it is.
+        seed: of the attack's draws, which belong to the images; the classifier's own are the caller's business.
+        precision, eot: of the oracle, which averages losses, gradients and logits over so many passes.
+        progress: called after every step with the number of images that took it.
+    """
+    best, value_of_best = x.clone(), torch.full((len(x),), -torch.inf, device=x.device)
+    forwards, backwards = torch.zeros_like(y), torch.zeros_like(y)
+    everyone, has_losses = torch.arange(len(x), device=x.device), False
+
+    def hear(query: Query) -> None:
+        nonlocal has_losses
+        rows = everyone if query.rows is None else query.rows
+        forwards[rows] += query.forwards
+        backwards[rows] += query.backwards
+        if query.loss is not None and not has_losses:  # what it climbs says more than the logits asked for before
+            has_losses = True
+            value_of_best.fill_(-torch.inf)
+        if query.loss is None and has_losses:
+            return
+        value = -lead(query.logits, y[rows]) if query.loss is None else query.loss
+        better = (value > value_of_best[rows]) & threat.contains(query.points, x[rows])
+        rows = rows[better]
+        best[rows], value_of_best[rows] = query.points[better], value[better]
+
+    assert isinstance(attack.method, Recurrence)
+    oracle = Oracle(classifier, threat, precision=precision, eot=eot, watch=hear, demands_finite=True)
+    draws = Draws.start(seed, index, torch.full_like(index, restart))
+    state, params = attack.method.init(x, y, threat, draws, **attack.init_params), attack.step_params
+    for _ in range(attack.steps):
+        state = attack.method.step(oracle, state, **params)
+        progress(len(x))
+    return Proposals(best, state.x_adv, forwards, backwards)

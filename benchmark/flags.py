@@ -1,0 +1,35 @@
+"""Flags: what each caveat of a number says. Behind a flag's name a figure may stand in brackets: NAME(FIGURE)."""
+
+from collections.abc import Iterable, Mapping
+
+FLAGS: Mapping[str, str] = {
+    "probabilities": "the model returns probabilities, not logits: gradient attacks may be too weak",
+    "randomized": "two passes over the same images differ: judged by its mean probabilities over several; batch size "
+    "and device may change its numbers",
+    "dropout": "a dropout layer is left on",
+    "train-mode": "a pass over images changes the model: its numbers depend on what was asked before",
+    "dynamic": "the forward pass takes gradients or changes the model: attacks may see another model than the judge",
+    "batch-dependent": "an image's logits depend on the others of its batch",
+    "normalisation": "it does better on images normalised once more, or once less: its own may be missing or doubled",
+    "vanishing-gradients": "the share of images where cross-entropy has no gradient: attacks by it tell little",
+    "zero-gradients": "the share of images without any gradient: attacks by gradients tell little",
+    "transfer-beats-white-box": "an attack breaks more from another model: so many points; its gradients are masked",
+    "black-box-beats-gradients": (
+        "a black-box search breaks more than the best attack by gradients: so many points; its gradients are masked"
+    ),
+    "pgd-overestimates": "PGD-100 leaves so many points more standing than AutoAttack; 3 to 8 are usual",
+    "one-step-beats-iterative": "FGSM breaks more than the longest PGD: so many points; its gradients are masked",
+    "logit-scaling": "PGD-40 breaks so many points more by ten times the logits: its loss hides the way",
+    "fewer-images": "the worst case is over fewer images than that of other models",
+    "fewer-attacks": "not all attacks of this table were run: its worst case is over fewer",
+}
+
+
+def name_of(flag: str) -> str:
+    """The name of a flag, without its figure."""
+    return flag.partition("(")[0]
+
+
+def names_in(flags: Iterable[str]) -> set[str]:
+    """The names of some flags, without their figures."""
+    return {name_of(flag) for flag in flags}

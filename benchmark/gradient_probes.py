@@ -1,0 +1,54 @@
+"""Caveats about a model's gradients: images that have none, and forward passes that take some themselves."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from attacks.oracle import Oracle
+from attacks.threat_model import ThreatModel
+
+FEW = 0.02
+"""Up to this share of images without gradient there is no flag; none of the models of digits and mnist has any."""
+
+TAKES_GRADIENTS = (torch.autograd.grad, torch.autograd.backward, Tensor.backward)
+
+
+class GradientWatch(TorchFunctionMode):
+    """While it is entered, sees every torch function called from Python, and whether one of them takes gradients."""
+
+    takes_gradients = False
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        self.takes_gradients |= func in TAKES_GRADIENTS
+        return func(*args, **(kwargs or {}))
+
+
+def gradient_flags(model: nn.Module, parts: Iterable[tuple[Tensor, Tensor]]) -> Iterator[str]:
+    """Flags for the share of images without a gradient, of both losses or of cross-entropy alone.
+
+    Args:
+        parts: images (N, C, H, W), classified correctly, and their labels (N,), on the device.
+
+    Raises: RuntimeError where the logits have no gradient at all, InputError where it is not finite.
+    """
+    oracle = Oracle(model, ThreatModel("Linf", 0.0), demands_finite=True)
+    zero = vanishing = n = 0
+    for x, y in parts:
+        by_entropy, by_margin = (_is_flat(oracle, x, y, loss) for loss in ("cross-entropy", "margin"))
+        zero += int((by_entropy & by_margin).sum())
+        vanishing += int((by_entropy & ~by_margin).sum())
+        n += len(x)
+    for name, count in {"zero-gradients": zero, "vanishing-gradients": vanishing}.items():
+        if count > FEW * n:
+            yield f"{name}({count / n:.0%})"
+
+
+def _is_flat(oracle: Oracle, x: Tensor, y: Tensor, loss: str) -> Tensor:
+    """(N,) bool: the gradient of the loss is exactly zero."""
+    _, gradient = oracle.loss_and_gradient(x, y, loss)
+    return (gradient.flatten(1) == 0).all(1)

@@ -1,0 +1,30 @@
+"""Whether a model answers at random: it is then judged by expectation, which is part of what its numbers mean."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+PROBES = 8
+SAME_ANSWER = 1e-6
+"""Largest difference of two answers, relative to the largest logit, that is put down to the order of additions."""
+
+
+def probe_images(shape: Sequence[int]) -> Tensor:
+    """(8, C, H, W) fixed images of the given shape (C, H, W), of pixels drawn from [0, 1]."""
+    return torch.rand((PROBES, *shape), generator=torch.Generator().manual_seed(0))
+
+
+def differ(first: Tensor, second: Tensor) -> bool:
+    """Whether two answers (N, K) to the same images are two draws."""
+    return bool((first - second).abs().max() > SAME_ANSWER * first.abs().max())
+
+
+@torch.no_grad()
+def answers_at_random(model: nn.Module, x: Tensor) -> bool:
+    """Whether two passes over some images differ. A model that cannot take them is left to the checks before a run."""
+    try:
+        first, second = model(x.clone()), model(x.clone())
+    except Exception:  # the model may be the user's own code, and raise what it likes
+        return False
+    return isinstance(first, Tensor) and isinstance(second, Tensor) and differ(first, second)
