@@ -2,6 +2,7 @@
 
 import copy
 import re
+import sys
 from contextlib import suppress
 from dataclasses import replace
 from inspect import getattr_static
@@ -109,6 +110,8 @@ def _copied(model: nn.Module) -> nn.Module:
 
 
 def _is_compiled(model: nn.Module) -> bool:
+    if "torch._dynamo" not in sys.modules:  # compiling imports it, which takes seconds
+        return False
     return any(
         isinstance(module, torch._dynamo.OptimizedModule)
         or getattr(module, "_compiled_call_impl", None) is not None

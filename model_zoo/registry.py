@@ -29,7 +29,6 @@ DATASETS = ("digits", "mnist", "cifar10")
 """Of the shipped models, in display order."""
 OPTIONAL = ("size", "randomized", "quirks")
 """Fields that a card leaves out where they say nothing, and that are no text."""
-
 OF_LAST = "-last"
 """Behind the name of a model: after the last epoch, where the name alone means the best one."""
 
@@ -100,9 +99,7 @@ def read_card(path: Path) -> ModelSpec:
         told = {name: value for name, value in content["model"].items() if name != "published"}  # older cards have it
         schedule = _schedule(content.get("training", {}))
         spec = ModelSpec(**{**told, "suites": tuple(told["suites"]), "schedule": schedule})
-        texts = {
-            name: value for name, value in vars(spec).items() if name not in ("suites", "size", "randomized", "quirks")
-        }
+        texts = {name: value for name, value in vars(spec).items() if name not in ("suites", *OPTIONAL)}
         for name, value in (*texts.items(), *(("suites", suite) for suite in spec.suites)):
             if not isinstance(value, str) or not value.isprintable():
                 raise ValueError(f"{name} that is no line of text")
@@ -176,9 +173,7 @@ def after_last_epoch(name: str, known: Mapping[str, ModelSpec], checkpoint_dir: 
 
 def card(spec: ModelSpec, record: Mapping[str, Any]) -> bytes:
     """The bytes of a model's card: its spec, and how it was trained."""
-    fields = {
-        name: value for name, value in asdict(spec).items() if name not in ("size", "randomized", "quirks") or value
-    }
+    fields = {name: value for name, value in asdict(spec).items() if name not in OPTIONAL or value}
     return (json.dumps({"model": fields, "training": dict(record)}, indent=1) + "\n").encode()
 
 

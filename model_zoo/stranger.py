@@ -86,6 +86,10 @@ class Stranger(nn.Module):
             self.model = moved
         return self
 
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """That of the user's model, by its own names."""
+        return self.model.state_dict(*args, **kwargs)
+
     def forward(self, x: Tensor) -> Tensor:
         """(N, K) logits of images (N, C, H, W)."""
         x = x.contiguous()
@@ -115,7 +119,8 @@ class Stranger(nn.Module):
         if isinstance(logits, np.ndarray):
             logits = torch.from_numpy(logits)
         if not isinstance(logits, Tensor):
-            raise OutputError(f"expected logits, got {_described(logits)}; {_remedy(logits)}")
+            chosen = f"--output {quirks.output}: " if quirks.output else ""
+            raise OutputError(f"{chosen}expected logits, got {_described(logits)}; {_remedy(logits)}")
         return (logits.clone() if logits.is_inference() else logits).to(x.device).float()
 
     def _ask(self, model: nn.Module, x: Tensor) -> Any:

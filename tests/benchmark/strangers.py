@@ -27,7 +27,7 @@ class Around(nn.Module):
 
     def __init__(self, model: nn.Module | None = None) -> None:
         super().__init__()
-        self.model = plain() if model is None else model
+        self.model: Any = plain() if model is None else model
 
     def forward(self, x: Tensor) -> Any:
         return self.model(x)
@@ -35,7 +35,8 @@ class Around(nn.Module):
 
 class Squeezing(Around):
     def forward(self, x: Tensor) -> Tensor:
-        return self.model(x).unsqueeze(2).squeeze()
+        logits: Tensor = self.model(x)
+        return logits.unsqueeze(2).squeeze()
 
 
 class Norm1d(Around):
@@ -71,7 +72,8 @@ class Viewing(Around):
         x = torch.relu(self.model.conv1(x))
         x = torch.relu(self.model.conv2(x))
         x = x.view(len(x), -1)
-        return self.model.fc2(torch.relu(self.model.fc1(x)))
+        logits: Tensor = self.model.fc2(torch.relu(self.model.fc1(x)))
+        return logits
 
 
 class ExtraState(Around):
@@ -221,7 +223,7 @@ class _Backward(torch.autograd.Function):
         return x.clone()
 
     @staticmethod
-    def backward(_ctx: Any, *gradients: Any) -> Any:
+    def backward(_ctx: Any, *_gradients: Any) -> Any:
         raise LookupError("no way back")
 
 
@@ -277,11 +279,13 @@ def exported() -> nn.Module:
 
 
 def scripted() -> nn.Module:
-    return torch.jit.script(plain())
+    model: nn.Module = torch.jit.script(plain())
+    return model
 
 
 def traced() -> nn.Module:
-    return torch.jit.trace(plain().eval(), torch.zeros(2, 1, 8, 8))
+    model: nn.Module = torch.jit.trace(plain().eval(), torch.zeros(2, 1, 8, 8))
+    return model
 
 
 def compiled() -> nn.Module:
@@ -297,8 +301,8 @@ def extra_state() -> nn.Module:
 
 
 def quantised() -> nn.Module:
-    with tempfile.TemporaryDirectory():
-        return torch.ao.quantization.quantize_dynamic(plain().eval(), {nn.Linear})
+    model: nn.Module = torch.ao.quantization.quantize_dynamic(plain().eval(), {nn.Linear})
+    return model
 
 
 def lazy() -> nn.Module:

@@ -96,7 +96,8 @@ def test_a_model_is_asked_as_it_can_be_and_answers_as_its_twin_does(kind: str, d
     model, twin = loaded(kind, digits), loaded("plain", digits)
     before = digits.x.clone()
     for size in (40, 1, 2, 3):  # what was asked before must not matter
-        for mine, other in zip(logits_and_gradient(model, digits, size), logits_and_gradient(twin, digits, size)):
+        both = (logits_and_gradient(one, digits, size) for one in (model, twin))
+        for mine, other in zip(*both, strict=True):
             torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-5)
     assert torch.equal(digits.x, before)
     assert not [flag for flag in check_model(kind, model, digits, CPU).flags if flag != "train-mode"]
