@@ -23,6 +23,7 @@ from benchmark.papers import models_for
 from benchmark.suite import TRANSFERRED, Suite
 from benchmark.suites import SUITES
 from benchmark.workers import can_fork
+from model_zoo.program_spec import program_model
 from model_zoo.registry import (
     MODELS,
     ModelSpec,
@@ -86,18 +87,39 @@ def choose_transfer(suite: Suite, names: str | None, attacks: Sequence[AttackSpe
 
 
 def choose_models(
-    suite: Suite, names: str | None, factory: str | None, checkpoint: Path | None, shared: Shared
+    suite: Suite,
+    names: str | None,
+    factory: str | None,
+    checkpoint: Path | None,
+    shared: Shared,
+    *,
+    trusts_code: bool = False,
 ) -> list[ModelSpec]:
-    """The models named, and the user's own; all of the suite's where the user says nothing."""
-    if factory is None:
-        if checkpoint is not None:
-            raise InputError("--checkpoint needs --model PATH.py:FACTORY; for registered models use --checkpoint-dir")
+    """The models named, and the user's own; all of the suite's where the user says nothing.
+
+    Args:
+        trusts_code: whether a checkpoint may be a program, which holds code.
+    """
+    if factory is None and checkpoint is None:
         return _registered(suite, names or "all", shared)
-    own = external_model(factory, checkpoint, dataset=suite.dataset, suite=suite.name)
+    own = _own(suite, factory, checkpoint, trusts_code=trusts_code)
     others = _registered(suite, names, shared) if names else []
     if own.name in [spec.name for spec in others]:
-        own = replace(own, name=f"{own.name} ({factory})")
+        own = replace(own, name=f"{own.name} ({factory or checkpoint})")
     return [own, *others]
+
+
+def _own(suite: Suite, factory: str | None, checkpoint: Path | None, *, trusts_code: bool) -> ModelSpec:
+    """The user's own model, of a factory or of a file that is a model by itself."""
+    dataset, shape = suite.dataset, DATASETS[suite.dataset].shape
+    if factory is not None:
+        return external_model(factory, checkpoint, dataset=dataset, suite=suite.name, shape=shape, tell=_to_stderr)
+    assert checkpoint is not None
+    return program_model(checkpoint, dataset=dataset, suite=suite.name, shape=shape, trusts_code=trusts_code)
+
+
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 def choose_sources(suite: Suite, models: Sequence[ModelSpec], names: str | None, *, runs_all: bool) -> list[ModelSpec]:

@@ -53,6 +53,7 @@ def run(
     examples: Mapping[str, int | None] | None,
     model: str | None,
     checkpoint: Path | None,
+    trust_code: bool,
     dataset: str | None,
     norm: str | None,
     epsilon: float | None,
@@ -61,7 +62,8 @@ def run(
     """Run the benchmark, write the tables and print them."""
     chosen = with_examples(choose_suite(suite, dataset, norm, epsilon, None), examples or {})
     attack_specs = choose_attacks(chosen, attacks)
-    specs = without_twins(choose_models(chosen, models, model, checkpoint, shared))
+    found = choose_models(chosen, models, model, checkpoint, shared, trusts_code=trust_code)
+    specs = without_twins(found)
     transferred = choose_transfer(chosen, transfer, attack_specs)
     hardware = choose_hardware(shared)
     split = choose_images(chosen, shared)
@@ -128,6 +130,7 @@ def speed(
     examples: int,
     model: str | None,
     checkpoint: Path | None,
+    trust_code: bool,
     dataset: str | None,
     norm: str | None,
     epsilon: float | None,
@@ -140,7 +143,7 @@ def speed(
     entered = CONTESTS if contests == "all" else names_in(contests)
     for contest in entered:
         lookup(contest, dict.fromkeys(CONTESTS), "contest")
-    specs = choose_models(chosen, models, model, checkpoint, shared)
+    specs = choose_models(chosen, models, model, checkpoint, shared, trusts_code=trust_code)
     if models and len(specs) > 1:
         raise InputError(f"speed measures one model, got {', '.join(spec.name for spec in specs)}; name one of them")
     spec = next((spec for spec in specs if spec.defense != "natural"), specs[0])

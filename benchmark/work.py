@@ -20,6 +20,7 @@ from benchmark.hardware import Hardware, is_tiny
 from benchmark.memory import fitting_batch, within_memory
 from benchmark.search_model import COMPARED, search_model
 from benchmark.store import Store, discard
+from model_zoo.modes import moved
 from model_zoo.registry import ModelSpec, load_model
 
 Keep = Callable[[EvalCase, Split, Tensor], None]
@@ -130,8 +131,8 @@ def _rows(split: Split, case: EvalCase) -> NDArray[np.int64]:
 
 def load_on(hardware: Hardware, spec: ModelSpec, split: Split, checkpoint_dir: Path) -> nn.Module:
     """A model on the device, in the memory layout that is fastest there."""
-    model = load_model(spec, checkpoint_dir, classes=split.classes).to(hardware.device)
-    return model if is_tiny(split) else model.to(memory_format=torch.channels_last)
+    model = moved(load_model(spec, checkpoint_dir, classes=split.classes), hardware.device)
+    return model if is_tiny(split) else moved(model, memory_format=torch.channels_last)
 
 
 def lacking_chunks(case: EvalCase, store: Store, hardware: Hardware) -> set[Range]:

@@ -1,7 +1,7 @@
 """Every model that the harness knows: authors' checkpoints in a table, all others by the card beside them."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,14 @@ from attacks.errors import InputError
 from attacks.names import lookup
 from model_zoo.architectures.registry import build
 from model_zoo.authors import AUTHORS, CONVERTS
-from model_zoo.checkpoint import LAST, load_into, load_state_dict, sha256_of, state_digest
+from model_zoo.checkpoint import LAST, load_into, load_state_dict, sha256_of, silent, state_digest
+from model_zoo.checkpoint_names import unparallel
 from model_zoo.defenses.registry import DEFENSES
 from model_zoo.download import fetch
 from model_zoo.factory import call_factory, code_of, find_factory
+from model_zoo.modes import frozen
+from model_zoo.probe_digest import probe_digest
+from model_zoo.program import KINDS, load_program
 from model_zoo.robustbench_adapter import PAGE, PREFIX, build_robustbench, factory_name, package_version
 
 SHIPPED = Path(__file__).parent / "checkpoints"
@@ -46,6 +50,7 @@ class ModelSpec:
         schedule: how it was trained here, in a few words; "" where that is not known.
         convert: a name of `CONVERTS`, where the authors' names of the weights are not ours.
         size: of the checkpoint file in bytes; 0 where nobody wrote it down.
+        answers: of a user's own model, a digest of its logits on fixed images; "" where it cannot be asked.
     """
 
     name: str
@@ -61,6 +66,7 @@ class ModelSpec:
     schedule: str = ""
     convert: str = ""
     size: int = 0
+    answers: str = ""
 
     @property
     def network(self) -> str:
@@ -73,7 +79,8 @@ class ModelSpec:
     @property
     def identity(self) -> dict[str, str]:
         """What determines this model's logits."""
-        return {"checkpoint_sha256": self.sha256, "architecture": self.code or self.architecture}
+        answers = {"answers": self.answers} if self.answers else {}
+        return {"checkpoint_sha256": self.sha256, "architecture": self.code or self.architecture, **answers}
 
 
 def read_card(path: Path) -> ModelSpec:
@@ -92,6 +99,8 @@ def read_card(path: Path) -> ModelSpec:
         for name, value in (*texts.items(), *(("suites", suite) for suite in spec.suites)):
             if not isinstance(value, str) or not value.isprintable():
                 raise ValueError(f"{name} that is no line of text")
+        if spec.answers:
+            raise ValueError("answers, which are a user's own model's")
         if spec.code or Path(spec.checkpoint).is_absolute() or ".." in Path(spec.checkpoint).parts:
             raise ValueError("code or a file outside of the checkpoint folder, which a card may not name")
         if not isinstance(told["suites"], list):
@@ -155,7 +164,7 @@ def after_last_epoch(name: str, known: Mapping[str, ModelSpec], checkpoint_dir: 
 
 def card(spec: ModelSpec, record: Mapping[str, Any]) -> bytes:
     """The bytes of a model's card: its spec, and how it was trained."""
-    fields = {name: value for name, value in asdict(spec).items() if name != "size" or value}
+    fields = {name: value for name, value in asdict(spec).items() if name not in ("size", "answers") or value}
     return (json.dumps({"model": fields, "training": dict(record)}, indent=1) + "\n").encode()
 
 
@@ -198,25 +207,32 @@ def identified(spec: ModelSpec, checkpoint_dir: Path) -> ModelSpec:
     return spec if spec.sha256 or spec.code else replace(spec, sha256=sha256_of(find_checkpoint(spec, checkpoint_dir)))
 
 
-def load_model(spec: ModelSpec, checkpoint_dir: Path, *, classes: int) -> nn.Module:
+def load_model(
+    spec: ModelSpec, checkpoint_dir: Path, *, classes: int, tell: Callable[[str], None] = silent
+) -> nn.Module:
     """The model with its weights, in eval mode, its parameters frozen, on the CPU.
+
+    Args:
+        tell: called with what was done to the file's weights or their names, where it had others than the model.
 
     Raises: InputError for a checkpoint that is missing, damaged, unsafe, or for another architecture.
     """
     if spec.architecture.startswith(PREFIX):
         model = build_robustbench(spec.architecture, checkpoint_dir / PREFIX)
+    elif spec.code in KINDS:
+        model = load_program(Path(spec.checkpoint), spec.code, sha256=spec.sha256)
     elif spec.code:
         model = call_factory(spec.architecture)
         if spec.checkpoint:
-            _load_weights(model, Path(spec.checkpoint), spec.sha256)
+            _load_weights(model, Path(spec.checkpoint), spec.sha256, tell=tell)
         elif spec.sha256 and state_digest(model.state_dict()) != spec.sha256:
             raise InputError(
                 f"--model {spec.architecture}: the factory returns other weights at each call; use --checkpoint"
             )
     else:
         model = build(spec.architecture, classes)
-        _load_weights(model, find_checkpoint(spec, checkpoint_dir), spec.sha256, spec.convert)
-    return model.eval().requires_grad_(False)
+        _load_weights(model, find_checkpoint(spec, checkpoint_dir), spec.sha256, spec.convert, tell=tell)
+    return frozen(model)
 
 
 def robustbench_model(name: str, checkpoint_dir: Path, *, dataset: str, norm: str, suite: str) -> ModelSpec:
@@ -228,13 +244,24 @@ def robustbench_model(name: str, checkpoint_dir: Path, *, dataset: str, norm: st
     return replace(spec, sha256=state_digest(weights))
 
 
-def external_model(factory: str, checkpoint: Path | None, *, dataset: str, suite: str, name: str = "") -> ModelSpec:
+def external_model(
+    factory: str,
+    checkpoint: Path | None,
+    *,
+    dataset: str,
+    suite: str,
+    name: str = "",
+    shape: Sequence[int] = (),
+    tell: Callable[[str], None] = silent,
+) -> ModelSpec:
     """The spec of a user's own model, which needs no registration.
 
     Args:
         factory: "PATH.py:FUNCTION" or "package.module:FUNCTION"; called without arguments, it returns a torch module.
         checkpoint: its weights; None if the factory loads them.
         name: in the tables; by default the function's name.
+        shape: (C, H, W) of the images that it is asked with; empty for not asking.
+        tell: called with what was done to the file's weights or their names, where it had others than the model.
 
     Raises: InputError for a factory or checkpoint that cannot be used.
     """
@@ -251,10 +278,16 @@ def external_model(factory: str, checkpoint: Path | None, *, dataset: str, suite
         sha256=sha256,
         code=f"{function}@{code or factory}",
     )
-    model = load_model(spec, Path(), classes=0)
-    return spec if checkpoint else replace(spec, sha256=state_digest(model.state_dict()))
+    model = load_model(spec, Path(), classes=0, tell=tell)
+    if not checkpoint:
+        spec = replace(spec, sha256=state_digest(model.state_dict()))
+    return replace(spec, answers=probe_digest(model, shape) if shape else "")
 
 
-def _load_weights(model: nn.Module, path: Path, sha256: str, convert: str = "") -> None:
-    weights = load_state_dict(path, sha256=sha256 or None)
-    load_into(model, CONVERTS[convert](weights) if convert else weights, source=str(path))
+def _load_weights(
+    model: nn.Module, path: Path, sha256: str, convert: str = "", *, tell: Callable[[str], None] = silent
+) -> None:
+    weights = load_state_dict(path, sha256=sha256 or None, tell=tell)
+    done = load_into(model, CONVERTS[convert](unparallel(weights)) if convert else weights, source=str(path))
+    if done:
+        tell(f"note: {path}: names of weights: {done}")
