@@ -23,6 +23,7 @@ from benchmark.papers import models_for
 from benchmark.suite import TRANSFERRED, Suite
 from benchmark.suites import SUITES
 from benchmark.workers import can_fork
+from model_zoo.program_spec import program_model
 from model_zoo.registry import (
     MODELS,
     ModelSpec,
@@ -98,26 +99,36 @@ def choose_models(
     shared: Shared,
     *,
     output: str | None = None,
+    trusts_code: bool = False,
 ) -> list[ModelSpec]:
-    """The models named, and the user's own; all of the suite's where the user says nothing."""
-    if factory is None:
-        if checkpoint is not None:
-            raise InputError("--checkpoint needs --model PATH.py:FACTORY; for registered models use --checkpoint-dir")
+    """The models named, and the user's own; all of the suite's where the user says nothing.
+
+    Args:
+        trusts_code: whether a checkpoint may be a program, which holds code.
+    """
+    if factory is None and checkpoint is None:
         if output is not None:
             raise InputError("--output needs --model PATH.py:FACTORY; registered models return their logits")
         return _registered(suite, names or "all", shared)
-    own = external_model(
-        factory,
-        checkpoint,
-        dataset=suite.dataset,
-        suite=suite.name,
-        shape=DATASETS[suite.dataset].shape,
-        output=output or "",
-    )
+    own = _own(suite, factory, checkpoint, output or "", trusts_code=trusts_code)
     others = _registered(suite, names, shared) if names else []
     if own.name in [spec.name for spec in others]:
-        own = replace(own, name=f"{own.name} ({factory})")
+        own = replace(own, name=f"{own.name} ({factory or checkpoint})")
     return [own, *others]
+
+
+def _own(suite: Suite, factory: str | None, checkpoint: Path | None, output: str, *, trusts_code: bool) -> ModelSpec:
+    """The user's own model, of a factory or of a file that is a model by itself."""
+    dataset, shape = suite.dataset, DATASETS[suite.dataset].shape
+    about = {"dataset": dataset, "suite": suite.name, "output": output}
+    if factory is not None:
+        return external_model(factory, checkpoint, **about, shape=shape, tell=_to_stderr)
+    assert checkpoint is not None
+    return program_model(checkpoint, **about, shape=shape, trusts_code=trusts_code)
+
+
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 def choose_sources(

@@ -55,6 +55,7 @@ def run(
     model: str | None,
     checkpoint: Path | None,
     output: str | None,
+    trust_code: bool,
     dataset: str | None,
     norm: str | None,
     epsilon: float | None,
@@ -65,7 +66,8 @@ def run(
     """Run the benchmark, write the tables and print them."""
     chosen = with_examples(choose_suite(suite, dataset, norm, epsilon, None), examples or {})
     attack_specs = choose_attacks(chosen, attacks)
-    specs = without_twins(choose_models(chosen, models, model, checkpoint, shared, output=output))
+    found = choose_models(chosen, models, model, checkpoint, shared, output=output, trusts_code=trust_code)
+    specs = without_twins(found)
     transferred = choose_transfer(chosen, transfer, attack_specs)
     hardware = choose_hardware(shared)
     split = choose_images(chosen, shared)
@@ -134,6 +136,7 @@ def speed(
     model: str | None,
     checkpoint: Path | None,
     output: str | None,
+    trust_code: bool,
     dataset: str | None,
     norm: str | None,
     epsilon: float | None,
@@ -146,7 +149,7 @@ def speed(
     entered = CONTESTS if contests == "all" else names_in(contests)
     for contest in entered:
         lookup(contest, dict.fromkeys(CONTESTS), "contest")
-    specs = choose_models(chosen, models, model, checkpoint, shared, output=output)
+    specs = choose_models(chosen, models, model, checkpoint, shared, output=output, trusts_code=trust_code)
     if models and len(specs) > 1:
         raise InputError(f"speed measures one model, got {', '.join(spec.name for spec in specs)}; name one of them")
     spec = next((spec for spec in specs if spec.defense != "natural"), specs[0])
