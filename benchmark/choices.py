@@ -38,7 +38,6 @@ from model_zoo.robustbench_adapter import PREFIX
 
 UNDEFENDED = "natural"
 """The model of a suite that a user's own is attacked from."""
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def choose_suite(
@@ -247,21 +246,9 @@ def refuse_workers(shared: Shared, command: str) -> None:
         raise InputError(f"--{option} is for running the benchmark, {command} has no use for it; leave it out")
 
 
-def load_part(suite: Suite, part: str, shared: Shared) -> Split:
-    """The whole part, "train" or "test", of a suite's dataset, from where the options say."""
-    return load(
-        suite.dataset,
-        part,
-        data_dir=shared.data_dir,
-        mirror=shared.mirror_dir,
-        classes_file=shared.classes_file,
-        quiet=shared.quiet,
-    )
-
-
 def choose_images(suite: Suite, shared: Shared) -> Split:
     """The test images of a suite, or its seeded balanced subset."""
-    split = load_part(suite, "test", shared)
+    split = load(suite.dataset, "test", data_dir=shared.data_dir, mirror=shared.mirror_dir, quiet=shared.quiet)
     if suite.examples is None:
         return split
     if suite.examples > len(split):
@@ -271,8 +258,8 @@ def choose_images(suite: Suite, shared: Shared) -> Split:
     return balanced_subset(split, suite.examples, seed=shared.seed)
 
 
-def tuned(hardware: Hardware, split: Split, shared: Shared, *, suite: Suite) -> Hardware:
-    """The hardware set up for images of this size: threads, processes, and the precision of the search."""
+def tuned(hardware: Hardware, split: Split, shared: Shared) -> Hardware:
+    """The hardware set up for images of this size: threads, processes, and the fastest precision, unless chosen."""
     on_ray = shared.executor == "ray"
     spreads = (is_tiny(split) or on_ray) and hardware.device.type == "cpu"
     workers = processes(shared) if spreads or shared.workers != "auto" else 1
@@ -286,7 +273,7 @@ def tuned(hardware: Hardware, split: Split, shared: Shared, *, suite: Suite) -> 
     if workers > 1:
         torch.set_num_threads(1)
     use_threads(split, hardware)
-    precision = choose_precision(hardware, split, shared, preferred=suite.precision)
+    precision = choose_precision(hardware, split, shared)
     return replace(hardware, precision=precision, workers=workers, executor=shared.executor, gpus_per_worker=share)
 
 
@@ -297,12 +284,11 @@ def processes(shared: Shared) -> int:
     return len(os.sched_getaffinity(0)) if can_fork() or shared.executor == "ray" else 1
 
 
-def choose_precision(hardware: Hardware, split: Split, shared: Shared, *, preferred: str = "auto") -> torch.dtype:
-    """As asked for, else as preferred; else the device's fastest, but float32 for tiny images, which gain nothing."""
-    wanted = preferred if shared.precision == "auto" else shared.precision
-    if wanted != "auto":
-        return PRECISIONS[wanted]
-    return torch.float32 if is_tiny(split) else fastest_precision(hardware.device)
+def choose_precision(hardware: Hardware, split: Split, shared: Shared) -> torch.dtype:
+    """As asked for; else the device's fastest, but float32 for tiny images, which gain nothing from another."""
+    if shared.precision == "auto" and not is_tiny(split):
+        return fastest_precision(hardware.device)
+    return hardware.precision
 
 
 def use_threads(split: Split, hardware: Hardware) -> None:
@@ -318,7 +304,7 @@ def choose_hardware(shared: Shared) -> Hardware:
     device = "cuda" if shared.device != "cpu" and torch.cuda.is_available() else "cpu"
     return Hardware(
         device=torch.device(device),
-        precision=PRECISIONS.get(shared.precision, torch.float32),
+        precision=torch.bfloat16 if shared.precision == "bf16" else torch.float32,
         batch_size=CHUNK_SIZE if shared.batch_size == "auto" else positive(shared.batch_size, "--batch-size"),
         finds_batch=shared.batch_size == "auto",
     )

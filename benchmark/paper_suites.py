@@ -39,8 +39,8 @@ def _paper(
     transfer: Sequence[str] = (),
     fewer: Mapping[str, int] | None = None,
 ) -> Suite:
-    """All test images, the last iterate, and a search in float32: how the papers have it."""
-    return Suite(name, dataset, threat, tuple(attacks), transfer, (), None, "last", summary, fewer or {}, "fp32")
+    """All test images, and the last iterate: how the papers judge."""
+    return Suite(name, dataset, threat, tuple(attacks), transfer, (), None, "last", summary, fewer or {})
 
 
 PAPER_SUITES: Sequence[Suite] = (

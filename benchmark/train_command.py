@@ -15,12 +15,12 @@ from benchmark.choices import (
     choose_hardware,
     choose_images,
     choose_precision,
-    load_part,
     positive,
     use_threads,
 )
 from benchmark.cli import Shared
 from benchmark.data import Split, balanced_subset, digest, holdout
+from benchmark.datasets import load
 from benchmark.first_stage import first_stem, prepare_first_stage
 from benchmark.suite import Suite
 from benchmark.suites import SUITES
@@ -140,7 +140,7 @@ def _command(defense: str, suite: str, recipe: str, overrides: Sequence[str], na
 
 def _training_images(suite: Suite, settings: Recipe, shared: Shared) -> tuple[Split, Split]:
     """Images to train on, and to choose the best epoch by; both from the training part."""
-    split = load_part(suite, "train", shared)
+    split = load(suite.dataset, "train", data_dir=shared.data_dir, mirror=shared.mirror_dir, quiet=shared.quiet)
     images, validation = holdout(split, settings.validation, seed=shared.seed)
     if settings.train_examples is not None:
         if settings.train_examples > len(images):

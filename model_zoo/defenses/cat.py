@@ -11,8 +11,7 @@ from model_zoo.defenses.search import Iterates, search
 def batch_loss(model: nn.Module, x: Tensor, y: Tensor, ctx: TrainingContext, *, ramp: float) -> Tensor:
     """Mean cross-entropy of a batch whose k + 1 equal parts are attacked with 0, 1, ..., k steps of 2 * epsilon / k.
 
-    The level k grows from 0 to the recipe's steps over the first part of the epochs. Examples are crafted in the mode
-    that the model is in: in train mode, as by the authors.
+    The level k grows from 0 to the recipe's steps over the first part of the epochs.
 
     Args:
         x: (N, C, H, W) in [0, 1]; y: (N,) class indices.
@@ -20,9 +19,8 @@ def batch_loss(model: nn.Module, x: Tensor, y: Tensor, ctx: TrainingContext, *, 
 
     Returns: a scalar.
     Source: Cai et al., arXiv:1805.04807, with its batch mixing.
-        (sunblaze-ucb/curriculum-adversarial-training-CAT).
-    Deviations: levels change by epoch, not when validation accuracy stalls; all parts take steps of the highest level's
-        size, not multiplied by a draw, and are crafted in one batch; inputs are not quantised.
+    Deviations: levels change by epoch, not when validation accuracy stalls; steps are not multiplied by a draw; inputs
+        are not quantised.
     """
     level = level_at(ctx.epoch, ctx.epochs, ramp=ramp, highest=ctx.steps)
     if level == 0:
@@ -32,9 +30,7 @@ def batch_loss(model: nn.Module, x: Tensor, y: Tensor, ctx: TrainingContext, *, 
     def stop(now: Iterates) -> Tensor:
         return now.step >= steps[now.rows]
 
-    found = search(
-        ctx, model, x, y, loss="cross-entropy", start="uniform", stop=stop, rel_step_size=2 / level, keeps_mode=True
-    )
+    found = search(ctx, model, x, y, loss="cross-entropy", start="uniform", stop=stop, rel_step_size=2 / level)
     x_adv = torch.where((steps == 0)[:, None, None, None], x, found.x_adv)
     return F.cross_entropy(model(x_adv), y)
 

@@ -5,13 +5,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attacks.losses import kl_divergence
-from model_zoo.defenses import trades
 from model_zoo.defenses.context import TrainingContext
 from model_zoo.defenses.fat import after_mistakes
 from model_zoo.defenses.search import search
-
-TRADES_ABOVE = 10.0
-"""The lam of GAIR-RST above which its authors leave out the margin arm."""
 
 
 def batch_loss(model: nn.Module, x: Tensor, y: Tensor, ctx: TrainingContext, *, lam: float) -> Tensor:
@@ -54,14 +50,12 @@ def rst_loss(model: nn.Module, x: Tensor, y: Tensor, ctx: TrainingContext, *, be
     Args:
         x: (N, C, H, W) in [0, 1]; y: (N,) class indices.
         beta: as of TRADES.
-        lam: above `TRADES_ABOVE` this is TRADES, and nothing is crafted by the margin loss: the burn-in.
+        lam: infinity is TRADES.
 
     Returns: a scalar.
     Source: Zhang et al., arXiv:2010.01736 (GAIR_RST/losses.py).
     Deviations: none.
     """
-    if lam > TRADES_ABOVE:
-        return trades.batch_loss(model, x, y, ctx, beta=beta)
     found = search(ctx, model, x, y, loss="kl-divergence", start="gaussian")
     by_margin = ctx.craft(model, x, y, loss="margin", start="gaussian")
     weight = (1 + torch.tanh(lam + ctx.steps / 2 - found.correct)) / 2

@@ -14,9 +14,8 @@ def batch_loss(model: nn.Module, x: Tensor, y: Tensor, ctx: TrainingContext, *, 
         weight: of the adversarial part, in [0, 1]; 0 is natural training, 1 Madry adversarial training.
 
     Returns: a scalar.
-    Source: Raghunathan et al., arXiv:2002.10716 (p-lambda/robust_tradeoff, madry_loss with beta 0.5): from 0.001 of
-        Gaussian noise, and the adversarial forward pass before the clean one.
-    Deviations: none.
+    Source: Raghunathan et al., arXiv:2002.10716 (p-lambda/robust_tradeoff, madry_loss with beta 0.5).
+    Deviations: examples are crafted in eval mode.
     """
-    x_adv = ctx.craft(model, x, y, loss="cross-entropy", start="gaussian")
-    return weight * F.cross_entropy(model(x_adv), y) + (1 - weight) * F.cross_entropy(model(x), y)
+    x_adv = ctx.craft(model, x, y, loss="cross-entropy", start="uniform")
+    return (1 - weight) * F.cross_entropy(model(x), y) + weight * F.cross_entropy(model(x_adv), y)

@@ -9,14 +9,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
 from attacks.registry import ATTACKS
 from attacks.threat_model import ThreatModel
-from benchmark import choices
 from benchmark.case import EvalCase, case_key
-from benchmark.cli import Shared
-from benchmark.data import Split
 from benchmark.paper_suites import PAPER_SUITES
 from benchmark.papers import models_for, paper_table, papers_markdown
 from benchmark.published import FIGURES, ROWS, STATES, Figure, Row
@@ -150,27 +146,6 @@ def test_settings_are_the_papers(suite: str, attack: str) -> None:
     assert spec.params["rel_step_size"] * epsilon == pytest.approx(step_size, rel=1e-12)
     assert spec.reads_last == (attack not in ("pgd-plus", "pg-ours"))
     assert spec.params["loss"] == ("margin" if attack == "cw-linf" else "cross-entropy")
-
-
-@pytest.mark.parametrize(
-    ("suite", "asked", "searched"),
-    [
-        ("trades-mnist", "auto", torch.float32),
-        ("trades-mnist", "bf16", torch.bfloat16),
-        ("mnist", "auto", torch.bfloat16),
-        ("mnist", "fp32", torch.float32),
-    ],
-)
-def test_a_papers_suite_searches_in_float32_unless_another_precision_is_asked_for(
-    suite: str, asked: str, searched: torch.dtype, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(choices, "fastest_precision", lambda _: torch.bfloat16)
-    shared = Shared(Path(), Path(), Path(), None, None, "cpu", asked, "auto", "auto", "local", None, 0, True)
-    x = torch.zeros(1, 1, 28, 28)
-    split = Split("mnist", "test", x, torch.zeros(1, dtype=torch.long), torch.zeros(1, dtype=torch.long), 10)
-    hardware = choices.tuned(choices.choose_hardware(shared), split, shared, suite=SUITES[suite])
-    assert hardware.precision == searched
-    assert all(suite.precision == "fp32" for suite in PAPER_SUITES)
 
 
 def test_the_attack_of_the_published_trades_figure_has_kept_its_identity() -> None:
