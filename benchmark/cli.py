@@ -26,6 +26,7 @@ class Shared:
     results_dir: Path
     checkpoint_dir: Path
     mirror_dir: Path | None
+    classes: Path | None
     device: str
     precision: str
     batch_size: str
@@ -91,13 +92,19 @@ def shared_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="trained and authors' checkpoints",
         ),
         click.option("--mirror-dir", type=folder, help="files to take in place of downloads, by their official names"),
+        click.option(
+            "--classes",
+            type=click.Path(path_type=Path, dir_okay=False),
+            metavar="FILE",
+            help="names of class folders, one a line, in the order of the logits  [default: the official names]",
+        ),
         click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True),
         click.option(
             "--precision",
             type=click.Choice(["auto", "fp32", "bf16"]),
             default="auto",
             show_default=True,
-            help="of the search; judging is always float32",
+            help="of the search (auto: a paper's suite has float32); judging is always float32",
         ),
         click.option("--batch-size", default="auto", show_default=True, metavar="auto|N"),
         click.option(

@@ -9,10 +9,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from attacks.registry import ATTACKS
 from attacks.threat_model import ThreatModel
+from benchmark import choices
 from benchmark.case import EvalCase, case_key
+from benchmark.cli import Shared
+from benchmark.data import Split
+from benchmark.hardware import Hardware
 from benchmark.paper_suites import PAPER_SUITES
 from benchmark.papers import models_for, paper_table, papers_markdown
 from benchmark.published import FIGURES, ROWS, STATES, Figure, Row
@@ -151,6 +156,25 @@ def test_settings_are_the_papers(suite: str, attack: str) -> None:
 def test_the_attack_of_the_published_trades_figure_has_kept_its_identity() -> None:
     spec = SUITES["trades-mnist"].attack("pgd-40")
     assert spec == ATTACKS["pgd-40"].with_settings(start="none", rel_step_size=0.01 / 0.3)
+
+
+@pytest.mark.parametrize(
+    ("suite", "asked", "expected"),
+    [
+        ("trades-mnist", "auto", torch.float32),
+        ("trades-mnist", "bf16", torch.bfloat16),
+        ("mnist", "auto", torch.bfloat16),
+        ("mnist", "fp32", torch.float32),
+    ],
+)
+def test_a_papers_suite_searches_in_float32_unless_told_otherwise(
+    suite: str, asked: str, expected: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choices, "fastest_precision", lambda _: torch.bfloat16)
+    shared = Shared(**{**dict.fromkeys(Shared.__dataclass_fields__), "precision": asked})  # type: ignore[arg-type]
+    hardware = Hardware(torch.device("cpu"), torch.bfloat16 if asked == "bf16" else torch.float32, batch_size=1)
+    image = Split("mnist", "test", torch.zeros(1, 1, 28, 28), torch.zeros(1).long(), torch.zeros(1).long(), 10)
+    assert choices.search_precision(hardware, SUITES[suite], image, shared) == expected
 
 
 # The table
