@@ -182,7 +182,7 @@ def list_command(*, shared: Shared, what: str) -> None:
 @cli.command("train")
 @click.option("--defense", required=True, metavar="NAME", help="see: list defenses")
 @click.option("--suite", default="digits", show_default=True, metavar="NAME", help="dataset and threat model")
-@click.option("--recipe", type=click.Choice(["paper", "fast"]), default="fast", show_default=True)
+@click.option("--recipe", default="fast", show_default=True, metavar="NAME", help="fast, paper, or a table's own")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="beta=6, epochs=5, lr=0.05, ...")
 @click.option("--name", help="of the model  [default: the defense and its parameters]")
 @shared_options
