@@ -248,7 +248,14 @@ def refuse_workers(shared: Shared, command: str) -> None:
 
 def choose_images(suite: Suite, shared: Shared) -> Split:
     """The test images of a suite, or its seeded balanced subset."""
-    split = load(suite.dataset, "test", data_dir=shared.data_dir, mirror=shared.mirror_dir, quiet=shared.quiet)
+    split = load(
+        suite.dataset,
+        "test",
+        data_dir=shared.data_dir,
+        mirror=shared.mirror_dir,
+        classes=shared.classes,
+        quiet=shared.quiet,
+    )
     if suite.examples is None:
         return split
     if suite.examples > len(split):
@@ -258,8 +265,8 @@ def choose_images(suite: Suite, shared: Shared) -> Split:
     return balanced_subset(split, suite.examples, seed=shared.seed)
 
 
-def tuned(hardware: Hardware, split: Split, shared: Shared) -> Hardware:
-    """The hardware set up for images of this size: threads, processes, and the fastest precision, unless chosen."""
+def tuned(hardware: Hardware, suite: Suite, split: Split, shared: Shared) -> Hardware:
+    """The hardware set up for images of this size: threads, processes, and precision, unless chosen."""
     on_ray = shared.executor == "ray"
     spreads = (is_tiny(split) or on_ray) and hardware.device.type == "cpu"
     workers = processes(shared) if spreads or shared.workers != "auto" else 1
@@ -273,7 +280,7 @@ def tuned(hardware: Hardware, split: Split, shared: Shared) -> Hardware:
     if workers > 1:
         torch.set_num_threads(1)
     use_threads(split, hardware)
-    precision = choose_precision(hardware, split, shared)
+    precision = search_precision(hardware, suite, split, shared)
     return replace(hardware, precision=precision, workers=workers, executor=shared.executor, gpus_per_worker=share)
 
 
@@ -282,6 +289,13 @@ def processes(shared: Shared) -> int:
     if shared.workers != "auto":
         return positive(shared.workers, "--workers")
     return len(os.sched_getaffinity(0)) if can_fork() or shared.executor == "ray" else 1
+
+
+def search_precision(hardware: Hardware, suite: Suite, split: Split, shared: Shared) -> torch.dtype:
+    """As asked for; else the suite's; else that of `choose_precision`."""
+    if shared.precision == "auto" and suite.precision == "fp32":
+        return torch.float32
+    return choose_precision(hardware, split, shared)
 
 
 def choose_precision(hardware: Hardware, split: Split, shared: Shared) -> torch.dtype:

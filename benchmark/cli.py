@@ -26,6 +26,7 @@ class Shared:
     results_dir: Path
     checkpoint_dir: Path
     mirror_dir: Path | None
+    classes: Path | None
     device: str
     precision: str
     batch_size: str
@@ -91,13 +92,19 @@ def shared_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="trained and authors' checkpoints",
         ),
         click.option("--mirror-dir", type=folder, help="files to take in place of downloads, by their official names"),
+        click.option(
+            "--classes",
+            type=click.Path(path_type=Path, dir_okay=False),
+            metavar="FILE",
+            help="names of class folders, one a line, in the order of the logits  [default: the official names]",
+        ),
         click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True),
         click.option(
             "--precision",
             type=click.Choice(["auto", "fp32", "bf16"]),
             default="auto",
             show_default=True,
-            help="of the search; judging is always float32",
+            help="of the search (auto: a paper's suite has float32); judging is always float32",
         ),
         click.option("--batch-size", default="auto", show_default=True, metavar="auto|N"),
         click.option(
@@ -189,7 +196,7 @@ def list_command(*, shared: Shared, what: str) -> None:
 @cli.command("train")
 @click.option("--defense", required=True, metavar="NAME", help="see: list defenses")
 @click.option("--suite", default="digits", show_default=True, metavar="NAME", help="dataset and threat model")
-@click.option("--recipe", type=click.Choice(["paper", "fast", "cpu"]), default="fast", show_default=True)
+@click.option("--recipe", default="fast", show_default=True, metavar="NAME", help="fast, paper, cpu, or a table's own")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="beta=6, epochs=5, lr=0.05, ...")
 @click.option("--name", help="of the model  [default: the defense and its parameters]")
 @shared_options

@@ -71,7 +71,7 @@ def run(
     transferred = choose_transfer(chosen, transfer, attack_specs)
     hardware = choose_hardware(shared)
     split = choose_images(chosen, shared)
-    hardware = replace(tuned(hardware, split, shared), keeps_images=keep_images)
+    hardware = replace(tuned(hardware, chosen, split, shared), keeps_images=keep_images)
     crafted_on = choose_sources(chosen, specs, sources, shared, runs_all=models in (None, "all"))
     draws: dict[str, Any] = {"judge_draws": judge_draws, "eot": eot}
     grid = cases(chosen, specs, attack_specs, transferred, split, seed=shared.seed, sources=crafted_on, **draws)
@@ -154,7 +154,7 @@ def speed(
         raise InputError(f"speed measures one model, got {', '.join(spec.name for spec in specs)}; name one of them")
     spec = next((spec for spec in specs if spec.defense != "natural"), specs[0])
     split = choose_images(chosen, shared)
-    hardware = tuned(choose_hardware(shared), split, shared)
+    hardware = tuned(choose_hardware(shared), chosen, split, shared)
     case = cases(chosen, [spec], [ATTACKS["pgd-20"]], [], split, seed=shared.seed)[0]
     check_images(split)
     network = load_on(hardware, spec, split, shared.checkpoint_dir)
