@@ -23,6 +23,7 @@ from benchmark.papers import models_for
 from benchmark.suite import TRANSFERRED, Suite
 from benchmark.suites import SUITES
 from benchmark.workers import can_fork
+from model_zoo.program_spec import program_model
 from model_zoo.registry import (
     MODELS,
     ModelSpec,
@@ -97,26 +98,36 @@ def choose_models(
     shared: Shared,
     *,
     output: str | None = None,
+    trusts_code: bool = False,
 ) -> list[ModelSpec]:
-    """The models named, and the user's own; all of the suite's where the user says nothing."""
-    if factory is None:
-        if checkpoint is not None:
-            raise InputError("--checkpoint needs --model PATH.py:FACTORY; for registered models use --checkpoint-dir")
+    """The models named, and the user's own; all of the suite's where the user says nothing.
+
+    Args:
+        trusts_code: whether a checkpoint may be a program, which holds code.
+    """
+    if factory is None and checkpoint is None:
         if output is not None:
             raise InputError("--output needs --model PATH.py:FACTORY; registered models return their logits")
         return _registered(suite, names or "all", shared)
-    own = external_model(
-        factory,
-        checkpoint,
-        dataset=suite.dataset,
-        suite=suite.name,
-        shape=DATASETS[suite.dataset].shape,
-        output=output or "",
-    )
+    own = _own(suite, factory, checkpoint, output or "", trusts_code=trusts_code)
     others = _registered(suite, names, shared) if names else []
     if own.name in [spec.name for spec in others]:
-        own = replace(own, name=f"{own.name} ({factory})")
+        own = replace(own, name=f"{own.name} ({factory or checkpoint})")
     return [own, *others]
+
+
+def _own(suite: Suite, factory: str | None, checkpoint: Path | None, output: str, *, trusts_code: bool) -> ModelSpec:
+    """The user's own model, of a factory or of a file that is a model by itself."""
+    dataset, shape = suite.dataset, DATASETS[suite.dataset].shape
+    about = {"dataset": dataset, "suite": suite.name, "output": output}
+    if factory is not None:
+        return external_model(factory, checkpoint, **about, shape=shape, tell=_to_stderr)
+    assert checkpoint is not None
+    return program_model(checkpoint, **about, shape=shape, trusts_code=trusts_code)
+
+
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 def choose_sources(
@@ -237,7 +248,14 @@ def refuse_workers(shared: Shared, command: str) -> None:
 
 def choose_images(suite: Suite, shared: Shared) -> Split:
     """The test images of a suite, or its seeded balanced subset."""
-    split = load(suite.dataset, "test", data_dir=shared.data_dir, mirror=shared.mirror_dir, quiet=shared.quiet)
+    split = load(
+        suite.dataset,
+        "test",
+        data_dir=shared.data_dir,
+        mirror=shared.mirror_dir,
+        classes=shared.classes,
+        quiet=shared.quiet,
+    )
     if suite.examples is None:
         return split
     if suite.examples > len(split):
@@ -247,8 +265,8 @@ def choose_images(suite: Suite, shared: Shared) -> Split:
     return balanced_subset(split, suite.examples, seed=shared.seed)
 
 
-def tuned(hardware: Hardware, split: Split, shared: Shared) -> Hardware:
-    """The hardware set up for images of this size: threads, processes, and the fastest precision, unless chosen."""
+def tuned(hardware: Hardware, suite: Suite, split: Split, shared: Shared) -> Hardware:
+    """The hardware set up for images of this size: threads, processes, and precision, unless chosen."""
     on_ray = shared.executor == "ray"
     spreads = (is_tiny(split) or on_ray) and hardware.device.type == "cpu"
     workers = processes(shared) if spreads or shared.workers != "auto" else 1
@@ -262,7 +280,7 @@ def tuned(hardware: Hardware, split: Split, shared: Shared) -> Hardware:
     if workers > 1:
         torch.set_num_threads(1)
     use_threads(split, hardware)
-    precision = choose_precision(hardware, split, shared)
+    precision = search_precision(hardware, suite, split, shared)
     return replace(hardware, precision=precision, workers=workers, executor=shared.executor, gpus_per_worker=share)
 
 
@@ -271,6 +289,13 @@ def processes(shared: Shared) -> int:
     if shared.workers != "auto":
         return positive(shared.workers, "--workers")
     return len(os.sched_getaffinity(0)) if can_fork() or shared.executor == "ray" else 1
+
+
+def search_precision(hardware: Hardware, suite: Suite, split: Split, shared: Shared) -> torch.dtype:
+    """As asked for; else the suite's; else that of `choose_precision`."""
+    if shared.precision == "auto" and suite.precision == "fp32":
+        return torch.float32
+    return choose_precision(hardware, split, shared)
 
 
 def choose_precision(hardware: Hardware, split: Split, shared: Shared) -> torch.dtype:

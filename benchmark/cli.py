@@ -26,6 +26,7 @@ class Shared:
     results_dir: Path
     checkpoint_dir: Path
     mirror_dir: Path | None
+    classes: Path | None
     device: str
     precision: str
     batch_size: str
@@ -91,13 +92,19 @@ def shared_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="trained and authors' checkpoints",
         ),
         click.option("--mirror-dir", type=folder, help="files to take in place of downloads, by their official names"),
+        click.option(
+            "--classes",
+            type=click.Path(path_type=Path, dir_okay=False),
+            metavar="FILE",
+            help="names of class folders, one a line, in the order of the logits  [default: the official names]",
+        ),
         click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True),
         click.option(
             "--precision",
             type=click.Choice(["auto", "fp32", "bf16"]),
             default="auto",
             show_default=True,
-            help="of the search; judging is always float32",
+            help="of the search (auto: a paper's suite has float32); judging is always float32",
         ),
         click.option("--batch-size", default="auto", show_default=True, metavar="auto|N"),
         click.option(
@@ -142,7 +149,8 @@ def shared_options(command: Callable[..., Any]) -> Callable[..., Any]:
     help="a seeded class-balanced subset of the test images, for all attacks or for one (or for transfer)",
 )
 @click.option("--model", metavar="PATH.py:FACTORY", help="your own model, or module:FACTORY; no registration needed")
-@click.option("--checkpoint", type=click.Path(path_type=Path), help="weights for --model")
+@click.option("--checkpoint", type=click.Path(path_type=Path), help="weights for --model, or a model by itself")
+@click.option("--trust-code", is_flag=True, help="--checkpoint may be a program (torch.jit, torch.export) and run code")
 @click.option("--output", metavar="NAME|INDEX", help="which part of what --model returns are the logits")
 @click.option("--dataset", metavar="NAME", help="for --model: the suite of that name is used")
 @click.option("--norm", type=click.Choice(["Linf", "L2"]), help="in place of the suite's")
@@ -188,7 +196,7 @@ def list_command(*, shared: Shared, what: str) -> None:
 @cli.command("train")
 @click.option("--defense", required=True, metavar="NAME", help="see: list defenses")
 @click.option("--suite", default="digits", show_default=True, metavar="NAME", help="dataset and threat model")
-@click.option("--recipe", type=click.Choice(["paper", "fast", "cpu"]), default="fast", show_default=True)
+@click.option("--recipe", default="fast", show_default=True, metavar="NAME", help="fast, paper, cpu, or a table's own")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="beta=6, epochs=5, lr=0.05, ...")
 @click.option("--name", help="of the model  [default: the defense and its parameters]")
 @shared_options
@@ -218,7 +226,8 @@ def table_command(*, shared: Shared, papers: bool) -> None:
 @click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="each program runs once a round")
 @click.option("--examples", type=click.IntRange(1), default=100, show_default=True, help="how many test images")
 @click.option("--model", metavar="PATH.py:FACTORY", help="your own model, or module:FACTORY")
-@click.option("--checkpoint", type=click.Path(path_type=Path), help="weights for --model")
+@click.option("--checkpoint", type=click.Path(path_type=Path), help="weights for --model, or a model by itself")
+@click.option("--trust-code", is_flag=True, help="--checkpoint may be a program (torch.jit, torch.export) and run code")
 @click.option("--output", metavar="NAME|INDEX", help="which part of what --model returns are the logits")
 @click.option("--dataset", metavar="NAME", help="for --model: the suite of that name is used")
 @click.option("--norm", type=click.Choice(["Linf", "L2"]), help="in place of the suite's")
@@ -305,7 +314,8 @@ def migrate_command(*, shared: Shared) -> None:
 @click.option("--update", is_flag=True, help="write the baseline in place of comparing with it")
 @click.option("--models", metavar="all|NAME,...", help="NAME=FILE gives it other weights  [default: the baseline's]")
 @click.option("--model", metavar="PATH.py:FACTORY", help="your own model, or module:FACTORY")
-@click.option("--checkpoint", type=click.Path(path_type=Path), help="weights for --model")
+@click.option("--checkpoint", type=click.Path(path_type=Path), help="weights for --model, or a model by itself")
+@click.option("--trust-code", is_flag=True, help="--checkpoint may be a program (torch.jit, torch.export) and run code")
 @click.option("--output", metavar="NAME|INDEX", help="which part of what --model returns are the logits")
 @click.option("--tolerance", type=Range(0, 100), default=1.0, show_default=True, help="points that may go")
 @click.option("--min-robust-acc", type=Range(0, 100), help="percent that no model may be significantly below")

@@ -55,6 +55,7 @@ def run(
     model: str | None,
     checkpoint: Path | None,
     output: str | None,
+    trust_code: bool,
     dataset: str | None,
     norm: str | None,
     epsilon: float | None,
@@ -65,11 +66,12 @@ def run(
     """Run the benchmark, write the tables and print them."""
     chosen = with_examples(choose_suite(suite, dataset, norm, epsilon, None), examples or {})
     attack_specs = choose_attacks(chosen, attacks)
-    specs = without_twins(choose_models(chosen, models, model, checkpoint, shared, output=output))
+    found = choose_models(chosen, models, model, checkpoint, shared, output=output, trusts_code=trust_code)
+    specs = without_twins(found)
     transferred = choose_transfer(chosen, transfer, attack_specs)
     hardware = choose_hardware(shared)
     split = choose_images(chosen, shared)
-    hardware = replace(tuned(hardware, split, shared), keeps_images=keep_images)
+    hardware = replace(tuned(hardware, chosen, split, shared), keeps_images=keep_images)
     crafted_on = choose_sources(chosen, specs, sources, shared, runs_all=models in (None, "all"))
     draws: dict[str, Any] = {"judge_draws": judge_draws, "eot": eot}
     grid = cases(chosen, specs, attack_specs, transferred, split, seed=shared.seed, sources=crafted_on, **draws)
@@ -134,6 +136,7 @@ def speed(
     model: str | None,
     checkpoint: Path | None,
     output: str | None,
+    trust_code: bool,
     dataset: str | None,
     norm: str | None,
     epsilon: float | None,
@@ -146,12 +149,12 @@ def speed(
     entered = CONTESTS if contests == "all" else names_in(contests)
     for contest in entered:
         lookup(contest, dict.fromkeys(CONTESTS), "contest")
-    specs = choose_models(chosen, models, model, checkpoint, shared, output=output)
+    specs = choose_models(chosen, models, model, checkpoint, shared, output=output, trusts_code=trust_code)
     if models and len(specs) > 1:
         raise InputError(f"speed measures one model, got {', '.join(spec.name for spec in specs)}; name one of them")
     spec = next((spec for spec in specs if spec.defense != "natural"), specs[0])
     split = choose_images(chosen, shared)
-    hardware = tuned(choose_hardware(shared), split, shared)
+    hardware = tuned(choose_hardware(shared), chosen, split, shared)
     case = cases(chosen, [spec], [ATTACKS["pgd-20"]], [], split, seed=shared.seed)[0]
     check_images(split)
     network = load_on(hardware, spec, split, shared.checkpoint_dir)

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from attacks.errors import InputError
 from attacks.names import lookup
+from benchmark.class_names import class_folders
 from benchmark.data import Split, holdout
 
 PARTS = ("train", "test")
@@ -51,29 +52,40 @@ class DatasetSpec:
     read: "Callable[[DatasetSpec, str, Path], Arrays | None] | None" = None
 
 
-def load(dataset: str, part: str, *, data_dir: Path, mirror: Path | None = None, quiet: bool = False) -> Split:
+def load(
+    dataset: str,
+    part: str,
+    *,
+    data_dir: Path,
+    mirror: Path | None = None,
+    classes: Path | None = None,
+    quiet: bool = False,
+) -> Split:
     """A whole part of a data set.
 
     Class folders DATA/<dataset>/<part>/<class>/*.png come first; they may hold fewer images than the official part.
-    Labels follow the sorted folder names (by value where all are numbers), indices the labels, then the file names.
+    Labels follow the folders' names (`class_folders`), indices the labels, then the file names.
 
     Args:
         part: "train" or "test".
         data_dir: DATA; need not exist. Written to only by a download.
         mirror: a folder with the official archives, which are taken from there in place of a download.
+        classes: a file that names the class folders, in the order of the labels; None for the official names.
         quiet: no progress bar while files are read; a download shows torchvision's in any case.
 
     Raises:
-        InputError: unknown data set or part, damaged files, or no images there and none to be had.
+        InputError: unknown data set, part or class, damaged files, or no images there and none to be had.
     """
     spec = lookup(dataset, DATASETS, "dataset")
     if part not in PARTS:
         raise InputError(f"the part of a data set is 'train' or 'test', got {part!r}")
+    folder = data_dir / dataset / part
+    if classes is not None and (spec.read is None or not folder.is_dir()):
+        raise InputError(f"--classes names class folders, and {folder} has none; leave it out, or put them there")
     if spec.read is None:
         return _load_digits(part)
-    folder = data_dir / dataset / part
     if folder.is_dir():
-        arrays = _read_class_folders(spec, folder, quiet=quiet)
+        arrays = _read_class_folders(spec, folder, classes, quiet=quiet)
     else:
         arrays = spec.read(spec, part, data_dir) or _download(spec, part, data_dir, mirror)
     images, labels = arrays
@@ -94,14 +106,10 @@ def _load_digits(part: str) -> Split:
     return Split("digits", part, split.x, split.y, torch.arange(len(split)), classes=10)
 
 
-def _read_class_folders(spec: DatasetSpec, folder: Path, *, quiet: bool) -> Arrays:
-    names = [p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")]
-    if len(names) != spec.classes:
-        raise InputError(f"{folder}: expected {spec.classes} class folders for {spec.name}, got {len(names)}")
-    names.sort(key=(lambda name: (int(name), name)) if all(name.isdecimal() for name in names) else None)
+def _read_class_folders(spec: DatasetSpec, folder: Path, classes: Path | None, *, quiet: bool) -> Arrays:
     files: list[Path] = []
     labels: list[int] = []
-    for label, name in enumerate(names):
+    for label, name in enumerate(class_folders(folder, spec.name, classes)):
         found = sorted(p for p in (folder / name).glob("*.png") if not p.name.startswith("."))
         if not found:
             raise InputError(f"{folder / name}: expected PNG images of a class of {spec.name}, got none; add them")

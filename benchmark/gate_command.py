@@ -13,7 +13,7 @@ from benchmark.baseline import Baseline, check_baseline, read_baseline
 from benchmark.bench import Bench, Subject
 from benchmark.canaries import canary_name
 from benchmark.checks import NotAboveChanceError
-from benchmark.choices import choose_models, names_in
+from benchmark.choices import names_in
 from benchmark.cli import Shared
 from benchmark.findings import Finding, findings, new_caveats, sanity_failure
 from benchmark.gate import Course, run_gate
@@ -36,6 +36,7 @@ def gate(
     model: str | None,
     checkpoint: Path | None,
     output: str | None,
+    trust_code: bool,
     tolerance: float,
     min_robust_acc: float | None,
     alpha: float,
@@ -60,7 +61,7 @@ def gate(
     _refuse_unwritable({"--junit": junit, "--summary": summary})
     if update:
         _refuse_unwritable({"--baseline": baseline})
-        chosen = Chosen(models, model, checkpoint, canaries, output)
+        chosen = Chosen(models, model, checkpoint, trust_code, canaries, output)
         update_baseline(shared, baseline, chosen, given, warm_start=warm_start)
         return True
     refused = [f"--{name}" for name, value in {**given, "canaries": canaries}.items() if value is not None]
@@ -71,7 +72,7 @@ def gate(
     rules = Rules(tolerance, alpha, miss, min_robust_acc)
     bench = bench_of(shared, known.settings, warm_start=warm_start)
     check_baseline(known, bench)
-    specs = _tested(bench.suite, known, models, model, checkpoint, output, shared)
+    specs = _tested(bench.suite, known, Chosen(models, model, checkpoint, trust_code, None, output), shared)
     subjects, failed = _subjects(bench, specs, known, shared)
     seconds = None if budget is None else 60 * budget
     tell = _silent if shared.quiet else _to_stderr
@@ -98,19 +99,12 @@ def _refuse_unwritable(paths: Mapping[str, Path | None]) -> None:
             raise InputError(f"expected a file to write in a folder that exists, got {path}; mend {option}")
 
 
-def _tested(
-    suite: Suite,
-    known: Baseline,
-    models: str | None,
-    model: str | None,
-    checkpoint: Path | None,
-    output: str | None,
-    shared: Shared,
-) -> list[ModelSpec]:
+def _tested(suite: Suite, known: Baseline, chosen: Chosen, shared: Shared) -> list[ModelSpec]:
     """The models under test, each known to the baseline, with other weights where the user gives some."""
     canaries = {canary_name(kind) for kind in known.canaries}
     recorded = [name for name in known.cases if name not in canaries]
-    if models is None and model is None:
+    models = chosen.models
+    if models is None and not chosen.has_own:
         models = ",".join(name for name in recorded)
     items = [item.partition("=") for item in names_in(models)] if models not in (None, "all") else []
     for name, equals, file in items:
@@ -128,7 +122,7 @@ def _tested(
             f"the baseline's {own} is your own model ({known.cases[own].entry['architecture']}): give it by --model "
             "PATH.py:FACTORY, or name the models to compare by --models"
         )
-    specs = choose_models(suite, names, model, checkpoint, shared, output=output)
+    specs = chosen.find(suite, names, shared)
     for spec in specs:
         if spec.name not in recorded:
             raise InputError(

@@ -31,7 +31,7 @@ def bench_of(shared: Shared, settings: Settings, *, warm_start: bool) -> Bench:
     shared = replace(shared, seed=settings.seed)
     split = choose_images(chosen, shared)
     check_images(split)
-    hardware = tuned(choose_hardware(shared), split, shared)
+    hardware = tuned(choose_hardware(shared), chosen, split, shared)
     if hardware.device.type != "cpu":
         hardware = replace(hardware, workers=1)  # what a worker on a GPU finds does not come back
     folder = shared.results_dir / "runs" / "gate"

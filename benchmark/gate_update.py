@@ -13,23 +13,34 @@ from benchmark.canaries import canary_name, choose_canaries
 from benchmark.choices import choose_models
 from benchmark.cli import Shared
 from benchmark.gate_setup import DEFAULT_ATTACK, bench_of, canary_of, subject_of
+from benchmark.suite import Suite
 from benchmark.verdicts import Verdicts
 from model_zoo.registry import ModelSpec
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """Which models a baseline is written of, in the words of the options."""
+    """Which models a baseline is written of, or compared with, in the words of the options."""
 
     models: str | None
     model: str | None
     checkpoint: Path | None
+    trust_code: bool
     canaries: str | None
     output: str | None = None
 
     @property
     def are_all(self) -> bool:
-        return self.models == "all" or (self.models is None and self.model is None)
+        return self.models == "all" or (self.models is None and not self.has_own)
+
+    @property
+    def has_own(self) -> bool:
+        """Whether a model of the user's own is among them."""
+        return self.model is not None or self.checkpoint is not None
+
+    def find(self, suite: Suite, names: str | None, shared: Shared) -> list[ModelSpec]:
+        """The specs of the user's own and of those named."""
+        return choose_models(suite, names, self.model, self.checkpoint, shared, trusts_code=self.trust_code)
 
 
 def update_baseline(shared: Shared, path: Path, chosen: Chosen, given: Mapping[str, Any], *, warm_start: bool) -> None:
@@ -54,7 +65,7 @@ def update_baseline(shared: Shared, path: Path, chosen: Chosen, given: Mapping[s
     bench = bench_of(shared, settings, warm_start=warm_start)
     if known is not None:
         check_baseline(known, bench)
-    specs = choose_models(bench.suite, chosen.models, chosen.model, chosen.checkpoint, shared, output=chosen.output)
+    specs = chosen.find(bench.suite, chosen.models, shared)
     of_kind = {} if known is not None else _canaries(bench, specs, chosen, shared)
     subjects = [subject_of(bench, spec, None, shared) for spec in specs]
     subjects += [canary_of(bench, kind, spec, None, shared) for kind, spec in of_kind.items()]

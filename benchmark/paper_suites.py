@@ -39,8 +39,8 @@ def _paper(
     transfer: Sequence[str] = (),
     fewer: Mapping[str, int] | None = None,
 ) -> Suite:
-    """All test images, and the last iterate: how the papers judge."""
-    return Suite(name, dataset, threat, tuple(attacks), transfer, (), None, "last", summary, fewer or {})
+    """All test images, the last iterate, a search in float32: how the papers measure."""
+    return Suite(name, dataset, threat, tuple(attacks), transfer, (), None, "last", summary, fewer or {}, "fp32")
 
 
 PAPER_SUITES: Sequence[Suite] = (

@@ -10,16 +10,17 @@ from typing import Any
 
 import pandas as pd
 
+from attacks.registry import ATTACKS
 from benchmark.published import FIGURES, ROWS, Figure, Row
 from benchmark.score import Entry, Judged, SuiteScores, percent, wilson
 from benchmark.suites import SUITES
 from benchmark.verdicts import Bools
-from model_zoo.recipes import RECIPES
 from model_zoo.registry import MODELS, OF_LAST, ModelSpec, models_of
 from model_zoo.robustbench_adapter import PREFIX
 
 CLEAN = "clean"
 SCHEDULE = "not the authors' weights"
+BEST = "the best epoch, the paper's is the last"
 COLUMNS = (
     *("row", "model", "attack", "crafted_on", "n", "published", "std", "measured", "ci_low", "ci_high", "difference"),
     *("inside", "why", "source", "state", "command"),
@@ -55,6 +56,8 @@ def paper_table(suite: SuiteScores, rows: Sequence[Row] = ROWS, figures: Sequenc
 
 
 def _is_the_papers_threat(suite: SuiteScores) -> bool:
+    if suite.suite not in SUITES:
+        return True
     threat = SUITES[suite.suite].threat
     return all((entry["norm"], entry["epsilon"]) == (threat.norm, threat.epsilon) for entry in suite.entries)
 
@@ -84,7 +87,7 @@ def _lines(suite: SuiteScores, row: Row, figure: Figure) -> Iterator[dict[str, A
         yield {**shown, **numbers, **told, "command": ""}
     if not measured:
         command = _command(suite, row, figure)
-        why = figure.note if command else "; ".join([*([figure.note] if figure.note else []), "not in this project"])
+        why = "; ".join(filter(None, (row.note, figure.note, "" if command else "not in this project")))
         yield {**shown, "model": "", "n": None, "measured": None, "why": why, **told, "command": command}
 
 
@@ -112,13 +115,16 @@ def _reasons(row: Row, figure: Figure, entry: Entry, n: int) -> Iterator[str]:
         yield f"{SCHEDULE}: {schedule}" if schedule else SCHEDULE
         if row.architecture and entry["architecture"] != row.architecture:
             yield f"network {entry['architecture']}, the paper's is {row.architecture}"
-    if figure.note:
-        yield figure.note
+        if f"{entry['model']}{OF_LAST}" in row.models:
+            yield BEST
+    yield from filter(None, (row.note, figure.note))
 
 
 def _command(suite: SuiteScores, row: Row, figure: Figure) -> str:
     """The words that measure a figure; "" where the attack or the defense is not in this project."""
-    attacks = {attack.name for attack in SUITES[suite.suite].attacks}
+    if suite.suite not in SUITES:
+        return ""
+    attacks = {*(attack.name for attack in SUITES[suite.suite].attacks), *ATTACKS}
     of_robustbench = [name for name in row.models if name[0].isupper()]  # all other names are lower case
     if figure.attack not in (CLEAN, *attacks) or not (row.train or _authors_model(row) or of_robustbench):
         return ""
@@ -133,16 +139,10 @@ def _command(suite: SuiteScores, row: Row, figure: Figure) -> str:
     elif model is None:
         model = row.models[-1]
         name = model.removesuffix(OF_LAST)
-        before = f"python run_benchmark.py train {row.train} --recipe {_recipe(suite, row)} --name {name}; "
+        before = f"python run_benchmark.py train {row.train} --name {name}; "
     models = ",".join([model, *figure.crafted_on[:1]])
     attack = "" if figure.attack == CLEAN else f" --attacks {figure.attack}"
     return f"{before}python run_benchmark.py --suite {suite.suite} --models {models}{attack}{behind}"
-
-
-def _recipe(suite: SuiteScores, row: Row) -> str:
-    """The table's own settings, else those of the defense's authors, where this project has them."""
-    key = row.train.split()[1], SUITES[suite.suite].dataset
-    return next((name for name in (suite.suite, "paper") if (*key, name) in RECIPES), "fast")
 
 
 def _authors_model(row: Row) -> ModelSpec | None:
@@ -201,7 +201,7 @@ def _with_interval(line: Any) -> str:
 
 
 def _remedy(line: Any) -> str:
-    return f"`{line.command}`" if line.command else str(line.why)
+    return "; ".join(filter(None, (line.command and f"`{line.command}`", line.why)))
 
 
 def _with_std(line: Any) -> str:

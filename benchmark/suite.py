@@ -25,6 +25,7 @@ class Suite:
             images it sees: under one seed a part of what the others see.
         reading: which iterate its tables show, "any" or "last".
         summary: one line for `list suites`.
+        precision: of the search where the user leaves it open, "auto" for the device's fastest.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Suite:
     reading: str
     summary: str
     fewer: Mapping[str, int] = field(default_factory=dict)
+    precision: str = "auto"
 
     def attack(self, name: str) -> AttackSpec | None:
         """The attack of that name with this suite's settings; None if it is not part of the suite."""

@@ -12,10 +12,11 @@ from benchmark.cli import Shared
 from benchmark.leaderboard import leaderboard
 from benchmark.packed import Packed, gather, read_packed, write_packed
 from benchmark.papers import paper_table, papers_markdown
-from benchmark.published import ROWS
+from benchmark.published import ROWS, UNMEASURED
 from benchmark.score import read_suite, shown_entries
 from benchmark.selections import epsilon_table, other_selections, selection_name, selects_beside
 from benchmark.store import Store
+from benchmark.suite import Suite
 from benchmark.suites import SUITES
 from benchmark.tables import write_csv, write_tables
 from benchmark.triples import example_images, write_examples
@@ -49,14 +50,18 @@ def rebuild_tables(shared: Shared) -> None:
 def write_published(shared: Shared) -> None:
     """Write the papers' figures of suites that have no tables yet, with the commands that measure them."""
     for name in dict.fromkeys(row.suite for row in ROWS):
-        folder, suite = shared.results_dir / name, SUITES[name]
+        folder = shared.results_dir / name
         if not (folder / "scores.csv").exists():
-            papers = paper_table(read_suite(Packed(name, suite.reading, {}), name))
-            what = f"{suite.dataset}, {suite.threat.norm} {suite.threat.epsilon:.6g}, accuracies in percent."
+            papers = paper_table(read_suite(Packed(name, "last", {}), name))
+            what = f"{UNMEASURED.get(name) or _threat(SUITES[name])}; accuracies in percent."
             text = f"## Beside the papers: {name}\n\n{what}\n\n{papers_markdown(papers)}\n"
             atomic_write(folder / "papers.md", text.encode())
             write_csv(folder / "papers.csv", papers.round(4))
             print(f"Published figures: {folder / 'papers.md'}")
+
+
+def _threat(suite: Suite) -> str:
+    return f"{suite.dataset}, {suite.threat.norm} {suite.threat.epsilon:.6g}"
 
 
 def _write_all(

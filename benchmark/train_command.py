@@ -140,7 +140,14 @@ def _command(defense: str, suite: str, recipe: str, overrides: Sequence[str], na
 
 def _training_images(suite: Suite, settings: Recipe, shared: Shared) -> tuple[Split, Split]:
     """Images to train on, and to choose the best epoch by; both from the training part."""
-    split = load(suite.dataset, "train", data_dir=shared.data_dir, mirror=shared.mirror_dir, quiet=shared.quiet)
+    split = load(
+        suite.dataset,
+        "train",
+        data_dir=shared.data_dir,
+        mirror=shared.mirror_dir,
+        classes=shared.classes,
+        quiet=shared.quiet,
+    )
     images, validation = holdout(split, settings.validation, seed=shared.seed)
     if settings.train_examples is not None:
         if settings.train_examples > len(images):

@@ -20,6 +20,7 @@ from benchmark.hardware import Hardware, is_tiny
 from benchmark.memory import fitting_batch, within_memory
 from benchmark.search_model import COMPARED, search_model
 from benchmark.store import Store, discard
+from model_zoo.modes import moved
 from model_zoo.registry import ModelSpec, load_model
 
 Keep = Callable[[EvalCase, Split, Tensor], None]
@@ -134,9 +135,9 @@ def _rows(split: Split, case: EvalCase) -> NDArray[np.int64]:
 
 def load_on(hardware: Hardware, spec: ModelSpec, split: Split, checkpoint_dir: Path) -> nn.Module:
     """A model on the device, in the memory layout that is fastest there, of those that it takes."""
-    model = load_model(spec, checkpoint_dir, classes=split.classes).to(hardware.device)
+    model = moved(load_model(spec, checkpoint_dir, classes=split.classes), hardware.device)
     is_contiguous = is_tiny(split) or (spec.quirks is not None and spec.quirks.is_contiguous)
-    return model if is_contiguous else model.to(memory_format=torch.channels_last)
+    return model if is_contiguous else moved(model, memory_format=torch.channels_last)
 
 
 def lacking_chunks(case: EvalCase, store: Store, hardware: Hardware) -> set[Range]:

@@ -10,7 +10,7 @@ import re
 import secrets
 import stat
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -22,22 +22,29 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from attacks.errors import InputError
+from model_zoo.checkpoint_names import fitted, unwrapped
+from model_zoo.numpy_numbers import NUMPY_NUMBERS
 from model_zoo.torch_file import BEFORE_ZIP, ZIP, hostile
 
 LARGEST = 64 * 2**30
 """Bytes of a checkpoint; what claims to be larger is none."""
 
-_WRAPPERS = ("state_dict", "model", "net")
+
+def silent(_: str) -> None:
+    """Tell nobody."""
 
 
-def load_state_dict(path: Path, *, sha256: str | None = None) -> dict[str, Tensor]:
+def load_state_dict(
+    path: Path, *, sha256: str | None = None, tell: Callable[[str], None] = silent
+) -> dict[str, Tensor]:
     """The weights in a file, on the CPU: safetensors by its suffix, anything else as a torch file of either format.
 
-    The tensors may lie under `state_dict`, `model` or `net`. A `module.` in front of every name is removed
-    (DataParallel puts it there).
+    The tensors may lie under one of the keys in `WRAPPERS`. Their names stay as they are; `load_into` fits them to a
+    model's.
 
     Args:
         sha256: what the file's hash must be, in hex; checked before anything is parsed. None: not checked.
+        tell: called with which weights were taken, where the file holds several.
 
     Raises:
         InputError: no readable file, another file than expected, or content that is not tensors by name. A pickle
@@ -47,22 +54,29 @@ def load_state_dict(path: Path, *, sha256: str | None = None) -> dict[str, Tenso
     if sha256 is not None and (got := hashlib.sha256(data).hexdigest()) != sha256.lower():
         raise InputError(f"{path}: expected sha256 {sha256}, got {got}; download the file again or mend the entry")
     is_safetensors = path.suffix.lower() == ".safetensors"
-    return _named_tensors(path, _parse_safetensors(path, data) if is_safetensors else _parse_torch(path, data))
+    content, chosen = unwrapped(_parse_safetensors(path, data) if is_safetensors else _parse_torch(path, data))
+    if chosen:
+        tell(f"note: {path}: {chosen}")
+    return _named_tensors(path, content)
 
 
-def load_into(model: nn.Module, state_dict: Mapping[str, Tensor], *, source: str) -> None:
+def load_into(model: nn.Module, state_dict: Mapping[str, Tensor], *, source: str) -> str:
     """Load weights strictly, in place; on an error the model is as it was.
 
-    Two differences are not errors: `sub_block1.*`, which released wide ResNets carry and never use, is dropped, and
+    Names are tried as they are; where the model lacks them, without what wrappers put in front of them. Two differences
+    are not errors: `sub_block1.*`, which released wide ResNets carry and never use, is dropped, and
     `num_batches_tracked`, which old files lack and evaluation never reads, keeps its value.
 
     Args:
         source: where the weights come from, for the message.
 
+    Returns: what was done to the names, in a few words; "" for nothing.
+
     Raises:
         InputError: the weights are those of another architecture.
     """
     own = model.state_dict()
+    state_dict, done = fitted(state_dict, own)
     if not any(name.startswith("sub_block1.") for name in own):
         state_dict = {name: value for name, value in state_dict.items() if not name.startswith("sub_block1.")}
     missing = [name for name in own if name not in state_dict and not name.endswith(".num_batches_tracked")]
@@ -81,6 +95,7 @@ def load_into(model: nn.Module, state_dict: Mapping[str, Tensor], *, source: str
             "name the architecture and number of classes that the checkpoint was trained with"
         )
     model.load_state_dict(own | dict(state_dict), strict=True)
+    return done
 
 
 def save_state_dict(state_dict: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> str:
@@ -220,7 +235,8 @@ def _parse_torch(path: Path, data: bytes) -> object:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # on odd pickles; whether it loads is all that matters
         try:
-            content: object = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+            with torch.serialization.safe_globals(NUMPY_NUMBERS):
+                content: object = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         except Exception as error:  # damaged bytes fail in any of pickle's, zip's and torch's ways
             raise InputError(f"{path}: expected a torch checkpoint, got {_what_instead(data, error)}") from None
     return content
@@ -233,7 +249,7 @@ def _what_instead(data: bytes, error: Exception) -> str:
         return damaged
     remedy = "save a plain state dict or safetensors instead"
     if "TorchScript" in str(error):
-        return f"a TorchScript program: refused because it wants to run code; {remedy}"
+        return "a TorchScript program: refused because it wants to run code; leave out --model and give --trust-code"
     if wanted := re.search(r"GLOBAL ([\w.]+)", str(error)):
         return f"a pickle that asks for {wanted[1]}: refused because it wants to run code; {remedy}"
     if isinstance(error, pickle.UnpicklingError) and (is_zip or data[:1] == b"\x80"):
@@ -255,9 +271,7 @@ def _ends_inside_pickle(data: bytes) -> bool:
 
 
 def _named_tensors(path: Path, content: object) -> dict[str, Tensor]:
-    if isinstance(content, Mapping):
-        content = next((content[key] for key in _WRAPPERS if isinstance(content.get(key), Mapping)), content)
-    expected = f"{path}: expected tensors by name, plain or under {', '.join(_WRAPPERS)}"
+    expected = f"{path}: expected tensors by name, plain or under state_dict, model, net, ema or the like"
     if not isinstance(content, Mapping) or not content:
         got = "an empty one" if isinstance(content, Mapping) else f"a {type(content).__name__}"
         raise InputError(f"{expected}, got {got}; save model.state_dict()")
@@ -266,8 +280,7 @@ def _named_tensors(path: Path, content: object) -> dict[str, Tensor]:
             raise InputError(f"{expected}, got {type(value).__name__} for {name!r}; save model.state_dict()")
         if value.layout != torch.strided or value.device.type != "cpu":
             raise InputError(f"{expected}, got a {value.layout} one on {value.device} for {name!r}; save dense tensors")
-    parallel = all(name.startswith("module.") for name in content)
-    return {name.removeprefix("module.") if parallel else name: value.detach() for name, value in content.items()}
+    return {name: value.detach() for name, value in content.items()}
 
 
 def _count(names: list[str], what: str) -> str:

@@ -1,7 +1,7 @@
 """Every model that the harness knows: authors' checkpoints in a table, all others by the card beside them."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,14 @@ from attacks.errors import InputError
 from attacks.names import lookup
 from model_zoo.architectures.registry import build
 from model_zoo.authors import AUTHORS, CONVERTS
-from model_zoo.checkpoint import LAST, load_into, load_state_dict, sha256_of, state_digest
+from model_zoo.checkpoint import LAST, load_into, load_state_dict, sha256_of, silent, state_digest
+from model_zoo.checkpoint_names import unparallel
 from model_zoo.defenses.registry import DEFENSES
 from model_zoo.download import fetch
 from model_zoo.factory import call_factory, code_of, find_factory
+from model_zoo.modes import frozen
+from model_zoo.probe_digest import probe_digest
+from model_zoo.program import KINDS, load_program
 from model_zoo.quirks import find_quirks
 from model_zoo.randomness import answers_at_random, probe_images
 from model_zoo.robustbench_adapter import PAGE, PREFIX, build_robustbench, factory_name, package_version
@@ -27,7 +31,7 @@ SHIPPED = Path(__file__).parent / "checkpoints"
 
 DATASETS = ("digits", "mnist", "cifar10")
 """Of the shipped models, in display order."""
-OPTIONAL = ("size", "randomized", "quirks")
+OPTIONAL = ("size", "randomized", "quirks", "answers")
 """Fields that a card leaves out where they say nothing, and that are no text."""
 OF_LAST = "-last"
 """Behind the name of a model: after the last epoch, where the name alone means the best one."""
@@ -54,6 +58,7 @@ class ModelSpec:
         size: of the checkpoint file in bytes; 0 where nobody wrote it down.
         randomized: whether it answers at random, and so is judged by expectation; of a user's model it is found out.
         quirks: how a user's own model must be run; None for models that are run as they are.
+        answers: of a user's own model, a digest of its logits on fixed images; "" where it cannot be asked.
     """
 
     name: str
@@ -71,6 +76,7 @@ class ModelSpec:
     size: int = 0
     randomized: bool = False
     quirks: Quirks | None = None
+    answers: str = ""
 
     @property
     def network(self) -> str:
@@ -84,7 +90,8 @@ class ModelSpec:
     def identity(self) -> dict[str, str]:
         """What determines this model's logits."""
         part = {"output": self.quirks.output} if self.quirks is not None and self.quirks.output else {}
-        return {"checkpoint_sha256": self.sha256, "architecture": self.code or self.architecture, **part}
+        answers = {"answers": self.answers} if self.answers else {}
+        return {"checkpoint_sha256": self.sha256, "architecture": self.code or self.architecture, **part, **answers}
 
 
 def read_card(path: Path) -> ModelSpec:
@@ -103,12 +110,9 @@ def read_card(path: Path) -> ModelSpec:
         for name, value in (*texts.items(), *(("suites", suite) for suite in spec.suites)):
             if not isinstance(value, str) or not value.isprintable():
                 raise ValueError(f"{name} that is no line of text")
-        if (
-            spec.quirks is not None
-            or spec.code
-            or Path(spec.checkpoint).is_absolute()
-            or ".." in Path(spec.checkpoint).parts
-        ):
+        if spec.answers or spec.quirks is not None:
+            raise ValueError("answers or quirks, which are a user's own model's")
+        if spec.code or Path(spec.checkpoint).is_absolute() or ".." in Path(spec.checkpoint).parts:
             raise ValueError("code or a file outside of the checkpoint folder, which a card may not name")
         if not isinstance(told["suites"], list):
             raise ValueError(f"suites that are no list: {told['suites']!r}")
@@ -216,23 +220,30 @@ def identified(spec: ModelSpec, checkpoint_dir: Path) -> ModelSpec:
     return spec if spec.sha256 or spec.code else replace(spec, sha256=sha256_of(find_checkpoint(spec, checkpoint_dir)))
 
 
-def load_model(spec: ModelSpec, checkpoint_dir: Path, *, classes: int) -> nn.Module:
+def load_model(
+    spec: ModelSpec, checkpoint_dir: Path, *, classes: int, tell: Callable[[str], None] = silent
+) -> nn.Module:
     """The model with its weights, in eval mode, its parameters frozen, on the CPU.
+
+    Args:
+        tell: called with what was done to the file's weights or their names, where it had others than the model.
 
     Raises: InputError for a checkpoint that is missing, damaged, unsafe, or for another architecture.
     """
-    model = _bare_model(spec, checkpoint_dir, classes)
+    model = _bare_model(spec, checkpoint_dir, classes, tell)
     return model if spec.quirks is None else Stranger(model, spec.quirks)
 
 
-def _bare_model(spec: ModelSpec, checkpoint_dir: Path, classes: int) -> nn.Module:
+def _bare_model(spec: ModelSpec, checkpoint_dir: Path, classes: int, tell: Callable[[str], None]) -> nn.Module:
     """The same, but for what wraps a user's own."""
     if spec.architecture.startswith(PREFIX):
         model = build_robustbench(spec.architecture, checkpoint_dir / PREFIX)
+    elif spec.code in KINDS:
+        model = load_program(Path(spec.checkpoint), spec.code, sha256=spec.sha256)
     elif spec.code:
         model = call_factory(spec.architecture)
         if spec.checkpoint:
-            _load_weights(model, Path(spec.checkpoint), spec.sha256)
+            _load_weights(model, Path(spec.checkpoint), spec.sha256, tell=tell)
         if unknown := [name for name, value in model.state_dict().items() if is_lazy(value)]:
             raise InputError(
                 f"--model {spec.architecture}: expected weights for all of its layers, got none for {unknown[0]!r}, "
@@ -244,14 +255,8 @@ def _bare_model(spec: ModelSpec, checkpoint_dir: Path, classes: int) -> nn.Modul
             )
     else:
         model = build(spec.architecture, classes)
-        _load_weights(model, find_checkpoint(spec, checkpoint_dir), spec.sha256, spec.convert)
-    try:
-        model.eval()
-    except NotImplementedError:  # an exported program has one mode only
-        model.training = False
-    for parameter in model.parameters():  # a scripted module has no `requires_grad_`
-        parameter.requires_grad_(False)
-    return model
+        _load_weights(model, find_checkpoint(spec, checkpoint_dir), spec.sha256, spec.convert, tell=tell)
+    return frozen(model)
 
 
 def robustbench_model(
@@ -266,7 +271,8 @@ def robustbench_model(
     code, factory = f"robustbench {package_version()}", factory_name(model_id, dataset, norm)
     spec = ModelSpec(model_id, (suite,), dataset, factory, "", "", "", url=PAGE, code=f"{code} {factory}")
     model = load_model(spec, checkpoint_dir, classes=0)
-    return replace(spec, sha256=state_digest(model.state_dict()), randomized=_is_randomized(model, shape))
+    is_random = bool(shape) and answers_at_random(model, probe_images(shape))
+    return replace(spec, sha256=state_digest(model.state_dict()), randomized=is_random)
 
 
 def external_model(
@@ -278,6 +284,7 @@ def external_model(
     name: str = "",
     shape: Sequence[int] = (),
     output: str = "",
+    tell: Callable[[str], None] = silent,
 ) -> ModelSpec:
     """The spec of a user's own model, which needs no registration.
 
@@ -287,6 +294,7 @@ def external_model(
         name: in the tables; by default the function's name.
         shape: (C, H, W) of the images that its quirks and randomness are looked for with; empty for not looking.
         output: where in what it returns the logits are: a key, an attribute or an index; "" where it returns them.
+        tell: called with what was done to the file's weights or their names, where it had others than the model.
 
     Raises: InputError for a factory or checkpoint that cannot be used.
     """
@@ -303,20 +311,36 @@ def external_model(
         sha256=sha256,
         code=f"{function}@{code or factory}",
     )
-    model = _bare_model(spec, Path(), classes=0)
+    model = _bare_model(spec, Path(), 0, tell)
     if not checkpoint:
         spec = replace(spec, sha256=state_digest(model.state_dict()))
+    return observed(spec, model, shape, output)
+
+
+def observed(spec: ModelSpec, model: nn.Module, shape: Sequence[int], output: str) -> ModelSpec:
+    """The spec of a user's own model with what fixed images show: how it must be run, and what it answers.
+
+    Args:
+        model: as it was loaded, on the CPU.
+        shape, output: as for `external_model`.
+
+    Raises: InputError for a model that returns no logits, or whose answers depend on those before.
+    """
+    if not shape:
+        return replace(spec, quirks=Quirks(output))
+    images = probe_images(shape)
     try:
-        quirks = find_quirks(model, probe_images(shape), output) if shape else Quirks(output)
+        quirks = find_quirks(model, images, output)
     except InputError as error:
-        raise InputError(f"--model {factory}: {error}") from None
-    return replace(spec, quirks=quirks, randomized=_is_randomized(Stranger(model, quirks), shape))
+        raise InputError(f"--model {spec.architecture}: {error}") from None
+    asked = Stranger(model, quirks)
+    return replace(spec, quirks=quirks, randomized=answers_at_random(asked, images), answers=probe_digest(asked, shape))
 
 
-def _is_randomized(model: nn.Module, shape: Sequence[int]) -> bool:
-    return bool(shape) and answers_at_random(model, probe_images(shape))
-
-
-def _load_weights(model: nn.Module, path: Path, sha256: str, convert: str = "") -> None:
-    weights = load_state_dict(path, sha256=sha256 or None)
-    load_into(model, CONVERTS[convert](weights) if convert else weights, source=str(path))
+def _load_weights(
+    model: nn.Module, path: Path, sha256: str, convert: str = "", *, tell: Callable[[str], None] = silent
+) -> None:
+    weights = load_state_dict(path, sha256=sha256 or None, tell=tell)
+    done = load_into(model, CONVERTS[convert](unparallel(weights)) if convert else weights, source=str(path))
+    if done:
+        tell(f"note: {path}: names of weights: {done}")

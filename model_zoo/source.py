@@ -8,6 +8,7 @@ from torch import nn
 from model_zoo.architectures.head import head_of
 from model_zoo.architectures.registry import MLP, build
 from model_zoo.checkpoint import load_into, load_state_dict
+from model_zoo.checkpoint_names import unparallel
 
 
 def load_source(path: Path, architecture: str, classes: int, *, with_head: bool) -> nn.Module:
@@ -23,7 +24,7 @@ def load_source(path: Path, architecture: str, classes: int, *, with_head: bool)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = build(architecture.removesuffix(MLP), classes)
-    weights = load_state_dict(path)
+    weights = unparallel(load_state_dict(path))
     if not with_head:
         head = head_of(model)[0] + "."
         own = {name: value for name, value in model.state_dict().items() if name.startswith(head)}

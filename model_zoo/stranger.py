@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils import checkpoint
 
 from attacks.errors import InputError
+from model_zoo.modes import moved
 from model_zoo.out_of_memory import is_out_of_memory
 from model_zoo.own_generators import seed_own_generators
 
@@ -78,12 +79,7 @@ class Stranger(nn.Module):
 
     def to(self, *args: Any, **kwargs: Any) -> "Stranger":
         """The user's own `to` may move what is no parameter; it may lack a return value, or some of the arguments."""
-        try:
-            moved = self.model.to(*args, **kwargs)
-        except TypeError:
-            moved = nn.Module.to(self.model, *args, **kwargs)
-        if isinstance(moved, nn.Module):
-            self.model = moved
+        self.model = moved(self.model, *args, **kwargs)
         return self
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:

@@ -1,7 +1,7 @@
 """Published figures: data that was read elsewhere, each with where it stands and how far that could be checked."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
@@ -11,16 +11,29 @@ import pandas as pd
 STATES = ("authors' page", "RobustBench", "lecture slides", "unverified")
 """How far a figure was checked: on the authors' page, in RobustBench's data, on slides only, or not at all."""
 
+UNMEASURED: Mapping[str, str] = {
+    "tsipras": "Standard, half-half and robust training against the epsilon of the attack (Tsipras et al., ICLR 2019)",
+    "certified-2-255": "CIFAR-10, certified at Linf 2/255 (RST's Figure 1b, and the authors' pages)",
+    "robust-transfer": "Robust transfer learning (Shafahi et al., ICLR 2020), Linf",
+    "sgm": "Skip gradient method (Wu et al., ICLR 2020): ImageNet, Linf 16/255, from one model to another",
+    "unrestricted": "Unrestricted Adversarial Examples Challenge: Bird-or-Bicycle, and two classes of MNIST",
+    "ds-net": "DS-Net's ranking of architectures: CIFAR-10, Linf, attack and epsilon are not stated",
+    "fgsm-errors": "Error rates under FGSM (Goodfellow et al., ICLR 2015)",
+}
+"""Tables that no suite of this project measures, with what they are of; accuracies as everywhere, not error rates."""
+
 
 @dataclass(frozen=True)
 class Row:
     """A row of a paper's table.
 
     Args:
+        suite: that measures it, or one of `UNMEASURED`.
         row: as the paper calls it.
         models: names of ours that are measured for it, the authors' checkpoint first.
         architecture: the paper's; "" where it is not known.
-        train: words behind `train` that give ours; "" where there are none.
+        train: words behind `train` that give the last of these; "" where there are none.
+        note: what a reader must know of all its figures; "" for nothing.
     """
 
     suite: str
@@ -28,6 +41,7 @@ class Row:
     models: Sequence[str]
     architecture: str
     train: str
+    note: str = ""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from model_zoo.defenses.search import Iterates, search
 def batch_loss(model: nn.Module, x: Tensor, y: Tensor, ctx: TrainingContext, *, ramp: float) -> Tensor:
     """Mean cross-entropy of a batch whose k + 1 equal parts are attacked with 0, 1, ..., k steps of 2 * epsilon / k.
 
-    The level k grows from 0 to the recipe's steps over the first part of the epochs.
+    The level k grows from 0 to the recipe's steps over the first part of the epochs. Examples are crafted in the mode
+    that the model is in, train mode in a training, so that batch statistics see every step.
 
     Args:
         x: (N, C, H, W) in [0, 1]; y: (N,) class indices.
@@ -19,8 +20,10 @@ def batch_loss(model: nn.Module, x: Tensor, y: Tensor, ctx: TrainingContext, *, 
 
     Returns: a scalar.
     Source: Cai et al., arXiv:1805.04807, with its batch mixing.
-    Deviations: levels change by epoch, not when validation accuracy stalls; steps are not multiplied by a draw; inputs
-        are not quantised.
+        (sunblaze-ucb/curriculum-adversarial-training-CAT advtrain_all.py, PGDAttack.py).
+    Deviations: levels change by epoch, not when validation accuracy stalls; steps are those of the level in all parts,
+        and are not multiplied by a draw; parts are attacked together, so that they share batch statistics; inputs are
+        not quantised.
     """
     level = level_at(ctx.epoch, ctx.epochs, ramp=ramp, highest=ctx.steps)
     if level == 0:
@@ -30,7 +33,9 @@ def batch_loss(model: nn.Module, x: Tensor, y: Tensor, ctx: TrainingContext, *, 
     def stop(now: Iterates) -> Tensor:
         return now.step >= steps[now.rows]
 
-    found = search(ctx, model, x, y, loss="cross-entropy", start="uniform", stop=stop, rel_step_size=2 / level)
+    found = search(
+        ctx, model, x, y, loss="cross-entropy", start="uniform", stop=stop, rel_step_size=2 / level, keeps_mode=True
+    )
     x_adv = torch.where((steps == 0)[:, None, None, None], x, found.x_adv)
     return F.cross_entropy(model(x_adv), y)
 

@@ -1,7 +1,7 @@
 """What a defense may ask for while it computes the loss of a batch."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -95,10 +95,14 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def under_attack(model: nn.Module) -> Iterator[None]:
-    """The model in eval mode, its parameters frozen, so that nobody computes gradients that nobody reads; and back."""
+def under_attack(model: nn.Module, *, keeps_mode: bool = False) -> Iterator[None]:
+    """The model in eval mode, its parameters frozen, so that nobody computes gradients that nobody reads; and back.
+
+    Args:
+        keeps_mode: the model stays in the mode that it is in.
+    """
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    with eval_mode(model):
+    with nullcontext() if keeps_mode else eval_mode(model):
         for parameter in trainable:
             parameter.requires_grad_(False)
         try:

@@ -5,9 +5,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attacks.losses import kl_divergence
+from model_zoo.defenses import trades
 from model_zoo.defenses.context import TrainingContext
 from model_zoo.defenses.fat import after_mistakes
 from model_zoo.defenses.search import search
+
+LAST_LAM = 10.0
+"""Of GAIR-RST: above it its authors leave the margin loss out."""
 
 
 def batch_loss(model: nn.Module, x: Tensor, y: Tensor, ctx: TrainingContext, *, lam: float) -> Tensor:
@@ -45,17 +49,20 @@ def rst_loss(model: nn.Module, x: Tensor, y: Tensor, ctx: TrainingContext, *, be
     """GAIR-RST: CE(f(x), y) + beta * mean of w * KL(p(x) || p(x')) + (1 - w) * KL(p(x) || p(x'')).
 
     x' maximises the divergence, x'' the margin loss; w = (1 + tanh(lam + steps / 2 - kappa)) / 2, where kappa counts
-    the iterates towards x' that are classified correctly.
+    the iterates towards x' that are classified correctly. Above `LAST_LAM`, as in the burn-in, this
+    is TRADES: no x'' is crafted, and batch statistics see none.
 
     Args:
         x: (N, C, H, W) in [0, 1]; y: (N,) class indices.
         beta: as of TRADES.
-        lam: infinity is TRADES.
+        lam: at most `LAST_LAM`; any above it is TRADES.
 
     Returns: a scalar.
     Source: Zhang et al., arXiv:2010.01736 (GAIR_RST/losses.py).
     Deviations: none.
     """
+    if lam > LAST_LAM:
+        return trades.batch_loss(model, x, y, ctx, beta=beta)
     found = search(ctx, model, x, y, loss="kl-divergence", start="gaussian")
     by_margin = ctx.craft(model, x, y, loss="margin", start="gaussian")
     weight = (1 + torch.tanh(lam + ctx.steps / 2 - found.correct)) / 2

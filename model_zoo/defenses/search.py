@@ -57,6 +57,7 @@ def search(
     start: str,
     stop: Stop | None = None,
     rel_step_size: float | None = None,
+    keeps_mode: bool = False,
 ) -> Found:
     """What `ctx.craft` does, with images that may stop early, and a count of their correct iterates.
 
@@ -66,11 +67,12 @@ def search(
         x: (N, C, H, W) in [0, 1]; y: (N,) class indices, by which iterates are correct whatever the loss.
         loss, start, rel_step_size: as of `ctx.craft`.
         stop: decides before every step, from what the step finds out anyway; None for no image, ever.
+        keeps_mode: the model is attacked in the mode that it is in, not in eval mode.
     """
     answers: deque[Query] = deque(maxlen=1)
     oracle = _Recorder(model, ctx.threat, precision=ctx.precision, watch=answers.append)
     step_size = ctx.rel_step_size if rel_step_size is None else rel_step_size
-    with under_attack(model):
+    with under_attack(model, keeps_mode=keeps_mode):
         label = F.log_softmax(oracle.logits(x), 1) if loss == "kl-divergence" else y
         state = pgd.init(x, label, ctx.threat, ctx.draws, start=start)
         rows = torch.arange(len(y), device=x.device)

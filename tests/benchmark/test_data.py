@@ -18,6 +18,7 @@ from PIL import Image
 
 from attacks.errors import InputError
 from benchmark import datasets
+from benchmark.class_names import CLASS_NAMES
 from benchmark.data import Split, _mix, balanced_subset, digest, holdout, take
 from benchmark.datasets import DATASETS, load
 
@@ -69,9 +70,10 @@ def save_png(path: Path, pixels: np.ndarray) -> None:
 
 def save_cifar_folders(data_dir: Path, part: str = "test") -> None:
     """Ten class folders of two images; every pixel of image i is (i, i + 100, i + 200)."""
+    names = CLASS_NAMES["cifar10"]
     for i in range(20):
         pixels = np.full((32, 32, 3), (i, i + 100, i + 200), dtype=np.uint8)
-        save_png(data_dir / f"cifar10/{part}/class_{i // 2}/image_{i % 2}.png", pixels)
+        save_png(data_dir / f"cifar10/{part}/{names[i // 2]}/image_{i % 2}.png", pixels)
 
 
 def idx_bytes(array: np.ndarray) -> bytes:
@@ -262,6 +264,65 @@ def test_class_folders_round_trip(tmp_path: Path) -> None:
     assert split.x.shape == (20, 3, 32, 32)
 
 
+def test_class_folders_of_other_names_are_refused_unless_a_file_has_their_labels(tmp_path: Path) -> None:
+    names = ["plane", "car", *CLASS_NAMES["cifar10"][2:]]  # sorted by name these are in another order
+    for label, name in enumerate(names):
+        save_png(tmp_path / f"cifar10/test/{name}/a.png", np.full((32, 32, 3), label, dtype=np.uint8))
+    message = refused(lambda: load("cifar10", "test", data_dir=tmp_path))
+    assert "airplane, automobile" in message
+    assert "got 'car'" in message
+    assert "--classes FILE" in message
+
+    (tmp_path / "classes.txt").write_text("\n".join(names) + "\n")
+    split = load("cifar10", "test", data_dir=tmp_path, classes=tmp_path / "classes.txt")
+    assert torch.equal((split.x[:, 0, 0, 0] * 255).round().long(), split.y)
+    (tmp_path / "classes.txt").write_text("\n".join(reversed(names)))
+    split = load("cifar10", "test", data_dir=tmp_path, classes=tmp_path / "classes.txt")
+    assert torch.equal(9 - (split.x[:, 0, 0, 0] * 255).round().long(), split.y)
+
+
+def test_official_names_have_their_official_labels_whatever_their_order_in_the_folder(tmp_path: Path) -> None:
+    for label, name in enumerate(CLASS_NAMES["fashion-mnist"]):  # not in the order of the alphabet
+        save_png(tmp_path / f"fashion-mnist/test/{name}/a.png", np.full((28, 28), label, dtype=np.uint8))
+    split = load("fashion-mnist", "test", data_dir=tmp_path)
+    assert torch.equal((split.x[:, 0, 0, 0] * 255).round().long(), split.y)
+
+
+def test_every_data_set_of_files_has_a_name_for_each_class() -> None:
+    assert {name: len(set(names)) for name, names in CLASS_NAMES.items()} == {
+        name: spec.classes for name, spec in DATASETS.items() if spec.read is not None
+    }
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        (["a"] * 10, "10 lines with 1 names"),
+        (["a", "b"], "expected 10 different names for cifar10"),
+        (list("abcdefghij"), "got 'airplane'"),
+    ],
+)
+def test_a_file_of_classes_that_does_not_name_the_folders_is_refused(
+    tmp_path: Path, lines: list[str], words: str
+) -> None:
+    save_cifar_folders(tmp_path)
+    (tmp_path / "classes.txt").write_text("\n".join(lines))
+    assert words in refused(lambda: load("cifar10", "test", data_dir=tmp_path, classes=tmp_path / "classes.txt"))
+
+
+def test_folders_numbered_from_one_are_refused(tmp_path: Path) -> None:
+    for label in range(1, 11):
+        save_png(tmp_path / f"mnist/test/{label}/a.png", np.zeros((28, 28), dtype=np.uint8))
+    assert "labels 0 to 9, got '10'" in refused(lambda: load("mnist", "test", data_dir=tmp_path))
+
+
+def test_a_file_of_classes_without_class_folders_is_refused(tmp_path: Path) -> None:
+    save_idx(tmp_path, np.zeros((1, 28, 28)), np.zeros(1))
+    for dataset in ("mnist", "digits"):
+        message = refused(lambda: load(dataset, "test", data_dir=tmp_path, classes=tmp_path / "classes.txt"))  # noqa: B023
+        assert "--classes names class folders" in message
+
+
 def test_class_folders_keep_rows_and_columns_apart(tmp_path: Path) -> None:
     pixels = np.arange(28 * 28, dtype=np.uint16).reshape(28, 28).astype(np.uint8)
     for label in range(10):
@@ -280,8 +341,8 @@ def test_class_folders_named_by_numbers_are_ordered_by_value(tmp_path: Path) -> 
 def test_class_folders_ignore_hidden_and_other_files(tmp_path: Path) -> None:
     save_cifar_folders(tmp_path)
     (tmp_path / "cifar10/test/.cache").mkdir()
-    (tmp_path / "cifar10/test/class_0/._image_0.png").write_bytes(b"")
-    (tmp_path / "cifar10/test/class_0/notes.txt").write_bytes(b"")
+    (tmp_path / "cifar10/test/airplane/._image_0.png").write_bytes(b"")
+    (tmp_path / "cifar10/test/airplane/notes.txt").write_bytes(b"")
     assert len(load("cifar10", "test", data_dir=tmp_path)) == 20
 
 
@@ -318,23 +379,23 @@ def test_missing_class_folder_is_refused(tmp_path: Path) -> None:
 
 def test_empty_class_folder_is_refused(tmp_path: Path) -> None:
     save_cifar_folders(tmp_path)
-    for file in (tmp_path / "cifar10/test/class_3").iterdir():
+    for file in (tmp_path / "cifar10/test/cat").iterdir():
         file.unlink()
-    assert str(tmp_path / "cifar10/test/class_3") in refused(lambda: load("cifar10", "test", data_dir=tmp_path))
+    assert str(tmp_path / "cifar10/test/cat") in refused(lambda: load("cifar10", "test", data_dir=tmp_path))
 
 
 def test_image_of_another_size_is_refused(tmp_path: Path) -> None:
     save_cifar_folders(tmp_path)
-    save_png(tmp_path / "cifar10/test/class_4/odd.png", np.zeros((32, 16, 3), dtype=np.uint8))
+    save_png(tmp_path / "cifar10/test/deer/odd.png", np.zeros((32, 16, 3), dtype=np.uint8))
     message = refused(lambda: load("cifar10", "test", data_dir=tmp_path))
     assert "expected 32x32 pixels" in message
     assert "got 16x32" in message
-    assert "class_4/odd.png" in message
+    assert "deer/odd.png" in message
 
 
 def test_image_of_16_bits_is_refused(tmp_path: Path) -> None:
     save_cifar_folders(tmp_path)
-    save_png(tmp_path / "cifar10/test/class_4/odd.png", np.zeros((32, 32), dtype=np.uint16))
+    save_png(tmp_path / "cifar10/test/deer/odd.png", np.zeros((32, 32), dtype=np.uint16))
     assert "expected 8 bits per channel" in refused(lambda: load("cifar10", "test", data_dir=tmp_path))
 
 
@@ -343,7 +404,7 @@ def test_a_small_file_that_claims_a_huge_image_is_refused_before_it_is_unpacked(
     tmp_path: Path, width: int, words: str
 ) -> None:
     save_cifar_folders(tmp_path)
-    file = tmp_path / "cifar10/test/class_7/image_1.png"
+    file = tmp_path / "cifar10/test/horse/image_1.png"
     content = bytearray(file.read_bytes())
     content[16:24] = width.to_bytes(4, "big") * 2  # the header chunk's width and height, then its checksum
     content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
@@ -354,7 +415,7 @@ def test_a_small_file_that_claims_a_huge_image_is_refused_before_it_is_unpacked(
 @pytest.mark.parametrize(("head", "keep"), [(b"", 0), (b"<html>", 0), (b"", 40), (b"", 1000)])
 def test_unreadable_image_is_refused(tmp_path: Path, head: bytes, keep: int) -> None:
     save_cifar_folders(tmp_path)
-    file = tmp_path / "cifar10/test/class_7/image_1.png"
+    file = tmp_path / "cifar10/test/horse/image_1.png"
     noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     save_png(file, noise)
     file.write_bytes(head + file.read_bytes()[:keep])

@@ -34,7 +34,7 @@ def evaluated(command: Command, folder: Path, name: str) -> tuple[Any, list[str]
     """The leaderboard's row of a mask under a part of the default attacks, and its flags without their figures."""
     run = command(
         folder,
-        *("--model", f"{MASKS}:{name}", "--examples", "60", "--workers", "1", "--quiet"),
+        *("--model", f"{MASKS}:{name}", "--examples", "100", "--workers", "1", "--quiet"),
         *("--attacks", "pgd-20,pgd-100,square-500"),
     )
     assert run.returncode == 0, run.stderr

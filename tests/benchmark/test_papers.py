@@ -9,13 +9,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from attacks.registry import ATTACKS
 from attacks.threat_model import ThreatModel
+from benchmark import choices
 from benchmark.case import EvalCase, case_key
+from benchmark.cli import Shared
+from benchmark.data import Split
+from benchmark.hardware import Hardware
 from benchmark.paper_suites import PAPER_SUITES
 from benchmark.papers import models_for, paper_table, papers_markdown
-from benchmark.published import FIGURES, ROWS, STATES, Figure, Row
+from benchmark.published import FIGURES, ROWS, STATES, UNMEASURED, Figure, Row
 from benchmark.score import SuiteScores, read_suite, show
 from benchmark.store import Store
 from benchmark.suite import Suite
@@ -92,6 +97,53 @@ def test_figures_that_the_project_promises_are_there() -> None:
     assert cells["madry", "Madry, secret model", "pgd-20"] == 47.04
 
 
+def test_figures_of_tables_that_no_suite_measures_are_there() -> None:
+    cells = {(figure.suite, figure.row, figure.attack): figure for figure in FIGURES}
+    published = {key: (figure.published, figure.std) for key, figure in cells.items()}
+    assert published["trades-mnist", "SKC18, Defense-GAN", "ACW18 (adaptive)"] == (55, None)
+    assert published["fat-table2", "FAT for TRADES, beta 6, epsilon 0.031", "fgsm"] == (61.79, 0.57)
+    printed = "FAT for TRADES, beta 6, epsilon 0.031, as the slides print it"
+    assert published["fat-table2", printed, "fgsm"] == (61.97, 0.57)
+    assert published["rst-table1", "RST_adv (50K+500K)", "best attack"] == (62.5, 0.1)
+    assert published["rst-table1", "Adversarial pre-training", "best attack"] == (57.4, None)
+    assert published["gairat-table1", "GAIR-RST (50K+500K)", "clean"] == (89.8, None)
+    assert published["gairat-table1", "GAIR-RST (50K+500K)", "AutoAttack (subset)"] == (60.9, None)
+    assert published["certified-2-255", "RST_stab (50K+500K)", "certified"] == (63.8, 0.5)
+    assert published["tsipras", "CIFAR-10, Linf 8/255, half-half", "PGD"] == (37.56, None)
+    assert published["robust-transfer", "CIFAR-100 -> CIFAR-10, robust source", "PGD-20"] == (17.7, None)
+    assert published["sgm", "Inception-V3, crafted on DenseNet-201", "SGM"] == (34.52, 0.23)
+    assert published["unrestricted", "Bird-or-Bicycle, TRADESv2", "boundary attack"] == (95, None)
+    assert published["ds-net", "DenseNet-121", "not stated"] == (49.93, None)
+    assert published["fgsm-errors", "MNIST, maxout", "FGSM, epsilon 0.25"] == (10.6, None)
+    assert {row.suite for row in ROWS} - set(SUITES) == set(UNMEASURED)
+
+
+def test_rows_name_the_weights_that_were_published_and_who_trained_them() -> None:
+    rows = {(row.suite, row.row): row for row in ROWS}
+    assert "--defense gair-fat " in rows["gairat-table1", "GAIR-FAT, last checkpoint"].train
+    published_last = [
+        *(
+            "trades-table5 TRADES, 1/lambda = 1",
+            "trades-table5 TRADES, 1/lambda = 6",
+            "trades-mnist TRADES, 1/lambda = 6",
+        ),
+        *(
+            "fat-table1 FAT, epsilon 0.031",
+            "fat-table2 TRADES, beta 6",
+            "fat-table2 FAT for TRADES, beta 6, epsilon 0.062",
+        ),
+        "rst-table1 RST_adv (50K+500K)",
+    ]
+    for name in published_last:
+        suite, _, row = name.partition(" ")
+        assert rows[suite, row].models[-1].endswith("-last")
+    assert "Wang et al. 2019" in rows["fat-table1", "AT (Madry)"].note
+    assert "MadryLab" in rows["trades-table5", "MMS+18, Madry"].note
+    assert "--recipe paper" in rows["trades-table5", "MMS+18, Madry"].train
+    for name in ("KGB17, mixed batches", "ZSLG16, stability"):
+        assert "released no settings" in rows["trades-table5", name].note
+
+
 def test_slides_and_memory_are_not_passed_off_as_the_authors_page() -> None:
     state = {(figure.suite, figure.row, figure.attack): figure.state for figure in FIGURES}
     assert state["trades-table5", "RDV17, input gradients", "pgd-20"] == "unverified"
@@ -104,10 +156,9 @@ def test_the_command_that_trains_a_row_is_understood(row: Row) -> None:
     words = shlex.split(row.train)
     options = dict(zip(words[::2], words[1::2], strict=True))
     overrides = [value for option, value in zip(words[::2], words[1::2], strict=True) if option == "--set"]
+    assert (options["--defense"], SUITES[row.suite].dataset, options["--recipe"]) in RECIPES
     defense, suite = defense_spec(options["--defense"]), SUITES[options["--suite"]]
-    named = (name for name in (row.suite, "paper") if (defense.name, suite.dataset, name) in RECIPES)
-    recipe = next(named, "fast")
-    training_settings(defense, suite, recipe, [text for text in overrides if not text.startswith("pool=")])
+    training_settings(defense, suite, options["--recipe"], [text for text in overrides if not text.startswith("pool=")])
     assert suite.dataset == SUITES[row.suite].dataset
 
 
@@ -153,6 +204,25 @@ def test_the_attack_of_the_published_trades_figure_has_kept_its_identity() -> No
     assert spec == ATTACKS["pgd-40"].with_settings(start="none", rel_step_size=0.01 / 0.3)
 
 
+@pytest.mark.parametrize(
+    ("suite", "asked", "expected"),
+    [
+        ("trades-mnist", "auto", torch.float32),
+        ("trades-mnist", "bf16", torch.bfloat16),
+        ("mnist", "auto", torch.bfloat16),
+        ("mnist", "fp32", torch.float32),
+    ],
+)
+def test_a_papers_suite_searches_in_float32_unless_told_otherwise(
+    suite: str, asked: str, expected: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choices, "fastest_precision", lambda _: torch.bfloat16)
+    shared = Shared(**{**dict.fromkeys(Shared.__dataclass_fields__), "precision": asked})  # type: ignore[arg-type]
+    hardware = Hardware(torch.device("cpu"), torch.bfloat16 if asked == "bf16" else torch.float32, batch_size=1)
+    image = Split("mnist", "test", torch.zeros(1, 1, 28, 28), torch.zeros(1).long(), torch.zeros(1).long(), 10)
+    assert choices.search_precision(hardware, SUITES[suite], image, shared) == expected
+
+
 # The table
 
 
@@ -168,7 +238,9 @@ def test_the_authors_checkpoint_and_ours_stand_in_one_row_with_their_intervals(t
     assert (first["ci_low"], first["ci_high"]) == pytest.approx((92.31, 97.96), abs=0.01)  # Wilson's of 192 in 200
     assert first["inside"] == "yes"
     assert first["why"] == "200 of 10000 images"
-    assert lines.iloc[1]["why"] == "200 of 10000 images; not the authors' weights: fast recipe, 20 epochs"
+    assert lines.iloc[1]["why"] == (
+        "200 of 10000 images; not the authors' weights: fast recipe, 20 epochs; the best epoch, the paper's is the last"
+    )
 
 
 def test_a_published_value_outside_the_measured_interval_is_said_to_be(tmp_path: Path) -> None:
@@ -250,5 +322,8 @@ def test_the_papers_of_a_suite_that_was_never_run_name_what_measures_each_figure
     assert "--models gairat-last " in last["command"]
     madry = table[(table["row"] == "AT, best checkpoint") & (table["attack"] == "pgd-20")].iloc[0]
     assert "--recipe gairat-table1 --name madry;" in madry["command"]
+    mixed = (tmp_path / "results/trades-table5/papers.md").read_text()
+    assert "--name mixed; python run_benchmark.py --suite trades-table5 --models mixed`; TRADES's authors" in mixed
+    assert "certified at Linf 2/255" in (tmp_path / "results/certified-2-255/papers.md").read_text()
     borrowed = pd.read_csv(tmp_path / "results/cifar10/papers.csv", keep_default_na=False)
     assert any("--models robustbench/Rice2020Overfitting " in words for words in borrowed["command"])

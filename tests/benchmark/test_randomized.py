@@ -210,7 +210,21 @@ class Noisy(DigitsCNN):
 def noisy():
     return Noisy()
 """
-WORDS = ("--dataset", "digits", "--examples", "260", "--eot", "1", "--judge-draws", "2", "--workers", "1", "--quiet")
+WORDS = (
+    "--dataset",
+    "digits",
+    "--transfer",
+    "none",
+    "--examples",
+    "260",
+    "--eot",
+    "1",
+    "--judge-draws",
+    "2",
+    "--workers",
+    "1",
+    "--quiet",
+)
 
 
 @pytest.fixture(scope="module")

@@ -144,14 +144,22 @@ def test_the_black_box_table_has_sources_in_rows_and_targets_in_columns(tmp_path
     assert (table["natural"]["natural"], table["madry"]["madry"]) == ("", "")
 
 
-@pytest.mark.parametrize(("robust", "flagged"), [(3, True), (4, False), (5, False)])
+@pytest.mark.parametrize(("robust", "flagged"), [(0, True), (1, False), (6, False), (8, False)])
 def test_an_attack_that_does_better_from_another_model_is_flagged(tmp_path: Path, robust: int, flagged: bool) -> None:
-    transferred = (MADRY, "pgd-20", NATURAL, robust, robust)
+    """Six images against none are p 0.016, enough for three comparisons; five are not."""
+    transferred = (MADRY, "fgsm", NATURAL, robust, robust)
     printed = write_tables(suite_of(tmp_path / "runs", [*BOTH, transferred]), tmp_path)
     flags = read(tmp_path / "leaderboard.csv").set_index("model")["flags"]
-    assert (flags["madry"] == "transfer-beats-white-box") == flagged
+    assert flags["madry"] == ("transfer-beats-white-box(60.0)" if flagged else "")
     assert flags["natural"] == ""
     assert ("Flag `transfer-beats-white-box`" in printed) == flagged
+    compared = read(tmp_path / "flags.csv")
+    assert list(compared["flag"]) == [
+        *("one-step-beats-iterative", "transfer-beats-white-box", "one-step-beats-iterative")
+    ]
+    row = compared.set_index("flag").loc["transfer-beats-white-box"]
+    assert (row["n"], row["attack_only"], row["against_only"]) == (10, max(6 - robust, 0), max(robust - 6, 0))
+    assert bool(row["raised"]) == flagged
 
 
 def test_flags_of_a_model_are_shown_and_explained(tmp_path: Path) -> None:
@@ -191,7 +199,7 @@ def test_the_store_alone_gives_the_same_bytes_again(command: Command, tmp_path: 
     assert {path.name for path in tables} == {
         *("scores.csv", "timing.csv", "leaderboard.csv", "leaderboard.md"),
         *("white_box.csv", "white_box.md", "black_box.csv", "black_box.md"),
-        *("leaderboard.html", "leaderboard.tex", "model_info.json"),
+        *("leaderboard.html", "leaderboard.tex", "model_info.json", "flags.csv", "flags.md"),
     }
     for path in tables:
         path.unlink()

@@ -75,6 +75,15 @@ def test_parameters_change_in_the_epochs_of_their_authors(defense: str, name: st
     assert {e: values[e] for e in range(1, chosen.epochs + 1) if values[e] != values[e - 1]} == changes
 
 
+def test_settings_of_the_papers_are_those_of_their_code() -> None:
+    half_half = recipe("half-half", "cifar10", "paper")
+    assert half_half.inner_rel_step_size * (half_half.epsilon or 0) == pytest.approx(0.007)
+    assert {recipe("cat", dataset, "fast").inner_steps for dataset in ("cifar10", "cifar100", "svhn")} == {7}
+    assert recipe("cat", "cifar10", "paper").inner_steps == 7
+    smoothing = recipe("smoothing", "cifar10", "paper")
+    assert (smoothing.batch_size, smoothing.architecture) == (400, "resnet-18+cifar10-norm")
+
+
 def test_a_parameter_that_the_user_sets_stays_as_it_is() -> None:
     params, chosen = training_settings(DEFENSES["gair-fat"], SUITES["digits"], "fast", ["tau=1"])
     last = [chosen.params_at(params, epoch) for epoch in (1, chosen.epochs)]

@@ -106,11 +106,8 @@ def test_saving_under_another_suffix_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("zipped", [True, False])
 @pytest.mark.parametrize("wrapper", [None, "state_dict", "model", "net"])
-@pytest.mark.parametrize("prefix", ["", "module."])
-def test_every_released_layout_of_a_torch_file_is_read(
-    tmp_path: Path, zipped: bool, wrapper: str | None, prefix: str
-) -> None:
-    content: object = OrderedDict((prefix + name, value) for name, value in weights().items())
+def test_every_released_layout_of_a_torch_file_is_read(tmp_path: Path, zipped: bool, wrapper: str | None) -> None:
+    content: object = OrderedDict(weights())
     if wrapper is not None:
         content = {"epoch": 76, wrapper: content, "optimizer": {"lr": 0.1}}
     path = tmp_path / "model.pth.tar"
@@ -269,7 +266,7 @@ def test_a_sha256_in_capitals_is_the_same_sha256(tmp_path: Path) -> None:
         ({}, "got an empty one"),
         ({"state_dict": {}}, "got an empty one"),
         ({"a": torch.zeros(2), "epoch": 3}, "got int for 'epoch'"),
-        ({"ema": {"a": torch.zeros(2)}}, "got dict for 'ema'"),
+        ({"best": {"a": torch.zeros(2)}}, "got dict for 'best'"),
         ({0: torch.zeros(2)}, "got Tensor for 0"),
         ({"a": torch.eye(2).to_sparse()}, "got a torch.sparse_coo one on cpu for 'a'"),
         ({"a": torch.zeros(2, device="meta")}, "one on meta for 'a'"),
@@ -277,7 +274,7 @@ def test_a_sha256_in_capitals_is_the_same_sha256(tmp_path: Path) -> None:
 )
 def test_content_other_than_tensors_by_name_is_refused(tmp_path: Path, content: object, got: str) -> None:
     message = refusal(tmp_path / "m.pt", as_bytes(content))
-    assert "tensors by name, plain or under state_dict, model, net" in message
+    assert "tensors by name, plain or under state_dict, model, net, ema or the like" in message
     assert got in message
 
 

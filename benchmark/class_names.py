@@ -1,0 +1,80 @@
+"""The names of the classes, in the order of the labels: what class folders may be called."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from attacks.errors import InputError
+
+_NUMBERS = tuple("0123456789")
+_CIFAR100 = """
+    apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle
+    caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin elephant
+    flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster man maple_tree
+    motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree plain plate
+    poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper snail snake spider
+    squirrel streetcar sunflower sweet_pepper table tank telephone television tiger tractor train trout tulip turtle
+    wardrobe whale willow_tree wolf woman worm
+"""
+CLASS_NAMES: Mapping[str, Sequence[str]] = {
+    "mnist": _NUMBERS,
+    "fashion-mnist": (
+        *("T-shirt_top", "Trouser", "Pullover", "Dress", "Coat"),
+        *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+    ),
+    "cifar10": ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+    "cifar100": tuple(_CIFAR100.split()),
+    "svhn": _NUMBERS,
+}
+"""By data set, as its authors call them; of Fashion-MNIST's "T-shirt/top" a folder cannot have the stroke."""
+
+
+def class_folders(folder: Path, dataset: str, classes: Path | None) -> list[str]:
+    """The names of the class folders in a folder, in the order of the labels.
+
+    They are the data set's own, in any order, or the labels themselves (0, 1, ...), unless a file says otherwise.
+
+    Args:
+        dataset: a key of `CLASS_NAMES`.
+        classes: a file with the name of each class on a line of its own, in the order of the logits.
+
+    Raises: InputError for another number of folders, or for one whose label is not known.
+    """
+    found = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    official = CLASS_NAMES[dataset]
+    if len(found) != len(official):
+        raise InputError(f"{folder}: expected {len(official)} class folders for {dataset}, got {len(found)}")
+    if classes is None and all(name.isdecimal() for name in found):
+        numbered = sorted(found, key=int)
+        if [int(name) for name in numbered] == list(range(len(official))):
+            return numbered
+    expected = official if classes is None else read_classes(classes, dataset)
+    unknown = [name for name in found if name not in expected]
+    if unknown:
+        known = f"the names in {classes}" if classes else f"the names of {dataset} or labels 0 to {len(official) - 1}"
+        remedy = "name it there" if classes else "give --classes FILE: one a line, in the order of the logits"
+        raise InputError(
+            f"{folder}: expected class folders with {known}, got {unknown[0]!r}; rename it, or {remedy} "
+            f"(names: {_shortened(expected)})"
+        )
+    return list(expected)
+
+
+def read_classes(path: Path, dataset: str) -> list[str]:
+    """The names in a file, one a line. Raises: InputError unless each class of the data set has one of its own."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"--classes {path}: expected names, one a line, could not read them ({error})") from error
+    names = [line.strip() for line in text.splitlines() if line.strip()]
+    wanted = len(CLASS_NAMES[dataset])
+    if len(names) != wanted or len(set(names)) != wanted:
+        raise InputError(
+            f"--classes {path}: expected {wanted} different names for {dataset}, one a line, got {len(names)} lines "
+            f"with {len(set(names))} names"
+        )
+    return names
+
+
+def _shortened(names: Sequence[str]) -> str:
+    """The first dozen names."""
+    return ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")

@@ -1,0 +1,90 @@
+"""What a model answers to fixed images, as a digest: it changes with whatever changes the model, wherever that lies."""
+
+import hashlib
+import math
+import random
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+BITS = 10
+"""Logits count to this many bits of the largest one: other kernels of the same machine round later ones otherwise."""
+
+
+def fixed_images(shape: Sequence[int], n: int = 8) -> Tensor:
+    """(n, C, H, W) images in [0, 1]: every other one pixel noise, the others smooth, from dark to bright."""
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.rand((n, *shape), generator=generator, dtype=torch.float32)
+    coarse = torch.rand((n, shape[0], 4, 4), generator=generator, dtype=torch.float32)
+    smooth = F.interpolate(coarse, size=tuple(shape[1:]), mode="bilinear")
+    brightness = torch.linspace(0.25, 1, n, dtype=torch.float32).view(-1, 1, 1, 1)
+    return brightness * torch.where(torch.arange(n).view(-1, 1, 1, 1) % 2 == 0, noise, smooth)
+
+
+def probe_digest(model: nn.Module, shape: Sequence[int]) -> str:
+    """A digest of a model's float32 logits on fixed images.
+
+    Args:
+        model: in eval mode, on the CPU. It keeps what a pass leaves behind in it: load it anew for anything else.
+        shape: (C, H, W) of its images.
+
+    Returns: 16 hex digits, the same in every process of a machine as long as the model answers the same; "" for a model
+        that cannot be asked, of which the checks before a run say what is wrong.
+    """
+    images = fixed_images(shape)
+    for n in (len(images), 2, 1):
+        with suppressed_draws(), torch.no_grad():
+            try:
+                answers = [_rounded(answer) for answer in _tensors(model(images[:n].clone()))]
+            except Exception:  # the user's own code may raise what it likes
+                continue
+        return hashlib.sha256("\n".join(answers).encode()).hexdigest()[:16] if answers else ""
+    return ""
+
+
+@contextmanager
+def suppressed_draws() -> Iterator[None]:
+    """All generators start from 0 in the block, on one thread, and go on after it as if it had not been."""
+    python, numpy, threads = random.getstate(), np.random.get_state(), torch.get_num_threads()
+    with torch.random.fork_rng(devices=[]), ExitStack() as stack:
+        if "torch._dynamo" in sys.modules:  # compiling takes longer than all that is asked here
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        torch.manual_seed(0)
+        random.seed(0)
+        np.random.seed(0)
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)
+            torch.set_num_threads(threads)
+
+
+def _tensors(output: Any) -> Iterator[Tensor]:
+    """The tensors in what a model returns."""
+    if isinstance(output, Tensor):
+        yield output
+    elif isinstance(output, Mapping):
+        for value in output.values():
+            yield from _tensors(value)
+    elif isinstance(output, (tuple, list)):
+        for value in output:
+            yield from _tensors(value)
+    elif hasattr(output, "logits"):
+        yield from _tensors(output.logits)
+
+
+def _rounded(logits: Tensor) -> str:
+    """A tensor's values in units of a power of two, at `BITS` bits of the largest one."""
+    values = logits.detach().float().cpu()
+    largest = float(values.nan_to_num(0, 0, 0).abs().max()) if values.numel() else 0.0
+    exponent = math.frexp(largest)[1] - BITS
+    steps = torch.ldexp(values.double(), torch.tensor(-exponent)).round()
+    return f"{tuple(values.shape)} {exponent} {(steps + 0.0).tolist()}"  # + 0.0: no negative zero

@@ -1,0 +1,36 @@
+"""A model that is a file by itself, as a spec: only where the user says that its code may run."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from attacks.errors import InputError
+from model_zoo.checkpoint import sha256_of
+from model_zoo.program import kind_of_program
+from model_zoo.registry import ModelSpec, load_model, observed
+
+
+def program_model(
+    path: Path, *, dataset: str, suite: str, trusts_code: bool, shape: Sequence[int] = (), output: str = ""
+) -> ModelSpec:
+    """The spec of a model that is a file by itself, of TorchScript's or torch.export's.
+
+    Args:
+        trusts_code: whether the user allows such a file, which holds code.
+        shape, output: as for `external_model`.
+
+    Raises: InputError for any other file, for one that torch cannot load, and where the user does not allow it.
+    """
+    kind = kind_of_program(path)
+    if not path.is_file():
+        raise InputError(f"expected a checkpoint at {path.absolute()}, found none; put it there or mend the path")
+    if not kind:
+        raise InputError(
+            f"{path}: --checkpoint needs --model PATH.py:FACTORY, unless the file is a program of torch.jit or "
+            "torch.export; for registered models use --checkpoint-dir"
+        )
+    if not trusts_code:
+        raise InputError(
+            f"{path}: a program of {kind}, whose code would run with your rights; give --trust-code if you trust it"
+        )
+    spec = ModelSpec(path.stem, (suite,), dataset, kind, "", str(path), sha256_of(path), code=kind)
+    return observed(spec, load_model(spec, Path(), classes=0), shape, output)
