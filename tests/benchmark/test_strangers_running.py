@@ -187,7 +187,11 @@ def test_square_runs_on_a_black_box(kind: str, command: Command, tmp_path: Path)
 
 
 def test_which_attacks_need_gradients() -> None:
-    assert [name for name in ATTACKS if not attack_spec(name).needs_gradients] == ["square", "reference-square"]
+    assert [name for name in ATTACKS if not attack_spec(name).needs_gradients] == [
+        "square",
+        "square-500",
+        "reference-square",
+    ]
 
 
 @pytest.mark.parametrize(
