@@ -214,9 +214,9 @@ def test_the_logits_are_found_where_output_says(kind: str, part: str, others: Se
 
 
 def test_output_belongs_to_the_identity_of_a_model_and_only_there() -> None:
-    plain, chosen = spec_of("returns_dict", output="logits"), spec_of("plain")
-    assert plain.identity["output"] == "logits"
-    assert set(chosen.identity) == {"checkpoint_sha256", "architecture"}
+    chosen, plain = spec_of("returns_dict", output="logits"), spec_of("plain")
+    assert chosen.identity["output"] == "logits"
+    assert "output" not in plain.identity
 
 
 def test_output_without_a_model_of_ones_own_is_a_mistake(command: Command, tmp_path: Path) -> None:
