@@ -34,9 +34,8 @@ class Around(nn.Module):
 
 
 class Squeezing(Around):
-    def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.model(x)
-        return logits.unsqueeze(2).squeeze()
+    def forward(self, x: Tensor) -> Any:
+        return self.model(x).unsqueeze(2).squeeze()
 
 
 class Norm1d(Around):
