@@ -16,13 +16,12 @@ from benchmark.score import Judged, SuiteScores, common_images
 
 MARGINS: Mapping[str, float] = {
     "transfer-beats-white-box": 3.0,
-    "black-box-beats-gradients": 3.0,
+    "black-box-beats-gradients": 5.0,
     "pgd-overestimates": 10.0,
     "one-step-beats-iterative": 3.0,
     "logit-scaling": 5.0,
 }
-"""How many points the difference must be larger than. On the models of the suites digits and mnist that are honest the
-largest were 1.4, 2.0, 8.2, -0.4 and 3.0 (`results/README.md`)."""
+"""How many points the difference must be larger than; `docs/flags.md` has what honest models show."""
 
 SIGNIFICANT = 0.05
 """Below this p, corrected, a difference is none of chance: one false flag in 20 tables at most."""
