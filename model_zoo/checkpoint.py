@@ -4,9 +4,6 @@ import hashlib
 import io
 import json
 import os
-import pickle
-import pickletools
-import re
 import secrets
 import stat
 import warnings
@@ -24,7 +21,8 @@ from torch.nn.parameter import is_lazy
 from attacks.errors import InputError
 from model_zoo.checkpoint_names import fitted, unwrapped
 from model_zoo.numpy_numbers import NUMPY_NUMBERS
-from model_zoo.torch_file import BEFORE_ZIP, ZIP, hostile
+from model_zoo.program import kind_of_program
+from model_zoo.torch_file import hostile, what_instead
 
 LARGEST = 64 * 2**30
 """Bytes of a checkpoint; what claims to be larger is none."""
@@ -230,6 +228,11 @@ def _parse_safetensors(path: Path, data: bytes) -> object:
 
 
 def _parse_torch(path: Path, data: bytes) -> object:
+    if kind := kind_of_program(io.BytesIO(data)):
+        raise InputError(
+            f"{path}: expected a torch checkpoint, got a program of {kind}: refused because it wants to run code; "
+            "save a plain state dict, or give it without --model and with --trust-code"
+        )
     if reason := hostile(data):
         raise InputError(f"{path}: expected a torch checkpoint, got {reason}: refused; save a plain state dict instead")
     with warnings.catch_warnings():
@@ -238,36 +241,8 @@ def _parse_torch(path: Path, data: bytes) -> object:
             with torch.serialization.safe_globals(NUMPY_NUMBERS):
                 content: object = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         except Exception as error:  # damaged bytes fail in any of pickle's, zip's and torch's ways
-            raise InputError(f"{path}: expected a torch checkpoint, got {_what_instead(data, error)}") from None
+            raise InputError(f"{path}: expected a torch checkpoint, got {what_instead(data, error)}") from None
     return content
-
-
-def _what_instead(data: bytes, error: Exception) -> str:
-    is_zip, is_before_zip = data.startswith(ZIP), data.startswith(BEFORE_ZIP)
-    damaged = f"a truncated or damaged file ({len(data)} bytes); download it again"
-    if is_before_zip and _ends_inside_pickle(data):
-        return damaged
-    remedy = "save a plain state dict or safetensors instead"
-    if "TorchScript" in str(error):
-        return "a TorchScript program: refused because it wants to run code; leave out --model and give --trust-code"
-    if wanted := re.search(r"GLOBAL ([\w.]+)", str(error)):
-        return f"a pickle that asks for {wanted[1]}: refused because it wants to run code; {remedy}"
-    if isinstance(error, pickle.UnpicklingError) and (is_zip or data[:1] == b"\x80"):
-        return f"a pickle of more than tensors: refused because it is damaged or wants to run code; {remedy}"
-    if is_zip or is_before_zip:
-        return damaged
-    return f"another kind of file; {remedy}"
-
-
-def _ends_inside_pickle(data: bytes) -> bool:
-    stream = io.BytesIO(data)
-    try:
-        for _ in range(5):  # magic number, protocol, system, the object, its storages' names; raw bytes follow
-            for _ in pickletools.genops(stream):
-                pass
-    except ValueError:
-        return True
-    return False
 
 
 def _named_tensors(path: Path, content: object) -> dict[str, Tensor]:

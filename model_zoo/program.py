@@ -5,6 +5,7 @@ import io
 import warnings
 import zipfile
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from torch import nn
@@ -16,14 +17,14 @@ EXPORTED = "torch.export"
 KINDS = (TORCHSCRIPT, EXPORTED)
 
 
-def kind_of_program(path: Path) -> str:
-    """Which of `KINDS` a file is; "" for any other file, and for none."""
+def kind_of_program(file: Path | BinaryIO) -> str:
+    """Which of `KINDS` a file is; "" for any other file, and for none. Nothing in it is read but the entries' names."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(file) as archive:
             names = {name.partition("/")[2] for name in archive.namelist()} | set(archive.namelist())
     except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError):
         return ""
-    if "constants.pkl" in names and any(name.startswith("code/") for name in names):
+    if "constants.pkl" in names:
         return TORCHSCRIPT
     return EXPORTED if {"models/model.json", "serialized_exported_program.json"} & names else ""
 

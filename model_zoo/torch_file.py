@@ -5,7 +5,9 @@ and time, and these checks are about them.
 """
 
 import io
+import pickle
 import pickletools
+import re
 import stat
 import zipfile
 from collections.abc import Iterator
@@ -33,6 +35,33 @@ def hostile(data: bytes) -> str | None:
         except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError, EOFError, KeyError, RuntimeError):
             return None  # torch's reader says what is wrong with it
     return _hostile_pickles(_pickles_at_start(data))
+
+
+def what_instead(data: bytes, error: Exception) -> str:
+    """What a file is that torch cannot read for this error, in words that follow "got"."""
+    is_zip, is_before_zip = data.startswith(ZIP), data.startswith(BEFORE_ZIP)
+    damaged = f"a truncated or damaged file ({len(data)} bytes); download it again"
+    if is_before_zip and _ends_inside_pickle(data):
+        return damaged
+    remedy = "save a plain state dict or safetensors instead"
+    if wanted := re.search(r"GLOBAL ([\w.]+)", str(error)):
+        return f"a pickle that asks for {wanted[1]}: refused because it wants to run code; {remedy}"
+    if isinstance(error, pickle.UnpicklingError) and (is_zip or data[:1] == b"\x80"):
+        return f"a pickle of more than tensors: refused because it is damaged or wants to run code; {remedy}"
+    if is_zip or is_before_zip:
+        return damaged
+    return f"another kind of file; {remedy}"
+
+
+def _ends_inside_pickle(data: bytes) -> bool:
+    stream = io.BytesIO(data)
+    try:
+        for _ in range(5):  # magic number, protocol, system, the object, its storages' names; raw bytes follow
+            for _ in pickletools.genops(stream):
+                pass
+    except ValueError:
+        return True
+    return False
 
 
 def _hostile_archive(archive: zipfile.ZipFile, size: int) -> str | None:

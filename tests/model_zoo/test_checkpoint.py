@@ -235,7 +235,7 @@ def test_a_torchscript_program_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(buffer, "w") as archive:
         for entry in ("m/data.pkl", "m/constants.pkl", "m/version"):
             archive.writestr(entry, b"3\n")
-    assert "TorchScript program: refused" in refusal(tmp_path / "m.pt", buffer.getvalue())
+    assert "a program of torch.jit: refused" in refusal(tmp_path / "m.pt", buffer.getvalue())
 
 
 @pytest.mark.parametrize(
