@@ -1,8 +1,7 @@
 """Models with known answers beside those under test: if they withstand more than recorded, the attack is to blame.
 
-`undefended` falls to any attack that works, and `robust` withstands part of it. `masked` is undefended, too, but its
-logits are so large that the softmax is exactly one and the cross-entropy has no gradient in float32: an attack that
-only climbs the cross-entropy does not see that it is defenceless.
+`undefended` falls to any attack that works, and `robust` withstands part of it. `masked` is undefended, too, but sees
+rounded pixels, whose gradient is zero: an attack that only follows gradients does not see that it is defenceless.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,20 +12,21 @@ from torch import Tensor, nn
 from attacks.errors import InputError
 from model_zoo.registry import ModelSpec
 
-MASKED_SCALE = 1e5
+LEVELS = 8
+"""Between black and white, of the pixels that the masked canary sees."""
 KINDS = ("undefended", "robust", "masked")
 
 
-class Saturated(nn.Module):
-    """A model whose logits are multiplied until the softmax saturates; its decisions are the same."""
+class Rounded(nn.Module):
+    """A model that sees rounded pixels."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.model(x)
-        return MASKED_SCALE * logits
+        logits: Tensor = self.model((LEVELS * x).round() / LEVELS)
+        return logits
 
 
 def canary_name(kind: str) -> str:
@@ -36,13 +36,13 @@ def canary_name(kind: str) -> str:
 
 def canary_spec(kind: str, model: ModelSpec) -> ModelSpec:
     """What identifies a canary made of a registered model."""
-    made = f"logits x {MASKED_SCALE:g}" if kind == "masked" else "as it is"
+    made = f"pixels rounded to multiples of 1/{LEVELS}" if kind == "masked" else "as it is"
     return replace(model, name=canary_name(kind), architecture=f"{model.architecture}, {made}: a canary")
 
 
 def canary_model(kind: str, model: nn.Module) -> nn.Module:
     """The canary's network, made of that of a registered model."""
-    return Saturated(model).eval().requires_grad_(False) if kind == "masked" else model
+    return Rounded(model).eval().requires_grad_(False) if kind == "masked" else model
 
 
 def choose_canaries(names: str | None, models: Sequence[ModelSpec]) -> Mapping[str, ModelSpec]:

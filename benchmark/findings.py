@@ -12,7 +12,7 @@ from benchmark.score import mcnemar, percent
 from benchmark.verdicts import Bools
 
 VOID = "void"
-MASKING = ("zero-gradients", "vanishing-gradients", "probabilities", "randomized", "dropout")
+MASKING = ("zero-gradients", "probabilities", "randomized", "dropout")
 """Caveats with which gradient attacks may be too weak."""
 
 

@@ -29,7 +29,7 @@ class GradientWatch(TorchFunctionMode):
 
 
 def gradient_flags(model: nn.Module, parts: Iterable[tuple[Tensor, Tensor]]) -> Iterator[str]:
-    """Flags for the share of images without a gradient, of both losses or of cross-entropy alone.
+    """A flag for the share of images without a gradient, by cross-entropy as by the margin of the logits.
 
     Args:
         parts: images (N, C, H, W), classified correctly, and their labels (N,), on the device.
@@ -37,15 +37,13 @@ def gradient_flags(model: nn.Module, parts: Iterable[tuple[Tensor, Tensor]]) -> 
     Raises: RuntimeError where the logits have no gradient at all, InputError where it is not finite.
     """
     oracle = Oracle(model, ThreatModel("Linf", 0.0), demands_finite=True)
-    zero = vanishing = n = 0
+    zero = n = 0
     for x, y in parts:
         by_entropy, by_margin = (_is_flat(oracle, x, y, loss) for loss in ("cross-entropy", "margin"))
         zero += int((by_entropy & by_margin).sum())
-        vanishing += int((by_entropy & ~by_margin).sum())
         n += len(x)
-    for name, count in {"zero-gradients": zero, "vanishing-gradients": vanishing}.items():
-        if count > FEW * n:
-            yield f"{name}({count / n:.0%})"
+    if zero > FEW * n:
+        yield f"zero-gradients({zero / n:.0%})"
 
 
 def _is_flat(oracle: Oracle, x: Tensor, y: Tensor, loss: str) -> Tensor:

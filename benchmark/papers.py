@@ -157,8 +157,8 @@ def _is_the_authors(entry: Entry) -> bool:
     )
 
 
-def papers_markdown(table: pd.DataFrame) -> str:
-    """The table for people: what was measured, then what was not, with the commands that would."""
+def papers_markdown(table: pd.DataFrame, suite: str) -> str:
+    """The table of a suite for people: what was measured, then what was not, with the commands that would."""
     measured = table[table["measured"].notna()]
     parts = []
     if len(measured):
@@ -189,7 +189,22 @@ def papers_markdown(table: pd.DataFrame) -> str:
             }
         )
         parts.append("Not measured here:\n\n" + shown.to_markdown(index=False, disable_numparse=True))
-    return "\n\n".join(parts)
+    return "\n\n".join([*parts, *_short_attacks(suite)])
+
+
+def _short_attacks(suite: str) -> list[str]:
+    """A line for each attack of a suite whose steps do not lead from one side of the ball to the other."""
+    lines = []
+    for attack in SUITES[suite].attacks if suite in SUITES else ():
+        if attack.algorithm != "pgd" or attack.steps == 1:
+            continue
+        reach = attack.steps * float(attack.params["rel_step_size"])
+        if reach < 2 - 1e-9:
+            lines.append(
+                f"{attack.name}: its {attack.steps} steps add up to {reach:.2f} epsilon, as the paper has it: from a "
+                "point of the ball they do not reach every other one, as 2 epsilon would."
+            )
+    return lines
 
 
 def _attack(line: Any) -> str:

@@ -54,7 +54,7 @@ def write_published(shared: Shared) -> None:
         if not (folder / "scores.csv").exists():
             papers = paper_table(read_suite(Packed(name, "last", {}), name))
             what = f"{UNMEASURED.get(name) or _threat(SUITES[name])}; accuracies in percent."
-            text = f"## Beside the papers: {name}\n\n{what}\n\n{papers_markdown(papers)}\n"
+            text = f"## Beside the papers: {name}\n\n{what}\n\n{papers_markdown(papers, name)}\n"
             atomic_write(folder / "papers.md", text.encode())
             write_csv(folder / "papers.csv", papers.round(4))
             print(f"Published figures: {folder / 'papers.md'}")

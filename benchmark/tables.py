@@ -57,7 +57,7 @@ def write_tables(
         "leaderboard": (board, "Leaderboard", _markdown(for_people(board)), f"{reading}\n{legend(suite, board)}"),
         "white_box": (white_box, "White-box attacks", _markdown(_with_last(white_box)), BOTH_READINGS),
         "black_box": (crossed, "Transfer (black-box) attacks", _markdown(crossed), f"{CROSSED} {reading}"),
-        "papers": (papers, "Beside the papers", papers_markdown(papers), reading),
+        "papers": (papers, "Beside the papers", papers_markdown(papers, suite.suite), reading),
         "epsilon": (curves, "Against epsilon", _markdown(curves), f"At 0 the clean accuracy. {reading}"),
         "flags": (compared, "Flags", _raised(compared), _flag_note(compared)),
         "seeds": (seeds, "Over seeds", _markdown(seeds), f"Seeds of the attack and of the training. {reading}"),

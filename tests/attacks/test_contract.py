@@ -25,6 +25,7 @@ WEAK = {
     ("foolbox-cw-l2", "Linf"): "it minimises the L2 norm: its nearest point has too large an Linf norm, and is cut",
     ("reference-square", "Linf"): "fifty of its queries are too few: its squares leave out the last row and column",
     ("reference-square", "L2"): "fifty of its queries are too few",
+    ("square-500", "Linf"): "five hundred queries are too few",
 }
 
 

@@ -215,13 +215,13 @@ def test_logits_that_are_the_same_for_every_image_are_an_error() -> None:
     assert "its logits are the same for every image" in refusal(lambda x: torch.ones(len(x), 4) + 0 * x.sum())
 
 
-def test_logits_so_large_that_cross_entropy_is_flat_are_flagged() -> None:
+def test_logits_so_large_that_cross_entropy_would_be_flat_leave_it_a_gradient() -> None:
     def inflated(x: Tensor) -> Tensor:
         values = logits(x)
         return values + (values * 1e4 - values).detach()  # the margin keeps its slope, the exponentials leave float32
 
     assert list(check(lambda x: 9 * logits(x)).flags) == []
-    assert list(check(inflated).flags) in (["vanishing-gradients(100%)"], ["zero-gradients(100%)"])
+    assert list(check(inflated).flags) == []
 
 
 @pytest.mark.parametrize("scale", [1, -1])
@@ -234,7 +234,7 @@ def test_normalisation_that_is_missing_or_doubled_is_flagged(scale: int) -> None
     levels = torch.stack([x[y == k].mean() for k in range(4)])
 
     def sees(x: Tensor, inside: Callable[[Tensor], Tensor]) -> Tensor:
-        return -10 * (inside(x).flatten(1) - levels).abs()
+        return -10 * (inside(x).flatten(1) - levels) ** 2
 
     right = check_model("mine", Model(lambda x: sees(x, lambda x: x)), images, CPU)
     assert list(right.flags) == []

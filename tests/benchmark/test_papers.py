@@ -18,6 +18,7 @@ from benchmark.case import EvalCase, case_key
 from benchmark.cli import Shared
 from benchmark.data import Split
 from benchmark.hardware import Hardware
+from benchmark.packed import Packed
 from benchmark.paper_suites import PAPER_SUITES
 from benchmark.papers import models_for, paper_table, papers_markdown
 from benchmark.published import FIGURES, ROWS, STATES, UNMEASURED, Figure, Row
@@ -284,12 +285,21 @@ def test_an_attack_that_is_not_in_the_project_keeps_its_published_figure(tmp_pat
     assert (line["published"], line["command"], line["why"]) == (92.46, "", "not in this project")
 
 
+def test_steps_that_do_not_lead_across_the_ball_are_said_below_the_table() -> None:
+    nothing = paper_table(read_suite(Packed("none", "last", {}), "none"))
+    said = {suite.name: papers_markdown(nothing, suite.name) for suite in SUITES.values()}
+    assert said["trades-mnist"].startswith("pgd-40: its 40 steps add up to 1.33 epsilon")
+    assert "pgd-20: its 20 steps add up to 1.94 epsilon" in said["fat-table2"]
+    assert "cw-linf" not in said["fat-table2"]
+    assert not said["digits"]
+
+
 def test_figures_of_another_epsilon_are_not_compared_with(tmp_path: Path) -> None:
     assert paper_table(measured(tmp_path, [AUTHORS], robust=192, epsilon=0.2)).empty
 
 
 def test_the_table_for_people_has_what_is_measured_and_what_is_not(tmp_path: Path) -> None:
-    text = papers_markdown(paper_table(measured(tmp_path, [AUTHORS], robust=192)))
+    text = papers_markdown(paper_table(measured(tmp_path, [AUTHORS], robust=192)), "trades-mnist")
     above, below = text.split("Not measured here:")
     assert "| 96.07" in above
     assert "96.00 [92.31, 97.96]" in above

@@ -79,7 +79,7 @@ def test_a_row_says_what_was_measured() -> None:
     )
     assert list(row) == list(COLUMNS)
     named = ("suite", "model", "checkpoint_sha256", "norm", "epsilon", "attack", "source_model", "n", "seed", "version")
-    assert [row[name] for name in named] == ["digits", "natural", "a" * 64, "Linf", 0.2, "pgd-20", "madry", 10, 0, 1]
+    assert [row[name] for name in named] == ["digits", "natural", "a" * 64, "Linf", 0.2, "pgd-20", "madry", 10, 0, 2]
     assert (row["flags"], row["robust_acc_last"]) == ("probabilities randomized", None)
 
 

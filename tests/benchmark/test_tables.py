@@ -166,7 +166,7 @@ def test_flags_of_a_model_are_shown_and_explained(tmp_path: Path) -> None:
     printed = write_tables(suite_of(tmp_path / "runs", BOTH, flags=["randomized"]), tmp_path)
     assert set(read(tmp_path / "leaderboard.csv")["flags"]) == {"randomized"}
     assert "Flag `randomized`: two passes" in printed
-    assert "probabilities" not in printed
+    assert "Flag `probabilities`" not in printed
 
 
 def test_tables_that_have_nothing_to_show_any_more_are_removed(tmp_path: Path) -> None:

@@ -301,7 +301,9 @@ def test_validation_images_are_training_images_that_are_not_trained_on(
 
     monkeypatch.setattr("benchmark.train_command.load", watching)
     settings = replace(recipe("natural", "digits", "fast"), train_examples=train_examples)
-    shared: Any = type("Shared", (), {"data_dir": Path("unused"), "mirror_dir": None, "quiet": True, "seed": 0})
+    shared: Any = type(
+        "Shared", (), {"data_dir": Path("unused"), "mirror_dir": None, "classes": None, "quiet": True, "seed": 0}
+    )
     trained_on, validation = _training_images(SUITES["digits"], settings, shared)
     assert parts == ["train"]
     assert len(validation) == settings.validation
