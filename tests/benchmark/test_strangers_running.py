@@ -48,8 +48,8 @@ def digits() -> Split:
 
 
 def spec_of(kind: str, *, output: str = "", checkpoint: Path | None = None) -> ModelSpec:
-    told = {"dataset": "digits", "suite": "digits", "output": output}
-    return external_model(f"{ZOO}:{kind}", checkpoint, shape=(1, 8, 8), **told)
+    place, shape = f"{ZOO}:{kind}", (1, 8, 8)
+    return external_model(place, checkpoint, dataset="digits", suite="digits", shape=shape, output=output)
 
 
 def quirks_of(kind: str, *, output: str = "", checkpoint: Path | None = None) -> Quirks:
