@@ -104,7 +104,7 @@ FAST_CIFAR = Recipe(
     inner_rel_step_size=0.25,
     augmentation="crop-flip",
 )
-CPU_CIFAR = Recipe(  # what two cores with fast bfloat16 carry: 16 epochs of PGD-7 in little more than an hour
+CPU_CIFAR = Recipe(  # one for all defenses, small enough for CPU cores with fast bfloat16
     "resnet-18-w16",
     16,
     128,
