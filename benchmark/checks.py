@@ -88,10 +88,9 @@ def check_model(
             f"model {name}: expected finite logits, got NaN or infinity; check its weights and normalisation"
         )
     y = split.y.to(hardware.device)
-    found = list(flags(model, x, first, second))
-
     size, device = hardware.batch_size, hardware.device
     try:
+        found = list(flags(model, x, first, second))
         prediction = predict(model, split.x, batch_size=size, bring=lambda part: part.to(device))
         if needs_gradients:
             _check_gradient(model, x)
