@@ -97,7 +97,7 @@ def _nearest_boundary(oracle: Oracle, state: State) -> tuple[Tensor, Tensor]:
     order = 1 if oracle.threat.norm == "Linf" else 2
     scaled, exponent = rescaled(normals, (2, 3, 4))
     lengths = scaled.flatten(2).norm(p=order, dim=2).clamp_min(1e-12)  # at least 0.5 where it is not 0
-    distances = times_power_of_two(differences.abs() / lengths, -exponent.flatten(1))
+    distances = times_power_of_two(differences.abs() / lengths, -exponent.flatten(1)).clamp_max(FARTHEST)
     nearest = distances.scatter(1, state.y[:, None], float("inf")).argmin(1)
     return differences[image, nearest], normals[image, nearest]
 

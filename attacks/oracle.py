@@ -75,7 +75,7 @@ class Oracle:
         self._demands_finite = demands_finite
 
     def logits(self, x: Tensor, *, rows: Tensor | None = None) -> Tensor:
-        """(N, K) logits; one forward pass an image. `rows` tells which images of the batch x belongs to, if not all."""
+        """(N, K) logits; `eot` forward passes an image. `rows`: which images of the batch x belongs to, if not all."""
         with torch.no_grad():
             (logits,) = self._mean(lambda: (self._pass(x),))
         self._tell(x, logits, rows, backwards=0)
@@ -84,7 +84,7 @@ class Oracle:
     def loss_and_gradient(
         self, x: Tensor, y: Tensor, loss: str, *, rows: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """A per-image loss (N,) and its gradient (N, C, H, W) at x; one forward and one backward pass an image.
+        """A per-image loss (N,) and its gradient (N, C, H, W) at x; `eot` forward and backward passes an image.
 
         Args:
             x: (N, C, H, W) in [0, 1], not modified.
@@ -107,7 +107,7 @@ class Oracle:
         return value, gradient
 
     def logits_and_jacobian(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, K) logits and their gradients (N, K, C, H, W); one forward and K backward passes an image."""
+        """(N, K) logits and their gradients (N, K, C, H, W); `eot` forward and K `eot` backward passes an image."""
 
         def answer() -> tuple[Tensor, Tensor]:
             with torch.enable_grad():

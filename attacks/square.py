@@ -253,8 +253,8 @@ def _pattern(side: int) -> Tensor:
     """(side, side): a bump above, one of opposite sign below, of unit length."""
     upper, lower = side // 2, side - side // 2
     pattern = torch.cat([_bump(upper, side), -_bump(lower, side)])
-    unit: Tensor = pattern / pattern.norm()
-    return unit
+    scaled: Tensor = pattern / pattern.norm()
+    return scaled
 
 
 def _bump(rows: int, columns: int) -> Tensor:
@@ -265,8 +265,8 @@ def _bump(rows: int, columns: int) -> Tensor:
     reach = max(rows, columns) // 2 + 1
     sums = torch.cat([torch.zeros(1), (1.0 / torch.arange(1, reach + 1) ** 2).cumsum(0)])
     bump = sums[reach] - sums[distance]
-    unit: Tensor = bump / bump.norm().clamp_min(1e-12)
-    return unit
+    scaled: Tensor = bump / bump.norm().clamp_min(1e-12)
+    return scaled
 
 
 def _signs(uniform: Tensor) -> Tensor:

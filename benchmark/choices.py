@@ -108,6 +108,8 @@ def choose_models(
     if factory is None and checkpoint is None:
         if output is not None:
             raise InputError("--output needs --model PATH.py:FACTORY; registered models return their logits")
+        if trusts_code:
+            raise InputError("--trust-code is for a program named by --checkpoint; leave it out")
         return _registered(suite, names or "all", shared)
     own = _own(suite, factory, checkpoint, output or "", trusts_code=trusts_code)
     others = _registered(suite, names, shared) if names else []
@@ -141,11 +143,15 @@ def choose_sources(
     if names is not None:
         known = {spec.name: spec for spec in models}
         return [lookup(name, known, "source (it must be one of --models)") for name in names_in(names)]
-    few = [spec for spec in models if spec.name in suite.sources]
+    few = [spec for spec in models if spec.name in suite.sources and not spec.code]
     if runs_all and few:
         return few
-    lent = _undefended(suite, shared) if all(spec.code for spec in models) else None
-    return [*models, *([lent] if lent and lent.name not in [spec.name for spec in models] else [])]
+    if not all(spec.code and not spec.architecture.startswith(PREFIX) for spec in models):
+        return list(models)
+    lent = _undefended(suite, shared)
+    if lent is not None and lent.name in [spec.name for spec in models]:
+        lent = replace(lent, name=f"{lent.name} of {suite.name}")
+    return [*models, *([lent] if lent else [])]
 
 
 def _undefended(suite: Suite, shared: Shared) -> ModelSpec | None:

@@ -19,7 +19,7 @@ from attacks.spec import AttackSpec, Ensemble, Proposer
 from benchmark.case import EvalCase
 from benchmark.data import Split
 from benchmark.hardware import Hardware
-from benchmark.search_model import InFloat32, precision_of
+from benchmark.search_model import precision_of
 from benchmark.verdicts import Bools, Verdicts, judge, predict_expected, refuse_outside
 
 ROUNDING_REACH = 0.1
@@ -76,8 +76,6 @@ def evaluate(
         see(rows, points, correct)
         return correct
 
-    if case.source.randomized:  # tracing freezes what Python draws, and by chance the copy agrees
-        searched = InFloat32(source)
     everything = x[attacked], y[attacked], index[attacked]
     task = _Task(case, source, searched, still_correct, *everything, chunk.classes, hardware, progress)
     with seeded(*key, "search") if case.is_randomized else nullcontext():

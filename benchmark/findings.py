@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from benchmark.bench import Bench, Subject
-from benchmark.flags import name_of, names_in
+from benchmark.flags import flag_names, name_of
 from benchmark.gate import Course
 from benchmark.gate_rules import FAIL, OPEN, Answer, Rules
 from benchmark.intervals import change_interval, robust_interval, saved_interval
@@ -52,12 +52,12 @@ def sanity_failure(subject: str, words: str) -> Finding:
 def new_caveats(subject: Subject) -> Finding | None:
     """A model with a caveat that it had not before."""
     assert subject.before is not None
-    before = names_in(subject.before.flags)
+    before = flag_names(subject.before.flags)
     new = [flag for flag in subject.flags if name_of(flag) not in before]
     if not new:
         return None
     words = f"it has a caveat that it had not before: {', '.join(new)}"
-    if names_in(new) & set(MASKING):
+    if flag_names(new) & set(MASKING):
         words = f"its gradients are masked now ({', '.join(new)}): an attack by gradient that fails says nothing"
     return sanity_failure(subject.spec.name, words)
 

@@ -29,6 +29,6 @@ def name_of(flag: str) -> str:
     return flag.partition("(")[0]
 
 
-def names_in(flags: Iterable[str]) -> set[str]:
+def flag_names(flags: Iterable[str]) -> set[str]:
     """The names of some flags, without their figures."""
     return {name_of(flag) for flag in flags}

@@ -59,9 +59,9 @@ def gate(
     if baseline.suffix != ".json":
         raise InputError(f"--baseline takes a name ending in .json (the packed verdicts lie beside it), got {baseline}")
     _refuse_unwritable({"--junit": junit, "--summary": summary})
+    chosen = Chosen(models, model, checkpoint, trust_code=trust_code, canaries=canaries, output=output)
     if update:
         _refuse_unwritable({"--baseline": baseline})
-        chosen = Chosen(models, model, checkpoint, trust_code, canaries, output)
         update_baseline(shared, baseline, chosen, given, warm_start=warm_start)
         return True
     refused = [f"--{name}" for name, value in {**given, "canaries": canaries}.items() if value is not None]
@@ -72,7 +72,7 @@ def gate(
     rules = Rules(tolerance, alpha, miss, min_robust_acc)
     bench = bench_of(shared, known.settings, warm_start=warm_start)
     check_baseline(known, bench)
-    specs = _tested(bench.suite, known, Chosen(models, model, checkpoint, trust_code, None, output), shared)
+    specs = _tested(bench.suite, known, chosen, shared)
     subjects, failed = _subjects(bench, specs, known, shared)
     seconds = None if budget is None else 60 * budget
     tell = _silent if shared.quiet else _to_stderr

@@ -53,7 +53,7 @@ def subject_of(bench: Bench, spec: ModelSpec, before: PackedCase | None, shared:
     checked = check_model(spec.name, model, bench.split, bench.hardware, needs_gradients=needs_gradients)
     check_randomness(spec, checked.flags)
     examples = bench.split.x[:COMPARED].to(bench.hardware.device)
-    searched = search_model(model, examples, bench.hardware.precision)
+    searched = search_model(model, examples, bench.hardware.precision, randomized=spec.randomized)
     return Subject(spec, model, searched, checked.prediction, checked.flags, before)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from benchmark.flags import FLAGS, names_in
+from benchmark.flags import FLAGS, flag_names
 from benchmark.score import Judged, SuiteScores, common_images, mcnemar, percent, wilson
 from benchmark.table_flags import flag_table, raised_flags
 
@@ -93,7 +93,7 @@ def for_people(board: pd.DataFrame) -> pd.DataFrame:
 
 def legend(suite: SuiteScores, board: pd.DataFrame) -> str:
     """What a reader of the leaderboard must know."""
-    used = sorted(names_in(flag for flags in board["flags"] for flag in flags.split()))
+    used = sorted(flag_names(flag for flags in board["flags"] for flag in flags.split()))
     part = "" if suite.scores["n"].nunique() == 1 else ", on those n images that all of them have seen"
     worst = f"Worst case: over all attacks stored for the model, transfer included{part}; its 95% interval is Wilson's."
     ranked = (

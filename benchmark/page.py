@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from benchmark.flags import FLAGS, names_in
+from benchmark.flags import FLAGS, flag_names
 from benchmark.leaderboard import FIRST, LAST
 from benchmark.score import SuiteScores
 
@@ -33,7 +33,7 @@ def page(
         what: dataset, threat model and images in words; reading, legend: as under the other tables.
     """
     attacks = [str(name) for name in board.columns if name not in (*FIRST, *LAST)]
-    shown = names_in(flag for flags in board["flags"] for flag in flags.split())
+    shown = flag_names(flag for flags in board["flags"] for flag in flags.split())
     data = {
         "what": what,
         "reading": reading,

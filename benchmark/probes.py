@@ -22,7 +22,6 @@ def flags(model: nn.Module, x: Tensor, logits: Tensor, again: Tensor) -> Iterato
     Args:
         x: (N, C, H, W) in [0, 1].
         logits, again: (N, K) of two passes over x.
-        needs_gradients: whether an attack will ask the model for them.
     """
     if logits.min() >= 0 and (logits.sum(1) - 1).abs().max() < 1e-3:
         yield "probabilities"

@@ -84,7 +84,10 @@ class Job:
         specs = {spec.name: spec for group, _ in self.todo for case in group for spec in (case.model, case.source)}
         device, precision = self.hardware.device, self.hardware.precision
         models = _OnDemand(lambda name: load_on(self.hardware, specs[name], split, self.checkpoint_dir))
-        searched = _OnDemand(lambda name: search_model(models[name], split.x[:COMPARED].to(device), precision))
+        examples = split.x[:COMPARED]
+        searched = _OnDemand(
+            lambda name: search_model(models[name], examples.to(device), precision, randomized=specs[name].randomized)
+        )
         predictions = {name: torch.from_numpy(classes.copy()).to(device) for name, classes in self.predictions.items()}
         work = Work((), split, self.rows, models, searched, predictions)
         hardware = self.hardware

@@ -8,6 +8,8 @@ from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.nn.utils.parametrize import is_parametrized
 
+from attacks.generators import seeded
+
 LAYERS = (nn.Conv2d, nn.Linear)
 COMPARED = 8
 """How many images a model and its copy are compared on."""
@@ -36,7 +38,7 @@ def precision_of(searched: nn.Module, precision: torch.dtype) -> torch.dtype:
     return torch.float32 if isinstance(searched, InFloat32) else precision
 
 
-def search_model(model: nn.Module, x: Tensor, precision: torch.dtype) -> nn.Module:
+def search_model(model: nn.Module, x: Tensor, precision: torch.dtype, *, randomized: bool = False) -> nn.Module:
     """What the attacks' gradients and logits are taken of, under autocast to the search precision.
 
     In bfloat16, batch norm is folded into the convolutions before it where the model can be traced, and the first and
@@ -51,9 +53,12 @@ def search_model(model: nn.Module, x: Tensor, precision: torch.dtype) -> nn.Modu
         model: in eval mode, frozen; not modified.
         x: (N, C, H, W), some of its images, the first few of which are tried.
         precision: of the search; float32 needs no copy.
+        randomized: whether it answers at random. Tracing freezes what Python draws, so there is no copy then.
     """
     if precision == torch.float32:
         return model
+    if randomized:
+        return InFloat32(model)
     try:
         searched = _copy(model, x[:COMPARED])
         agrees = _difference(searched, model, x[:COMPARED], precision) <= ROUNDED
@@ -126,8 +131,7 @@ def _difference(first: nn.Module, second: nn.Module, x: Tensor, precision: torch
     """
     pairs = []
     for model, type_ in ((first, precision), (second, torch.float32)):
-        with torch.random.fork_rng(devices=[x.device] if x.device.type == "cuda" else []), torch.enable_grad():
-            torch.manual_seed(0)
+        with seeded("search copy"), torch.enable_grad():
             images = x.clone().requires_grad_()
             with torch.autocast(x.device.type, torch.bfloat16, enabled=type_ == torch.bfloat16):
                 logits = model(images).float()

@@ -24,12 +24,10 @@ MARGINS: Mapping[str, float] = {
 """How many points the difference must be larger than; `docs/flags.md` has what honest models show."""
 
 SIGNIFICANT = 0.05
-"""Below this p, corrected, a difference is none of chance: one false flag in 20 tables at most."""
+"""Below this p, corrected, a difference is none of chance: the family-wise error rate of a table."""
 
 BY_GRADIENT = ("pgd", "mi-fgsm", "apgd", "fab")
 """Algorithms that follow the model's own gradient."""
-BLACK_BOX = ("square",)
-"""Algorithms that ask for logits alone."""
 LONGEST_PGD = ("pgd-100", "pgd-40", "pgd-20")
 AUTOATTACK = ("autoattack", "autoattack-reference", "autoattack-plus", "autoattack-fast", "autoattack-brief")
 
@@ -142,7 +140,7 @@ def _of_model(model: str, cases: Cases) -> Iterator[Comparison]:
         is_white, best = (attack, "") in cases, _best_by_gradient(cases, judged)
         if source and (against := attack if is_white else best):
             yield compared("transfer-beats-white-box", attack, against, source)
-        if best and not source and _algorithm(attack) in BLACK_BOX:
+        if best and not source and attack in ATTACKS and ATTACKS[attack].is_black_box:
             yield compared("black-box-beats-gradients", attack, best)
     if autoattack and pgd == "pgd-100":
         yield compared("pgd-overestimates", autoattack, pgd)
@@ -155,9 +153,9 @@ def _of_model(model: str, cases: Cases) -> Iterator[Comparison]:
 def _best_by_gradient(cases: Cases, beside: Judged) -> str | None:
     """The white-box attack by gradients that leaves the fewest of another case's images standing, if there is one."""
     shares = {
-        attack: float(np.mean(judged.on(common_images([judged, beside]))))
+        attack: float(np.mean(judged.on(images)))
         for (attack, source), judged in cases.items()
-        if not source and _algorithm(attack) in BY_GRADIENT
+        if not source and _algorithm(attack) in BY_GRADIENT and len(images := common_images([judged, beside]))
     }
     return min(shares, key=shares.__getitem__, default=None)
 

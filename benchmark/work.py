@@ -118,9 +118,12 @@ def _prepared(work: Sequence[EvalCase], split: Split, store: Store, hardware: Ha
     for case in work:
         flags = checked[case.model.name].flags
         store.write_case(case_key(case), {"identity": identity(case), "flags": list(flags)})
-    sources = dict.fromkeys(case.source.name for case in work)
+    sources = _distinct(case.source for case in work)
     examples = split.x[:COMPARED].to(hardware.device)
-    searched = {name: search_model(models[name], examples, hardware.precision) for name in sources}
+    searched = {
+        spec.name: search_model(models[spec.name], examples, hardware.precision, randomized=spec.randomized)
+        for spec in sources
+    }
     rows = {case.images: _rows(split, case) for case in {case.images: case for case in work}.values()}
     predictions = {name: checked[name].prediction for name in judged}
     return Work(work, split, rows, models, searched, predictions, checkpoint_dir, hardware.batch_size)

@@ -112,4 +112,4 @@ def _bare(name: str) -> str:
 
 def _rank(name: str) -> int:
     """An average stands behind the weights that it is an average of."""
-    return int(name.startswith("ema."))
+    return int("ema" in name.split(".")[:-1])

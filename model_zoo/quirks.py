@@ -16,12 +16,11 @@ from attacks.errors import InputError
 from attacks.generators import seeded
 from model_zoo.out_of_memory import is_out_of_memory
 from model_zoo.own_generators import own_generators
+from model_zoo.randomness import differ
 from model_zoo.stranger import ModelError, OutputError, Quirks, Stranger
 
 BATCHES = (4, 10, 16, 20, 25, 32, 40, 50, 64, 100, 125, 128, 200, 250, 256, 500, 512, 1000, 1024)
 """Fixed batches that are tried, beside those that the model's own messages name."""
-SAME_ANSWER = 1e-6
-"""Largest difference of two answers, relative to the largest logit, that is put down to the order of additions."""
 SAME_LAYOUT = 1e-3
 """The same of two layouts of the weights, for which other kernels are taken."""
 
@@ -144,9 +143,9 @@ def _keeps_state(model: nn.Module, quirks: Quirks, x: Tensor) -> bool:
         asked = [_answers(used, quirks, images) for images in (x, x.flip(0), x[:1], x)]
     except ModelError:
         asked = []
-    if asked and not _differ(asked[-1], first) and not _differ(asked[0], first) and _numbers(used) == before:
+    if asked and not differ(asked[-1], first) and not differ(asked[0], first) and _numbers(used) == before:
         return False
-    if used is model or _differ(_answers(_copied(model), quirks, x), first):
+    if used is model or differ(_answers(_copied(model), quirks, x), first):
         raise InputError(
             "expected the same answers to the same images under the same seeds of torch, NumPy and Python, got others: "
             "it keeps state between calls, or draws from a generator, where no copy of the module reaches; hold these "
@@ -164,10 +163,6 @@ def _numbers(model: nn.Module) -> list[Any]:
         for key, value in vars(module).items()
         if isinstance(value, kinds)
     ]
-
-
-def _differ(first: Tensor, second: Tensor) -> bool:
-    return not (first - second).abs().max() <= SAME_ANSWER * first.abs().max()
 
 
 def _needs_checkpoints_out(model: nn.Module, quirks: Quirks, x: Tensor) -> bool:

@@ -19,7 +19,7 @@ def batch_loss(model: nn.Module, x: Tensor, y: Tensor, ctx: TrainingContext, *, 
         ramp: the fraction of the epochs at whose end the last level begins.
 
     Returns: a scalar.
-    Source: Cai et al., arXiv:1805.04807, with its batch mixing.
+    Source: Cai et al., arXiv:1805.04807, with its batch mixing
         (sunblaze-ucb/curriculum-adversarial-training-CAT advtrain_all.py, PGDAttack.py).
     Deviations: levels change by epoch, not when validation accuracy stalls; steps are those of the level in all parts,
         and are not multiplied by a draw; parts are attacked together, so that they share batch statistics; inputs are
