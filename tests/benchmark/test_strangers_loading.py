@@ -401,7 +401,7 @@ def test_a_module_of_ours_is_still_a_place_for_factories(tmp_path: Path) -> None
         shape=SHAPE,
     )
     assert torch.equal(logits_of(spec), expected_logits())
-    assert type(load_model(spec, tmp_path, classes=10)) is DigitsCNN
+    assert type(load_model(spec, tmp_path, classes=10).model) is DigitsCNN
 
 
 def test_predictions_of_a_program_are_those_of_its_model(tmp_path: Path) -> None:
