@@ -40,8 +40,8 @@ class Chosen:
 
     def find(self, suite: Suite, names: str | None, shared: Shared) -> list[ModelSpec]:
         """The specs of the user's own and of those named."""
-        own = {"output": self.output, "trusts_code": self.trust_code}
-        return choose_models(suite, names, self.model, self.checkpoint, shared, **own)
+        own = self.model, self.checkpoint
+        return choose_models(suite, names, *own, shared, output=self.output, trusts_code=self.trust_code)
 
 
 def update_baseline(shared: Shared, path: Path, chosen: Chosen, given: Mapping[str, Any], *, warm_start: bool) -> None:
