@@ -95,6 +95,8 @@ def check_model(
         if needs_gradients:
             _check_gradient(model, x)
             found += gradient_flags(model, _correct(split, prediction, hardware))
+        elif not _has_gradient(model, x):
+            found.append("no-gradients")
     except InputError as error:
         raise InputError(f"model {name}: {error}") from None
     correct = int((prediction == y).sum())
@@ -118,6 +120,14 @@ def _correct(split: Split, prediction: Tensor, hardware: Hardware) -> Iterator[t
     rows = (prediction.cpu() == split.y).nonzero().squeeze(1)[:GRADIENT_PROBE]
     for part in rows.split(hardware.batch_size):
         yield split.x[part].to(hardware.device), split.y[part].to(hardware.device)
+
+
+def _has_gradient(model: nn.Module, x: Tensor) -> bool:
+    try:
+        _check_gradient(model, x)
+    except InputError:
+        return False
+    return True
 
 
 def _check_gradient(model: nn.Module, x: Tensor) -> None:

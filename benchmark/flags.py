@@ -11,6 +11,7 @@ FLAGS: Mapping[str, str] = {
     "dynamic": "the forward pass takes gradients or changes the model: attacks may see another model than the judge",
     "batch-dependent": "an image's logits depend on the others of its batch",
     "normalisation": "it does better on images normalised once more, or once less: its own may be missing or doubled",
+    "no-gradients": "attacks by gradients cannot be run on it, and black-box searches alone tell little",
     "zero-gradients": "the share of images without any gradient: attacks by gradients tell little",
     "transfer-beats-white-box": "an attack breaks more from another model: so many points; its gradients are masked",
     "black-box-beats-gradients": (

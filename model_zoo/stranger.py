@@ -206,4 +206,4 @@ def _remedy(output: Any) -> str:
     names = _names(output)
     if not names:
         return "have the model return its logits, a tensor (N, classes)"
-    return f"say which part they are by --output {'logits' if 'logits' in names else names[0]}"
+    return f"say which part they are by --output {'logits' if 'logits' in names else ' or '.join(names[:4])}"

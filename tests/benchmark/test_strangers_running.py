@@ -167,9 +167,14 @@ def test_black_boxes_are_asked_for_no_gradient_where_no_attack_needs_one(kind: s
     model = loaded(kind, digits)
     checked = check_model(kind, model, digits, CPU, needs_gradients=False)
     assert int((checked.prediction == digits.y).sum()) == 40
+    assert "no-gradients" in checked.flags
     message = refusal(lambda: check_model(kind, model, digits, CPU))
     assert "gradient" in message
     assert "--attacks square" in message
+
+
+def test_a_model_with_gradients_is_not_said_to_have_none(digits: Split) -> None:
+    assert list(check_model("plain", loaded("plain", digits), digits, CPU, needs_gradients=False).flags) == []
 
 
 def test_numpy_under_a_gradient_is_quoted(digits: Split) -> None:
