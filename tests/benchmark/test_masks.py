@@ -28,6 +28,7 @@ FLAGGED = {
     "noise": "randomized",
 }
 """Each mask, and a flag that it must have; else it may hide nothing instead."""
+EXAMPLES = {"noise": "20"}  # each of its queries is the mean of twenty passes
 HIDE_NOTHING = ("logits_x30", "logits_x300", "straight_through")
 """Masks that an attack must see through."""
 
@@ -36,7 +37,7 @@ def evaluated(command: Command, folder: Path, name: str) -> tuple[Any, list[str]
     """The leaderboard's row of a mask under a part of the default attacks, and its flags without their figures."""
     run = command(
         folder,
-        *("--model", f"{MASKS}:{name}", "--examples", "100", "--workers", "1", "--quiet"),
+        *("--model", f"{MASKS}:{name}", "--examples", EXAMPLES.get(name, "100"), "--workers", "1", "--quiet"),
         *("--attacks", "pgd-20,pgd-100,square-500"),
     )
     assert run.returncode == 0, run.stderr
