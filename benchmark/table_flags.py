@@ -13,6 +13,7 @@ from scipy.stats import binom
 
 from attacks.registry import ATTACKS
 from benchmark.score import Judged, SuiteScores, common_images
+from benchmark.sequential import holm
 
 MARGINS: Mapping[str, float] = {
     "transfer-beats-white-box": 3.0,
@@ -70,18 +71,6 @@ def comparisons(suite: SuiteScores) -> list[Comparison]:
     for entry, judged in zip(suite.entries, suite.judged, strict=True):
         models.setdefault(entry["model"], {})[entry["attack"], entry["source_model"]] = judged
     return [found for model, cases in models.items() for found in _of_model(model, cases) if found.n]
-
-
-def holm(p: Sequence[float]) -> list[float]:
-    """Holm's step-down correction: below a level, the family-wise error rate is below it.
-
-    Source: Holm, Scandinavian Journal of Statistics 6 (1979), 65-70.
-    """
-    adjusted, largest = [0.0] * len(p), 0.0
-    for rank, place in enumerate(sorted(range(len(p)), key=p.__getitem__)):
-        largest = max(largest, min(1.0, (len(p) - rank) * p[place]))
-        adjusted[place] = largest
-    return adjusted
 
 
 COLUMNS = [

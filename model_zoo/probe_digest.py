@@ -2,16 +2,16 @@
 
 import hashlib
 import math
-import random
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from attacks.generators import seeded
 
 BITS = 10
 """Logits count to this many bits of the largest one: other kernels of the same machine round later ones otherwise."""
@@ -39,7 +39,7 @@ def probe_digest(model: nn.Module, shape: Sequence[int]) -> str:
     """
     images = fixed_images(shape)
     for n in (len(images), 2, 1):
-        with suppressed_draws(), torch.no_grad():
+        with _repeatable(), torch.no_grad():
             try:
                 answers = [_rounded(answer) for answer in _tensors(model(images[:n].clone()))]
             except Exception:  # the user's own code may raise what it likes
@@ -49,21 +49,16 @@ def probe_digest(model: nn.Module, shape: Sequence[int]) -> str:
 
 
 @contextmanager
-def suppressed_draws() -> Iterator[None]:
-    """All generators start from 0 in the block, on one thread, and go on after it as if it had not been."""
-    python, numpy, threads = random.getstate(), np.random.get_state(), torch.get_num_threads()
-    with torch.random.fork_rng(devices=[]), ExitStack() as stack:
+def _repeatable() -> Iterator[None]:
+    """All generators are seeded in the block, on one thread, and go on after it as if it had not been."""
+    threads = torch.get_num_threads()
+    with seeded("probe digest"), ExitStack() as stack:
         if "torch._dynamo" in sys.modules:  # compiling takes longer than all that is asked here
             stack.enter_context(torch.compiler.set_stance("force_eager"))
-        torch.manual_seed(0)
-        random.seed(0)
-        np.random.seed(0)
         torch.set_num_threads(1)
         try:
             yield
         finally:
-            random.setstate(python)
-            np.random.set_state(numpy)
             torch.set_num_threads(threads)
 
 

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from benchmark.score import COLUMNS, Judged, SuiteScores
-from benchmark.table_flags import MARGINS, comparisons, flag_table, holm, raised_flags
+from benchmark.sequential import holm
+from benchmark.table_flags import MARGINS, comparisons, flag_table, raised_flags
 
 N = 500
 Case = tuple[str, str]  # attack, source
