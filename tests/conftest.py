@@ -15,9 +15,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 
-from benchmark.cli import main
-from benchmark.data import Split
-from benchmark.datasets import load
+from benchmark.cli.app import main
+from benchmark.data.datasets import load
+from benchmark.data.split import Split
 
 ROOT = Path(__file__).resolve().parents[1]
 Command = Callable[..., subprocess.CompletedProcess[str]]

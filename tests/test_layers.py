@@ -2,7 +2,8 @@
 
 import ast
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = ("attacks", "model_zoo", "benchmark", "run_benchmark")  # each may import itself and what stands before it
 PACKAGES = LAYERS[:-1]
+FOLDERS = ("data", "stats", "suites", "store", "evaluation", "sweep", "report", "speed", "gate", "training", "cli")
+"""Of `benchmark`, each of which may import itself and those before it."""
 FILES = [ROOT / "run_benchmark.py", *(file for package in PACKAGES for file in sorted((ROOT / package).rglob("*.py")))]
 
 
@@ -34,10 +37,40 @@ def test_imports_point_downwards_and_are_absolute(file: Path) -> None:
     assert forbidden(file.read_text(encoding="utf-8"), layer) == []
 
 
+def test_the_folders_of_benchmark_import_downwards_only() -> None:
+    assert {path.name for path in (ROOT / "benchmark").iterdir() if (path / "__init__.py").exists()} == set(FOLDERS)
+    upwards = [
+        f"{file.relative_to(ROOT)} imports {name}"
+        for place, folder in enumerate(FOLDERS)
+        for file in sorted((ROOT / "benchmark" / folder).rglob("*.py"))
+        for name in imported(file.read_text(encoding="utf-8"))
+        if name.startswith("benchmark.") and name.split(".")[1] not in FOLDERS[: place + 1]
+    ]
+    assert upwards == []
+
+
+def test_no_two_files_import_each_other_directly_or_by_way_of_others() -> None:
+    modules = {".".join(file.relative_to(ROOT).with_suffix("").parts): file for file in FILES}
+    imports = {module: _imported_modules(file, modules) for module, file in modules.items()}
+    sorter = TopologicalSorter(imports)
+    sorter.prepare()  # raises CycleError, which names the files
+
+
+def _imported_modules(file: Path, modules: Collection[str]) -> set[str]:
+    """The modules of this project that a file imports, anywhere in it, whole ones and parts of them."""
+    named = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            named |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Import):
+            named |= {alias.name for alias in node.names}
+    return named & set(modules)
+
+
 @pytest.mark.parametrize(
     ("source", "layer"),
     [
-        ("import benchmark.case", "model_zoo"),
+        ("import benchmark.suites.case", "model_zoo"),
         ("def f():\n    from model_zoo.registry import MODELS", "attacks"),
         ("from . import pgd", "attacks"),
         ("from run_benchmark import main", "benchmark"),
@@ -48,7 +81,7 @@ def test_an_import_upwards_or_relative_is_seen(source: str, layer: str) -> None:
 
 
 def test_run_benchmark_imports_the_command_line_and_nothing_else() -> None:
-    assert list(imported((ROOT / "run_benchmark.py").read_text(encoding="utf-8"))) == ["benchmark.cli"]
+    assert list(imported((ROOT / "run_benchmark.py").read_text(encoding="utf-8"))) == ["benchmark.cli.app"]
 
 
 def test_no_file_is_called_utils() -> None:
@@ -62,5 +95,6 @@ def test_every_package_is_listed_for_installation() -> None:
     assert [name for name in listed if not (ROOT / name.replace(".", "/") / "__init__.py").is_file()] == []
 
 
-def test_every_layer_is_a_package_with_tests_beside_it() -> None:
-    assert [layer for layer in PACKAGES if not list((ROOT / "tests" / layer).glob("test_*.py"))] == []
+def test_every_package_has_tests_beside_it() -> None:
+    folders = [*PACKAGES, *(f"benchmark/{folder}" for folder in FOLDERS if folder != "training")]
+    assert [folder for folder in folders if not list((ROOT / "tests" / folder).rglob("test_*.py"))] == []

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from benchmark.suites import SUITES
-from benchmark.training_settings import training_settings
+from benchmark.suites.registry import SUITES
+from benchmark.training.settings import training_settings
 from model_zoo.batches import Images, batches
 from model_zoo.defenses.registry import DEFENSES
 from model_zoo.recipe import Recipe

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from attacks.draws import Draws
 from attacks.errors import InputError
 from attacks.threat_model import ThreatModel
-from benchmark.data import balanced_subset
-from benchmark.datasets import load
+from benchmark.data.datasets import load
+from benchmark.data.split import balanced_subset
 from model_zoo.architectures.registry import build, find
 from model_zoo.bounds import certified, convex, intervals
 from model_zoo.bounds.convex import Step, relax

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from attacks.draws import Draws
 from attacks.errors import InputError
 from attacks.threat_model import ThreatModel
-from benchmark.data import balanced_subset
-from benchmark.datasets import load
+from benchmark.data.datasets import load
+from benchmark.data.split import balanced_subset
 from model_zoo.architectures.digits_cnn import DigitsCNN
 from model_zoo.bounds import convex, intervals
 from model_zoo.defenses import cat, gairat, mart, transfer

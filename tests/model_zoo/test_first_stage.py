@@ -15,9 +15,9 @@ from torch import nn
 
 from attacks.errors import InputError
 from attacks.threat_model import ThreatModel
-from benchmark.data import Split, holdout
-from benchmark.datasets import load
-from benchmark.first_stage import OWN_POOL, FirstStageRun, prepare_first_stage
+from benchmark.data.datasets import load
+from benchmark.data.split import Split, holdout
+from benchmark.training.first_stage import OWN_POOL, FirstStageRun, prepare_first_stage
 from model_zoo import training as training_module
 from model_zoo.architectures.head import MLPHead, features_and_logits, head_of
 from model_zoo.architectures.registry import ARCHITECTURES, build
@@ -123,7 +123,7 @@ def test_the_first_stage_is_trained_on_its_own_images(
         seen.append((training.defense.name, trained_on.index.tolist()))
         save_state_dict(load_state_dict(Path(NATURAL)), stem.with_suffix(".safetensors"), {})
 
-    monkeypatch.setattr("benchmark.first_stage.train", watching)
+    monkeypatch.setattr("benchmark.training.first_stage.train", watching)
     before = prepared(defense, images, tmp_path / "m", source="")
     withheld = sorted(set(images[0].index.tolist()) - set(before.images.index.tolist()))
     expected = {"kept": before.images.index.tolist(), "withheld": withheld, "all": images[0].index.tolist()}

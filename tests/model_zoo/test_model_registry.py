@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from attacks.errors import InputError
-from benchmark.datasets import DATASETS, load
-from benchmark.suites import SUITES
+from benchmark.data.datasets import DATASETS, load
+from benchmark.suites.registry import SUITES
 from model_zoo.architectures.registry import find
 from model_zoo.checkpoint import load_state_dict, save_state_dict, sha256_of
 from model_zoo.registry import (

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from attacks.draws import Draws
 from attacks.threat_model import ThreatModel
-from benchmark.data import balanced_subset
-from benchmark.datasets import load
+from benchmark.data.datasets import load
+from benchmark.data.split import balanced_subset
 from model_zoo.architectures.digits_cnn import DigitsCNN
 from model_zoo.defenses.context import TrainingContext
 from model_zoo.defenses.dat import stationarity

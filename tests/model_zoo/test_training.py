@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from attacks.draws import Draws
 from attacks.errors import InputError
 from attacks.threat_model import ThreatModel
-from benchmark.data import Split, balanced_subset, holdout
-from benchmark.datasets import load
-from benchmark.suites import SUITES
-from benchmark.train_command import _training_images
-from benchmark.training_settings import training_settings
+from benchmark.cli.train import _training_images
+from benchmark.data.datasets import load
+from benchmark.data.split import Split, balanced_subset, holdout
+from benchmark.suites.registry import SUITES
+from benchmark.training.settings import training_settings
 from model_zoo import training as training_module
 from model_zoo.architectures.registry import build, find
 from model_zoo.augmentation import augment
@@ -299,7 +299,7 @@ def test_validation_images_are_training_images_that_are_not_trained_on(
         parts.append(part)
         return load(dataset, part, **options)
 
-    monkeypatch.setattr("benchmark.train_command.load", watching)
+    monkeypatch.setattr("benchmark.cli.train.load", watching)
     settings = replace(recipe("natural", "digits", "fast"), train_examples=train_examples)
     shared: Any = type(
         "Shared", (), {"data_dir": Path("unused"), "mirror_dir": None, "classes": None, "quiet": True, "seed": 0}

@@ -1,0 +1,97 @@
+"""The one place that says what "robust" means: how images are classified, and which proposals count."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from attacks.errors import InputError
+from attacks.generators import seeded
+from attacks.oracle import Classifier
+from attacks.threat_model import ThreatModel
+
+
+def predict(
+    classifier: Classifier, x: Tensor, *, batch_size: int, bring: Callable[[Tensor], Tensor] = lambda part: part
+) -> Tensor:
+    """(N,) predicted classes of images (N, C, H, W), in float32 with TF32 off.
+
+    Args:
+        bring: what becomes of each batch first, such as its way to the device, where not all of x fits.
+
+    Raises: InputError for logits that are not finite, which are no prediction.
+    """
+    return _logits(classifier, x, batch_size, bring).argmax(1)
+
+
+def judge(
+    classifier: Classifier, x: Tensor, y: Tensor, x_adv: Tensor, threat: ThreatModel, *, batch_size: int
+) -> Tensor:
+    """Whether each proposed image is still classified correctly; the only test of robustness of a fixed model.
+
+    Args:
+        x, x_adv: (N, C, H, W); y: (N,).
+
+    Returns: (N,) bool.
+    Raises: ValueError if a proposal is outside the threat model, outside [0, 1] or not a number: no success, an error.
+    """
+    refuse_outside(x, x_adv, threat)
+    return predict(classifier, x_adv, batch_size=batch_size) == y
+
+
+def predict_expected(
+    classifier: Classifier, x: Tensor, *, draws: int, key: tuple[int, int], batch_size: int
+) -> tuple[Tensor, Tensor]:
+    """How a randomised model is judged: by the class of its mean probabilities over several passes.
+
+    All generators are seeded before each pass, so that clean images and proposals meet the same draws. A model may draw
+    for the batch: its size and the device may change the numbers.
+
+    Args:
+        x: (N, C, H, W), a whole chunk, in which images that are not proposed stand as they are.
+        draws: how many passes.
+        key: what the draws belong to: the case's seed, and the dataset's index of the chunk's first image.
+
+    Returns: (N,) the classes by expectation, and (N,) those of the first draw alone.
+    Raises: as `predict`.
+    """
+    total, first = torch.zeros(()), torch.zeros(())
+    for draw in range(draws):
+        with seeded(*key, draw):
+            probabilities = _logits(classifier, x, batch_size).double().softmax(1)
+        total, first = (total + probabilities, first) if draw else (probabilities, probabilities)
+    return total.argmax(1), first.argmax(1)
+
+
+def refuse_outside(x: Tensor, x_adv: Tensor, threat: ThreatModel) -> None:
+    """Raise ValueError for proposals (N, C, H, W) outside the threat model, or outside [0, 1], or no numbers."""
+    outside = ~threat.contains(x_adv, x)
+    if outside.any():
+        worst = threat.distance(x_adv[outside], x[outside]).max().item()
+        raise ValueError(
+            f"an attack proposed {int(outside.sum())} of {len(x)} images outside the threat model: expected "
+            f"{threat.norm} <= {threat.epsilon} and pixels in [0, 1], got a distance up to {worst}; mend the attack"
+        )
+
+
+@torch.no_grad()
+def _logits(
+    classifier: Classifier, x: Tensor, batch_size: int, bring: Callable[[Tensor], Tensor] = lambda part: part
+) -> Tensor:
+    with _full_float32():
+        logits = torch.cat([classifier(bring(part)) for part in x.split(batch_size)])
+    if not logits.isfinite().all():
+        raise InputError("expected finite logits, got NaN or infinity; check the model's weights and normalisation")
+    return logits
+
+
+@contextmanager
+def _full_float32() -> Iterator[None]:
+    """Switch TF32 off, and back to what it was."""
+    matmul, cudnn = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = matmul, cudnn

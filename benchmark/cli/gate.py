@@ -1,0 +1,198 @@
+"""What the gate command does: options to suite, models and canaries, and on to baseline, run and report."""
+
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from attacks.errors import InputError
+from benchmark.cli.gate_setup import bench_of, canary_of, subject_of
+from benchmark.cli.gate_update import Chosen, update_baseline
+from benchmark.cli.options import Shared
+from benchmark.cli.resolve import names_in
+from benchmark.evaluation.checks import NotAboveChanceError
+from benchmark.gate.baseline import Baseline, check_baseline, read_baseline
+from benchmark.gate.canaries import canary_name
+from benchmark.gate.findings import Finding, findings, new_caveats, sanity_failure
+from benchmark.gate.protocol import Bench, Subject
+from benchmark.gate.report import Report, publish
+from benchmark.gate.rules import Rules
+from benchmark.gate.run import Course, run_gate
+from benchmark.suites.models import models_for
+from benchmark.suites.suite import Suite
+from model_zoo.checkpoint import sha256_of
+from model_zoo.registry import ModelSpec, model_spec
+
+
+def gate(
+    shared: Shared,
+    *,
+    baseline: Path,
+    update: bool,
+    models: str | None,
+    model: str | None,
+    checkpoint: Path | None,
+    output: str | None,
+    trust_code: bool,
+    tolerance: float,
+    min_robust_acc: float | None,
+    alpha: float,
+    miss: float,
+    budget: float | None,
+    undecided: str,
+    warm_start: bool,
+    junit: Path | None,
+    summary: Path | None,
+    canaries: str | None,
+    **given: Any,
+) -> bool:
+    """Compare with the baseline, or write it.
+
+    Args:
+        given: what the user says of the baseline's `Settings`; None where nothing.
+
+    Returns: whether the gate passed.
+    """
+    if baseline.suffix != ".json":
+        raise InputError(f"--baseline takes a name ending in .json (the packed verdicts lie beside it), got {baseline}")
+    _refuse_unwritable({"--junit": junit, "--summary": summary})
+    chosen = Chosen(models, model, checkpoint, trust_code=trust_code, canaries=canaries, output=output)
+    if update:
+        _refuse_unwritable({"--baseline": baseline})
+        update_baseline(shared, baseline, chosen, given, warm_start=warm_start)
+        return True
+    refused = [f"--{name}" for name, value in {**given, "canaries": canaries}.items() if value is not None]
+    if refused:
+        raise InputError(f"{', '.join(refused)}: the baseline says so; change it by gate --update")
+    started = time.monotonic()
+    known = read_baseline(baseline)
+    rules = Rules(tolerance, alpha, miss, min_robust_acc)
+    bench = bench_of(shared, known.settings, warm_start=warm_start)
+    check_baseline(known, bench)
+    specs = _tested(bench.suite, known, chosen, shared)
+    subjects, failed = _subjects(bench, specs, known, shared)
+    seconds = None if budget is None else 60 * budget
+    tell = _silent if shared.quiet else _to_stderr
+    course = run_gate(bench, subjects, rules, budget=seconds, tell=tell)
+    found = [*failed, *findings(bench, subjects, course, rules)]
+    report = Report(
+        f"robustness gate: {bench.suite.name} against {baseline.name}",
+        sorted(found, key=lambda finding: finding.outcome != "fail"),
+        _note(bench, subjects, course, rules),
+        time.monotonic() - started,
+        passes_open=undecided == "pass",
+    )
+    publish(report, junit=junit, summary=summary)
+    return report.passed
+
+
+def _refuse_unwritable(paths: Mapping[str, Path | None]) -> None:
+    """Raise InputError for a file that could not be written in the end, before anything is computed."""
+    for option, path in paths.items():
+        if path is None:
+            continue
+        folder = path.absolute().parent
+        if path.is_dir() or not folder.is_dir() or not os.access(path if path.exists() else folder, os.W_OK):
+            raise InputError(f"expected a file to write in a folder that exists, got {path}; mend {option}")
+
+
+def _tested(suite: Suite, known: Baseline, chosen: Chosen, shared: Shared) -> list[ModelSpec]:
+    """The models under test, each known to the baseline, with other weights where the user gives some."""
+    canaries = {canary_name(kind) for kind in known.canaries}
+    recorded = [name for name in known.cases if name not in canaries]
+    models = chosen.models
+    if models is None and not chosen.has_own:
+        models = ",".join(name for name in recorded)
+    items = [item.partition("=") for item in names_in(models)] if models not in (None, "all") else []
+    for name, equals, file in items:
+        if equals and not file:
+            raise InputError(
+                f"--models {name}=: expected a checkpoint after '=', got nothing; give one, or leave out '='"
+            )
+        if [item[0] for item in items].count(name) > 1:
+            raise InputError(f"--models names {name} more than once; give it once")
+    named = {name: file for name, _, file in items}
+    names = ",".join(recorded if models == "all" else named) or None
+    own = _own(suite, known, names_in(names) if names else [], shared)
+    if own:
+        raise InputError(
+            f"the baseline's {own} is your own model ({known.cases[own].entry['architecture']}): give it by --model "
+            "PATH.py:FACTORY, or name the models to compare by --models"
+        )
+    specs = chosen.find(suite, names, shared)
+    for spec in specs:
+        if spec.name not in recorded:
+            raise InputError(
+                f"model {spec.name} is not in the baseline, which has {', '.join(recorded)}; "
+                "record all of them anew by gate --update --models"
+            )
+    return [_with_weights(spec, named.get(spec.name, "")) for spec in specs]
+
+
+def _own(suite: Suite, known: Baseline, names: Sequence[str], shared: Shared) -> str:
+    """The first of some models of the baseline that the suite does not have; "" where it has all."""
+    has = models_for(suite.name, shared.checkpoint_dir)
+    return next((name for name in names if name in known.cases and name not in has and "/" not in name), "")
+
+
+def _with_weights(spec: ModelSpec, file: str) -> ModelSpec:
+    """The same architecture with the weights of a file."""
+    if not file:
+        return spec
+    path = Path(file).absolute()
+    if not path.is_file():
+        raise InputError(f"--models {spec.name}={file}: expected a checkpoint at {path}, found none; mend the path")
+    return replace(spec, checkpoint=str(path), sha256=sha256_of(path))
+
+
+def _subjects(
+    bench: Bench, specs: Sequence[ModelSpec], known: Baseline, shared: Shared
+) -> tuple[list[Subject], list[Finding]]:
+    """Everything that is attacked; and what is found at once, of models that are not worth attacking."""
+    subjects, failed = [], []
+    for spec in specs:
+        try:
+            subject = subject_of(bench, spec, known.cases[spec.name], shared)
+        except NotAboveChanceError as error:
+            failed.append(sanity_failure(spec.name, f"the model collapsed: {error}"))
+            continue
+        subjects.append(subject)
+        if caveat := new_caveats(subject):
+            failed.append(caveat)
+    for kind, name in known.canaries.items():
+        before = known.cases[canary_name(kind)]
+        spec = model_spec(name, bench.suite.name, shared.checkpoint_dir)
+        if spec.sha256 != before.entry["checkpoint_sha256"]:
+            words = f"{name} has other weights than recorded, so nobody knows whether the attack is as strong as it was"
+            failed.append(sanity_failure(canary_name(kind), f"{words}; keep a canary's weights, or gate --update"))
+            continue
+        subjects.append(canary_of(bench, kind, spec, before, shared))
+    return subjects, failed
+
+
+def _note(bench: Bench, subjects: Sequence[Subject], course: Course, rules: Rules) -> str:
+    """What the run cost, beside a full one, and what it promises."""
+    spent = sum(record.passes for record in course.records.values())
+    full = sum(s.before.forwards + s.before.backwards for s in subjects if s.before is not None)
+    seen = max((len(record.seen) for record in course.records.values()), default=0)
+    threat = bench.suite.threat
+    return (
+        f"{bench.attack.name}, {threat.norm} {threat.epsilon:.5g}, {seen} of {len(bench.split)} images, "
+        f"{100 * spent / full if full else 0:.0f}% of the passes of a full run. "
+        f"With probability {rules.alpha:g} at most a run fails a model that did not become worse, and with as much one "
+        f"that lost {rules.tolerance:g} points or less of all images; p fail is adjusted for all questions of the run. "
+        f"With probability {rules.miss:g} at most a question is passed before the last image that all images would "
+        "fail; that is p pass."
+        + ("" if any(s.is_canary for s in subjects) else " No canary: nobody knows whether the attack became weaker.")
+    )
+
+
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def _silent(_: str) -> None:
+    pass

@@ -1,0 +1,64 @@
+"""What the gate attacks, and with what: a baseline's settings to suite, attack and images, specs to models."""
+
+from dataclasses import replace
+
+from attacks.errors import InputError
+from attacks.search_model import COMPARED, search_model
+from attacks.spec import AttackSpec, Ensemble, Proposer
+from benchmark.cli.options import Shared
+from benchmark.cli.resolve import choose_attacks, choose_suite
+from benchmark.cli.resolve_hardware import choose_hardware, choose_images, tuned
+from benchmark.data.split import digest
+from benchmark.evaluation.checks import check_images, check_model, check_randomness
+from benchmark.gate.baseline import Settings
+from benchmark.gate.canaries import canary_model, canary_spec
+from benchmark.gate.protocol import Bench, Subject
+from benchmark.store.packed import PackedCase
+from benchmark.sweep.prepare import load_on
+from model_zoo.registry import ModelSpec
+
+DEFAULT_ATTACK = "autoattack-brief"
+
+
+def bench_of(shared: Shared, settings: Settings, *, warm_start: bool) -> Bench:
+    """Attack, images and hardware. Raises: InputError for settings that cannot be had here."""
+    chosen = choose_suite(settings.suite, None, settings.norm, settings.epsilon, settings.examples)
+    (spec,) = choose_attacks(chosen, settings.attack)
+    _refuse_third_party(spec)
+    if shared.executor != "local":
+        raise InputError(
+            f"--executor {shared.executor} is for running the benchmark; the gate runs on this machine alone"
+        )
+    shared = replace(shared, seed=settings.seed)
+    split = choose_images(chosen, shared)
+    check_images(split)
+    hardware = tuned(choose_hardware(shared), chosen, split, shared)
+    if hardware.device.type != "cpu":
+        hardware = replace(hardware, workers=1)  # what a worker on a GPU finds does not come back
+    folder = shared.results_dir / "runs" / "gate"
+    return Bench(chosen, spec, split, digest(split), settings.seed, hardware, folder, warm_start)
+
+
+def _refuse_third_party(attack: AttackSpec) -> None:
+    members = attack.method.members if isinstance(attack.method, Ensemble) else [attack]
+    if any(isinstance(member.method, Proposer) for member in members):
+        raise InputError(
+            f"attack {attack.name}: third-party attacks draw by place in the batch, so their verdicts on a part of the "
+            f"images are others; use one of this project, for instance {DEFAULT_ATTACK}"
+        )
+
+
+def subject_of(bench: Bench, spec: ModelSpec, before: PackedCase | None, shared: Shared) -> Subject:
+    model = load_on(bench.hardware, spec, bench.split, shared.checkpoint_dir)
+    needs_gradients = bench.attack.needs_gradients
+    checked = check_model(spec.name, model, bench.split, bench.hardware, needs_gradients=needs_gradients)
+    check_randomness(spec, checked.flags)
+    examples = bench.split.x[:COMPARED].to(bench.hardware.device)
+    searched = search_model(model, examples, bench.hardware.precision, randomized=spec.randomized)
+    return Subject(spec, model, searched, checked.prediction, checked.flags, before)
+
+
+def canary_of(bench: Bench, kind: str, spec: ModelSpec, before: PackedCase | None, shared: Shared) -> Subject:
+    plain = subject_of(bench, spec, before, shared)
+    model, searched = canary_model(kind, plain.model), canary_model(kind, plain.searched)
+    return replace(plain, spec=canary_spec(kind, spec), model=model, searched=searched, is_canary=True)

@@ -1,0 +1,86 @@
+"""What the options name: suite, models, attacks and hardware, checked before anything is computed."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from attacks.errors import InputError
+from attacks.names import lookup
+from attacks.registry import ATTACKS, attack_spec
+from attacks.spec import AttackSpec
+from attacks.threat_model import ThreatModel
+from benchmark.data.datasets import DATASETS
+from benchmark.suites.registry import SUITES
+from benchmark.suites.suite import TRANSFERRED, Suite
+
+
+def choose_suite(
+    name: str | None, dataset: str | None, norm: str | None, epsilon: float | None, examples: int | None
+) -> Suite:
+    """The suite named, or that of the dataset, with what the user wants otherwise."""
+    if dataset is not None:
+        lookup(dataset, DATASETS, "dataset")
+    suite = lookup(name or dataset or "digits", SUITES, "suite")
+    if dataset not in (None, suite.dataset):
+        raise InputError(
+            f"suite {suite.name} is of dataset {suite.dataset}, got --dataset {dataset}; leave one of them out"
+        )
+    if norm not in (None, suite.threat.norm) and epsilon is None:
+        raise InputError(f"--norm {norm} needs --epsilon: that of suite {suite.name} is for {suite.threat.norm}")
+    threat = ThreatModel(norm or suite.threat.norm, suite.threat.epsilon if epsilon is None else epsilon)
+    return replace(suite, threat=threat, examples=examples or suite.examples)
+
+
+def with_examples(suite: Suite, examples: Mapping[str, int | None]) -> Suite:
+    """The suite on other numbers of images: "" for all its attacks, or an attack's name, or "transfer"; None is all."""
+    named = {name: wanted for name, wanted in examples.items() if name}
+    for name in named:
+        lookup(name, {TRANSFERRED: None, **ATTACKS}, "attack, before the = of --examples")
+    if "" in examples:
+        suite = replace(suite, examples=examples[""], fewer={})
+    limits = {**suite.fewer, **named}
+    return replace(suite, fewer={name: limit for name, limit in limits.items() if limit is not None})
+
+
+def choose_attacks(suite: Suite, names: str) -> list[AttackSpec]:
+    """The attacks named, with the suite's settings where it has any."""
+    specs = (
+        [spec for spec in suite.attacks if suite.threat.norm in spec.norms]
+        if names == "all"
+        else [suite.attack(name) or attack_spec(name) for name in names_in(names)]
+    )
+    for spec in specs:
+        if suite.threat.norm not in spec.norms:
+            raise InputError(f"attack {spec.name} is defined for {', '.join(spec.norms)}, got {suite.threat.norm}")
+    return specs
+
+
+def choose_transfer(suite: Suite, names: str | None, attacks: Sequence[AttackSpec]) -> list[AttackSpec]:
+    """The attacks to transfer: those named, else those of the suite's that run white-box too."""
+    if names == "none":
+        return []
+    if names is None:
+        return [attack for attack in attacks if attack.name in suite.transfer]
+    return choose_attacks(suite, names)
+
+
+def names_in(text: str) -> list[str]:
+    """Names in a list with commas, each once."""
+    return list(dict.fromkeys(all_names_in(text)))
+
+
+def all_names_in(text: str) -> list[str]:
+    """Names in a list with commas. Raises: InputError for none, and for "all" among others."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise InputError(f"expected names separated by commas, got {text!r}")
+    if "all" in names and len(names) > 1:
+        raise InputError(f"{text}: 'all' stands alone; leave out it, or the other names")
+    return names
+
+
+def check_name(name: str) -> str:
+    """A name for files of ours. Raises: InputError for one that leads elsewhere."""
+    if name == "all" or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise InputError(f"--name must be letters, digits, '.', '_' and '-' (and not 'all'), got {name!r}")
+    return name

@@ -1,0 +1,109 @@
+"""The images and the hardware that the options ask for."""
+
+import os
+import re
+import sys
+from dataclasses import replace
+
+import torch
+
+from attacks.errors import InputError
+from benchmark.cli.options import Shared
+from benchmark.data.datasets import load
+from benchmark.data.split import Split, balanced_subset
+from benchmark.evaluation.hardware import Hardware, fastest_precision, is_tiny
+from benchmark.suites.case import CHUNK_SIZE
+from benchmark.suites.suite import Suite
+from benchmark.sweep.local_pool import can_fork
+
+
+def refuse_workers(shared: Shared, command: str) -> None:
+    """Raise InputError for an option without effect."""
+    given = {"workers": shared.workers != "auto", "executor": shared.executor != "local"}
+    for option in (name for name, is_given in given.items() if is_given):
+        raise InputError(f"--{option} is for running the benchmark, {command} has no use for it; leave it out")
+
+
+def choose_images(suite: Suite, shared: Shared) -> Split:
+    """The test images of a suite, or its seeded balanced subset."""
+    split = load(
+        suite.dataset,
+        "test",
+        data_dir=shared.data_dir,
+        mirror=shared.mirror_dir,
+        classes=shared.classes,
+        quiet=shared.quiet,
+    )
+    if suite.examples is None:
+        return split
+    if suite.examples > len(split):
+        print(
+            f"note: {suite.dataset} has {len(split)} test images, not {suite.examples}: all are taken", file=sys.stderr
+        )
+    return balanced_subset(split, suite.examples, seed=shared.seed)
+
+
+def tuned(hardware: Hardware, suite: Suite, split: Split, shared: Shared) -> Hardware:
+    """The hardware set up for images of this size: threads, processes, and precision, unless chosen."""
+    on_ray = shared.executor == "ray"
+    spreads = (is_tiny(split) or on_ray) and hardware.device.type == "cpu"
+    workers = processes(shared) if spreads or shared.workers != "auto" else 1
+    if workers > 1 and not on_ray and hardware.device.type == "cpu" and not can_fork():
+        raise InputError("--workers on the CPU needs Linux; use --workers 1, or --executor ray")
+    if shared.gpus_per_worker is not None and not on_ray:
+        raise InputError("--gpus-per-worker is for --executor ray; without it every worker uses the next GPU")
+    if shared.gpus_per_worker is not None and shared.gpus_per_worker < 0:
+        raise InputError(f"--gpus-per-worker must be 0 or more, got {shared.gpus_per_worker:g}")
+    share = float(hardware.device.type == "cuda") if shared.gpus_per_worker is None else shared.gpus_per_worker
+    if workers > 1:
+        torch.set_num_threads(1)
+    use_threads(split, hardware)
+    precision = search_precision(hardware, suite, split, shared)
+    return replace(hardware, precision=precision, workers=workers, executor=shared.executor, gpus_per_worker=share)
+
+
+def processes(shared: Shared) -> int:
+    """How many as asked for, else one on each core."""
+    if shared.workers != "auto":
+        return positive(shared.workers, "--workers")
+    return len(os.sched_getaffinity(0)) if can_fork() or shared.executor == "ray" else 1
+
+
+def search_precision(hardware: Hardware, suite: Suite, split: Split, shared: Shared) -> torch.dtype:
+    """As asked for; else the suite's; else that of `choose_precision`."""
+    if shared.precision == "auto" and suite.precision == "fp32":
+        return torch.float32
+    return choose_precision(hardware, split, shared)
+
+
+def choose_precision(hardware: Hardware, split: Split, shared: Shared) -> torch.dtype:
+    """As asked for; else the device's fastest, but float32 for tiny images, which gain nothing from another."""
+    if shared.precision == "auto" and not is_tiny(split):
+        return fastest_precision(hardware.device)
+    return hardware.precision
+
+
+def use_threads(split: Split, hardware: Hardware) -> None:
+    """One thread for tiny images: they are done before a second one has woken up, and on shared cores it never is."""
+    if hardware.device.type == "cpu" and is_tiny(split):
+        torch.set_num_threads(1)
+
+
+def choose_hardware(shared: Shared) -> Hardware:
+    """Device, precision and batch size as asked for, or as the machine has it."""
+    if shared.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: this machine has no usable CUDA device; use --device cpu or auto")
+    device = "cuda" if shared.device != "cpu" and torch.cuda.is_available() else "cpu"
+    return Hardware(
+        device=torch.device(device),
+        precision=torch.bfloat16 if shared.precision == "bf16" else torch.float32,
+        batch_size=CHUNK_SIZE if shared.batch_size == "auto" else positive(shared.batch_size, "--batch-size"),
+        finds_batch=shared.batch_size == "auto",
+    )
+
+
+def positive(text: str, option: str) -> int:
+    """The value of an option that is "auto" or a positive number, where it is not "auto"."""
+    if not (re.fullmatch("[0-9]{1,9}", text) and int(text) > 0):
+        raise InputError(f"{option} must be auto or a positive whole number, got {text!r}")
+    return int(text)

@@ -1,0 +1,162 @@
+"""The models that the options name: registered, downloaded, or the user's own."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from attacks.errors import InputError
+from attacks.names import lookup
+from benchmark.cli.options import Shared
+from benchmark.cli.resolve import names_in
+from benchmark.data.datasets import DATASETS
+from benchmark.suites.models import models_for
+from benchmark.suites.suite import Suite
+from model_zoo.program_spec import program_model
+from model_zoo.registry import (
+    MODELS,
+    ModelSpec,
+    after_last_epoch,
+    external_model,
+    find_checkpoint,
+    identified,
+    obtain_checkpoint,
+    robustbench_model,
+)
+from model_zoo.robustbench_adapter import PREFIX
+
+UNDEFENDED = "natural"
+"""The model of a suite that a user's own is attacked from."""
+
+
+def choose_models(
+    suite: Suite,
+    names: str | None,
+    factory: str | None,
+    checkpoint: Path | None,
+    shared: Shared,
+    *,
+    output: str | None = None,
+    trusts_code: bool = False,
+) -> list[ModelSpec]:
+    """The models named, and the user's own; all of the suite's where the user says nothing.
+
+    Args:
+        trusts_code: whether a checkpoint may be a program, which holds code.
+    """
+    if factory is None and checkpoint is None:
+        if output is not None:
+            raise InputError("--output needs --model PATH.py:FACTORY; registered models return their logits")
+        if trusts_code:
+            raise InputError("--trust-code is for a program named by --checkpoint; leave it out")
+        return _registered(suite, names or "all", shared)
+    own = _own(suite, factory, checkpoint, output or "", trusts_code=trusts_code)
+    others = _registered(suite, names, shared) if names else []
+    if own.name in [spec.name for spec in others]:
+        own = replace(own, name=f"{own.name} ({factory or checkpoint})")
+    return [own, *others]
+
+
+def _own(suite: Suite, factory: str | None, checkpoint: Path | None, output: str, *, trusts_code: bool) -> ModelSpec:
+    """The user's own model, of a factory or of a file that is a model by itself."""
+    dataset, shape = suite.dataset, DATASETS[suite.dataset].shape
+    about = {"dataset": dataset, "suite": suite.name, "output": output}
+    if factory is not None:
+        return external_model(factory, checkpoint, **about, shape=shape, tell=_to_stderr)
+    assert checkpoint is not None
+    return program_model(checkpoint, **about, shape=shape, trusts_code=trusts_code)
+
+
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def choose_sources(
+    suite: Suite, models: Sequence[ModelSpec], names: str | None, shared: Shared, *, runs_all: bool
+) -> list[ModelSpec]:
+    """The models that transfer attacks are crafted on.
+
+    Those named; else the suite's few where all its models run; else all that run, and for a user's own model that runs
+    alone the suite's undefended one, which then is no row of the tables.
+    """
+    if names is not None:
+        known = {spec.name: spec for spec in models}
+        return [lookup(name, known, "source (it must be one of --models)") for name in names_in(names)]
+    few = [spec for spec in models if spec.name in suite.sources and not spec.code]
+    if runs_all and few:
+        return few
+    if not all(spec.code and not spec.architecture.startswith(PREFIX) for spec in models):
+        return list(models)
+    lent = _undefended(suite, shared)
+    if lent is not None and lent.name in [spec.name for spec in models]:
+        lent = replace(lent, name=f"{lent.name} of {suite.name}")
+    return [*models, *([lent] if lent else [])]
+
+
+def _undefended(suite: Suite, shared: Shared) -> ModelSpec | None:
+    """The suite's model `natural`, or that of its dataset; None where its checkpoint is not here."""
+    for name in (suite.name, suite.dataset):
+        spec = models_for(name, shared.checkpoint_dir).get(UNDEFENDED)
+        try:
+            if spec is not None:
+                find_checkpoint(spec, shared.checkpoint_dir)
+                return identified(spec, shared.checkpoint_dir)
+        except InputError:
+            continue
+    return None
+
+
+def _registered(suite: Suite, names: str, shared: Shared) -> list[ModelSpec]:
+    """The models of those names; "all" leaves out, and says so, what has no checkpoint here."""
+    known = models_for(suite.name, shared.checkpoint_dir)
+    if names != "all":
+        specs = [_named(name, suite, known, shared) for name in names_in(names)]
+        for spec in (spec for spec in specs if not spec.code):
+            obtain_checkpoint(spec, shared.checkpoint_dir, shared.mirror_dir)
+        _name_stand_ins(specs)
+        return [identified(spec, shared.checkpoint_dir) for spec in specs]
+    here, missing = [], []
+    for spec in known.values():
+        try:
+            obtain_checkpoint(spec, shared.checkpoint_dir, shared.mirror_dir)
+            here.append(identified(spec, shared.checkpoint_dir))
+        except InputError as error:
+            missing.append(f"left out: {error}")
+    if not here:
+        raise InputError(
+            f"suite {suite.name} has no model with a checkpoint in {shared.checkpoint_dir}; "
+            f"train one: python run_benchmark.py train --defense trades --suite {suite.name}"
+        )
+    for line in missing:
+        print(line, file=sys.stderr)
+    _name_stand_ins(here)
+    return here
+
+
+def _named(name: str, suite: Suite, known: Mapping[str, ModelSpec], shared: Shared) -> ModelSpec:
+    """The model of that name, of the suite or of RobustBench; or of that name after its last epoch of training."""
+    if not name.startswith(PREFIX):
+        last = None if name in known else after_last_epoch(name, known, shared.checkpoint_dir)
+        return last or lookup(name, known, f"model of suite {suite.name}")
+    told = {"dataset": suite.dataset, "norm": suite.threat.norm, "suite": suite.name}
+    return robustbench_model(name, shared.checkpoint_dir, **told, shape=DATASETS[suite.dataset].shape)
+
+
+def _name_stand_ins(specs: Sequence[ModelSpec]) -> None:
+    """Say which models are the user's own, under the name of a registered one."""
+    for spec in specs:
+        registered = [model for model in MODELS if model.name == spec.name and set(model.suites) & set(spec.suites)]
+        if any(model.sha256 != spec.sha256 for model in registered):
+            print(
+                f"note: {spec.name} is your {spec.checkpoint}, not the registered model of that name", file=sys.stderr
+            )
+
+
+def without_twins(specs: Sequence[ModelSpec]) -> list[ModelSpec]:
+    """The first of those that are one network with the same weights: tables show a case once. Says what is left out."""
+    kept: dict[str, ModelSpec] = {}
+    for spec in specs:
+        twin = kept.setdefault(str(spec.identity), spec)
+        if twin is not spec:
+            print(f"note: {spec.name} has the weights of {twin.name}, and is left out", file=sys.stderr)
+    return list(kept.values())

@@ -1,0 +1,94 @@
+"""What the commands do: names to suite, models, attacks and hardware, and on to sweep, comparisons and tables."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from attacks.registry import ATTACKS
+from benchmark.cli.options import Shared
+from benchmark.cli.resolve import (
+    choose_attacks,
+    choose_suite,
+    choose_transfer,
+    with_examples,
+)
+from benchmark.cli.resolve_hardware import choose_hardware, choose_images, tuned
+from benchmark.cli.resolve_models import choose_models, choose_sources, without_twins
+from benchmark.data.split import digest
+from benchmark.report.publish import print_tables
+from benchmark.store.selection import show
+from benchmark.store.store import Store
+from benchmark.suites.case import EvalCase
+from benchmark.suites.grid import cases
+from benchmark.suites.models import models_for
+from benchmark.suites.suite import Suite
+from benchmark.sweep.prepare import lacking_cases, prepare
+from benchmark.sweep.sweep import starting_ray, sweep
+from model_zoo.locks import claim, in_use
+
+
+def run(
+    shared: Shared,
+    *,
+    models: str | None,
+    suite: str | None,
+    attacks: str,
+    transfer: str | None,
+    sources: str | None,
+    examples: Mapping[str, int | None] | None,
+    model: str | None,
+    checkpoint: Path | None,
+    output: str | None,
+    trust_code: bool,
+    dataset: str | None,
+    norm: str | None,
+    epsilon: float | None,
+    judge_draws: int,
+    eot: int | None,
+    keep_images: bool,
+) -> None:
+    """Run the benchmark, write the tables and print them."""
+    chosen = with_examples(choose_suite(suite, dataset, norm, epsilon, None), examples or {})
+    attack_specs = choose_attacks(chosen, attacks)
+    found = choose_models(chosen, models, model, checkpoint, shared, output=output, trusts_code=trust_code)
+    specs = without_twins(found)
+    transferred = choose_transfer(chosen, transfer, attack_specs)
+    hardware = choose_hardware(shared)
+    split = choose_images(chosen, shared)
+    hardware = replace(tuned(hardware, chosen, split, shared), keeps_images=keep_images)
+    crafted_on = choose_sources(chosen, specs, sources, shared, runs_all=models in (None, "all"))
+    draws: dict[str, Any] = {"judge_draws": judge_draws, "eot": eot}
+    grid = cases(chosen, specs, attack_specs, transferred, split, seed=shared.seed, sources=crafted_on, **draws)
+    store = Store(shared.results_dir / "runs")
+    with in_use(store.root):
+        missing = lacking_cases(grid, store, hardware)
+        with starting_ray(hardware, split) if missing else nullcontext():
+            work = prepare(missing, split, store, hardware, checkpoint_dir=shared.checkpoint_dir)
+        with claim(store.root, f"suite {chosen.name}", wait=True):
+            show(
+                store,
+                chosen.name,
+                chosen.reading,
+                grid,
+                _ranks(chosen, grid, shared),
+                images=digest(split),
+            )
+        sweep(work, store, hardware, quiet=shared.quiet)
+        with claim(store.root, f"tables {chosen.name}", wait=True):
+            print_tables(store, chosen.name, shared.results_dir)
+
+
+def _ranks(suite: Suite, grid: Sequence[EvalCase], shared: Shared) -> list[tuple[int, ...]]:
+    """Each case's place in the tables: by registry, not by the order on the command line."""
+    attacks = [*(attack.name for attack in suite.attacks), *ATTACKS]
+    models = list(models_for(suite.name, shared.checkpoint_dir))
+
+    def place(name: str) -> int:
+        return models.index(name) if name in models else len(models)
+
+    return [
+        (place(case.model.name), int(case.is_transfer), attacks.index(case.attack.name), place(case.source.name))
+        for case in grid
+    ]

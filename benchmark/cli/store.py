@@ -1,0 +1,107 @@
+"""What the store commands do: verify, missing, gc and migrate."""
+
+import functools
+import sys
+
+from tabulate import tabulate
+from tqdm import tqdm
+
+from attacks.errors import InputError
+from benchmark.cli.options import Shared
+from benchmark.store.audit import Fault, case_faults, lacks, suite_faults, temporary_files, unshown_cases
+from benchmark.store.chunk import names_its_case, pack, unpack, whole_content
+from benchmark.store.store import VERSION, Store, discard
+from benchmark.store.verdicts import Verdicts
+from benchmark.sweep.local_pool import run_map
+from model_zoo.checkpoint import atomic_write
+from model_zoo.locks import alone
+
+SHOWN_LACKS = 20
+"""How many cases `verify` names; `missing` names all."""
+
+
+def verify_store(shared: Shared) -> None:
+    """Read every file of the store, name what is wrong, and say what is not there yet."""
+    from benchmark.cli.resolve_hardware import processes
+
+    store = _store(shared)
+    keys = store.case_keys()
+    faults = suite_faults(store)
+    lacking = [] if faults else list(lacks(store))
+    incomplete = "not looked for" if faults else len(lacking)
+    chunks = 0
+    audited = run_map(functools.partial(_audited, store), keys, processes(shared))
+    for found, read in tqdm(audited, total=len(keys), unit="case", disable=shared.quiet):
+        faults += found
+        chunks += read
+    for fault in faults:
+        print(f"{fault.path}: {fault.what}")
+    for lack in lacking[:SHOWN_LACKS]:
+        print(lack)
+    print(
+        f"{store.root}: {len(keys)} cases, {chunks} chunks, {len(faults)} faults, {incomplete} shown cases "
+        f"incomplete, {len(temporary_files(shared.results_dir))} temporary files"
+    )
+    if faults or lacking:
+        first = "remove the faulty files by 'store gc', and " if any(fault.removable for fault in faults) else ""
+        print(f"{first}run the sweeps again: they compute what lacks")
+        sys.exit(1)
+
+
+def _audited(store: Store, key: str) -> tuple[list[Fault], int]:
+    """What is wrong with a case, and how many chunks were read."""
+    return case_faults(store, key), len(list(store.chunks(key)))
+
+
+def list_missing(shared: Shared) -> None:
+    """A table of the cases that lack chunks or their record."""
+    rows = [vars(lack) for lack in lacks(_store(shared))]
+    print(tabulate(rows, headers="keys") if rows else "Nothing is missing.")
+
+
+def collect_garbage(shared: Shared, *, dry_run: bool, unshown: bool) -> None:
+    """Remove temporary files, faulty chunks and second copies; on demand what no table shows."""
+    store = _store(shared)
+    with alone(store.root):
+        unwanted = unshown_cases(store) if unshown else ()
+        rubbish = [Fault(path, "left by a process that was killed") for path in temporary_files(shared.results_dir)]
+        for key in tqdm(store.case_keys(), unit="case", disable=shared.quiet):
+            if key in unwanted:
+                rubbish.append(Fault(store.root / "cases" / key, "no table shows it"))
+            else:
+                rubbish += [fault for fault in case_faults(store, key) if fault.removable]
+        for fault in rubbish:
+            print(f"{'would remove' if dry_run else 'removed'} {fault.path}: {fault.what}")
+            if not dry_run:
+                discard(fault.path)
+    print(f"{store.root}: {len(rubbish)} {'to remove' if dry_run else 'removed'}")
+
+
+def migrate_store(shared: Shared) -> None:
+    """Have every chunk of version 1 say which case it is of; what is faulty is left to verify and gc."""
+    store = _store(shared)
+    with alone(store.root):
+        store.open()
+        keys = [key for key in store.case_keys() if not case_faults(store, key)]
+        rewritten = 0
+        for key in tqdm(keys, unit="case", disable=shared.quiet):
+            for chunk, path in store.chunks(key):
+                content = whole_content(path)
+                assert content is not None
+                if names_its_case(content):
+                    continue
+                columns, timing = unpack(content, key, chunk)
+                name, content = pack(key, chunk, Verdicts(**columns), timing)
+                atomic_write(path.with_name(name), content)  # killed here, both are there, and gc removes one
+                path.unlink()
+                rewritten += 1
+    print(f"{store.root}: version {VERSION}; {rewritten} chunks rewritten, their verdicts as they were")
+
+
+def _store(shared: Shared) -> Store:
+    """The store of the results folder. Raises: InputError where there is none, or one that cannot be read."""
+    store = Store(shared.results_dir / "runs")
+    if not store.root.is_dir():
+        raise InputError(f"expected verdicts in {store.root}, found no such folder; name another --results-dir")
+    store.check()
+    return store

@@ -1,0 +1,1 @@
+"""One chunk of images to verdicts, and what must hold before."""

@@ -1,0 +1,97 @@
+"""How many images fit into memory at a time, found out by a few of them, and by running out of it."""
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from attacks.errors import InputError
+from attacks.oracle import Oracle
+from attacks.threat_model import ThreatModel
+from benchmark.evaluation.hardware import Hardware, halved, workers_on_one_gpu
+from model_zoo.out_of_memory import is_out_of_memory
+
+T = TypeVar("T")
+
+PROBED = 4
+SHARE = 0.5
+"""Of the free memory that a batch's activations may take; the rest is for the attack's state and the workspace."""
+
+MEMINFO, LIMITS = Path("/proc/meminfo"), (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current"))
+
+
+def fitting_batch(models: Sequence[nn.Module], x: Tensor, y: Tensor, hardware: Hardware) -> int:
+    """The largest batch, at most the hardware's, that every model can take a gradient of in the memory that is free.
+
+    Args:
+        x, y: images and labels; the first few are tried.
+    """
+    free = free_bytes(hardware.device)
+    if free is None:
+        return hardware.batch_size
+    x, y = x[:PROBED].to(hardware.device), y[:PROBED].to(hardware.device)
+    needed = 1.0
+    for model in models:
+        try:
+            needed = max(needed, bytes_for_gradient(model, x, y, hardware.precision) / len(x))
+        except Exception:  # it cannot take the images, or has no gradient: the checks say so, and why
+            continue
+    return max(1, min(hardware.batch_size, int(SHARE * free / _sharing(hardware) / needed)))
+
+
+def _sharing(hardware: Hardware) -> int:
+    """How many workers share the memory of one device: Ray packs them by their share of a GPU, else they take turns."""
+    if hardware.device.type != "cuda":
+        return hardware.workers
+    if hardware.executor == "ray":
+        return workers_on_one_gpu(hardware.gpus_per_worker) if hardware.gpus_per_worker else hardware.workers
+    return -(-hardware.workers // torch.cuda.device_count())
+
+
+def bytes_for_gradient(model: nn.Module, x: Tensor, y: Tensor, precision: torch.dtype) -> int:
+    """What a model keeps of a batch between its forward and its backward pass: each storage once, weights aside."""
+    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        Oracle(model, ThreatModel("Linf", 0.0), precision=precision).loss_and_gradient(x, y, "margin")
+    return sum(kept.values())
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """Memory that is free on the device, a container's limit included; None where the system does not tell."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        lines = MEMINFO.read_text().splitlines()
+        free = next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration, ValueError):
+        return None
+    try:
+        limit, used = (path.read_text().strip() for path in LIMITS)
+        return min(free, int(limit) - int(used)) if limit != "max" else free
+    except (OSError, ValueError):
+        return free
+
+
+def within_memory(what: str, hardware: Hardware, run: Callable[[Hardware], T]) -> tuple[T, Hardware]:
+    """Halve the batch until it fits; the smaller batch is kept for what is to come."""
+    while True:
+        try:
+            return run(hardware), hardware
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        if hardware.batch_size == 1:
+            raise InputError(f"{what}: out of memory with a single image; use another --device")
+        hardware = halved(hardware)
+        print(f"{what}: out of memory, going on with batches of {hardware.batch_size}", file=sys.stderr)

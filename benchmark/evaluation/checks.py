@@ -1,0 +1,151 @@
+"""What must hold before any attack: an error where the run would be meaningless, a flag where it is a caveat."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from attacks.errors import InputError
+from attacks.judge import predict
+from benchmark.data.split import Split
+from benchmark.evaluation.gradient_flags import gradient_flags
+from benchmark.evaluation.hardware import Hardware
+from benchmark.evaluation.model_flags import flags, misses_normalisation
+from model_zoo.out_of_memory import is_out_of_memory
+from model_zoo.registry import ModelSpec
+from model_zoo.stranger import is_raised_backwards, quoted
+
+PROBE = 64
+"""How many images the checks of the logits look at."""
+GRADIENT_PROBE = 256
+"""How many images are asked for a gradient."""
+
+
+def check_images(split: Split) -> None:
+    """Raise InputError unless the images are finite and in [0, 1] and the labels in range."""
+    low, high = split.x.aminmax()
+    if not (low >= 0 and high <= 1):
+        raise InputError(f"{split.dataset}: expected pixels in [0, 1], got [{low:g}, {high:g}]; divide by 255")
+    if not (split.y.min() >= 0 and split.y.max() < split.classes):
+        raise InputError(
+            f"{split.dataset}: expected labels in 0..{split.classes - 1}, got {split.y.min()}..{split.y.max()}"
+        )
+
+
+class NotAboveChanceError(InputError):
+    """A model that knows no more than which class is the most frequent."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """prediction: (N,) classes of the clean images, on the device. flags: caveats of every number of the model."""
+
+    prediction: Tensor
+    flags: Sequence[str]
+
+
+def check_randomness(spec: ModelSpec, flags: Sequence[str]) -> None:
+    """Raise InputError for a model that is judged by one pass, and was found to answer at random."""
+    if "randomized" in flags and not spec.randomized:
+        raise InputError(
+            f"model {spec.name}: expected the same logits at every pass, as when it was first asked, got others; have "
+            'it draw at every pass, or never (a card says "randomized": true)'
+        )
+
+
+@torch.no_grad()
+def check_model(
+    name: str, model: nn.Module, split: Split, hardware: Hardware, *, needs_gradients: bool = True
+) -> Checked:
+    """What must be known of a model before it is attacked.
+
+    Args:
+        needs_gradients: whether an attack will ask it for them.
+
+    Returns: its clean predictions, and its caveats, flags by `model_flags.py`.
+    Raises: InputError for logits of a wrong shape or not finite, for a model that cannot take the images or hides its
+        gradient, and for a clean accuracy that is not above chance.
+    """
+    x = split.x[: min(PROBE, hardware.batch_size)].to(hardware.device)
+    try:
+        first, second = model(x), model(x)
+    except Exception as error:  # the model may be the user's own code, and raise what it likes
+        if is_out_of_memory(error):
+            raise
+        reason = error if isinstance(error, InputError) else f"the model raised {quoted(error)}"
+        raise InputError(
+            f"model {name}: cannot take {split.dataset} images of shape {tuple(x.shape)}: {reason}"
+        ) from error
+    expected = (len(x), split.classes)
+    if not isinstance(first, Tensor) or tuple(first.shape) != expected:
+        got = tuple(first.shape) if isinstance(first, Tensor) else type(first).__name__
+        raise InputError(
+            f"model {name}: expected logits of shape {expected} (one a class of {split.dataset}), got {got}"
+        )
+    if not first.isfinite().all():
+        raise InputError(
+            f"model {name}: expected finite logits, got NaN or infinity; check its weights and normalisation"
+        )
+    y = split.y.to(hardware.device)
+    size, device = hardware.batch_size, hardware.device
+    try:
+        found = list(flags(model, x, first, second))
+        prediction = predict(model, split.x, batch_size=size, bring=lambda part: part.to(device))
+        if needs_gradients:
+            _check_gradient(model, x)
+            found += gradient_flags(model, _correct(split, prediction, hardware))
+        elif not _has_gradient(model, x):
+            found.append("no-gradients")
+    except InputError as error:
+        raise InputError(f"model {name}: {error}") from None
+    correct = int((prediction == y).sum())
+    wants_other = misses_normalisation(model, split.x, y, correct, batch_size=size, device=device)
+    chance = int(split.y.bincount().max())
+    if correct <= chance:
+        hint = "check input range, normalisation and the order of the classes"
+        if wants_other:
+            hint = "it wants its images normalised otherwise: put that into the model, once"
+        if torch.equal(first, first[:1].expand_as(first)):
+            hint = "its logits are the same for every image: check its weights"
+        raise NotAboveChanceError(
+            f"model {name}: {correct} of {len(split)} clean images are classified correctly, and always "
+            f"naming one class would get {chance}; {hint}"
+        )
+    return Checked(prediction, [*found, *(["normalisation"] if wants_other else [])])
+
+
+def _correct(split: Split, prediction: Tensor, hardware: Hardware) -> Iterator[tuple[Tensor, Tensor]]:
+    """The first images that are classified correctly, and their labels, batch by batch on the device."""
+    rows = (prediction.cpu() == split.y).nonzero().squeeze(1)[:GRADIENT_PROBE]
+    for part in rows.split(hardware.batch_size):
+        yield split.x[part].to(hardware.device), split.y[part].to(hardware.device)
+
+
+def _has_gradient(model: nn.Module, x: Tensor) -> bool:
+    try:
+        _check_gradient(model, x)
+    except InputError:
+        return False
+    return True
+
+
+def _check_gradient(model: nn.Module, x: Tensor) -> None:
+    """Raise InputError for logits without a gradient with respect to the images (N, C, H, W), and say why."""
+    remedy = "mend it, or use attacks that need no gradient: --attacks square"
+    with torch.enable_grad():
+        x = x.clone().requires_grad_()
+        try:
+            total = model(x).sum()
+            (gradient,) = torch.autograd.grad(total, x, allow_unused=True) if total.requires_grad else (None,)
+        except Exception as error:  # the model may be the user's own code, and raise what it likes
+            if is_out_of_memory(error):
+                raise
+            reason = error if isinstance(error, InputError) else f"the model raised {quoted(error)}"
+            where = "in its backward pass" if is_raised_backwards(error) else "where a gradient is asked for"
+            raise InputError(f"{where}: {reason}; {remedy}") from error
+    if gradient is None:
+        raise InputError(
+            "its logits have no gradient with respect to the image; remove no_grad, detach, numpy, or use attacks that "
+            "need none: --attacks square"
+        )

@@ -1,0 +1,75 @@
+"""Caveats of a model that a few passes show: each a flag on every number of it."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from attacks.judge import predict
+from benchmark.evaluation.gradient_flags import GradientWatch
+from model_zoo.randomness import differ
+
+SAME_LOGITS = 1e-2
+"""Largest difference, relative to the largest logit, between an image alone and in company; rounding is far less."""
+
+BETTER = 0.05
+"""How much more of the images another normalisation must get right before it is worth a word."""
+
+
+def flags(model: nn.Module, x: Tensor, logits: Tensor, again: Tensor) -> Iterator[str]:
+    """The caveats that show on some images.
+
+    Args:
+        x: (N, C, H, W) in [0, 1].
+        logits, again: (N, K) of two passes over x.
+    """
+    if logits.min() >= 0 and (logits.sum(1) - 1).abs().max() < 1e-3:
+        yield "probabilities"
+    is_random = differ(logits, again)
+    if is_random:
+        yield "randomized"
+    if any(module.training for module in model.modules() if isinstance(module, nn.modules.dropout._DropoutNd)):
+        yield "dropout"
+    before = _state(model)
+    with GradientWatch() as watch:
+        apart = model(x[:1].repeat(2, 1, 1, 1))[:1]  # batch norm in train mode refuses a single one
+    is_changed = any(not torch.equal(value, before[name]) for name, value in _state(model).items())
+    if is_changed and any(module.training for module in model.modules()):
+        yield "train-mode"
+    elif is_changed or watch.takes_gradients:
+        yield "dynamic"
+    elif not is_random and (apart - logits[:1]).abs().max() > SAME_LOGITS * logits.abs().max():
+        yield "batch-dependent"
+
+
+def _state(model: nn.Module) -> dict[str, Tensor]:
+    """Copies of all parameters and buffers, those too that are not saved."""
+    return {name: value.clone() for name, value in (*model.named_parameters(), *model.named_buffers())}
+
+
+def misses_normalisation(
+    model: nn.Module, x: Tensor, y: Tensor, correct: int, *, batch_size: int, device: torch.device
+) -> bool:
+    """Whether the model does better on images normalised once more, or once less, than they come: it wants them so.
+
+    Args:
+        x: (N, C, H, W), all images, on the CPU; y: (N,), on the device.
+        correct: how many of them it classifies correctly as they are.
+    """
+    axes = (0, 2, 3)
+    mean, std = x.mean(axes, keepdim=True).to(device), x.std(axes, keepdim=True).clamp_min(1e-6).to(device)
+
+    def once_more(part: Tensor) -> Tensor:
+        return (part.to(device) - mean) / std
+
+    def once_less(part: Tensor) -> Tensor:
+        return part.to(device) * std + mean
+
+    for bring in (once_more, once_less):
+        try:
+            others = int((predict(model, x, batch_size=batch_size, bring=bring) == y).sum())
+        except (ValueError, RuntimeError):  # it may check its input, or leave the finite numbers
+            continue
+        if others - correct > BETTER * len(x) + 2:
+            return True
+    return False

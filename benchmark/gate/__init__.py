@@ -1,0 +1,1 @@
+"""The statistical check of continuous integration."""

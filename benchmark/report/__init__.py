@@ -1,0 +1,1 @@
+"""A store to tables, pages and plots."""

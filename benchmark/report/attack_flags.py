@@ -1,0 +1,153 @@
+"""Flags that the cases of a model show together: one case breaks more than another that should be the stronger.
+
+Each is raised by two facts: the difference is larger than the flag's margin, and the exact McNemar test on the images
+that both cases saw, corrected for all comparisons of the table, tells the two apart.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy.stats import binom
+
+from attacks.registry import ATTACKS
+from benchmark.report.score import Judged, SuiteScores, common_images
+from benchmark.stats.sequential import holm
+
+MARGINS: Mapping[str, float] = {
+    "transfer-beats-white-box": 3.0,
+    "black-box-beats-gradients": 5.0,
+    "pgd-overestimates": 10.0,
+    "one-step-beats-iterative": 3.0,
+    "logit-scaling": 5.0,
+}
+"""How many points the difference must be larger than; `docs/flags.md` has what honest models show."""
+
+SIGNIFICANT = 0.05
+"""Below this p, corrected, a difference is none of chance: the family-wise error rate of a table."""
+
+BY_GRADIENT = ("pgd", "mi-fgsm", "apgd", "fab")
+"""Algorithms that follow the model's own gradient."""
+LONGEST_PGD = ("pgd-100", "pgd-40", "pgd-20")
+AUTOATTACK = ("autoattack", "autoattack-reference", "autoattack-plus", "autoattack-fast", "autoattack-brief")
+
+Cases = Mapping[tuple[str, str], Judged]
+"""(attack, source model) to the verdicts of a model's cases; no source for a white-box case."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A case that should be no stronger than another, and what it breaks of the images that both saw.
+
+    Args:
+        attack, source: the case; source is "" for a white-box one. against: the attack that it is compared with.
+        n: images that both saw. only_attack, only_against: those that one of the two alone breaks.
+    """
+
+    model: str
+    flag: str
+    attack: str
+    source: str
+    against: str
+    n: int
+    only_attack: int
+    only_against: int
+
+    @property
+    def points(self) -> float:
+        """How many points more the case breaks."""
+        return 100 * (self.only_attack - self.only_against) / self.n
+
+    @property
+    def p(self) -> float:
+        """The one-sided exact McNemar test: of images that one alone breaks, the case has a half at most."""
+        return float(binom.sf(self.only_attack - 1, self.only_attack + self.only_against, 0.5))
+
+
+def comparisons(suite: SuiteScores) -> list[Comparison]:
+    """Every comparison that the cases of a table allow, model by model in display order."""
+    models: dict[str, dict[tuple[str, str], Judged]] = {}
+    for entry, judged in zip(suite.entries, suite.judged, strict=True):
+        models.setdefault(entry["model"], {})[entry["attack"], entry["source_model"]] = judged
+    return [found for model, cases in models.items() for found in _of_model(model, cases) if found.n]
+
+
+COLUMNS = [
+    *("model", "flag", "attack", "source_model", "against", "n", "attack_only", "against_only"),
+    *("points", "margin", "p", "p_holm", "raised"),
+]
+
+
+def flag_table(suite: SuiteScores) -> pd.DataFrame:
+    """A row a comparison: what was compared, by how many points, how surely, and whether the flag is raised."""
+    found = comparisons(suite)
+    rows = [
+        {
+            "model": one.model,
+            "flag": one.flag,
+            "attack": one.attack,
+            "source_model": one.source,
+            "against": one.against,
+            "n": one.n,
+            "attack_only": one.only_attack,
+            "against_only": one.only_against,
+            "points": one.points,
+            "margin": MARGINS[one.flag],
+            "p": _three_digits(one.p),
+            "p_holm": _three_digits(p_holm),
+            "raised": one.points > MARGINS[one.flag] and p_holm < SIGNIFICANT,
+        }
+        for one, p_holm in zip(found, holm([one.p for one in found]), strict=True)
+    ]
+    return pd.DataFrame(rows, columns=COLUMNS).astype({"raised": bool})
+
+
+def _three_digits(p: float) -> float:
+    return float(f"{p:.3g}")
+
+
+def raised_flags(table: pd.DataFrame, model: str) -> list[str]:
+    """The flags of a model, each once, with the largest difference in points: NAME(POINTS)."""
+    own = table[table["raised"] & (table["model"] == model)]
+    return [f"{flag}({points:.1f})" for flag, points in own.groupby("flag")["points"].max().items()]
+
+
+def _of_model(model: str, cases: Cases) -> Iterator[Comparison]:
+    def compared(flag: str, attack: str, against: str, source: str = "") -> Comparison:
+        one, other = cases[attack, source], cases[against, ""]
+        images = common_images([one, other])
+        robust, beside = one.on(images), other.on(images)
+        counts = int((beside & ~robust).sum()), int((robust & ~beside).sum())
+        return Comparison(model, flag, attack, source, against, len(images), *counts)
+
+    def first(names: Sequence[str]) -> str | None:
+        return next((name for name in names if (name, "") in cases), None)
+
+    pgd, autoattack = first(LONGEST_PGD), first(AUTOATTACK)
+    for (attack, source), judged in cases.items():
+        is_white, best = (attack, "") in cases, _best_by_gradient(cases, judged)
+        if source and (against := attack if is_white else best):
+            yield compared("transfer-beats-white-box", attack, against, source)
+        if best and not source and attack in ATTACKS and ATTACKS[attack].is_black_box:
+            yield compared("black-box-beats-gradients", attack, best)
+    if autoattack and pgd == "pgd-100":
+        yield compared("pgd-overestimates", autoattack, pgd)
+    if pgd and ("fgsm", "") in cases:
+        yield compared("one-step-beats-iterative", "fgsm", pgd)
+    if ("pgd-40-x10", "") in cases and ("pgd-40", "") in cases:
+        yield compared("logit-scaling", "pgd-40-x10", "pgd-40")
+
+
+def _best_by_gradient(cases: Cases, beside: Judged) -> str | None:
+    """The white-box attack by gradients that leaves the fewest of another case's images standing, if there is one."""
+    shares = {
+        attack: float(np.mean(judged.on(images)))
+        for (attack, source), judged in cases.items()
+        if not source and _algorithm(attack) in BY_GRADIENT and len(images := common_images([judged, beside]))
+    }
+    return min(shares, key=shares.__getitem__, default=None)
+
+
+def _algorithm(attack: str) -> str:
+    return ATTACKS[attack].algorithm if attack in ATTACKS else ""

@@ -1,0 +1,106 @@
+"""The leaderboard as one self-contained HTML file: no network, no build step; sorted, filtered and opened in place."""
+
+import base64
+import json
+from collections.abc import Mapping
+from html import escape
+from importlib.resources import files
+from string import Template
+from typing import Any
+
+import pandas as pd
+
+from benchmark.report.flags import FLAGS, flag_names
+from benchmark.report.leaderboard import FIRST, LAST
+from benchmark.report.score import SuiteScores
+
+
+def page(
+    suite: SuiteScores,
+    board: pd.DataFrame,
+    papers: pd.DataFrame,
+    *,
+    what: str,
+    reading: str,
+    legend: str,
+    examples: Mapping[str, bytes],
+) -> str:
+    """The page of a suite.
+
+    Args:
+        board: of `leaderboard`; papers: of `paper_table`.
+        examples: for some models a PNG of adversarial images.
+        what: dataset, threat model and images in words; reading, legend: as under the other tables.
+    """
+    attacks = [str(name) for name in board.columns if name not in (*FIRST, *LAST)]
+    shown = flag_names(flag for flags in board["flags"] for flag in flags.split())
+    data = {
+        "what": what,
+        "reading": reading,
+        "legend": legend,
+        "flags": {flag: why for flag, why in FLAGS.items() if flag in shown},
+        "attacks": attacks,
+        "rows": [
+            {**_row(suite, line, attacks, papers), **_image(examples.get(line["model"]))}
+            for line in board.to_dict("records")
+        ],
+    }
+    # Inside a script element only "</" could end it early.
+    text = json.dumps(data, separators=(",", ":"), allow_nan=False).replace("</", "<\\/")
+    template = Template((files("benchmark.report") / "page.html").read_text())
+    return template.substitute(
+        title=f"Robustness leaderboard: {suite.suite}",
+        data=text,
+        what=escape(what),
+        reading=escape(reading),
+        legend=escape(legend),
+        plain=board.to_html(index=False, border=0, float_format="{:.2f}".format, na_rep="-"),
+    )
+
+
+def _row(suite: SuiteScores, line: dict[Any, Any], attacks: list[str], papers: pd.DataFrame) -> dict[str, Any]:
+    scores = suite.scores[suite.scores["model"] == line["model"]]
+    beside = papers[(papers["model"] == line["model"]) & papers["measured"].notna()]
+    return {
+        **{name: line[name] for name in ("model", "defense", "architecture")},
+        "rank": int(line["rank"]),
+        "n": int(line["n"]),
+        "clean": _number(line["clean"]),
+        "worst": _number(line["worst case"]),
+        "low": _number(line["ci_low"]),
+        "high": _number(line["ci_high"]),
+        "flags": str(line["flags"]).split(),
+        "attacks": {name: _number(line[name]) for name in attacks},
+        "cases": [_case(score) for score in scores.to_dict("records")],
+        "papers": [_published(one) for one in beside.to_dict("records")],
+    }
+
+
+def _image(png: bytes | None) -> dict[str, str]:
+    return {} if png is None else {"image": f"data:image/png;base64,{base64.b64encode(png).decode()}"}
+
+
+def _case(score: dict[Any, Any]) -> dict[str, Any]:
+    return {
+        "attack": score["attack"],
+        "source": score["source_model"],
+        "n": int(score["n"]),
+        "robust": _number(score["robust_acc"]),
+        "last": _number(score["robust_acc_last"]),
+        "low": _number(score["ci_low"]),
+        "high": _number(score["ci_high"]),
+        "asr": _number(score["asr"]),
+        "forwards": _number(score["forwards_per_image"]),
+        "backwards": _number(score["backwards_per_image"]),
+    }
+
+
+def _published(line: dict[Any, Any]) -> dict[str, Any]:
+    attack = f"{line['attack']} from {line['crafted_on']}" if line["crafted_on"] else line["attack"]
+    numbers = {name: _number(line[name]) for name in ("published", "measured", "difference")}
+    return {"attack": attack, **numbers, **{name: line[name] for name in ("row", "inside", "why", "source", "state")}}
+
+
+def _number(value: Any) -> float | None:
+    """As in scores.csv, to four decimals; None where there is nothing."""
+    return None if pd.isna(value) else round(float(value), 4)

@@ -1,0 +1,124 @@
+"""The leaderboard of a suite as numbers: worst cases, intervals, ranks that the images can tell apart, caveats."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from benchmark.report.attack_flags import flag_table, raised_flags
+from benchmark.report.flags import FLAGS, flag_names
+from benchmark.report.score import Judged, SuiteScores, common_images
+from benchmark.stats.shares import mcnemar, percent, wilson
+
+SEPARATED = 0.05
+"""Below this p of the exact McNemar test two models are told apart."""
+
+FIRST = ("rank", "model", "defense", "architecture", "clean")
+LAST = ("worst case", "ci_low", "ci_high", "flags", "n")
+
+
+def leaderboard(suite: SuiteScores) -> pd.DataFrame:
+    """One row a model, most robust first; one column a white-box attack; the worst case over all that is stored.
+
+    Returns: columns `FIRST`, the attacks, `LAST`; accuracies in percent; `n` images of the worst case.
+    """
+    rows, compared = [], flag_table(suite)
+    attacks = list(dict.fromkeys(white(suite.scores)["attack"]))
+    for model, scores in suite.scores.groupby("model", sort=False):
+        worst = suite.worst[str(model)]
+        low, high = wilson(int(worst.sum()), len(worst))
+        first = scores.sort_values("n", ascending=False, kind="stable").iloc[0]
+        rows.append(
+            {
+                "model": model,
+                "defense": first["defense"],
+                "architecture": first["architecture"],
+                "clean": first["clean_acc"],
+                **{str(s["attack"]): s[shown_column(suite, s)] for _, s in white(scores).iterrows()},
+                "worst case": percent(worst),
+                "ci_low": low,
+                "ci_high": high,
+                "flags": " ".join(
+                    sorted(
+                        {
+                            *str(first["flags"]).split(),
+                            *_incomplete(suite, str(model), attacks),
+                            *raised_flags(compared, str(model)),
+                        }
+                    )
+                ),
+                "n": len(worst),
+            }
+        )
+    columns = [*FIRST[1:], *attacks, *LAST]
+    board = pd.DataFrame(rows, columns=columns).sort_values(["worst case", "clean"], ascending=False, kind="stable")
+    board.insert(0, "rank", ranks(suite, list(board["model"])))
+    return board
+
+
+def ranks(suite: SuiteScores, models: Sequence[str]) -> list[int]:
+    """The rank of each model, given from the most robust to the least.
+
+    A model shares the rank of the best one before it, unless the paired exact McNemar test on the images that both
+    worst cases are over tells the two apart; then its rank is its place.
+    """
+    found: list[int] = []
+    leader = ""
+    for place, model in enumerate(models, 1):
+        if not leader or p_of_difference(suite, leader, model) < SEPARATED:
+            leader = model
+            found.append(place)
+        else:
+            found.append(found[-1])
+    return found
+
+
+def p_of_difference(suite: SuiteScores, first: str, second: str) -> float:
+    """The p of the exact McNemar test of two models' worst cases on the images that both are over."""
+    one, other = (
+        Judged(suite.shared[model], suite.shared[model], suite.worst[model], suite.worst[model])
+        for model in (first, second)
+    )
+    images = common_images([one, other])
+    robust, against = one.on(images), other.on(images)
+    return mcnemar(int((against & ~robust).sum()), int((robust & ~against).sum()))
+
+
+def for_people(board: pd.DataFrame) -> pd.DataFrame:
+    """The leaderboard with its interval in one column."""
+    interval = [f"{low:.2f}-{high:.2f}" for low, high in zip(board["ci_low"], board["ci_high"], strict=True)]
+    shown = board.drop(columns=["ci_low", "ci_high"])
+    shown.insert(list(shown.columns).index("worst case") + 1, "95% interval", interval)
+    return shown
+
+
+def legend(suite: SuiteScores, board: pd.DataFrame) -> str:
+    """What a reader of the leaderboard must know."""
+    used = sorted(flag_names(flag for flags in board["flags"] for flag in flags.split()))
+    part = "" if suite.scores["n"].nunique() == 1 else ", on those n images that all of them have seen"
+    worst = f"Worst case: over all attacks stored for the model, transfer included{part}; its 95% interval is Wilson's."
+    ranked = (
+        "Rank: shared with the best model above, unless an exact McNemar test on the same images tells the two "
+        f"apart (p < {SEPARATED})."
+    )
+    return " ".join([worst, ranked, *(f"Flag `{flag}`: {FLAGS[flag]}." for flag in used)])
+
+
+def white(scores: pd.DataFrame) -> pd.DataFrame:
+    """The white-box rows of scores."""
+    return scores[scores["source_model"] == ""]
+
+
+def shown_column(suite: SuiteScores, score: "pd.Series[Any]") -> str:
+    """The column that the suite's tables read; an attack without a last iterate has one reading only."""
+    return "robust_acc_last" if suite.reading == "last" and pd.notna(score["robust_acc_last"]) else "robust_acc"
+
+
+def _incomplete(suite: SuiteScores, model: str, attacks: Sequence[str]) -> list[str]:
+    """What a model's worst case lacks beside others', given the white-box attacks of the whole table."""
+    own = {entry["attack"] for entry in suite.entries if entry["model"] == model and not entry["source_model"]}
+    flags = {
+        "fewer-attacks": bool(set(attacks) - own),
+        "fewer-images": len(suite.worst[model]) < max(map(len, suite.worst.values())),
+    }
+    return [flag for flag, applies in flags.items() if applies]

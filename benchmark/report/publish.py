@@ -1,0 +1,124 @@
+"""What a results folder shows: tables, pictures and packed verdicts of a suite, from the store or from git."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+
+import pandas as pd
+
+from attacks.errors import InputError
+from benchmark.report.image_examples import example_images, write_examples
+from benchmark.report.leaderboard import leaderboard
+from benchmark.report.papers import paper_table, papers_markdown
+from benchmark.report.score import read_suite
+from benchmark.report.selections import epsilon_table, other_selections, selection_name, selects_beside
+from benchmark.report.tables import write_csv, write_tables
+from benchmark.store.packed import Packed, gather, read_packed, write_packed
+from benchmark.store.selection import shown_entries
+from benchmark.store.store import Store
+from benchmark.suites.published import ROWS, UNMEASURED
+from benchmark.suites.registry import SUITES
+from benchmark.suites.suite import Suite
+from model_zoo.checkpoint import atomic_write
+
+VERDICTS = "verdicts"
+"""The folder of the packed verdicts, beside those of the tables."""
+OTHER = "@"
+"""Between the name of a suite and what another selection of it differs in."""
+
+
+def rebuild_tables(results_dir: Path) -> None:
+    """Write tables and pictures of every suite, from the store where it has the suite, else from packed verdicts."""
+    store, folder = Store(results_dir / "runs"), results_dir / VERDICTS
+    store.check()
+    there = store.suites()
+    packed = sorted({path.stem.partition(OTHER)[0] for path in folder.glob("*.json")} - set(there))
+    if not (there or packed):
+        raise InputError(
+            f"expected verdicts in {store.root}, found none, nor packed ones in {folder}; "
+            "run a benchmark first, or name --results-dir"
+        )
+    for suite in there:
+        print_tables(store, suite, results_dir, with_pictures=True)
+    for suite in packed:
+        others = [read_packed(path) for path in sorted(folder.glob(f"{suite}{OTHER}*.json"))]
+        _write_all(read_packed(folder / f"{suite}.json"), others, results_dir, with_pictures=True)
+        print(f"Tables: {results_dir / suite}, from {folder / suite}.json")
+
+
+def write_published(results_dir: Path) -> None:
+    """Write the papers' figures of suites that have no tables yet, with the commands that measure them."""
+    for name in dict.fromkeys(row.suite for row in ROWS):
+        folder = results_dir / name
+        if not (folder / "scores.csv").exists():
+            papers = paper_table(read_suite(Packed(name, "last", {}), name))
+            what = f"{UNMEASURED.get(name) or _threat(SUITES[name])}; accuracies in percent."
+            text = f"## Beside the papers: {name}\n\n{what}\n\n{papers_markdown(papers, name)}\n"
+            atomic_write(folder / "papers.md", text.encode())
+            write_csv(folder / "papers.csv", papers.round(4))
+            print(f"Published figures: {folder / 'papers.md'}")
+
+
+def _threat(suite: Suite) -> str:
+    return f"{suite.dataset}, {suite.threat.norm} {suite.threat.epsilon:.6g}"
+
+
+def _write_all(
+    packed: Packed,
+    others: Sequence[Packed],
+    results_dir: Path,
+    *,
+    with_pictures: bool,
+    examples: Mapping[str, bytes] = MappingProxyType({}),
+) -> None:
+    """Write and print everything that can be made of a suite's verdicts."""
+    folder, suite = results_dir / packed.suite, read_suite(packed, packed.suite)
+    beside = [read_suite(other, other.suite) for other in others]
+    print(write_tables(suite, folder, others=beside, examples=examples))
+    write_examples(examples, folder / "examples")
+    if with_pictures and suite.entries:
+        from benchmark.report.plots import write_pictures
+
+        write_pictures(suite, leaderboard(suite), epsilon_table(suite, beside), folder / "pictures")
+
+
+def print_tables(store: Store, suite: str, results_dir: Path, *, with_pictures: bool = False) -> None:
+    """Write and print the tables of a suite, pack its verdicts, and say which cases are not in them."""
+    folder, before = results_dir / VERDICTS, _rows(results_dir / suite / "scores.csv")
+    packed = gather(store, suite)
+    gathered = {name: gather(other, suite) for name, other in other_selections(store, suite).items()}
+    others = {name: other for name, other in gathered.items() if other.cases}
+    others = {**_packed_before(folder, packed), **others}
+    examples = example_images(store, suite)
+    _write_all(packed, list(others.values()), results_dir, with_pictures=with_pictures, examples=examples)
+    if 0 < len(packed.cases) < before:
+        print(
+            f"note: the tables of {suite} had {before} rows, now {len(packed.cases)}: the others are "
+            "not in this store, or not of these images; use --results-dir to keep tables apart",
+            file=sys.stderr,
+        )
+    print(f"Tables: {results_dir / suite}")
+    if packed.cases:
+        for stale in folder.glob(f"{suite}{OTHER}*"):
+            stale.unlink()
+        for name, one in ((suite, packed), *((f"{suite}{OTHER}{name}", other) for name, other in others.items())):
+            write_packed(one, folder / name)
+    if incomplete := [cell for cell, item in shown_entries(store, suite).items() if item["key"] not in packed.cases]:
+        print(
+            f"left out of {suite}: {len(incomplete)} cases without all their verdicts "
+            f"({', '.join(incomplete[:5])}{', ...' if len(incomplete) > 5 else ''}); run them again",
+            file=sys.stderr,
+        )
+
+
+def _packed_before(folder: Path, shown: Packed) -> dict[str, Packed]:
+    """Packed selections of the same images and norm as those shown, from a store that this one may not be."""
+    paths = [folder / f"{shown.suite}.json", *sorted(folder.glob(f"{shown.suite}{OTHER}*.json"))]
+    found = {selection_name(one): one for path in paths if path.is_file() for one in [read_packed(path)] if one.cases}
+    return {name: one for name, one in found.items() if shown.cases and selects_beside(one, shown)}
+
+
+def _rows(scores: Path) -> int:
+    """How many rows a table has; 0 where there is none."""
+    return len(pd.read_csv(scores)) if scores.is_file() else 0

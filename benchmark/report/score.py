@@ -1,0 +1,152 @@
+"""Verdicts to scores: one row per model and attack. Nothing here needs a model."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from benchmark.stats.shares import Bools, percent, wilson
+from benchmark.store.selection import Entry, Readable, total_timing
+from benchmark.store.verdicts import Verdicts
+
+COLUMNS = (
+    "suite",
+    "dataset",
+    "model",
+    "defense",
+    "architecture",
+    "checkpoint_sha256",
+    "norm",
+    "epsilon",
+    "attack",
+    "source_model",
+    "n",
+    "clean_acc",
+    "robust_acc",
+    "robust_acc_last",
+    "robust_acc_single_draw",
+    "ci_low",
+    "ci_high",
+    "asr",
+    "forwards_per_image",
+    "backwards_per_image",
+    "flags",
+    "seed",
+    "version",
+)
+
+
+def score(entry: Entry, verdicts: Verdicts, flags: Sequence[str]) -> dict[str, Any]:
+    """A row of scores.csv: accuracies in percent, `robust_acc` over all images, `asr` over those correct when clean."""
+    correct, robust = int(verdicts.correct.sum()), int(verdicts.robust_any.sum())
+    low, high = wilson(robust, len(verdicts.index))
+    numbers = {
+        "clean_acc": percent(verdicts.correct),
+        "robust_acc": percent(verdicts.robust_any),
+        "robust_acc_last": None if verdicts.robust_last is None else percent(verdicts.robust_last),
+        "robust_acc_single_draw": None if verdicts.robust_single is None else percent(verdicts.robust_single),
+        "ci_low": low,
+        "ci_high": high,
+        "asr": 100 * (correct - robust) / correct if correct else None,
+        "forwards_per_image": float(np.mean(verdicts.forwards)),
+        "backwards_per_image": float(np.mean(verdicts.backwards)),
+        "flags": " ".join(flags),
+    }
+    row = {**entry, **numbers}
+    return {column: row[column] for column in COLUMNS}
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What the tables read of one case, one row an image.
+
+    Args:
+        index: (N,) int64, ascending, the image's index in its dataset; label: (N,) int64.
+        correct: (N,) bool, when clean.
+        robust: (N,) bool, by the suite's reading.
+    """
+
+    index: NDArray[np.int64]
+    label: NDArray[np.int64]
+    correct: Bools
+    robust: Bools
+
+    def on(self, images: NDArray[np.int64]) -> Bools:
+        """`robust` of some of the images, by their index."""
+        robust: Bools = self.robust[np.searchsorted(self.index, images)]
+        return robust
+
+
+@dataclass(frozen=True)
+class SuiteScores:
+    """Everything the tables of a suite are made of.
+
+    Args:
+        suite: its name.
+        reading: the iterate that its tables show, "any" or "last".
+        scores: a row of `COLUMNS` for each complete case, in display order.
+        timing: the same rows, what differs from run to run.
+        worst: for each model (N,) bool, robust under every stored case: a fold, not another run.
+        shared: for each model the indices of these N images, which all its cases have seen.
+        entries: what each row was made of; judged: the verdicts of each row.
+        incomplete: cases left out, since a chunk of theirs is missing or damaged.
+    """
+
+    suite: str
+    reading: str
+    scores: pd.DataFrame
+    timing: pd.DataFrame
+    worst: Mapping[str, Bools]
+    shared: Mapping[str, NDArray[np.int64]]
+    entries: Sequence[Entry]
+    judged: Sequence[Judged]
+    incomplete: Sequence[str]
+
+
+def read_suite(store: Readable, suite: str) -> SuiteScores:
+    """The scores of all complete cases that a suite shows, from disk alone."""
+    shown = store.read_suite(suite) or {}
+    selection = shown.get("selections", {}).get(shown.get("shown"), {"reading": "any", "entries": {}})
+    rows: list[dict[str, Any]] = []
+    timing: list[dict[str, Any]] = []
+    entries: list[Entry] = []
+    judged: list[Judged] = []
+    incomplete: list[str] = []
+    for item in sorted(selection["entries"].values(), key=lambda item: item["rank"]):
+        stored, record = store.read(item["key"], item["n"]), store.read_case(item["key"])
+        if stored is None or record is None:
+            incomplete.append("/".join(name for name in (item["model"], item["attack"], item["source_model"]) if name))
+            continue
+        verdicts, chunks = stored
+        entries.append(item)
+        judged.append(Judged(verdicts.index, verdicts.label, verdicts.correct, verdicts.robust(selection["reading"])))
+        rows.append(score(item, verdicts, record["flags"]))
+        timing.append({**{name: item[name] for name in ("model", "attack", "source_model")}, **total_timing(chunks)})
+    scores = pd.DataFrame(rows, columns=list(COLUMNS))
+    shared, worst = _worst_case(entries, judged)
+    return SuiteScores(
+        suite, selection["reading"], scores, pd.DataFrame(timing), worst, shared, entries, judged, incomplete
+    )
+
+
+def _worst_case(
+    entries: Sequence[Entry], judged: Sequence[Judged]
+) -> tuple[dict[str, NDArray[np.int64]], dict[str, Bools]]:
+    """For each model the images that all its cases have seen, and whether each is robust under all of them."""
+    cases: dict[str, list[Judged]] = {}
+    for item, verdicts in zip(entries, judged, strict=True):
+        cases.setdefault(item["model"], []).append(verdicts)
+    shared = {model: common_images(found) for model, found in cases.items()}
+    return shared, {model: np.all([one.on(shared[model]) for one in found], axis=0) for model, found in cases.items()}
+
+
+def common_images(judged: Sequence[Judged]) -> NDArray[np.int64]:
+    """The indices, ascending, of the images that all of some cases have seen."""
+    common = judged[0].index
+    for other in judged[1:]:
+        if not np.array_equal(common, other.index):
+            common = np.intersect1d(common, other.index, assume_unique=True)
+    return common

@@ -1,0 +1,183 @@
+"""Scores to tables: CSV for programs, Markdown for people. The same store gives the same bytes."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import pandas as pd
+
+from benchmark.report.attack_flags import SIGNIFICANT, flag_table
+from benchmark.report.exports import latex, model_info
+from benchmark.report.html import page
+from benchmark.report.leaderboard import for_people, leaderboard, legend, shown_column, white
+from benchmark.report.papers import paper_table, papers_markdown
+from benchmark.report.score import SuiteScores
+from benchmark.report.selections import epsilon_table, seed_table
+from benchmark.suites.published import FIGURES, ROWS, Figure, Row
+from model_zoo.checkpoint import atomic_write
+
+READINGS = {
+    "any": "An image counts as robust if it is classified correctly at every judged iterate.",
+    "last": "An image counts as robust if it is classified correctly at the last iterate, as in the papers' tables.",
+}
+CROSSED = "Rows: crafted on. Columns: judged on."
+LAST = " (last)"
+"""Behind a model's name: its column of the last iterate."""
+BOTH_READINGS = "Any iterate; in brackets, the last iterate. Passes are per image, averaged over the models."
+
+
+def write_tables(
+    suite: SuiteScores,
+    folder: Path,
+    *,
+    others: Sequence[SuiteScores] = (),
+    examples: Mapping[str, bytes] = MappingProxyType({}),
+    rows: Sequence[Row] = ROWS,
+    figures: Sequence[Figure] = FIGURES,
+) -> str:
+    """Write every table of a suite into a folder.
+
+    Args:
+        others: the same images at other epsilons or under other seeds.
+        examples: for some models a PNG of adversarial images.
+        rows, figures: what is published.
+
+    Returns: the text to print: leaderboard, white-box and black-box tables.
+    """
+    if suite.scores.empty:
+        return f"No case of suite {suite.suite} is complete yet; run the benchmark again to go on."
+    write_csv(folder / "scores.csv", suite.scores.round(dict.fromkeys(suite.scores.columns.drop("epsilon"), 4)))
+    write_csv(folder / "timing.csv", suite.timing)
+    board, white_box, reading = leaderboard(suite), _white_box(suite), READINGS[suite.reading]
+    crossed, compared = _black_box(suite), flag_table(suite)
+    papers = paper_table(suite, rows, figures)
+    curves, seeds = epsilon_table(suite, others), seed_table(suite, others)
+    shown = {
+        "leaderboard": (board, "Leaderboard", _markdown(for_people(board)), f"{reading}\n{legend(suite, board)}"),
+        "white_box": (white_box, "White-box attacks", _markdown(_with_last(white_box)), BOTH_READINGS),
+        "black_box": (crossed, "Transfer (black-box) attacks", _markdown(crossed), f"{CROSSED} {reading}"),
+        "papers": (papers, "Beside the papers", papers_markdown(papers, suite.suite), reading),
+        "epsilon": (curves, "Against epsilon", _markdown(curves), f"At 0 the clean accuracy. {reading}"),
+        "flags": (compared, "Flags", _raised(compared), _flag_note(compared)),
+        "seeds": (seeds, "Over seeds", _markdown(seeds), f"Seeds of the attack and of the training. {reading}"),
+    }
+    html = page(
+        suite, board, papers, what=_what(suite), reading=reading, legend=legend(suite, board), examples=examples
+    )
+    atomic_write(folder / "leaderboard.html", html.encode())
+    note = f"{_what(suite)}\n{reading}\n{legend(suite, board)}"
+    atomic_write(folder / "leaderboard.tex", latex(board, note).encode())
+    atomic_write(folder / "model_info.json", model_info(suite, board).encode())
+    printed = []
+    for name, (table, title, body, note) in shown.items():
+        if table.empty:
+            for suffix in ("csv", "md"):
+                (folder / f"{name}.{suffix}").unlink(missing_ok=True)
+            continue
+        printed.append(_section(title, suite, body, note))
+        atomic_write(folder / f"{name}.md", printed[-1].encode())
+        write_csv(folder / f"{name}.csv", table.round(dict.fromkeys(table.columns.difference(["p", "p_holm"]), 4)))
+    return "\n".join(printed)
+
+
+def _white_box(suite: SuiteScores) -> pd.DataFrame:
+    """Robust accuracy by attack and model, any iterate and (where there is one) the last; and what the attack cost."""
+    rows: dict[str, dict[str, Any]] = {}
+    columns: dict[str, None] = {}
+    for _, score in white(suite.scores).iterrows():
+        row = rows.setdefault(str(score["attack"]), {"attack": score["attack"]})
+        row[str(score["model"])] = score["robust_acc"]
+        row[f"{score['model']}{LAST}"] = score["robust_acc_last"]
+        columns.update(dict.fromkeys((str(score["model"]), f"{score['model']}{LAST}")))
+    for attack, row in rows.items():
+        cost = white(suite.scores)[white(suite.scores)["attack"] == attack]
+        row["forward passes"] = cost["forwards_per_image"].mean()
+        row["backward passes"] = cost["backwards_per_image"].mean()
+    return pd.DataFrame(list(rows.values()), columns=["attack", *columns, "forward passes", "backward passes"])
+
+
+def _raised(compared: pd.DataFrame) -> str:
+    """The comparisons that raise a flag, for people."""
+    raised = compared[compared["raised"]].drop(columns="raised")
+    numbers = {"points": "{:.1f}", "margin": "{:.0f}", "p": "{:.1g}", "p_holm": "{:.1g}"}
+    for column, form in numbers.items():
+        raised[column] = raised[column].map(form.format)
+    return _markdown(raised) if len(raised) else "No flag is raised by two cases of a model."
+
+
+def _flag_note(compared: pd.DataFrame) -> str:
+    return (
+        "A flag is raised where an attack breaks more than one that should be the stronger, by more points than the "
+        "margin, and the one-sided exact McNemar test on the images that both saw tells the two apart (p_holm < "
+        f"{SIGNIFICANT}, by Holm's correction for the {len(compared)} comparisons of this table)."
+    )
+
+
+def _with_last(table: pd.DataFrame) -> pd.DataFrame:
+    """The white-box table for people: the last iterate in brackets behind any iterate, whole passes."""
+    shown = table[["attack"]].copy()
+    for model in table.columns[1:-2:2]:
+        pairs = zip(table[model], table[f"{model}{LAST}"], strict=True)
+        shown[model] = ["-" if pd.isna(a) else f"{a:.2f}" + ("" if pd.isna(b) else f" ({b:.2f})") for a, b in pairs]
+    return shown.join(table.iloc[:, -2:].map(lambda passes: f"{passes:.0f}"))
+
+
+def _black_box(suite: SuiteScores) -> pd.DataFrame:
+    """Robust accuracy of each target (columns) under examples crafted on each source (rows)."""
+    crossed = suite.scores[suite.scores["source_model"] != ""]
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    for _, score in crossed.iterrows():
+        key = str(score["attack"]), str(score["source_model"])
+        row = rows.setdefault(key, {"attack": key[0], "source": key[1]})
+        row[str(score["model"])] = score[shown_column(suite, score)]
+    targets = list(dict.fromkeys(crossed["model"]))
+    ordered = sorted(rows.items(), key=lambda item: _rank(suite, item[0]))
+    return pd.DataFrame([row for _, row in ordered], columns=["attack", "source", *targets] if rows else None)
+
+
+def _rank(suite: SuiteScores, key: tuple[str, str]) -> tuple[int, int]:
+    """Attacks in the order of the suite, sources in the order of the models."""
+    attacks, models = list(dict.fromkeys(suite.scores["attack"])), list(dict.fromkeys(suite.scores["model"]))
+    return attacks.index(key[0]), models.index(key[1]) if key[1] in models else len(models)
+
+
+def _markdown(table: pd.DataFrame) -> str:
+    if table.empty:
+        return ""
+    return _rounded(table).to_markdown(index=False, disable_numparse=True, colalign=_alignment(table))
+
+
+def _section(title: str, suite: SuiteScores, body: str, note: str) -> str:
+    return f"## {title}: {suite.suite}\n\n{_what(suite)}\n{note}\n\n{body}\n"
+
+
+def _what(suite: SuiteScores) -> str:
+    """Dataset, threat model and images."""
+    first = suite.scores.iloc[0]
+    threat = f"{first['norm']} {first['epsilon']:.6g}"
+    return f"{first['dataset']}, {threat}, {_images(suite)}, accuracies in percent."
+
+
+def _images(suite: SuiteScores) -> str:
+    """How many images were attacked, and which attacks have seen a part of them only."""
+    largest = max(entry["n"] for entry in suite.entries)
+    sizes: dict[str, set[int]] = {}
+    for entry in suite.entries:
+        name = f"{entry['attack']} by transfer" if entry["source_model"] else entry["attack"]
+        sizes.setdefault(name, set()).add(entry["n"])
+    parts = [f"{name} on {' or '.join(map(str, sorted(n)))}" for name, n in sizes.items() if min(n) < largest]
+    return f"{largest} test images" + (f" ({', '.join(parts)} of them)" if parts else "")
+
+
+def _rounded(table: pd.DataFrame) -> pd.DataFrame:
+    """Cells as they are read: two decimals, and a dash where there is nothing."""
+    return table.map(lambda cell: f"{cell:.2f}" if isinstance(cell, float) and cell == cell else cell).fillna("-")
+
+
+def _alignment(table: pd.DataFrame) -> list[str]:
+    return ["right" if pd.api.types.is_numeric_dtype(kind) else "left" for kind in table.dtypes]
+
+
+def write_csv(path: Path, table: pd.DataFrame) -> None:
+    atomic_write(path, table.to_csv(index=False, lineterminator="\n").encode())

@@ -1,0 +1,1 @@
+"""This harness beside others."""

@@ -1,0 +1,113 @@
+"""A chunk of verdicts as bytes: what is in it, what it is called, and how it is read back without trust."""
+
+import hashlib
+import io
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from benchmark.store.verdicts import Verdicts
+from benchmark.suites.case import CHUNK_SIZE
+
+Range = tuple[int, int]
+CHUNK_NAME = re.compile(r"(\d{6,})-(\d{6,})\.([0-9a-f]{32})\.parquet")
+COLUMNS = {
+    "index": pa.int64(),
+    "label": pa.int64(),
+    "prediction": pa.int64(),
+    "robust_any": pa.bool_(),
+    "robust_last": pa.bool_(),
+    "forwards": pa.float64(),
+    "backwards": pa.float64(),
+    "robust_single": pa.bool_(),
+}
+OPTIONAL = ("robust_last", "robust_single")
+"""Columns that some cases lack: nulls, or no such column at all."""
+
+
+def chunk_ranges(n: int) -> list[Range]:
+    """The chunks of n images, as (start, stop)."""
+    return [(start, min(start + CHUNK_SIZE, n)) for start in range(0, n, CHUNK_SIZE)]
+
+
+def stem(chunk: Range) -> str:
+    """How the name of a chunk's file begins."""
+    return f"{chunk[0]:06d}-{chunk[1]:06d}"
+
+
+def pack(key: str, chunk: Range, verdicts: Verdicts, timing: Mapping[str, Any]) -> tuple[str, bytes]:
+    """The name and the content of the file for a chunk of a case."""
+    n = len(verdicts.index)
+    columns = {
+        name: pa.nulls(n, kind) if getattr(verdicts, name) is None else pa.array(getattr(verdicts, name), kind)
+        for name, kind in COLUMNS.items()
+        if name != "robust_single" or verdicts.robust_single is not None  # older chunks of other models lack it
+    }
+    metadata = {"timing": json.dumps(timing), "case": key, "images": stem(chunk)}
+    buffer = io.BytesIO()
+    table = pa.table(columns)
+    with pq.ParquetWriter(buffer, table.schema, store_schema=False) as writer:  # Arrow's copy of it is half a chunk
+        writer.write_table(table)
+        writer.add_key_value_metadata(metadata)
+    content = buffer.getvalue()
+    return f"{stem(chunk)}.{checksum(content)}.parquet", content
+
+
+def unpack(content: bytes, key: str, chunk: Range) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The columns of a chunk by name (None for a reading that was not made), and how long it took.
+
+    Raises: ValueError, in one line, for bytes that are not the verdicts of these images in this case.
+    """
+    expected = chunk[1] - chunk[0]
+    columns, timing, metadata = {}, None, {}
+    try:
+        file = pq.ParquetFile(pa.BufferReader(content))
+        rows = file.metadata.num_rows
+        if rows == expected:  # else nothing is unpacked: few bytes may claim many rows
+            table = file.read(list(COLUMNS), use_threads=False)
+            metadata = {name.decode(): value.decode() for name, value in (file.metadata.metadata or {}).items()}
+            timing = json.loads(metadata["timing"])
+            columns = {name: _column(table, name) for name in COLUMNS}
+    except (pa.ArrowException, OSError, KeyError, ValueError, TypeError, RecursionError) as error:
+        raise ValueError(f"chunk {stem(chunk)} is unreadable ({type(error).__name__})") from None
+    if rows != expected:
+        raise ValueError(f"chunk {stem(chunk)} has {rows} rows, expected {expected}")
+    if not isinstance(timing, dict):
+        raise ValueError(f"chunk {stem(chunk)} does not say how long it took")
+    written = metadata.get("case", key), metadata.get("images", stem(chunk))  # stores of version 1 do not say
+    if written != (key, stem(chunk)):
+        raise ValueError(f"chunk {stem(chunk)} holds images {written[1]} of case {written[0]}")
+    return columns, timing
+
+
+def names_its_case(content: bytes) -> bool:
+    """Whether a readable chunk says which case it is of; those of version 1 do not."""
+    return b"case" in (pq.read_metadata(pa.BufferReader(content)).metadata or {})
+
+
+def whole_content(path: Path) -> bytes | None:
+    """The bytes of a chunk's file; None where they are not those that its name says, or there is no file any more."""
+    try:
+        content = path.read_bytes() if path.is_file() else b""  # a pipe would be waited for
+    except FileNotFoundError:
+        return None
+    return content if path.name.split(".")[1] == checksum(content) else None
+
+
+def checksum(content: bytes) -> str:
+    """32 hexadecimal digits of the sha256."""
+    return hashlib.sha256(content).hexdigest()[:32]
+
+
+def _column(table: pa.Table, name: str) -> Any:
+    if name == "robust_single" and name not in table.column_names:
+        return None
+    column = table[name]
+    if column.type != COLUMNS[name] or (column.null_count and name not in OPTIONAL):
+        raise ValueError(f"{name} is of another type")
+    return None if column.null_count else column.to_numpy()

@@ -1,0 +1,264 @@
+"""What a suite shows, small enough for git: a summary in JSON, one line a case, beside its verdicts in one packed file.
+
+STEM.json   what each case is and what it came to; `common` holds for all cases, `models` for those of one model
+STEM.bin    the verdicts: zlib over these arrays, one after the other, little-endian, in the order of the summary:
+              for each of `images`:       index (n int64), label (n uint16)
+              for each of `predictions`:  predicted class of the clean images (n uint16), minus the label
+              for each of `cases`:        robust_any, and robust_last and robust_single where the case has them: a bit
+                                          an image, the first in the highest bit, each row filled up to a whole byte,
+                                          and xored with the row before it where that is as long (attacks agree on
+                                          most images)
+
+Both carry a checksum. Passes are known in total only: an image's own are an even share.
+"""
+
+import hashlib
+import json
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attacks.errors import InputError
+from benchmark.stats.shares import Bools
+from benchmark.store.packed_json import Line, agreed, digest_of, expanded, factored, text_of
+from benchmark.store.selection import Entry, Readable, total_timing
+from benchmark.store.verdicts import Verdicts
+from model_zoo.checkpoint import atomic_write, file_of
+
+FORMAT = "packed verdicts 1"
+LARGEST = 2**32
+"""Bytes that a packed file may unpack to."""
+Classes = NDArray[np.uint16]
+
+
+@dataclass(frozen=True)
+class PackedCase:
+    """One case: its entry and caveats, its verdicts as bits, passes in total, and how long it took."""
+
+    entry: Entry
+    flags: Sequence[str]
+    timing: Mapping[str, Any]
+    index: NDArray[np.int64]
+    label: Classes
+    prediction: Classes
+    robust_any: Bools
+    robust_last: Bools | None
+    forwards: float
+    backwards: float
+    robust_single: Bools | None = None
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Cases that answer as a verdict store does, so that `read_suite` reads either.
+
+    Args:
+        suite, reading: as in the tables.
+        cases: by key, in display order.
+        notes: what else the summary says.
+    """
+
+    suite: str
+    reading: str
+    cases: Mapping[str, PackedCase]
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+    def read_suite(self, suite: str) -> dict[str, Any] | None:
+        """The cases that the tables of the suite show; None for another suite."""
+        if suite != self.suite:
+            return None
+        entries = {cell_of(case.entry): dict(case.entry) for case in self.cases.values()}
+        return {"shown": "packed", "selections": {"packed": {"reading": self.reading, "entries": entries}}}
+
+    def read_case(self, key: str) -> dict[str, Any] | None:
+        """The flags of a case."""
+        return {"flags": list(self.cases[key].flags)} if key in self.cases else None
+
+    def read(self, key: str, n: int) -> tuple[Verdicts, list[dict[str, Any]]] | None:
+        """The verdicts of a case of n images, and how long it took."""
+        case = self.cases.get(key)
+        if case is None or len(case.index) != n:
+            return None
+        verdicts = Verdicts(
+            index=case.index,
+            label=case.label.astype(np.int64),
+            prediction=case.prediction.astype(np.int64),
+            robust_any=case.robust_any,
+            robust_last=case.robust_last,
+            forwards=_shares(case.forwards, n),
+            backwards=_shares(case.backwards, n),
+            robust_single=case.robust_single,
+        )
+        return verdicts, [dict(case.timing)]
+
+
+def gather(store: Readable, suite: str, notes: Mapping[str, Any] | None = None) -> Packed:
+    """All complete cases that the tables of a suite show."""
+    shown = store.read_suite(suite) or {}
+    selection = shown.get("selections", {}).get(shown.get("shown"), {"reading": "any", "entries": {}})
+    cases = {}
+    for entry in sorted(selection["entries"].values(), key=lambda entry: entry["rank"]):
+        stored, record = store.read(entry["key"], entry["n"]), store.read_case(entry["key"])
+        if stored is not None and record is not None:
+            cases[entry["key"]] = packed_case(entry, stored[0], record["flags"], total_timing(stored[1]))
+    return Packed(suite, selection["reading"], cases, notes or {})
+
+
+def packed_case(entry: Entry, verdicts: Verdicts, flags: Sequence[str], timing: Mapping[str, Any]) -> PackedCase:
+    """A case as it is packed. Raises: ValueError for classes that do not fit into 16 bits."""
+    label, prediction = verdicts.label.astype(np.uint16), verdicts.prediction.astype(np.uint16)
+    if (label != verdicts.label).any() or (prediction != verdicts.prediction).any():
+        raise ValueError("expected classes below 65,536")
+    passes = float(verdicts.forwards.sum()), float(verdicts.backwards.sum())
+    bits = verdicts.robust_any, verdicts.robust_last
+    return PackedCase(entry, flags, timing, verdicts.index, label, prediction, *bits, *passes, verdicts.robust_single)
+
+
+def write_packed(packed: Packed, stem: Path, *, with_timing: bool = True) -> None:
+    """Write STEM.json and STEM.bin; the same cases give the same bytes.
+
+    Args:
+        with_timing: whether the summary says how long each case took, which differs from run to run.
+    """
+    images: dict[str, tuple[int, bytes]] = {}
+    predictions: dict[tuple[int, bytes], None] = {}
+    records, bits = [], []
+    for case in packed.cases.values():
+        known = len(case.index), case.index.astype("<i8").tobytes() + case.label.astype("<u2").tobytes()
+        if images.setdefault(case.entry["images"], known) != known:
+            raise ValueError(f"{cell_of(case.entry)}: expected the images of its digest, got others")
+        where = list(images).index(case.entry["images"])
+        predicted = where, (case.prediction - case.label).astype("<u2").tobytes()
+        predictions.setdefault(predicted)
+        records.append(_record(case, list(predictions).index(predicted)))
+        readings = case.robust_any, case.robust_last, case.robust_single
+        bits += [np.packbits(row) for row in readings if row is not None]
+    rows = [*(both for _, both in images.values()), *(classes for _, classes in predictions), *_chained(bits)]
+    binary = zlib.compress(b"".join(rows), 9)
+    document = {
+        "format": FORMAT,
+        "suite": packed.suite,
+        "reading": packed.reading,
+        **({"notes": dict(packed.notes)} if packed.notes else {}),
+        "packed": {"bytes": len(binary), "sha256": hashlib.sha256(binary).hexdigest()},
+        "images": [{"digest": digest, "n": n} for digest, (n, _) in images.items()],
+        "predictions": [where for where, _ in predictions],
+        **factored(records),
+        **(_timing(packed) if with_timing else {}),
+    }
+    atomic_write(file_of(stem, ".bin"), binary)
+    atomic_write(file_of(stem, ".json"), text_of({**document, "sha256": digest_of(document)}).encode())
+
+
+def read_packed(path: Path) -> Packed:
+    """What `write_packed` wrote, by its summary. Raises: InputError for files that are missing, damaged or others."""
+    remedy = "take both files from git, or write them again"
+    try:
+        document = json.loads(path.read_bytes())
+        is_whole = document.pop("sha256") == digest_of(document) and document["format"] == FORMAT
+        wanted = document["packed"]["sha256"]
+    except FileNotFoundError:
+        raise InputError(f"expected packed verdicts at {path}, found none; mend the path") from None
+    except (ValueError, LookupError, AttributeError, TypeError, RecursionError):
+        raise InputError(f"{path}: expected the summary of packed verdicts, got another file; {remedy}") from None
+    if not is_whole:
+        raise InputError(f"{path}: expected {FORMAT}, unchanged since it was written, got another; {remedy}")
+    beside = path.with_suffix(".bin")
+    try:
+        binary = beside.read_bytes()
+    except FileNotFoundError:
+        raise InputError(f"expected the packed verdicts of {path.name} at {beside}, found none; {remedy}") from None
+    if hashlib.sha256(binary).hexdigest() != wanted:
+        raise InputError(f"{beside}: not the file that {path.name} was written with: damaged or another; {remedy}")
+    try:
+        return _unpack(document, zlib.decompressobj().decompress(binary, LARGEST))
+    except (zlib.error, ValueError, LookupError, TypeError, AttributeError, OverflowError, MemoryError) as error:
+        raise InputError(
+            f"{path}: expected {FORMAT}, got a summary that does not fit the verdicts beside it "
+            f"({type(error).__name__}); {remedy}"
+        ) from None
+
+
+def _unpack(document: Line, content: bytes) -> Packed:
+    place = 0
+
+    def take(dtype: str, n: int) -> NDArray[Any]:
+        nonlocal place
+        array = np.frombuffer(content, dtype, n, place)
+        place += array.nbytes
+        return array
+
+    sizes = [known["n"] for known in document["images"]]
+    images = [(take("<i8", n).astype(np.int64), take("<u2", n).astype(np.uint16)) for n in sizes]
+    predictions = [(where, take("<u2", sizes[where]) + images[where][1]) for where in document["predictions"]]
+    timing = document.get("timing") or [{"seconds": 0.0}] * len(document["cases"])
+    alike = document.get("timing_common", {})
+    before = np.zeros(0, np.uint8)
+
+    def take_bits(n: int) -> Bools:
+        nonlocal before
+        row = take("u1", -(-n // 8))
+        before = row ^ before if len(row) == len(before) else row
+        bits: Bools = np.unpackbits(before, count=n).astype(np.bool_)
+        return bits
+
+    cases = {}
+    for line, spent in zip(document["cases"], timing, strict=True):
+        record = expanded(line, document)
+        where, prediction = predictions[record.pop("prediction")]
+        index, label = images[where]
+        has_last = record.pop("robust_last") is not None
+        has_single = record.pop("robust_single", None) is not None
+        robust_any, robust_last = take_bits(len(index)), take_bits(len(index)) if has_last else None
+        robust_single = take_bits(len(index)) if has_single else None
+        flags, passes = record.pop("flags"), (float(record.pop("forwards")), float(record.pop("backwards")))
+        entry = {name: value for name, value in record.items() if name not in ("correct", "robust")}
+        spent = {name: value for name, value in {**alike, **spent}.items() if name != "case"}
+        bits = prediction, robust_any, robust_last
+        cases[entry["key"]] = PackedCase(entry, flags, spent, index, label, *bits, *passes, robust_single)
+    return Packed(document["suite"], document["reading"], cases, document.get("notes", {}))
+
+
+def _record(case: PackedCase, prediction: int) -> Line:
+    """What the summary says of a case: its entry, and what it came to, as counts of images and of passes."""
+    last = None if case.robust_last is None else int(case.robust_last.sum())
+    counts = {"correct": int((case.prediction == case.label).sum()), "robust": int(case.robust_any.sum())}
+    passes = {"forwards": _whole(case.forwards), "backwards": _whole(case.backwards)}
+    single = {} if case.robust_single is None else {"robust_single": int(case.robust_single.sum())}
+    told = {"flags": list(case.flags), "prediction": prediction, **counts, "robust_last": last, **single}
+    return {**case.entry, **told, **passes}
+
+
+def _timing(packed: Packed) -> Line:
+    alike = agreed([dict(case.timing) for case in packed.cases.values()])
+    lines = [
+        {"case": cell_of(case.entry), **{name: value for name, value in case.timing.items() if name not in alike}}
+        for case in packed.cases.values()
+    ]
+    return {"timing_common": alike, "timing": lines}
+
+
+def cell_of(entry: Entry) -> str:
+    return f"{entry['model']}/{entry['attack']}/{entry['source_model']}"
+
+
+def _chained(rows: Sequence[NDArray[np.uint8]]) -> list[bytes]:
+    """Each row xored with the one before it, where that is as long."""
+    pairs = zip(rows, [np.zeros(0, np.uint8), *rows], strict=False)
+    return [(row ^ before if len(row) == len(before) else row).tobytes() for row, before in pairs]
+
+
+def _shares(total: float, n: int) -> NDArray[np.float64]:
+    """(n,) even shares in whole passes that sum to the total exactly; the first image has what is left over."""
+    shares = np.full(n, total // n)
+    shares[0] += total - n * (total // n)
+    return shares
+
+
+def _whole(number: float) -> float:
+    return int(number) if number.is_integer() else number

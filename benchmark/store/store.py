@@ -1,0 +1,209 @@
+"""The verdict store: one folder a case, one file a chunk, written under a temporary name and renamed.
+
+runs/store.json                             the version of this layout
+runs/cases/KEY/case.json                    what the case is, and its flags
+runs/cases/KEY/START-STOP.SHA256.parquet    the verdicts of images START to STOP; its own checksum is in its name
+runs/cases/KEY/START-STOP.SHA256.npz        their adversarial images, where they are kept (kept.py)
+runs/suites/SUITE.json                      which cases the suite's tables show
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from attacks.errors import InputError
+from benchmark.data.split import Split
+from benchmark.store.chunk import CHUNK_NAME, COLUMNS, Range, checksum, chunk_ranges, pack, unpack, whole_content
+from benchmark.store.images import image_files, pack_images
+from benchmark.store.verdicts import Verdicts
+from model_zoo.checkpoint import atomic_write
+
+VERSION = 2
+"""Of the layout. Since 2 a chunk names its case and images, and a record has a checksum; 1 is read as it is."""
+
+
+@dataclass(frozen=True)
+class Store:
+    """Verdicts under one folder. Damaged chunks are named on the way, and count as missing.
+
+    Args:
+        root: the folder `runs`.
+    """
+
+    root: Path
+
+    @property
+    def version(self) -> int:
+        """Of the layout that the folder has, whoever sealed it; 1 where it does not say."""
+        record = _parsed(self.root / "store.json")
+        version = record.get("version") if isinstance(record, dict) else None
+        return version if isinstance(version, int) else 1
+
+    @property
+    def is_damaged(self) -> bool:
+        """Whether the file that says the version is not as it was written; the next sweep writes it anew."""
+        path = self.root / "store.json"
+        return path.exists() and _read_json(path) is None
+
+    def check(self) -> None:
+        """Raise InputError for a folder that a newer program wrote."""
+        if self.version > VERSION:
+            raise InputError(
+                f"{self.root}: expected a store of version 1 to {VERSION}, got {self.version}, which a newer program "
+                "wrote; update this one, or name another --results-dir"
+            )
+
+    def open(self) -> None:
+        """Make the folder ready to be written to. Raises: InputError where it cannot be."""
+        self.check()
+        self._write_json(self.root / "store.json", {"version": VERSION})
+
+    def write_case(self, key: str, record: Mapping[str, Any]) -> None:
+        """What is written beside the verdicts of a case: names, settings, flags."""
+        self._write_json(self._case(key) / "case.json", record)
+
+    def read_case(self, key: str) -> dict[str, Any] | None:
+        """The record of a case; None where there is none (or a damaged one)."""
+        record = _read_json(self._case(key) / "case.json")
+        return record if record is not None and isinstance(record.get("flags"), list) else None
+
+    def has_record(self, key: str) -> bool:
+        """Whether there is a record, damaged or not."""
+        return (self._case(key) / "case.json").exists()
+
+    def missing(self, key: str, n: int) -> list[Range]:
+        """The chunks that are not there whole, by their content."""
+        whole = {chunk for chunk, path in self.chunks(key) if whole_content(path) is not None}
+        return [chunk for chunk in chunk_ranges(n) if chunk not in whole]
+
+    def absent(self, key: str, n: int) -> list[Range]:
+        """The chunks that are not there at all: by their names, without reading them."""
+        present = {chunk for chunk, _ in self.chunks(key)}
+        return [chunk for chunk in chunk_ranges(n) if chunk not in present]
+
+    def write_chunk(self, key: str, chunk: Range, verdicts: Verdicts, timing: Mapping[str, Any]) -> None:
+        """Write a chunk's verdicts, with how long they took; what another process wrote meanwhile is kept instead."""
+        before = [path for found, path in self.chunks(key) if found == chunk]
+        damaged = [path for path in before if whole_content(path) is None]
+        for path in damaged:
+            discard(path)
+        if before == damaged:
+            name, content = pack(key, chunk, verdicts, timing)
+            self._write(self._case(key) / name, content)
+
+    def without_images(self, key: str, n: int) -> list[Range]:
+        """The chunks whose adversarial images are not kept, by the files' names."""
+        kept = {chunk for chunk, _ in image_files(self._case(key))}
+        return [chunk for chunk in chunk_ranges(n) if chunk not in kept]
+
+    def write_images(self, key: str, chunk: Range, images: Split, x_adv: Tensor) -> None:
+        """Keep a chunk's adversarial images; what another process kept meanwhile is left."""
+        before = [path for found, path in image_files(self._case(key)) if found == chunk]
+        if not any(whole_content(path) is not None for path in before):
+            name, content = pack_images(chunk, images, x_adv)
+            self._write(self._case(key) / name, content)
+
+    def read(self, key: str, n: int) -> tuple[Verdicts, list[dict[str, Any]]] | None:
+        """All verdicts of a case and the timing of each chunk; None while a chunk is missing or damaged.
+
+        Raises: InputError for a chunk that is as it was written, and yet no verdicts of this case.
+        """
+        contents = {chunk: content for chunk, path in self.chunks(key) if (content := whole_content(path)) is not None}
+        if any(chunk not in contents for chunk in chunk_ranges(n)):
+            return None
+        try:
+            parts, timing = zip(*(unpack(contents[chunk], key, chunk) for chunk in chunk_ranges(n)), strict=True)
+        except ValueError as error:
+            raise InputError(f"{self._case(key)}: {error}; remove it by 'store gc' and run the sweep again") from None
+        names = [name for name in COLUMNS if parts[0][name] is not None]
+        columns: dict[str, Any] = {name: np.concatenate([part[name] for part in parts]) for name in names}
+        return Verdicts(**{"robust_last": None, **columns}), list(timing)
+
+    def damaged(self, key: str, *, images: bool = False) -> list[Path]:
+        """Files of verdicts, or also of kept images, whose content does not match the checksum in their name."""
+        files = [*self.chunks(key), *(image_files(self._case(key)) if images else ())]
+        return [path for _, path in files if path.exists() and whole_content(path) is None]
+
+    def write_suite(self, suite: str, record: Mapping[str, Any]) -> None:
+        """Which cases the tables of a suite show."""
+        self._write_json(self.root / "suites" / f"{suite}.json", record)
+
+    def read_suite(self, suite: str) -> dict[str, Any] | None:
+        """What write_suite wrote; None where there is nothing. Raises: InputError for a damaged record, by its name."""
+        path = self.root / "suites" / f"{suite}.json"
+        record = _read_json(path)
+        if record is None and path.exists():
+            raise InputError(
+                f"{path}: expected which cases the tables show, got a damaged file; remove it and run the same "
+                "sweeps again: no verdict is lost, and none is computed again"
+            )
+        return record
+
+    def suites(self) -> Sequence[str]:
+        """The suites that have something to show."""
+        return sorted(path.stem for path in (self.root / "suites").glob("*.json"))
+
+    def case_keys(self) -> list[str]:
+        """The cases that have a folder."""
+        folder = self.root / "cases"
+        return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir()) if folder.is_dir() else []
+
+    def chunks(self, key: str) -> Iterator[tuple[Range, Path]]:
+        """The chunk files of a case, by their names; usually one for each range of images."""
+        folder = self._case(key)
+        names = os.listdir(folder) if folder.is_dir() else []
+        for name in sorted(names):
+            if match := CHUNK_NAME.fullmatch(name):
+                yield (int(match[1]), int(match[2])), folder / name
+
+    def _case(self, key: str) -> Path:
+        return self.root / "cases" / key
+
+    def _write_json(self, path: Path, record: Mapping[str, Any]) -> None:
+        sealed = {**record, "checksum": checksum(_canonical(record))}
+        self._write(path, (json.dumps(sealed, indent=1, sort_keys=True) + "\n").encode())
+
+    def _write(self, path: Path, content: bytes) -> None:
+        try:
+            atomic_write(path, content)
+        except OSError as error:
+            raise InputError(
+                f"{path.parent}: expected a folder that can be written to, got: {error.strerror or error}; free space "
+                "or mend its access, and run the same command again: what was computed is kept"
+            ) from None
+
+
+def _canonical(record: Mapping[str, Any]) -> bytes:
+    return json.dumps(record, sort_keys=True, separators=(",", ":")).encode()
+
+
+def discard(path: Path) -> None:
+    """Remove what lies where a file should be."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    """A record without its checksum; None where there is none, or another than was written."""
+    record = _parsed(path)
+    if not isinstance(record, dict):
+        return None
+    seal = record.pop("checksum", None)
+    return record if seal in (None, checksum(_canonical(record))) else None
+
+
+def _parsed(path: Path) -> Any:
+    """What a JSON file holds; None where there is none."""
+    try:
+        return json.loads(path.read_bytes()) if path.is_file() else None  # a pipe would be waited for
+    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
+        return None

@@ -1,0 +1,1 @@
+"""What can be run: suites, their cases, models and published figures."""

@@ -1,0 +1,18 @@
+"""Which models a suite has."""
+
+from pathlib import Path
+
+from benchmark.suites.published import FIGURES, ROWS
+from benchmark.suites.registry import SUITES
+from model_zoo.registry import ModelSpec, models_of
+
+
+def models_for(suite: str, checkpoint_dir: Path) -> dict[str, ModelSpec]:
+    """The models of a suite; a paper's suite has those of its rows and sources from its dataset's leaderboard, too."""
+    named = {name for row in ROWS if row.suite == suite for name in row.models}
+    named |= {name for figure in FIGURES if figure.suite == suite for name in figure.crafted_on}
+    lent = models_of(SUITES[suite].dataset, checkpoint_dir) if suite in SUITES else {}
+    return {
+        **{name: spec for name, spec in lent.items() if name in named and SUITES[suite].reading == "last"},
+        **models_of(suite, checkpoint_dir),
+    }

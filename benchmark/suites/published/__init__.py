@@ -1,0 +1,89 @@
+"""Published figures: data that was read elsewhere, each with where it stands and how far that could be checked."""
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+import pandas as pd
+
+STATES = ("authors' page", "RobustBench", "lecture slides", "unverified")
+"""How far a figure was checked: on the authors' page, in RobustBench's data, on slides only, or not at all."""
+
+UNMEASURED: Mapping[str, str] = {
+    "tsipras": "Standard, half-half and robust training against the epsilon of the attack (Tsipras et al., ICLR 2019)",
+    "certified-2-255": "CIFAR-10, certified at Linf 2/255 (RST's Figure 1b, and the authors' pages)",
+    "robust-transfer": "Robust transfer learning (Shafahi et al., ICLR 2020), Linf",
+    "sgm": "Skip gradient method (Wu et al., ICLR 2020): ImageNet, Linf 16/255, from one model to another",
+    "unrestricted": "Unrestricted Adversarial Examples Challenge: Bird-or-Bicycle, and two classes of MNIST",
+    "ds-net": "DS-Net's ranking of architectures: CIFAR-10, Linf, attack and epsilon are not stated",
+    "fgsm-errors": "Error rates under FGSM (Goodfellow et al., ICLR 2015)",
+}
+"""Tables that no suite of this project measures, with what they are of; accuracies as everywhere, not error rates."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a paper's table.
+
+    Args:
+        suite: that measures it, or one of `UNMEASURED`.
+        row: as the paper calls it.
+        models: names of ours that are measured for it, the authors' checkpoint first.
+        architecture: the paper's; "" where it is not known.
+        train: words behind `train` that give the last of these; "" where there are none.
+        note: what a reader must know of all its figures; "" for nothing.
+    """
+
+    suite: str
+    row: str
+    models: Sequence[str]
+    architecture: str
+    train: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A published accuracy, in percent.
+
+    Args:
+        attack: "clean", an attack of the suite, or the paper's name of one that the suite has not.
+        crafted_on: the source models of a transfer attack, any of them; empty for white-box.
+        std: over seeds; None where it is not published.
+        n: how many test images; None where it is not known.
+        source: where it stands; state: one of `STATES`; note: what a reader must know of it.
+    """
+
+    suite: str
+    row: str
+    attack: str
+    crafted_on: Sequence[str]
+    published: float
+    std: float | None
+    n: int | None
+    source: str
+    state: str
+    note: str
+
+
+def _records(name: str) -> list[dict[str, Any]]:
+    text = (files("benchmark.suites.published") / name).read_text()
+    frame = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
+    return [{str(key): value for key, value in record.items()} for record in frame.to_dict("records")]
+
+
+ROWS: Sequence[Row] = tuple(Row(**{**record, "models": record["models"].split()}) for record in _records("rows.csv"))
+FIGURES: Sequence[Figure] = tuple(
+    Figure(
+        **{
+            **record,
+            "crafted_on": record["crafted_on"].split(),
+            "published": float(record["published"]),
+            "std": float(record["std"]) if record["std"] else None,
+            "n": int(record["n"]) if record["n"] else None,
+        }
+    )
+    for record in _records("figures.csv")
+)

@@ -1,0 +1,75 @@
+"""Suites: each binds a dataset, a threat model, attacks with their settings, and how many images."""
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+from attacks.registry import ATTACKS
+from attacks.threat_model import ThreatModel
+from benchmark.suites.paper_suites import PAPER_SUITES
+from benchmark.suites.suite import TRANSFERRED, Suite
+
+CHECKS = ("pgd-40-x10", "square-500")
+"""Attacks that others are compared with, for the flags of `table_flags.py`."""
+STANDARD = ("fgsm", "pgd-20", "pgd-40", "pgd-100", "cw-linf", "mi-fgsm", *CHECKS, "autoattack")
+DIGITS = (*STANDARD[:-1], "foolbox-deepfool", "foolbox-cw-l2", "autoattack-fast")
+TRANSFER = ("pgd-20", "mi-fgsm")
+SOURCES = ("natural", "madry", "trades-b6")
+"""An undefended model and the two defenses that every paper compares with."""
+
+
+def _suite(
+    name: str,
+    dataset: str,
+    threat: ThreatModel,
+    examples: int | None,
+    summary: str,
+    *,
+    attacks: Sequence[str] = STANDARD,
+    rel_step_size: float = 0.1,
+    fewer: Mapping[str, int] = MappingProxyType({}),
+) -> Suite:
+    """A leaderboard suite: any iterate is read, and the attacks that PGD underlies share a step size.
+
+    Their steps add up to twice epsilon at least, so that every point of the ball is within reach of every other.
+    """
+    specs = [ATTACKS[name] for name in attacks if threat.norm in ATTACKS[name].norms]
+    sized = [
+        spec.with_settings(rel_step_size=rel_step_size) if spec.algorithm == "pgd" and spec.steps > 1 else spec
+        for spec in specs
+    ]
+    return Suite(name, dataset, threat, tuple(sized), TRANSFER, SOURCES, examples, "any", summary, fewer)
+
+
+SUITES: Mapping[str, Suite] = {
+    suite.name: suite
+    for suite in (
+        _suite(
+            "digits",
+            "digits",
+            ThreatModel("Linf", 0.2),
+            None,
+            "scikit-learn's 8x8 digits, embedded: 500 test images, no download",
+            attacks=DIGITS,
+        ),
+        _suite("digits-l2", "digits", ThreatModel("L2", 1.0), None, "the same images under L2", attacks=DIGITS),
+        _suite(
+            "mnist",
+            "mnist",
+            ThreatModel("Linf", 0.3),
+            None,
+            "all test images, AutoAttack, transfer and checks on 1,000 of them",
+            fewer={"autoattack": 1000, TRANSFERRED: 1000, **dict.fromkeys(CHECKS, 1000)},
+        ),
+        _suite("mnist-l2", "mnist", ThreatModel("L2", 2.0), 1000, "the same images under L2"),
+        _suite("fashion-mnist", "fashion-mnist", ThreatModel("Linf", 0.1), 1000, "1,000 balanced test images"),
+        _suite(
+            "cifar10", "cifar10", ThreatModel("Linf", 8 / 255), 1000, "1,000 balanced test images", rel_step_size=0.25
+        ),
+        _suite("cifar10-l2", "cifar10", ThreatModel("L2", 0.5), 1000, "the same images under L2", rel_step_size=0.25),
+        _suite(
+            "cifar100", "cifar100", ThreatModel("Linf", 8 / 255), 1000, "1,000 balanced test images", rel_step_size=0.25
+        ),
+        _suite("svhn", "svhn", ThreatModel("Linf", 8 / 255), 1000, "1,000 balanced test images", rel_step_size=0.25),
+        *PAPER_SUITES,
+    )
+}

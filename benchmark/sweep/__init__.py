@@ -1,0 +1,1 @@
+"""Missing chunks, computed here or on Ray."""

@@ -1,0 +1,127 @@
+"""A chunk of the cases that one trajectory serves: attacked, judged, written to the store."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from attacks.errors import InputError
+from attacks.search_model import precision_of
+from benchmark.data.split import Split, take
+from benchmark.evaluation.batch_size import within_memory
+from benchmark.evaluation.evaluate import evaluate
+from benchmark.evaluation.hardware import VERSIONED, Hardware
+from benchmark.store.chunk import Range
+from benchmark.store.images import Kept
+from benchmark.store.store import Store
+from benchmark.store.verdicts import Verdicts
+from benchmark.suites.case import EvalCase, case_key, trajectory_key
+from benchmark.sweep.prepare import Work, lacking_chunks
+from model_zoo.locks import claim
+from model_zoo.out_of_memory import is_out_of_memory
+from model_zoo.stranger import Stranger, is_raised_backwards, quoted
+
+Advance = Callable[[int], None]
+
+
+Task = tuple[Sequence[EvalCase], Range]
+"""Cases that one trajectory serves, and a chunk of their images."""
+
+
+def compute_chunk(
+    group: Sequence[EvalCase],
+    chunk: Range,
+    work: Work,
+    store: Store,
+    hardware: Hardware,
+    *,
+    wait: bool,
+    is_second: bool = False,
+    advance: Advance = lambda _: None,
+) -> Hardware:
+    """Compute a chunk of the cases that one trajectory serves, and write what of it is missing.
+
+    Args:
+        wait: for another process that has claimed it; else it is left to that one.
+        is_second: whether another worker is known to be at it, and too slow.
+        advance: called after every step with the number of images that took it.
+
+    Returns: the hardware, with the batch that fits.
+    """
+    name = f"{trajectory_key(group[0])} {chunk}{' again' if is_second else ''}"
+    with claim(store.root, name, wait=wait) as is_ours:
+        lacking = [case_key(case) for case in group if chunk in lacking_chunks(case, store, hardware)]
+        if not (is_ours and lacking):
+            return hardware
+        started = time.perf_counter()
+        (verdicts, kept), hardware = within_memory(
+            _title(group), hardware, lambda hw: _evaluate(group, work, chunk, hw, advance)
+        )
+        precision = precision_of(work.searched[group[0].source.name], hardware.precision)
+        timing = _timing(hardware, precision, (time.perf_counter() - started) / len(group))
+        for case, verdict in zip(group, verdicts, strict=True):  # the longest last: it decides who shared a batch
+            if case_key(case) in lacking:
+                if kept is not None:
+                    store.write_images(case_key(case), chunk, *kept)
+                store.write_chunk(case_key(case), chunk, verdict, timing)
+    return hardware
+
+
+def _title(group: Sequence[EvalCase]) -> str:
+    via = f" from {group[0].source.name}" if group[0].is_transfer else ""
+    return f"{group[0].model.name}: {', '.join(case.attack.name for case in group)}{via}"
+
+
+def _evaluate(
+    group: Sequence[EvalCase], work: Work, chunk: Range, hardware: Hardware, advance: Advance
+) -> tuple[list[Verdicts], tuple[Split, Tensor] | None]:
+    """The verdicts of each case, and the images with their adversarial ones where they are kept."""
+    target, source = group[0].model.name, group[0].source.name
+    rows = work.rows[group[0].images][slice(*chunk)]
+    images = take(work.split, rows)
+    prediction = work.predictions[target][torch.from_numpy(rows).to(hardware.device)]
+    on = work.models[target], work.models[source], work.searched[source]
+    kept = Kept(images.x.to(hardware.device)) if hardware.keeps_images else None
+    broken = torch.full_like(images.x, torch.nan, device=hardware.device) if work.keep is not None else None
+
+    def see(rows: Tensor, points: Tensor, correct: Tensor) -> None:
+        if kept is not None:
+            kept.see(rows, points, correct)
+        if broken is not None:
+            broken[rows[~correct]] = points[~correct]
+
+    with _told(group, work.models[source]):
+        verdicts = evaluate(group, *on, images, prediction, hardware, progress=advance, see=see)
+    if work.keep is not None and broken is not None:
+        work.keep(group[-1], images, broken)
+    return verdicts, None if kept is None else (images, kept.x_adv)
+
+
+@contextmanager
+def _told(group: Sequence[EvalCase], source: nn.Module) -> Iterator[None]:
+    """What is wrong is told with the model and the attack; of a user's own model what its backward pass raises, too."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{_title(group)}: {error}") from None
+    except Exception as error:
+        if is_out_of_memory(error) or not (isinstance(source, Stranger) and is_raised_backwards(error)):
+            raise
+        raise InputError(f"{_title(group)}: in its backward pass the model raised {quoted(error)}") from error
+
+
+def _timing(hardware: Hardware, precision: torch.dtype, seconds: float) -> dict[str, Any]:
+    """What differs from run to run."""
+    return {
+        "seconds": seconds,
+        "device": torch.cuda.get_device_name() if hardware.device.type == "cuda" else "cpu",
+        "precision": "bf16" if precision == torch.bfloat16 else "fp32",
+        "batch_size": hardware.batch_size,
+        "threads": torch.get_num_threads(),
+        "workers": hardware.workers,
+        "versions": " ".join(f"{name}={version(name)}" for name in VERSIONED),
+    }

@@ -1,0 +1,134 @@
+"""What a sweep has to do: the cases that lack verdicts, and all that computing them needs, checked."""
+
+import itertools
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from attacks.search_model import COMPARED, search_model
+from benchmark.data.split import Split, balanced_subset, digest
+from benchmark.evaluation.batch_size import fitting_batch, within_memory
+from benchmark.evaluation.checks import check_images, check_model, check_randomness
+from benchmark.evaluation.hardware import Hardware, is_tiny
+from benchmark.store.chunk import Range
+from benchmark.store.store import Store, discard
+from benchmark.suites.case import EvalCase, case_key, identity
+from model_zoo.modes import moved
+from model_zoo.registry import ModelSpec, load_model
+
+Keep = Callable[[EvalCase, Split, Tensor], None]
+"""What is done with a chunk's images and the points that broke them, (N, C, H, W), not a number where none did."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """Cases that lack verdicts, and all that computing them needs, checked.
+
+    Args:
+        cases: with a chunk missing.
+        split: the images.
+        rows: by digest of a case's images, where they stand in the split.
+        models: by name, on the device, in eval mode, frozen.
+        searched: by name, the copies that attacks search on.
+        predictions: of the judged models by name, (N,) classes of the clean images by one pass.
+        checkpoint_dir: where the models' weights came from.
+        batch_size: the largest that the models were found to fit in; None where nothing was tried.
+        keep: called with each chunk that was attacked, in the process that did it; None to keep no points.
+    """
+
+    cases: Sequence[EvalCase]
+    split: Split
+    rows: Mapping[str, NDArray[np.int64]]
+    models: Mapping[str, nn.Module]
+    searched: Mapping[str, nn.Module]
+    predictions: Mapping[str, Tensor]
+    checkpoint_dir: Path = Path()
+    batch_size: int | None = None
+    keep: Keep | None = None
+
+
+def lacking_cases(cases: Sequence[EvalCase], store: Store, hardware: Hardware) -> list[EvalCase]:
+    """The cases that lack chunks or their record; damaged chunks are named and removed."""
+    store.check()
+    for path in itertools.chain.from_iterable(
+        store.damaged(case_key(case), images=hardware.keeps_images) for case in cases
+    ):
+        print(f"damaged chunk, will be computed again: {path}", file=sys.stderr)
+        discard(path)
+    return [case for case in cases if lacking_chunks(case, store, hardware) or not store.read_case(case_key(case))]
+
+
+def prepare(work: Sequence[EvalCase], split: Split, store: Store, hardware: Hardware, *, checkpoint_dir: Path) -> Work:
+    """Load the models that the cases take, check them and the images, and write the cases' records.
+
+    Args:
+        work: what `lacking_cases` found; the order changes no byte of any verdict.
+        split: the images that all cases attack, or a part of them.
+        checkpoint_dir: where the models' weights are looked for first.
+
+    Raises: InputError, before any attack, for images or a model that no number would mean anything for.
+    """
+    if not work:
+        return Work((), split, {}, {}, {}, {})
+    store.open()
+    check_images(split)
+    models = {
+        spec.name: load_on(hardware, spec, split, checkpoint_dir)
+        for spec in _distinct(spec for case in work for spec in (case.model, case.source))
+    }
+    specs = _distinct(case.model for case in work)
+    judged = [spec.name for spec in specs]
+    if hardware.finds_batch:
+        hardware = replace(hardware, batch_size=fitting_batch(list(models.values()), split.x, split.y, hardware))
+    by_gradient = {case.source.name for case in work if case.attack.needs_gradients}
+    checked = {}
+    for name in judged:
+        checked[name], hardware = within_memory(
+            name,
+            hardware,
+            lambda hw: check_model(name, models[name], split, hw, needs_gradients=name in by_gradient),  # noqa: B023
+        )
+    for spec in specs:
+        check_randomness(spec, checked[spec.name].flags)
+    for case in work:
+        flags = checked[case.model.name].flags
+        store.write_case(case_key(case), {"identity": identity(case), "flags": list(flags)})
+    sources = _distinct(case.source for case in work)
+    examples = split.x[:COMPARED].to(hardware.device)
+    searched = {
+        spec.name: search_model(models[spec.name], examples, hardware.precision, randomized=spec.randomized)
+        for spec in sources
+    }
+    rows = {case.images: _rows(split, case) for case in {case.images: case for case in work}.values()}
+    predictions = {name: checked[name].prediction for name in judged}
+    return Work(work, split, rows, models, searched, predictions, checkpoint_dir, hardware.batch_size)
+
+
+def _rows(split: Split, case: EvalCase) -> NDArray[np.int64]:
+    """Where the images of a case stand in the split: all of them, or the seeded balanced subset of that size."""
+    part = balanced_subset(split, case.n, seed=case.seed)
+    assert digest(part) == case.images
+    return np.searchsorted(split.index.numpy(), part.index.numpy())
+
+
+def load_on(hardware: Hardware, spec: ModelSpec, split: Split, checkpoint_dir: Path) -> nn.Module:
+    """A model on the device, in the memory layout that is fastest there, of those that it takes."""
+    model = moved(load_model(spec, checkpoint_dir, classes=split.classes), hardware.device)
+    is_contiguous = is_tiny(split) or (spec.quirks is not None and spec.quirks.is_contiguous)
+    return model if is_contiguous else moved(model, memory_format=torch.channels_last)
+
+
+def lacking_chunks(case: EvalCase, store: Store, hardware: Hardware) -> set[Range]:
+    """The chunks of a case that are not there, or not with the images that are to be kept."""
+    key = case_key(case)
+    return {*store.absent(key, case.n), *(store.without_images(key, case.n) if hardware.keeps_images else ())}
+
+
+def _distinct(specs: Iterable[ModelSpec]) -> list[ModelSpec]:
+    return list({spec.name: spec for spec in specs}.values())

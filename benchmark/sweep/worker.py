@@ -1,0 +1,143 @@
+"""A sweep's chunks on workers that do not share this process's memory: a Ray cluster's, or one for each GPU."""
+
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from attacks.search_model import COMPARED, search_model
+from benchmark.data.split import Split
+from benchmark.evaluation.hardware import Hardware
+from benchmark.store.store import Store
+from benchmark.sweep.compute import Task, compute_chunk
+from benchmark.sweep.local_pool import run_spawned
+from benchmark.sweep.prepare import Work, load_on
+from benchmark.sweep.ray_pool import Crew, run_on_ray
+from benchmark.sweep.ray_pool import let_go as let_go
+from benchmark.sweep.ray_pool import start_early as start_early
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """An array in memory that all processes of this machine map, and that the kernel frees with the last of them.
+
+    Args:
+        path: of the file that is that memory, while the process that made it has it open.
+    """
+
+    path: str
+
+    def array(self) -> NDArray[Any]:
+        """The array; not to be written to."""
+        array: NDArray[Any] = np.load(self.path, mmap_mode="r")
+        return array
+
+
+@contextmanager
+def mapped(array: NDArray[Any]) -> Iterator[Mapped | NDArray[Any]]:
+    """The array where other processes find it for the length of the block; itself on systems that cannot."""
+    if sys.platform != "linux":
+        yield array
+        return
+    with open(os.memfd_create("images"), "wb") as file:  # unlike /dev/shm, of no fixed size and never left behind
+        np.save(file, array)
+        file.flush()
+        yield Mapped(f"/proc/{os.getpid()}/fd/{file.fileno()}")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker needs to compute any of the tasks; arrays, since Ray's workers share those, not tensors.
+
+    Args:
+        images: a split without its tensors; x, y, index: these.
+        rows, predictions: as in `Work`.
+    """
+
+    todo: Sequence[Task]
+    images: Mapping[str, Any]
+    x: NDArray[np.float32] | Mapped
+    y: NDArray[np.int64]
+    index: NDArray[np.int64]
+    rows: Mapping[str, NDArray[np.int64]]
+    predictions: Mapping[str, NDArray[np.int64]]
+    store: Store
+    hardware: Hardware
+    checkpoint_dir: Path
+    wait: bool
+
+    def __call__(self) -> Callable[[int, bool], None]:
+        """What computes a task; called once in a worker. Models are loaded when a task first needs them, and kept."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that shared arrays cannot be written to, which nobody does
+            x = self.x.array() if isinstance(self.x, Mapped) else self.x
+            split = Split(x=_tensor(x), y=_tensor(self.y), index=_tensor(self.index), **self.images)
+        specs = {spec.name: spec for group, _ in self.todo for case in group for spec in (case.model, case.source)}
+        device, precision = self.hardware.device, self.hardware.precision
+        models = _OnDemand(lambda name: load_on(self.hardware, specs[name], split, self.checkpoint_dir))
+        examples = split.x[:COMPARED]
+        searched = _OnDemand(
+            lambda name: search_model(models[name], examples.to(device), precision, randomized=specs[name].randomized)
+        )
+        predictions = {name: torch.from_numpy(classes.copy()).to(device) for name, classes in self.predictions.items()}
+        work = Work((), split, self.rows, models, searched, predictions)
+        hardware = self.hardware
+
+        def compute(task: int, is_second: bool) -> None:
+            nonlocal hardware
+            hardware = compute_chunk(*self.todo[task], work, self.store, hardware, wait=self.wait, is_second=is_second)
+
+        return compute
+
+
+class _OnDemand(dict[str, nn.Module]):
+    """A model is made when it is first asked for."""
+
+    def __init__(self, make: Callable[[str], nn.Module]) -> None:
+        super().__init__()
+        self._make = make
+
+    def __missing__(self, name: str) -> nn.Module:
+        self[name] = self._make(name)
+        return self[name]
+
+
+def run_remote(todo: Sequence[Task], work: Work, store: Store, hardware: Hardware, *, wait: bool) -> Iterator[int]:
+    """Have every task done elsewhere, and yield the number of each when it is done."""
+    split = work.split
+    job = Job(
+        todo=todo,
+        images={"dataset": split.dataset, "part": split.part, "classes": split.classes},
+        x=split.x.numpy(),
+        y=split.y.numpy(),
+        index=split.index.numpy(),
+        rows=work.rows,
+        predictions={name: classes.cpu().numpy() for name, classes in work.predictions.items()},
+        store=Store(store.root.resolve()),
+        hardware=hardware,
+        checkpoint_dir=work.checkpoint_dir.resolve(),
+        wait=wait,
+    )
+    if hardware.executor == "ray":
+        yield from run_on_ray(len(todo), job, crew(hardware, split))
+    else:
+        with mapped(split.x.numpy()) as x:
+            yield from run_spawned(len(todo), replace(job, x=x), hardware.workers)
+
+
+def crew(hardware: Hardware, split: Split) -> Crew:
+    """The workers that Ray is asked for."""
+    return Crew(hardware.workers, hardware.gpus_per_worker, split.x.nbytes, module=__name__)
+
+
+def _tensor(array: NDArray[Any]) -> torch.Tensor:
+    return torch.from_numpy(array)

@@ -1,0 +1,315 @@
+"""The gate from end to end on digits: what passes, what fails, and in which words."""
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from attacks import registry
+from attacks.oracle import Oracle
+from attacks.registry import ATTACKS
+from attacks.spec import AttackSpec, Ensemble
+from attacks.threat_model import ThreatModel
+from benchmark.suites.registry import SUITES
+from model_zoo.checkpoint import load_state_dict, save_state_dict
+from model_zoo.registry import SHIPPED
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+Gate = Callable[..., subprocess.CompletedProcess[str]]
+IMAGES = 160
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, command: Command) -> Path:
+    """A folder with a baseline of one robust model and the three canaries."""
+    folder = tmp_path_factory.mktemp("gate")
+    words = ("--baseline", "b.json", "--update", "--models", "madry", "--examples", IMAGES, "--quiet")
+    run = command(folder, "gate", *words, "--results-dir", "first")
+    assert (run.returncode, run.stderr) == (0, "")
+    return folder
+
+
+@pytest.fixture
+def gate(folder: Path, command: Command, tmp_path: Path) -> Gate:
+    """The gate against that baseline, with nothing cached from before."""
+
+    def run(*words: object) -> subprocess.CompletedProcess[str]:
+        return command(folder, "gate", "--baseline", "b.json", "--results-dir", tmp_path, "--quiet", *words)
+
+    return run
+
+
+def shipped(name: str) -> Path:
+    return SHIPPED / "digits" / f"{name}.safetensors"
+
+
+def rows(run: subprocess.CompletedProcess[str]) -> dict[tuple[str, str], list[str]]:
+    """The printed table by model and question."""
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in run.stdout.splitlines() if "|" in line]
+    return {(row[0], row[1]): row[2:] for row in cells[2:]}
+
+
+def test_an_unchanged_model_passes_before_all_images_were_attacked(gate: Gate) -> None:
+    run = gate()
+    assert run.returncode == 0
+    outcome, seen, before, now, *_ = rows(run)["madry", "regression"]
+    assert (outcome, before) == ("pass", now)
+    assert int(seen) < IMAGES
+    assert run.stdout.endswith("gate passed\n")
+
+
+def test_an_equally_robust_model_passes_and_a_much_weaker_one_fails(gate: Gate) -> None:
+    alike = gate("--models", f"madry={shipped('fat')}")
+    assert (alike.returncode, rows(alike)["madry", "regression"][0]) == (0, "pass")
+    weaker = gate("--models", f"madry={shipped('cascade')}")
+    assert weaker.returncode == 1
+    assert "robust accuracy fell by" in rows(weaker)["madry", "regression"][-1]
+
+
+def test_a_natural_model_in_place_of_a_robust_one_fails_at_the_first_look(gate: Gate) -> None:
+    run = gate("--models", f"madry={shipped('natural')}", "--min-robust-acc", 50)
+    assert run.returncode == 1
+    outcome, seen, *_, why = rows(run)["madry", "regression"]
+    assert (outcome, int(seen) < IMAGES / 2) == ("fail", True)
+    assert "robust accuracy fell by" in why
+    assert "clean accuracy" not in why
+    assert rows(run)["madry", "threshold"][0] == "fail"
+    assert rows(run)["canary-robust", "canary"][0] == "pass"
+    assert run.stdout.endswith("gate failed: madry\n")
+
+
+def test_a_model_with_one_layer_perturbed_fails(gate: Gate, tmp_path: Path) -> None:
+    state = load_state_dict(shipped("madry"))
+    name = "conv1.weight"
+    noise = torch.randn(state[name].shape, generator=torch.Generator().manual_seed(0))
+    save_state_dict({**state, name: state[name] + 0.5 * state[name].std() * noise}, tmp_path / "p.safetensors", {})
+    run = gate("--models", f"madry={tmp_path / 'p.safetensors'}")
+    assert run.returncode == 1
+    assert "robust accuracy fell by" in rows(run)["madry", "regression"][-1]
+
+
+def test_a_collapsed_model_fails_without_an_attack(gate: Gate, tmp_path: Path) -> None:
+    state = {name: torch.zeros_like(value) for name, value in load_state_dict(shipped("madry")).items()}
+    save_state_dict(state, tmp_path / "zero.safetensors", {})
+    run = gate("--models", f"madry={tmp_path / 'zero.safetensors'}")
+    assert run.returncode == 1
+    outcome, *_, why = rows(run)["madry", "sanity"]
+    assert outcome == "fail"
+    assert "the model collapsed" in why
+
+
+MASKED = """
+import torch
+from pathlib import Path
+from model_zoo.architectures.registry import build
+from benchmark.suites.registry import SUITES
+from model_zoo.checkpoint import load_into, load_state_dict
+
+class Masked(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = build("digits-cnn", 10)
+        load_into(self.net, load_state_dict(Path({checkpoint!r})), source="natural")
+    def forward(self, x):
+        return {forward}
+
+def madry():
+    return Masked()
+"""
+
+
+def test_a_gradient_masked_model_fails_though_it_hides_its_weakness(gate: Gate, tmp_path: Path) -> None:
+    masked = MASKED.format(checkpoint=str(shipped("natural")), forward="self.net((8 * x).round() / 8 + 0 * x)")
+    (tmp_path / "rounding.py").write_text(masked)
+    run = gate("--model", f"{tmp_path}/rounding.py:madry")
+    assert run.returncode == 1
+    assert "its gradients are masked now (zero-gradients(" in rows(run)["madry", "sanity"][-1]
+    assert rows(run)["madry", "regression"][0] == "fail"
+
+
+def test_large_logits_hide_no_weakness(gate: Gate, tmp_path: Path) -> None:
+    masked = MASKED.format(checkpoint=str(shipped("natural")), forward="1e5 * self.net(x)")
+    (tmp_path / "large.py").write_text(masked)
+    run = gate("--model", f"{tmp_path}/large.py:madry")
+    assert run.returncode == 1
+    assert rows(run)["madry", "regression"][0] == "fail"
+
+
+def weaker(run: subprocess.CompletedProcess[str]) -> bool:
+    """Whether the gate failed, by the right canary word, and said that the models' numbers mean nothing."""
+    failed = [row[-1] for (_, kind), row in rows(run).items() if kind == "canary" and row[0] == "fail"]
+    return (
+        run.returncode == 1
+        and any(why.startswith("the attack became weaker") for why in failed)
+        and rows(run)["madry", "regression"][0] == "void"
+        and run.stdout.endswith("gate failed: the attack became weaker\n")
+    )
+
+
+def test_fewer_steps_are_caught_by_a_canary(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    brief = ATTACKS["autoattack-brief"]
+    assert isinstance(brief.method, Ensemble)
+    members = [
+        member.with_settings(steps=2, iterations=2) if "iterations" in member.params else member
+        for member in brief.method.members
+    ]
+    weak = replace(brief, method=Ensemble(members))
+    monkeypatch.setattr(registry, "ATTACKS", {**ATTACKS, brief.name: weak})
+    told = gate()
+    assert (told.returncode, told.stderr.count("\n")) == (2, 1)
+    assert "made with another autoattack-brief: attack members 0 " in told.stderr
+    monkeypatch.setattr(AttackSpec, "identity", brief.identity)  # as where the code takes fewer steps than it says
+    assert weaker(gate())
+
+
+def test_a_broken_gradient_is_caught_by_a_canary(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    sound = Oracle.loss_and_gradient
+
+    def broken(self: Oracle, x: Tensor, y: Tensor, loss: str, **rows: Tensor | None) -> tuple[Tensor, Tensor]:
+        value, gradient = sound(self, x, y, loss, **rows)
+        return value, gradient.roll(1, 0)
+
+    monkeypatch.setattr(Oracle, "loss_and_gradient", broken)
+    assert weaker(gate())
+
+
+def test_half_the_epsilon_is_caught_by_a_canary(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    sound = ThreatModel.project
+
+    def halved(self: ThreatModel, x_adv: Tensor, x: Tensor) -> Tensor:
+        return sound(replace(self, epsilon=self.epsilon / 2), x_adv, x)
+
+    monkeypatch.setattr(ThreatModel, "project", halved)
+    assert weaker(gate())
+
+
+def passes(run: subprocess.CompletedProcess[str]) -> int:
+    return int(run.stdout.split("% of the passes")[0].split()[-1])
+
+
+def test_verdicts_of_an_earlier_run_spare_the_attack(gate: Gate) -> None:
+    assert passes(gate()) > passes(gate())
+
+
+def test_verdicts_of_a_users_own_code_are_not_cached(gate: Gate, tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(MASKED.format(checkpoint=str(shipped("madry")), forward="self.net(x)"))
+    words = ("--model", f"{tmp_path / 'own'}.py:madry")
+    first, second = gate(*words), gate(*words)
+    assert (first.returncode, rows(first)["madry", "regression"][0]) == (0, "pass")
+    assert passes(first) == passes(second) > 0
+
+
+def test_a_warm_start_tries_what_broke_the_old_model_first(folder: Path, command: Command) -> None:
+    words = ("--baseline", "b.json", "--quiet", "--warm-start", "--results-dir", "warm")
+    command(folder, "gate", *words)
+    examples = folder / "warm" / "runs" / "gate" / "examples"
+    assert len(list(examples.iterdir())) == 1  # the model's, not the canaries'
+    for cached in (folder / "warm" / "runs" / "gate").iterdir():
+        if cached != examples:
+            shutil.rmtree(cached)
+    cold = command(folder, "gate", "--baseline", "b.json", "--quiet", "--results-dir", "cold")
+    assert not (folder / "cold" / "runs" / "gate" / "examples").exists()
+    warm = command(folder, "gate", *words)
+    assert rows(warm)["madry", "regression"] == rows(cold)["madry", "regression"]
+
+
+def test_an_attack_that_masking_blinds_is_named_when_the_baseline_is_written(tmp_path: Path, command: Command) -> None:
+    words = ("--baseline", "b.json", "--update", "--models", "madry", "--examples", 20, "--attack", "pgd-20", "--quiet")
+    run = command(tmp_path, "gate", *words)
+    assert run.returncode == 0
+    assert "a masked model would pass this gate" in run.stderr
+
+
+def test_time_that_is_up_leaves_questions_open_and_says_so(gate: Gate) -> None:
+    run = gate("--budget", 1e-6)
+    assert (run.returncode, rows(run)["madry", "regression"][0]) == (1, "open")
+    assert "undecided when the time was up; give it more --budget" in run.stdout
+    run = gate("--budget", 1e-6, "--undecided", "pass")
+    assert (run.returncode, rows(run)["madry", "regression"][0]) == (0, "open")
+    assert "gate passed, with" in run.stdout
+
+
+def test_the_same_baseline_is_the_same_bytes(folder: Path, command: Command) -> None:
+    words = ("--update", "--models", "madry", "--examples", IMAGES, "--quiet", "--results-dir", "first")
+    assert command(folder, "gate", "--baseline", "twice.json", *words).returncode == 0
+    for suffix in (".json", ".bin"):
+        assert (folder / f"twice{suffix}").read_bytes() == (folder / f"b{suffix}").read_bytes()
+
+
+def test_an_update_of_one_model_leaves_the_others_in_the_baseline(folder: Path, command: Command) -> None:
+    for suffix in (".json", ".bin"):
+        shutil.copy(folder / f"b{suffix}", folder / f"more{suffix}")
+    words = ("--update", "--models", "fat", "--quiet", "--results-dir", "first")
+    run = command(folder, "gate", "--baseline", "more.json", *words)
+    assert (run.returncode, run.stderr) == (0, "")
+    assert "1 models, 0 canaries" in run.stdout
+    assert "1 other models and 3 canaries stay" in run.stdout
+    before, after = (
+        {case["model"]: case for case in json.loads((folder / name).read_text())["cases"]}
+        for name in ("b.json", "more.json")
+    )
+    assert list(after) == ["madry", "fat", *(name for name in before if name.startswith("canary-"))]
+    assert all(after[name]["key"] == before[name]["key"] for name in before)
+    again = command(folder, "gate", "--baseline", "more.json", "--results-dir", "first", "--quiet")
+    assert (again.returncode, rows(again)["fat", "regression"][0]) == (0, "pass")
+
+
+def test_a_baseline_of_a_users_own_model_says_that_it_wants_it(tmp_path: Path, command: Command) -> None:
+    own = MASKED.format(checkpoint=str(shipped("madry")), forward="self.net(x)").replace("def madry", "def mine")
+    (tmp_path / "own.py").write_text(own)
+    words = ("--baseline", "own.json", "--update", "--model", "own.py:mine", "--examples", 20, "--quiet")
+    assert command(tmp_path, "gate", *words).returncode == 0
+    run = command(tmp_path, "gate", "--baseline", "own.json")
+    assert (run.returncode, run.stderr.count("\n")) == (2, 1)
+    assert "mine is your own model (own.py:mine): give it by --model" in run.stderr
+    assert command(tmp_path, "gate", "--baseline", "own.json", "--model", "own.py:mine", "--quiet").returncode == 0
+
+
+def test_a_baseline_of_another_epsilon_says_so_in_a_line(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    digits = SUITES["digits"]
+    changed = replace(digits, threat=replace(digits.threat, epsilon=0.3))
+    monkeypatch.setitem(SUITES, "digits", changed)
+    run = gate()
+    assert (run.returncode, run.stderr.count("\n")) == (2, 1)
+    assert "epsilon was 0.2 and is 0.3" in run.stderr
+    assert "gate --update --models all" in run.stderr
+
+
+def test_a_threshold_row_reports_the_threshold(gate: Gate) -> None:
+    run = gate("--min-robust-acc", 20)
+    outcome, _, asked, now, change, *_ = rows(run)["madry", "threshold"]
+    assert (outcome, asked) == ("pass", "20.00")
+    assert change.startswith(f"{float(now) - 20:+.2f} (")
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["--baseline", "b.txt"], "a name ending in .json"),
+        (["--baseline", "none.json"], "found none"),
+        (["--baseline", "b.json", "--attack", "pgd-20"], "--attack: the baseline says so"),
+        (["--baseline", "b.json", "--models", "fat"], "model fat is not in the baseline, which has madry"),
+        (["--baseline", "b.json", "--models", "madry=none.pt"], "expected a checkpoint at"),
+        (["--baseline", "b.json", "--models", "madry="], "expected a checkpoint after '='"),
+        (["--baseline", "b.json", "--models", "madry=a.pt,madry=b.pt"], "names madry more than once"),
+        (["--baseline", "b.json", "--junit", "nowhere/j.xml"], "mend --junit"),
+        (["--baseline", "nowhere/b.json", "--update"], "mend --baseline"),
+        (["--baseline", "b.json", "--seed", "1"], "--seed: the baseline says so"),
+        (["--baseline", "b.json", "--update", "--models", "madry=x.safetensors"], "NAME=FILE is for a comparison"),
+        (["--baseline", "b.json", "--update", "--models", "fat", "--seed", "1"], "which stay as they are"),
+        (["--baseline", "b.json", "--update", "--models", "fat", "--canaries", "none"], "which stay as they are"),
+        (["--baseline", "b.json", "--update", "--attack", "foolbox-deepfool"], "third-party attacks draw by place"),
+        (["--baseline", "b.json", "--update", "--canaries", "natural"], "UNDEFENDED,ROBUST"),
+    ],
+)
+def test_a_mistake_is_one_line(folder: Path, command: Command, words: list[str], line: str) -> None:
+    run = command(folder, "gate", *words)
+    assert (run.returncode, run.stdout) == (2, "")
+    assert line in run.stderr
+    assert run.stderr.count("\n") == 1

@@ -1,0 +1,91 @@
+"""The gate's findings as CI reads them."""
+
+from pathlib import Path
+
+import pytest
+from junitparser import Error, Failure, JUnitXml, Skipped
+
+from benchmark.gate.findings import Finding, sanity_failure
+from benchmark.gate.report import Report, annotations, append_summary, publish, text, write_junit
+
+FELL = Finding(
+    "mine", "regression", "fail", "it fell by 9.00 points & <more>", 100, 60.0, 51.0, -12.0, -6.0, 0.001, 1.0
+)
+FINE = Finding("other", "regression", "pass", "no drop beyond 1 points", 100, 60.0, 60.0, -3.0, 3.0, 1.0, 0.04)
+LATE = Finding("third", "regression", "open", "undecided when the time was up", 50, 60.0, 60.0, -9.0, 9.0, 1.0, 0.4)
+WEAK = Finding(
+    "canary-robust", "canary", "fail", "the attack became weaker: 9 of 40", 100, 60.0, 69.0, 3.0, 12.0, 0.01, 1.0
+)
+
+
+def report(*findings: Finding, passes_open: bool = True) -> Report:
+    return Report("robustness gate: digits against baseline.json", findings, "the note", 1.5, passes_open)
+
+
+def test_the_verdict_says_what_failed() -> None:
+    assert report(FINE).verdict == "gate passed"
+    assert report(FINE, LATE).verdict == "gate passed, with 1 questions undecided when the time was up"
+    assert not report(FINE, LATE, passes_open=False).passed
+    assert report(FINE, LATE, passes_open=False).verdict.startswith("gate failed: 1 questions undecided when the time")
+    assert report(FELL, FINE, sanity_failure("third", "collapsed")).verdict == "gate failed: mine, third"
+    assert report(FELL, WEAK).verdict == "gate failed: the attack became weaker"
+
+
+def test_a_consumer_reads_the_junit_file(tmp_path: Path) -> None:
+    write_junit(report(FELL, FINE, LATE), tmp_path / "deep" / "gate.xml")
+    xml = JUnitXml.fromfile(str(tmp_path / "deep" / "gate.xml"))
+    assert (xml.tests, xml.failures, xml.errors, xml.skipped) == (3, 1, 0, 1)
+    (suite,) = list(xml)
+    assert suite.name == "robustness gate: digits against baseline.json"
+    failed, passed, late = list(suite)
+    assert (failed.classname, failed.name) == ("gate.regression", "mine")
+    (failure,) = failed.result
+    assert isinstance(failure, Failure)
+    assert failure.message == "it fell by 9.00 points & <more>"
+    assert "60.00% robust before, 51.00% now" in failure.text
+    assert passed.is_passed
+    assert isinstance(late.result[0], Skipped)
+
+
+def test_an_open_question_that_fails_the_run_is_an_error_to_a_consumer(tmp_path: Path) -> None:
+    write_junit(report(FINE, LATE, passes_open=False), tmp_path / "gate.xml")
+    xml = JUnitXml.fromfile(str(tmp_path / "gate.xml"))
+    assert (xml.tests, xml.failures, xml.errors, xml.skipped) == (2, 0, 1, 0)
+    _, late = list(next(iter(xml)))
+    assert isinstance(late.result[0], Error)
+    assert annotations(report(LATE, passes_open=False))[0].startswith("::error ")
+
+
+def test_annotations_are_escaped_as_github_wants_it() -> None:
+    odd = Finding("a,b:c", "regression", "fail", "100% worse\nindeed")
+    assert annotations(report(odd, FINE, LATE)) == [
+        "::error title=robustness gate%3A a%2Cb%3Ac::100%25 worse%0Aindeed",
+        "::warning title=robustness gate%3A third::undecided when the time was up",
+    ]
+
+
+def test_the_summary_is_appended(tmp_path: Path) -> None:
+    path = tmp_path / "summary.md"
+    path.write_text("before\n")
+    append_summary(report(FELL), path)
+    assert path.read_text().startswith("before\n## :x: robustness gate: digits against baseline.json\n")
+    assert "-9.00 (-12.00 to -6.00)" in path.read_text()
+
+
+def test_on_github_the_summary_and_the_annotations_go_where_it_looks_for_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "step.md"))
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    publish(report(FELL), junit=None, summary=tmp_path / "mine.md")
+    assert "::error title=" in capsys.readouterr().out
+    assert (tmp_path / "step.md").read_text() == (tmp_path / "mine.md").read_text()
+
+
+def test_elsewhere_only_the_table_is_printed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
+    monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
+    publish(report(FELL, sanity_failure("third", "collapsed")), junit=None, summary=None)
+    assert capsys.readouterr().out == text(report(FELL, sanity_failure("third", "collapsed"))) + "\n"

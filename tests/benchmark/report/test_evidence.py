@@ -1,0 +1,83 @@
+"""The verdicts that are packed beside the tables: a fresh clone rebuilds every published table from them."""
+
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from benchmark.gate.baseline import read_baseline
+from benchmark.gate.canaries import canary_name
+from model_zoo.registry import MODELS
+
+ROOT = Path(__file__).resolve().parents[3]
+WORDS = ("--models", "natural,madry", "--attacks", "fgsm,pgd-20,foolbox-deepfool", "--examples", "30", "--quiet")
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def results(command: Command, tmp_path: Path) -> Path:
+    assert command(tmp_path, *WORDS).returncode == 0
+    assert command(tmp_path, "table").returncode == 0
+    return tmp_path / "results"
+
+
+def test_without_the_store_the_packed_verdicts_give_the_same_files(command: Command, results: Path) -> None:
+    before = files(results / "digits")
+    shutil.rmtree(results / "runs")
+    shutil.rmtree(results / "digits")
+    again = command(results.parent, "table")
+    assert (again.returncode, again.stderr) == (0, "")
+    assert files(results / "digits") == before
+
+
+def test_the_store_gives_tables_and_packed_verdicts_back_after_both_are_deleted(
+    command: Command, results: Path
+) -> None:
+    before = files(results / "digits") | files(results / "verdicts")
+    shutil.rmtree(results / "digits")
+    shutil.rmtree(results / "verdicts")
+    assert command(results.parent, "table").returncode == 0
+    assert files(results / "digits") | files(results / "verdicts") == before
+
+
+def test_damaged_packed_verdicts_are_one_line_that_names_them(command: Command, results: Path) -> None:
+    shutil.rmtree(results / "runs")
+    path = results / "verdicts/digits.bin"
+    path.write_bytes(path.read_bytes()[:-1])
+    result = command(results.parent, "table")
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: results/verdicts/digits.bin: not the file that digits.json was written")
+    assert result.stderr.count("\n") == 1
+
+
+def test_the_committed_tables_are_those_of_the_committed_verdicts(command: Command, tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "results/verdicts", tmp_path / "results/verdicts")
+    assert command(tmp_path, "table").returncode == 0
+    for packed in (path for path in (ROOT / "results/verdicts").glob("*.json") if "@" not in path.name):
+        rebuilt, committed = (files(folder / "results" / packed.stem) for folder in (tmp_path, ROOT))
+        baseline = {
+            name for name in committed if name.startswith("baseline.")
+        }  # the gate's own, written by its command
+        assert set(rebuilt) == set(committed) - baseline
+        for name, content in committed.items():
+            if name in rebuilt and not name.startswith(
+                "pictures/"
+            ):  # whose bytes are those of one version of matplotlib
+                assert rebuilt[name] == content, name
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "results").glob("*/baseline.json")), ids=lambda path: path.parent.name)
+def test_a_committed_baseline_is_of_the_models_that_are_shipped(path: Path) -> None:
+    known = read_baseline(path)
+    shipped = {spec.name: spec.sha256 for spec in MODELS if known.settings.suite in spec.suites}
+    of_canaries = {canary_name(kind): model for kind, model in known.canaries.items()}
+    for name, case in known.cases.items():
+        assert case.entry["checkpoint_sha256"] == shipped[of_canaries.get(name, name)], name
+    cards = (ROOT / "model_zoo/checkpoints" / known.settings.suite).glob("*.json")
+    assert {card.stem for card in cards} == set(known.cases) - set(of_canaries)

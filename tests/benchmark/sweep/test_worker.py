@@ -1,0 +1,134 @@
+"""Workers that do not share the driver's memory compute what the driver would have computed."""
+
+import importlib.util
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from attacks.registry import ATTACKS
+from benchmark.data.datasets import load
+from benchmark.data.split import balanced_subset
+from benchmark.evaluation.hardware import Hardware
+from benchmark.store.store import Store
+from benchmark.suites.case import case_key
+from benchmark.suites.grid import cases
+from benchmark.suites.registry import SUITES
+from benchmark.sweep.prepare import lacking_cases, prepare
+from benchmark.sweep.ray_pool import Crew, run_on_ray
+from benchmark.sweep.sweep import _missing, sweep
+from benchmark.sweep.worker import Mapped, mapped, run_remote
+from model_zoo.registry import MODELS, SHIPPED
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+CPU = Hardware(torch.device("cpu"), torch.float32, 250)
+needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
+WORDS = ("--models", "madry,natural", "--attacks", "fgsm,mi-fgsm", "--examples", "40", "--quiet")
+
+
+def test_processes_that_start_afresh_write_the_same_verdicts(tmp_path: Path) -> None:
+    split = balanced_subset(load("digits", "test", data_dir=Path("unused")), 40, seed=0)
+    specs = [spec for spec in MODELS if spec.dataset == "digits" and spec.name in ("natural", "madry")]
+    attacks = [ATTACKS[name] for name in ("fgsm", "pgd-20")]
+    grid = cases(SUITES["digits"], specs, attacks, attacks[:1], split, seed=0)
+    here, there = Store(tmp_path / "here"), Store(tmp_path / "there")
+    sweep(prepare(lacking_cases(grid, here, CPU), split, here, CPU, checkpoint_dir=tmp_path), here, CPU, quiet=True)
+
+    work = prepare(lacking_cases(grid, there, CPU), split, there, CPU, checkpoint_dir=tmp_path)
+    todo = _missing(work.cases, there, CPU)
+    done = list(run_remote(todo, work, there, replace(CPU, workers=2), wait=False))
+    assert sorted(done) == list(range(len(todo)))
+    for case in grid:
+        one, other = (store.read(case_key(case), case.n) for store in (here, there))
+        assert one is not None
+        assert other is not None
+        for name, column in vars(one[0]).items():
+            np.testing.assert_array_equal(column, getattr(other[0], name))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere every process has its own")
+def test_images_are_mapped_by_the_workers_and_not_sent_to_them() -> None:
+    images = np.random.default_rng(0).random((50, 3, 8, 8), dtype=np.float32)
+    with mapped(images) as there:
+        assert isinstance(there, Mapped)
+        assert len(pickle.dumps(there)) < 200
+        array = there.array()
+        assert isinstance(array, np.memmap)
+        np.testing.assert_array_equal(array, images)
+    np.testing.assert_array_equal(array, images)  # whoever has it keeps it
+    with pytest.raises(FileNotFoundError):
+        there.array()
+
+
+def tables(folder: Path) -> dict[str, bytes]:
+    """What a sweep shows, but for the timing."""
+    files = [path for path in folder.rglob("*") if path.suffix in (".csv", ".md", ".bin") and path.name != "timing.csv"]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+@needs_ray
+def test_ray_s_workers_give_the_same_tables_for_a_model_of_one_s_own_too(
+    command: Command, process: Command, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from model_zoo.architectures.digits_cnn import DigitsCNN\n\ndef mine():\n    return DigitsCNN()\n"
+    )
+    own = ("--model", "mine.py:mine", "--checkpoint", str(SHIPPED / "digits/rst.safetensors"))
+    assert command(tmp_path, *WORDS, *own, "--results-dir", "local").returncode == 0
+    result = process(tmp_path, *WORDS, *own, "--results-dir", "ray", "--executor", "ray", "--workers", "2")
+    assert result.returncode == 0, result.stderr
+    assert tables(tmp_path / "ray") == tables(tmp_path / "local")
+
+
+@dataclass(frozen=True)
+class Failing:
+    """Does tasks, and fails at some of them as often as is asked for: as a machine does, and its process goes on."""
+
+    folder: Path
+    failures: dict[int, int]
+
+    def __call__(self) -> Callable[[int, bool], None]:
+        def compute(task: int, _is_second: bool) -> None:
+            (self.folder / f"{task} {os.getpid()}").touch()
+            if len(list(self.folder.glob(f"{task} *"))) <= self.failures.get(task, 0):
+                raise OSError("the device is gone")
+
+        return compute
+
+
+@needs_ray
+def test_a_task_at_which_a_worker_failed_is_done_by_another_one(tmp_path: Path) -> None:
+    crew = Crew(workers=2, gpus_per_worker=0.0, shared_bytes=0)
+    assert sorted(run_on_ray(5, Failing(tmp_path, {1: 2, 3: 1}), crew)) == list(range(5))
+    assert [len(list(tmp_path.glob(f"{task} *"))) for task in range(5)] == [1, 3, 1, 2, 1]
+    with pytest.raises(OSError, match="the device is gone"):
+        list(run_on_ray(1, Failing(tmp_path, {0: 9}), crew))
+
+
+@needs_ray
+def test_workers_that_a_cluster_cannot_have_are_not_waited_for(process: Command, tmp_path: Path) -> None:
+    result = process(tmp_path, *WORDS, "--executor", "ray", "--workers", "1", "--gpus-per-worker", "64")
+    assert result.returncode == 2
+    assert "1 workers of 64 GPUs each do not fit: there are" in result.stderr
+
+
+def test_without_ray_its_executor_is_a_mistake(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    result = command(tmp_path, *WORDS, "--executor", "ray")
+    assert result.returncode == 2
+    assert "--executor ray needs Ray, which is not installed; pip install" in result.stderr
+
+
+def test_a_share_of_a_gpu_without_ray_is_a_mistake(command: Command, tmp_path: Path) -> None:
+    result = command(tmp_path, *WORDS, "--gpus-per-worker", "0.5")
+    assert result.returncode == 2
+    assert "--gpus-per-worker is for --executor ray" in result.stderr
