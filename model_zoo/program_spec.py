@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from attacks.errors import InputError
-from model_zoo.checkpoint import sha256_of
-from model_zoo.program import kind_of_program
-from model_zoo.registry import ModelSpec, load_model, observed
+from model_zoo.files.atomic import sha256_of
+from model_zoo.load import load_model, observed
+from model_zoo.model_spec import ModelSpec
+from model_zoo.weights.program import kind_of_program
 
 
 def program_model(

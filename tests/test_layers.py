@@ -11,8 +11,14 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = ("attacks", "model_zoo", "benchmark", "run_benchmark")  # each may import itself and what stands before it
 PACKAGES = LAYERS[:-1]
-FOLDERS = ("data", "stats", "suites", "store", "evaluation", "sweep", "report", "speed", "gate", "training", "cli")
-"""Of `benchmark`, each of which may import itself and those before it."""
+FOLDERS = {
+    "model_zoo": ("files", "architectures", "bounds", "defenses", "weights", "user_models", "training"),
+    "benchmark": (
+        *("data", "stats", "suites", "store", "evaluation", "sweep"),
+        *("report", "speed", "gate", "training", "cli"),
+    ),
+}
+"""Of a package, each of which may import itself and those before it; files beside them may import all."""
 FILES = [ROOT / "run_benchmark.py", *(file for package in PACKAGES for file in sorted((ROOT / package).rglob("*.py")))]
 
 
@@ -37,14 +43,16 @@ def test_imports_point_downwards_and_are_absolute(file: Path) -> None:
     assert forbidden(file.read_text(encoding="utf-8"), layer) == []
 
 
-def test_the_folders_of_benchmark_import_downwards_only() -> None:
-    assert {path.name for path in (ROOT / "benchmark").iterdir() if (path / "__init__.py").exists()} == set(FOLDERS)
+@pytest.mark.parametrize("package", FOLDERS)
+def test_folders_import_downwards_only(package: str) -> None:
+    folders = FOLDERS[package]
+    assert {path.parent.name for path in (ROOT / package).glob("*/__init__.py")} == set(folders)
     upwards = [
         f"{file.relative_to(ROOT)} imports {name}"
-        for place, folder in enumerate(FOLDERS)
-        for file in sorted((ROOT / "benchmark" / folder).rglob("*.py"))
+        for place, folder in enumerate(folders)
+        for file in sorted((ROOT / package / folder).rglob("*.py"))
         for name in imported(file.read_text(encoding="utf-8"))
-        if name.startswith("benchmark.") and name.split(".")[1] not in FOLDERS[: place + 1]
+        if name.startswith(f"{package}.") and name.split(".")[1] not in folders[: place + 1]
     ]
     assert upwards == []
 
@@ -96,5 +104,6 @@ def test_every_package_is_listed_for_installation() -> None:
 
 
 def test_every_package_has_tests_beside_it() -> None:
-    folders = [*PACKAGES, *(f"benchmark/{folder}" for folder in FOLDERS if folder != "training")]
-    assert [folder for folder in folders if not list((ROOT / "tests" / folder).rglob("test_*.py"))] == []
+    folders = {*PACKAGES, *(f"{package}/{folder}" for package, inside in FOLDERS.items() for folder in inside)}
+    tested = {folder for folder in folders if list((ROOT / "tests" / folder).rglob("test_*.py"))}
+    assert folders - tested == {"model_zoo/user_models"}  # by way of the command line: test_strangers_*.py

@@ -23,8 +23,9 @@ from benchmark.gate.rules import Rules
 from benchmark.gate.run import Course, run_gate
 from benchmark.suites.models import models_for
 from benchmark.suites.suite import Suite
-from model_zoo.checkpoint import sha256_of
-from model_zoo.registry import ModelSpec, model_spec
+from model_zoo.files.atomic import sha256_of
+from model_zoo.model_spec import ModelSpec
+from model_zoo.registry import model_spec
 
 
 def gate(

@@ -15,7 +15,7 @@ from benchmark.gate.canaries import canary_model, canary_spec
 from benchmark.gate.protocol import Bench, Subject
 from benchmark.store.packed import PackedCase
 from benchmark.sweep.prepare import load_on
-from model_zoo.registry import ModelSpec
+from model_zoo.model_spec import ModelSpec
 
 DEFAULT_ATTACK = "autoattack-brief"
 

@@ -15,7 +15,7 @@ from benchmark.gate.canaries import canary_name, choose_canaries
 from benchmark.gate.protocol import Bench, Subject, attack_all
 from benchmark.store.verdicts import Verdicts
 from benchmark.suites.suite import Suite
-from model_zoo.registry import ModelSpec
+from model_zoo.model_spec import ModelSpec
 
 
 @dataclass(frozen=True)

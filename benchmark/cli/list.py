@@ -13,7 +13,9 @@ from benchmark.data.datasets import DATASETS
 from benchmark.suites.registry import SUITES
 from benchmark.suites.suite import Suite
 from model_zoo.defenses.registry import DEFENSES
-from model_zoo.registry import ModelSpec, find_checkpoint, models_of
+from model_zoo.load import find_checkpoint
+from model_zoo.model_spec import ModelSpec
+from model_zoo.registry import models_of
 
 Rows = list[dict[str, Any]]
 

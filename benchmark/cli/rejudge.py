@@ -22,7 +22,9 @@ from benchmark.store.images import image_files, unpack_images
 from benchmark.store.store import Store
 from benchmark.suites.case import key_of
 from benchmark.suites.registry import SUITES
-from model_zoo.registry import ModelSpec, load_model, models_of
+from model_zoo.load import load_model
+from model_zoo.model_spec import ModelSpec
+from model_zoo.registry import models_of
 
 BATCH = 250
 

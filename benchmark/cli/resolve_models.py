@@ -12,17 +12,10 @@ from benchmark.cli.resolve import names_in
 from benchmark.data.datasets import DATASETS
 from benchmark.suites.models import models_for
 from benchmark.suites.suite import Suite
+from model_zoo.load import external_model, find_checkpoint, identified, obtain_checkpoint, robustbench_model
+from model_zoo.model_spec import ModelSpec
 from model_zoo.program_spec import program_model
-from model_zoo.registry import (
-    MODELS,
-    ModelSpec,
-    after_last_epoch,
-    external_model,
-    find_checkpoint,
-    identified,
-    obtain_checkpoint,
-    robustbench_model,
-)
+from model_zoo.registry import MODELS, after_last_epoch
 from model_zoo.robustbench_adapter import PREFIX
 
 UNDEFENDED = "natural"

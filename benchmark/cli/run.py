@@ -26,7 +26,7 @@ from benchmark.suites.models import models_for
 from benchmark.suites.suite import Suite
 from benchmark.sweep.prepare import lacking_cases, prepare
 from benchmark.sweep.sweep import starting_ray, sweep
-from model_zoo.locks import claim, in_use
+from model_zoo.files.locks import claim, in_use
 
 
 def run(

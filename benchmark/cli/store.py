@@ -13,8 +13,8 @@ from benchmark.store.chunk import names_its_case, pack, unpack, whole_content
 from benchmark.store.store import VERSION, Store, discard
 from benchmark.store.verdicts import Verdicts
 from benchmark.sweep.local_pool import run_map
-from model_zoo.checkpoint import atomic_write
-from model_zoo.locks import alone
+from model_zoo.files.atomic import atomic_write
+from model_zoo.files.locks import alone
 
 SHOWN_LACKS = 20
 """How many cases `verify` names; `missing` names all."""

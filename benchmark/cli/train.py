@@ -21,15 +21,18 @@ from benchmark.suites.suite import Suite
 from benchmark.training.first_stage import first_stem, prepare_first_stage
 from benchmark.training.settings import training_settings
 from model_zoo.bounds.certified import BOUNDS
-from model_zoo.checkpoint import atomic_write, file_of
-from model_zoo.curve import draw_curve
+from model_zoo.card import card
 from model_zoo.defenses.registry import defense_spec
-from model_zoo.progress import forget
-from model_zoo.recipe import Recipe
-from model_zoo.registry import OF_LAST, ModelSpec, card, load_model
-from model_zoo.team import assemble
-from model_zoo.training import Training
-from model_zoo.training import train as run_training
+from model_zoo.files.atomic import atomic_write, file_of
+from model_zoo.load import load_model
+from model_zoo.model_spec import ModelSpec
+from model_zoo.registry import OF_LAST
+from model_zoo.training.curve import draw_curve
+from model_zoo.training.loop import Training
+from model_zoo.training.loop import train as run_training
+from model_zoo.training.process_group import assemble
+from model_zoo.training.recipe import Recipe
+from model_zoo.training.state import forget
 
 
 def train(shared: Shared, *, defense: str, suite: str, recipe: str, overrides: Sequence[str], name: str | None) -> None:

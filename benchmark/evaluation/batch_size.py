@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from attacks.errors import InputError
 from attacks.oracle import Oracle
+from attacks.out_of_memory import is_out_of_memory
 from attacks.threat_model import ThreatModel
 from benchmark.evaluation.hardware import Hardware, halved, workers_on_one_gpu
-from model_zoo.out_of_memory import is_out_of_memory
 
 T = TypeVar("T")
 

@@ -8,13 +8,13 @@ from torch import Tensor, nn
 
 from attacks.errors import InputError
 from attacks.judge import predict
+from attacks.out_of_memory import is_out_of_memory
 from benchmark.data.split import Split
 from benchmark.evaluation.gradient_flags import gradient_flags
 from benchmark.evaluation.hardware import Hardware
 from benchmark.evaluation.model_flags import flags, misses_normalisation
-from model_zoo.out_of_memory import is_out_of_memory
-from model_zoo.registry import ModelSpec
-from model_zoo.stranger import is_raised_backwards, quoted
+from model_zoo.model_spec import ModelSpec
+from model_zoo.user_models.user_model import is_raised_backwards, quoted
 
 PROBE = 64
 """How many images the checks of the logits look at."""

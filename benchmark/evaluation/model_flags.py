@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from attacks.judge import predict
 from benchmark.evaluation.gradient_flags import GradientWatch
-from model_zoo.randomness import differ
+from model_zoo.user_models.randomness import differ
 
 SAME_LOGITS = 1e-2
 """Largest difference, relative to the largest logit, between an image alone and in company; rounding is far less."""

@@ -10,7 +10,7 @@ from dataclasses import replace
 from torch import Tensor, nn
 
 from attacks.errors import InputError
-from model_zoo.registry import ModelSpec
+from model_zoo.model_spec import ModelSpec
 
 LEVELS = 8
 """Between black and white, of the pixels that the masked canary sees."""

@@ -20,7 +20,7 @@ from attacks.oracle import Classifier
 from attacks.threat_model import ThreatModel
 from benchmark.data.split import Split
 from benchmark.evaluation.hardware import Hardware
-from model_zoo.checkpoint import atomic_write
+from model_zoo.files.atomic import atomic_write
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from benchmark.suites.case import EvalCase, case_key, drawn
 from benchmark.suites.suite import Suite
 from benchmark.sweep.prepare import Work
 from benchmark.sweep.sweep import sweep
-from model_zoo.registry import ModelSpec
+from model_zoo.model_spec import ModelSpec
 
 CODE = Path(__file__).resolve().parents[2]
 Rows = NDArray[np.int64]

@@ -10,7 +10,7 @@ import pandas as pd
 
 from benchmark.gate.findings import VOID, Finding
 from benchmark.gate.rules import FAIL, OPEN
-from model_zoo.checkpoint import atomic_write
+from model_zoo.files.atomic import atomic_write
 
 
 @dataclass(frozen=True)

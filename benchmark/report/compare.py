@@ -16,7 +16,7 @@ from benchmark.stats.shares import mcnemar as mcnemar
 from benchmark.store.selection import Entry
 from benchmark.store.store import Store
 from benchmark.store.verdicts import Verdicts
-from model_zoo.checkpoint import atomic_write, file_of
+from model_zoo.files.atomic import atomic_write, file_of
 
 POOLED = "all models"
 LEGEND = (

@@ -10,7 +10,8 @@ from tabulate import tabulate
 
 from benchmark.report.leaderboard import FIRST, LAST, white
 from benchmark.report.score import SuiteScores
-from model_zoo.registry import MODELS, ModelSpec
+from model_zoo.model_spec import ModelSpec
+from model_zoo.registry import MODELS
 
 LEVELS = 32
 """Up to so many grey levels an epsilon is written as a fraction."""

@@ -11,7 +11,7 @@ from PIL import Image
 from benchmark.store.images import image_files, unpack_images
 from benchmark.store.selection import Entry, shown_entries
 from benchmark.store.store import Store
-from model_zoo.checkpoint import atomic_write
+from model_zoo.files.atomic import atomic_write
 
 SHOWN = 8
 """Images a model."""

@@ -16,7 +16,8 @@ from benchmark.stats.shares import Bools, percent, wilson
 from benchmark.store.selection import Entry
 from benchmark.suites.published import FIGURES, ROWS, Figure, Row
 from benchmark.suites.registry import SUITES
-from model_zoo.registry import MODELS, OF_LAST, ModelSpec
+from model_zoo.model_spec import ModelSpec
+from model_zoo.registry import MODELS, OF_LAST
 from model_zoo.robustbench_adapter import PREFIX
 
 CLEAN = "clean"

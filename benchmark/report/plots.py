@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from benchmark.report.score import SuiteScores
 from benchmark.stats.shares import percent, wilson
-from model_zoo.checkpoint import atomic_write
+from model_zoo.files.atomic import atomic_write
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")

@@ -20,7 +20,7 @@ from benchmark.store.store import Store
 from benchmark.suites.published import ROWS, UNMEASURED
 from benchmark.suites.registry import SUITES
 from benchmark.suites.suite import Suite
-from model_zoo.checkpoint import atomic_write
+from model_zoo.files.atomic import atomic_write
 
 VERDICTS = "verdicts"
 """The folder of the packed verdicts, beside those of the tables."""

@@ -15,7 +15,7 @@ from benchmark.report.papers import paper_table, papers_markdown
 from benchmark.report.score import SuiteScores
 from benchmark.report.selections import epsilon_table, seed_table
 from benchmark.suites.published import FIGURES, ROWS, Figure, Row
-from model_zoo.checkpoint import atomic_write
+from model_zoo.files.atomic import atomic_write
 
 READINGS = {
     "any": "An image counts as robust if it is classified correctly at every judged iterate.",

@@ -27,7 +27,7 @@ from benchmark.speed.peers import PEERS, Peer
 from benchmark.speed.training_speed import Epoch, our_epoch, usual_epoch
 from benchmark.store.chunk import chunk_ranges
 from benchmark.suites.case import EvalCase
-from model_zoo.checkpoint import atomic_write, file_of
+from model_zoo.files.atomic import atomic_write, file_of
 
 HARNESS = "this harness"
 CONTESTS = ("pgd-20", "mi-fgsm", "autoattack", "autoattack-fast", "pgd-20/40/100", "pgd-100", "training")

@@ -12,12 +12,12 @@ from tqdm import tqdm
 from attacks.threat_model import ThreatModel
 from benchmark.data.split import Split
 from benchmark.evaluation.hardware import Hardware
-from model_zoo.batches import all_images
 from model_zoo.defenses.registry import defense_spec
-from model_zoo.passes import counted
-from model_zoo.recipe import Recipe
-from model_zoo.team import alone
-from model_zoo.training import Training, optimizer_of, train_epoch
+from model_zoo.training.batches import all_images
+from model_zoo.training.loop import Training, optimizer_of, train_epoch
+from model_zoo.training.passes import counted
+from model_zoo.training.process_group import alone
+from model_zoo.training.recipe import Recipe
 
 Epoch = Callable[[nn.Module, Split, ThreatModel, Hardware], int]
 """Trains a copy of a model for an epoch on some images, and counts backward passes."""

@@ -28,7 +28,7 @@ from benchmark.stats.shares import Bools
 from benchmark.store.packed_json import Line, agreed, digest_of, expanded, factored, text_of
 from benchmark.store.selection import Entry, Readable, total_timing
 from benchmark.store.verdicts import Verdicts
-from model_zoo.checkpoint import atomic_write, file_of
+from model_zoo.files.atomic import atomic_write, file_of
 
 FORMAT = "packed verdicts 1"
 LARGEST = 2**32

@@ -23,7 +23,7 @@ from benchmark.data.split import Split
 from benchmark.store.chunk import CHUNK_NAME, COLUMNS, Range, checksum, chunk_ranges, pack, unpack, whole_content
 from benchmark.store.images import image_files, pack_images
 from benchmark.store.verdicts import Verdicts
-from model_zoo.checkpoint import atomic_write
+from model_zoo.files.atomic import atomic_write
 
 VERSION = 2
 """Of the layout. Since 2 a chunk names its case and images, and a record has a checksum; 1 is read as it is."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from attacks.spec import AttackSpec, Proposer
 from attacks.threat_model import ThreatModel
-from model_zoo.registry import ModelSpec
+from model_zoo.model_spec import ModelSpec
 
 KEY_VERSION = 1
 CHUNK_SIZE = 250

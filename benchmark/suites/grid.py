@@ -6,7 +6,7 @@ from attacks.spec import AttackSpec
 from benchmark.data.split import Split, balanced_subset, digest
 from benchmark.suites.case import JUDGE_DRAWS, EvalCase, drawn
 from benchmark.suites.suite import Suite
-from model_zoo.registry import ModelSpec
+from model_zoo.model_spec import ModelSpec
 
 
 def cases(

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from benchmark.suites.published import FIGURES, ROWS
 from benchmark.suites.registry import SUITES
-from model_zoo.registry import ModelSpec, models_of
+from model_zoo.model_spec import ModelSpec
+from model_zoo.registry import models_of
 
 
 def models_for(suite: str, checkpoint_dir: Path) -> dict[str, ModelSpec]:

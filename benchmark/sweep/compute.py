@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from attacks.errors import InputError
+from attacks.out_of_memory import is_out_of_memory
 from attacks.search_model import precision_of
 from benchmark.data.split import Split, take
 from benchmark.evaluation.batch_size import within_memory
@@ -21,9 +22,8 @@ from benchmark.store.store import Store
 from benchmark.store.verdicts import Verdicts
 from benchmark.suites.case import EvalCase, case_key, trajectory_key
 from benchmark.sweep.prepare import Work, lacking_chunks
-from model_zoo.locks import claim
-from model_zoo.out_of_memory import is_out_of_memory
-from model_zoo.stranger import Stranger, is_raised_backwards, quoted
+from model_zoo.files.locks import claim
+from model_zoo.user_models.user_model import Stranger, is_raised_backwards, quoted
 
 Advance = Callable[[int], None]
 

@@ -19,8 +19,9 @@ from benchmark.evaluation.hardware import Hardware, is_tiny
 from benchmark.store.chunk import Range
 from benchmark.store.store import Store, discard
 from benchmark.suites.case import EvalCase, case_key, identity
-from model_zoo.modes import moved
-from model_zoo.registry import ModelSpec, load_model
+from model_zoo.load import load_model
+from model_zoo.model_spec import ModelSpec
+from model_zoo.user_models.modes import moved
 
 Keep = Callable[[EvalCase, Split, Tensor], None]
 """What is done with a chunk's images and the points that broke them, (N, C, H, W), not a number where none did."""

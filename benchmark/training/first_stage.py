@@ -12,13 +12,13 @@ from attacks.errors import InputError
 from attacks.threat_model import ThreatModel
 from benchmark.data.split import Split, digest, holdout
 from model_zoo.architectures.registry import MLP
-from model_zoo.checkpoint import file_of, sha256_of
 from model_zoo.defenses.registry import DefenseSpec, defense_spec
-from model_zoo.recipe import Recipe
-from model_zoo.recipes import FIRST_STAGES, recipe
-from model_zoo.source import load_source
-from model_zoo.team import Team
-from model_zoo.training import Training, train
+from model_zoo.files.atomic import file_of, sha256_of
+from model_zoo.training.loop import Training, train
+from model_zoo.training.process_group import Team
+from model_zoo.training.recipe import Recipe
+from model_zoo.training.recipes import FIRST_STAGES, recipe
+from model_zoo.training.source import load_source
 
 OWN_POOL = 2**30
 """Where the indices of the user's own unlabelled images begin: no data set reaches it, so draws are never shared."""

@@ -8,8 +8,8 @@ from attacks.names import lookup
 from attacks.number import number
 from benchmark.suites.suite import Suite
 from model_zoo.defenses.registry import DefenseSpec
-from model_zoo.recipe import Recipe, with_overrides
-from model_zoo.recipes import recipe
+from model_zoo.training.recipe import Recipe, with_overrides
+from model_zoo.training.recipes import recipe
 
 SIGNED = ("lam",)
 """Parameters of losses that may be negative."""

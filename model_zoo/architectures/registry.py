@@ -9,12 +9,12 @@ from torch import nn
 from attacks.names import lookup
 from model_zoo.architectures.digits_cnn import DigitsCNN
 from model_zoo.architectures.head import with_mlp_head
+from model_zoo.architectures.normalize import Normalize
 from model_zoo.architectures.preact_resnet import preact_resnet18
 from model_zoo.architectures.resnet import resnet18
 from model_zoo.architectures.small_cnn import SmallCNN
 from model_zoo.architectures.strided_cnn import StridedCNN
 from model_zoo.architectures.wide_resnet import WideResNet
-from model_zoo.normalize import Normalize
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from attacks.errors import InputError
+from model_zoo.architectures.normalize import Normalize
 from model_zoo.architectures.strided_conv import HalvingConv2d
-from model_zoo.normalize import Normalize
 
 Shape = Sequence[int]
 

@@ -13,8 +13,10 @@ from attacks.errors import InputError
 from model_zoo.architectures.registry import build
 from model_zoo.architectures.wide_resnet import WideResNet
 from model_zoo.authors import AUTHORS, CONVERTS
-from model_zoo.checkpoint import sha256_of
-from model_zoo.registry import MODELS, ModelSpec, find_checkpoint, identified, load_model, robustbench_model
+from model_zoo.files.atomic import sha256_of
+from model_zoo.load import find_checkpoint, identified, load_model, robustbench_model
+from model_zoo.model_spec import ModelSpec
+from model_zoo.registry import MODELS
 
 BY_NAME = {spec.name: spec for spec in MODELS}
 NAMES = [str(fields["name"]) for fields in AUTHORS]

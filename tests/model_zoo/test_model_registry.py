@@ -13,19 +13,12 @@ from attacks.errors import InputError
 from benchmark.data.datasets import DATASETS, load
 from benchmark.suites.registry import SUITES
 from model_zoo.architectures.registry import find
-from model_zoo.checkpoint import load_state_dict, save_state_dict, sha256_of
-from model_zoo.registry import (
-    MODELS,
-    SHIPPED,
-    ModelSpec,
-    card,
-    external_model,
-    find_checkpoint,
-    load_model,
-    model_spec,
-    models_of,
-    read_card,
-)
+from model_zoo.card import card, read_card
+from model_zoo.files.atomic import sha256_of
+from model_zoo.load import external_model, find_checkpoint, load_model
+from model_zoo.model_spec import ModelSpec
+from model_zoo.registry import MODELS, SHIPPED, model_spec, models_of
+from model_zoo.weights.checkpoint import load_state_dict, save_state_dict
 
 NOWHERE = Path("no checkpoints of the user's")
 SHIPPED_MODELS = [spec for spec in MODELS if (SHIPPED / spec.checkpoint).exists()]

@@ -49,7 +49,7 @@ with atheris.instrument_imports(include=["benchmark", "model_zoo", "attacks", "c
     from benchmark.store.chunk import pack, unpack
     from benchmark.store.images import unpack_images
     from benchmark.store.store import Store
-    from model_zoo.checkpoint import load_state_dict
+    from model_zoo.weights.checkpoint import load_state_dict
 
 KEY = "0" * 32
 Target = Callable[[bytes], None]

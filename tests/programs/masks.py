@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from model_zoo.registry import load_model, model_spec
+from model_zoo.load import load_model
+from model_zoo.registry import model_spec
 
 BRIGHT = 0.5
 """A pixel below this has no gradient under `dark`."""

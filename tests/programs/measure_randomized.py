@@ -29,8 +29,10 @@ from benchmark.evaluation.hardware import Hardware
 from benchmark.report.tables import write_csv
 from benchmark.stats.shares import percent, wilson
 from benchmark.suites.case import EvalCase, drawn
-from model_zoo.checkpoint import atomic_write
-from model_zoo.registry import ModelSpec, load_model, model_spec
+from model_zoo.files.atomic import atomic_write
+from model_zoo.load import load_model
+from model_zoo.model_spec import ModelSpec
+from model_zoo.registry import model_spec
 
 NOWHERE = Path("no checkpoints of the user's")
 CPU = Hardware(torch.device("cpu"), torch.float32, 250)

@@ -26,7 +26,7 @@ from benchmark.suites.grid import cases
 from benchmark.suites.registry import SUITES
 from benchmark.sweep.prepare import lacking_cases, prepare
 from benchmark.sweep.sweep import sweep
-from model_zoo.checkpoint import atomic_write
+from model_zoo.files.atomic import atomic_write
 from model_zoo.registry import MODELS
 
 NAMES = ("natural", "madry", "half-half", "trades-b1", "trades-b6")

@@ -34,7 +34,7 @@ from benchmark.suites.grid import cases
 from benchmark.suites.registry import SUITES
 from benchmark.sweep.prepare import lacking_cases, prepare
 from benchmark.sweep.sweep import sweep
-from model_zoo.locks import claim
+from model_zoo.files.locks import claim
 from model_zoo.registry import MODELS
 
 NAMES = ("pgd-20", "pgd-40", "pgd-100", "cw-linf", "mi-fgsm", "apgd-t", "fab-t", "autoattack-fast")

@@ -20,7 +20,7 @@ from benchmark.store.selection import show
 from benchmark.store.store import Store
 from benchmark.store.verdicts import Verdicts
 from benchmark.suites.case import EvalCase, case_key
-from model_zoo.registry import ModelSpec
+from model_zoo.model_spec import ModelSpec
 
 ROOT = Path(__file__).resolve().parents[2]
 PGD = ("fgsm", "pgd-20", "pgd-40", "pgd-100", "pgd-20x10", "mi-fgsm", "cw-linf")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from model_zoo.architectures.digits_cnn import DigitsCNN
-from model_zoo.checkpoint import load_state_dict
+from model_zoo.weights.checkpoint import load_state_dict
 
 WEIGHTS = Path(__file__).resolve().parents[3] / "model_zoo/checkpoints/digits/madry.safetensors"
 

@@ -16,9 +16,10 @@ import torchvision
 from attacks.registry import ATTACKS
 from benchmark.data.datasets import DATASETS
 from benchmark.suites.registry import SUITES
-from model_zoo.checkpoint import load_state_dict
+from model_zoo.card import card
 from model_zoo.defenses.registry import DEFENSES
-from model_zoo.registry import MODELS, SHIPPED, card
+from model_zoo.registry import MODELS, SHIPPED
+from model_zoo.weights.checkpoint import load_state_dict
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 FAST = ("--attacks", "fgsm", "--examples", "20", "--transfer", "none", "--quiet")

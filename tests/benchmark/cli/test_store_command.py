@@ -14,7 +14,7 @@ import pytest
 
 from benchmark.store.chunk import checksum
 from benchmark.store.store import VERSION, Store
-from model_zoo.locks import in_use
+from model_zoo.files.locks import in_use
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 WORDS = ("--models", "natural,madry", "--attacks", "fgsm", "--examples", "40", "--transfer", "none", "--quiet")

@@ -18,10 +18,12 @@ from attacks.errors import InputError
 from benchmark.data.datasets import load
 from benchmark.data.split import balanced_subset
 from model_zoo.architectures.digits_cnn import DigitsCNN
-from model_zoo.checkpoint import load_into, load_state_dict
-from model_zoo.probe_digest import probe_digest
-from model_zoo.program import EXPORTED, TORCHSCRIPT, kind_of_program
-from model_zoo.registry import SHIPPED, ModelSpec, external_model, load_model
+from model_zoo.load import external_model, load_model
+from model_zoo.model_spec import ModelSpec
+from model_zoo.registry import SHIPPED
+from model_zoo.user_models.probe_digest import probe_digest
+from model_zoo.weights.checkpoint import load_into, load_state_dict
+from model_zoo.weights.program import EXPORTED, TORCHSCRIPT, kind_of_program
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 FAST = ("--attacks", "pgd-20", "--examples", "20", "--transfer", "none", "--workers", "1", "--quiet")

@@ -19,11 +19,13 @@ from benchmark.data.split import Split, balanced_subset
 from benchmark.evaluation.checks import check_model
 from benchmark.evaluation.hardware import Hardware
 from benchmark.sweep.prepare import load_on
-from model_zoo.checkpoint import state_digest
-from model_zoo.quirks import find_quirks
-from model_zoo.randomness import probe_images
-from model_zoo.registry import SHIPPED, ModelSpec, external_model
-from model_zoo.stranger import ModelError, Quirks, Stranger
+from model_zoo.load import external_model
+from model_zoo.model_spec import ModelSpec
+from model_zoo.registry import SHIPPED
+from model_zoo.user_models.quirks import find_quirks
+from model_zoo.user_models.randomness import probe_images
+from model_zoo.user_models.user_model import ModelError, Quirks, Stranger
+from model_zoo.weights.checkpoint import state_digest
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 ZOO = Path(__file__).with_name("strangers.py")

@@ -18,7 +18,7 @@ from benchmark.evaluation.evaluate import evaluate
 from benchmark.evaluation.hardware import Hardware
 from benchmark.store.verdicts import Verdicts
 from benchmark.suites.case import EvalCase
-from model_zoo.registry import ModelSpec
+from model_zoo.model_spec import ModelSpec
 
 CPU = Hardware(torch.device("cpu"), torch.float32, 16)
 MODEL = ModelSpec("toy", (), "toy", "toy", "natural", "", "0" * 64)

@@ -27,7 +27,7 @@ from benchmark.store.images import Kept
 from benchmark.store.store import Store
 from benchmark.store.verdicts import Verdicts
 from benchmark.suites.case import EvalCase, case_key, identity
-from model_zoo.registry import ModelSpec
+from model_zoo.model_spec import ModelSpec
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 CPU = Hardware(torch.device("cpu"), torch.float32, 16)

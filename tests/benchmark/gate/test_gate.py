@@ -17,8 +17,8 @@ from attacks.registry import ATTACKS
 from attacks.spec import AttackSpec, Ensemble
 from attacks.threat_model import ThreatModel
 from benchmark.suites.registry import SUITES
-from model_zoo.checkpoint import load_state_dict, save_state_dict
 from model_zoo.registry import SHIPPED
+from model_zoo.weights.checkpoint import load_state_dict, save_state_dict
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 Gate = Callable[..., subprocess.CompletedProcess[str]]

@@ -13,7 +13,7 @@ from benchmark.store.selection import show
 from benchmark.store.store import Store
 from benchmark.store.verdicts import Verdicts
 from benchmark.suites.case import EvalCase, case_key
-from model_zoo.registry import ModelSpec
+from model_zoo.model_spec import ModelSpec
 
 N = 40
 TIMING = {"seconds": 1.0, "device": "cpu", "precision": "fp32", "batch_size": 1, "threads": 1, "versions": ""}

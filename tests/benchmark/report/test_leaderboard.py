@@ -11,7 +11,7 @@ from scipy.stats import binomtest
 from benchmark.report.leaderboard import p_of_difference, ranks
 from benchmark.report.score import SuiteScores
 from benchmark.stats.shares import Bools
-from model_zoo.registry import ModelSpec
+from model_zoo.model_spec import ModelSpec
 
 N = 100
 

@@ -30,9 +30,11 @@ from benchmark.suites.published import FIGURES, ROWS, STATES, UNMEASURED, Figure
 from benchmark.suites.registry import SUITES
 from benchmark.suites.suite import Suite
 from benchmark.training.settings import training_settings
+from model_zoo.card import card
 from model_zoo.defenses.registry import defense_spec
-from model_zoo.recipes import RECIPES
-from model_zoo.registry import MODELS, ModelSpec, card
+from model_zoo.model_spec import ModelSpec
+from model_zoo.registry import MODELS
+from model_zoo.training.recipes import RECIPES
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -18,7 +18,7 @@ from benchmark.store.selection import entry, show
 from benchmark.store.store import Store
 from benchmark.store.verdicts import Verdicts
 from benchmark.suites.case import EvalCase, case_key
-from model_zoo.registry import ModelSpec
+from model_zoo.model_spec import ModelSpec
 
 TIMING = {"seconds": 1.0, "device": "cpu", "precision": "fp32", "batch_size": 250, "threads": 1, "versions": "torch=2"}
 NATURAL = ModelSpec("natural", ("digits",), "digits", "digits-cnn", "natural", "digits/natural.safetensors", "a" * 64)

@@ -21,7 +21,7 @@ from benchmark.speed.contests import Arena, measure, write_speed
 from benchmark.speed.peers import PEERS, Attack, Peer
 from benchmark.speed.training_speed import Epoch, our_epoch, usual_epoch
 from benchmark.suites.case import EvalCase
-from model_zoo.registry import ModelSpec
+from model_zoo.model_spec import ModelSpec
 
 N = 12
 

@@ -25,7 +25,7 @@ from benchmark.store.chunk import COLUMNS, pack, unpack
 from benchmark.store.packed import Packed, packed_case, read_packed, write_packed
 from benchmark.store.packed_json import digest_of
 from benchmark.store.verdicts import Verdicts
-from model_zoo.checkpoint import load_state_dict, save_state_dict
+from model_zoo.weights.checkpoint import load_state_dict, save_state_dict
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "40"))

@@ -10,7 +10,7 @@ from attacks.registry import ATTACKS
 from attacks.spec import AttackSpec, Patience, Recurrence
 from attacks.threat_model import ThreatModel
 from benchmark.suites.case import EvalCase, case_key, drawn, identity, trajectory_key
-from model_zoo.registry import ModelSpec
+from model_zoo.model_spec import ModelSpec
 
 MODEL = ModelSpec("natural", ("digits",), "digits", "digits-cnn", "natural", "digits/natural.safetensors", "a" * 64)
 OTHER = replace(MODEL, name="madry", sha256="b" * 64)

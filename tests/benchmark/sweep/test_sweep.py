@@ -30,8 +30,9 @@ from benchmark.sweep import compute
 from benchmark.sweep.local_pool import can_fork
 from benchmark.sweep.prepare import lacking_cases, prepare
 from benchmark.sweep.sweep import sweep
-from model_zoo.checkpoint import load_state_dict, save_state_dict
-from model_zoo.registry import MODELS, SHIPPED, ModelSpec
+from model_zoo.model_spec import ModelSpec
+from model_zoo.registry import MODELS, SHIPPED
+from model_zoo.weights.checkpoint import load_state_dict, save_state_dict
 
 ROOT = Path(__file__).resolve().parents[3]
 WORDS = ("--models", "natural,madry", "--attacks", "pgd-20,pgd-40,cw-linf", "--examples", "300", "--quiet")

@@ -1,0 +1,191 @@
+"""From the spec of a model to its network: registered, downloaded, or the user's own."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from attacks.errors import InputError
+from model_zoo.architectures.registry import build
+from model_zoo.authors import CONVERTS
+from model_zoo.files.atomic import sha256_of
+from model_zoo.files.download import fetch
+from model_zoo.model_spec import ModelSpec
+from model_zoo.registry import SHIPPED
+from model_zoo.robustbench_adapter import PAGE, PREFIX, build_robustbench, factory_name, package_version
+from model_zoo.user_models.factory import call_factory, code_of, find_factory
+from model_zoo.user_models.modes import frozen
+from model_zoo.user_models.probe_digest import probe_digest
+from model_zoo.user_models.quirks import find_quirks
+from model_zoo.user_models.randomness import answers_at_random, probe_images
+from model_zoo.user_models.user_model import Quirks, Stranger
+from model_zoo.weights.checkpoint import load_into, load_state_dict, silent, state_digest
+from model_zoo.weights.names import unparallel
+from model_zoo.weights.program import KINDS, load_program
+
+
+def find_checkpoint(spec: ModelSpec, checkpoint_dir: Path) -> Path:
+    """The checkpoint's file: in the user's folder, else among those shipped. Raises: InputError if in neither."""
+    candidates = [folder / spec.checkpoint for folder in (checkpoint_dir, SHIPPED)]
+    there = [path for path in candidates if path.exists()]
+    for path in there:  # a user's file of the same name may belong to another model
+        if len(there) == 1 or sha256_of(path) == spec.sha256:
+            return path
+    if there:
+        return there[0]
+    file = Path(spec.checkpoint)
+    named = "get it (its page gives it no file name)" if file.stem == spec.name else f"get {file.name}"
+    get = f"{named} from {spec.url}" if spec.url else "train it"
+    raise InputError(
+        f"model {spec.name}: expected its checkpoint at {candidates[0]}; {get}, or name its folder by --checkpoint-dir"
+    )
+
+
+def obtain_checkpoint(spec: ModelSpec, checkpoint_dir: Path, mirror: Path | None) -> None:
+    """See to it that the checkpoint's file is there: from the mirror folder, or from a direct link to the file.
+
+    Raises: InputError where it is nowhere, or another file than expected.
+    """
+    name = Path(spec.checkpoint).name
+    is_mirrored = mirror is not None and (mirror / name).is_file()
+    if any((folder / spec.checkpoint).exists() for folder in (checkpoint_dir, SHIPPED)):
+        return
+    if spec.sha256 and (is_mirrored or spec.url.endswith("/" + name)):
+        fetch(spec.url, checkpoint_dir / spec.checkpoint, sha256=spec.sha256, size=spec.size, mirror=mirror)
+    find_checkpoint(spec, checkpoint_dir)
+
+
+def identified(spec: ModelSpec, checkpoint_dir: Path) -> ModelSpec:
+    """The spec with the sha256 of the file that is here, where the authors' is not known.
+
+    Raises: InputError for a checkpoint that is missing.
+    """
+    return spec if spec.sha256 or spec.code else replace(spec, sha256=sha256_of(find_checkpoint(spec, checkpoint_dir)))
+
+
+def load_model(
+    spec: ModelSpec, checkpoint_dir: Path, *, classes: int, tell: Callable[[str], None] = silent
+) -> nn.Module:
+    """The model with its weights, in eval mode, its parameters frozen, on the CPU.
+
+    Args:
+        tell: called with what was done to the file's weights or their names, where it had others than the model.
+
+    Raises: InputError for a checkpoint that is missing, damaged, unsafe, or for another architecture.
+    """
+    model = _bare_model(spec, checkpoint_dir, classes, tell)
+    return model if spec.quirks is None else Stranger(model, spec.quirks)
+
+
+def _bare_model(spec: ModelSpec, checkpoint_dir: Path, classes: int, tell: Callable[[str], None]) -> nn.Module:
+    """The same, but for what wraps a user's own."""
+    if spec.architecture.startswith(PREFIX):
+        model = build_robustbench(spec.architecture, checkpoint_dir / PREFIX)
+    elif spec.code in KINDS:
+        model = load_program(Path(spec.checkpoint), spec.code, sha256=spec.sha256)
+    elif spec.code:
+        model = call_factory(spec.architecture)
+        if spec.checkpoint:
+            _load_weights(model, Path(spec.checkpoint), spec.sha256, tell=tell)
+        if unknown := [name for name, value in model.state_dict().items() if is_lazy(value)]:
+            raise InputError(
+                f"--model {spec.architecture}: expected weights for all of its layers, got none for {unknown[0]!r}, "
+                "which is lazy; give them by --checkpoint, or have the factory load them"
+            )
+        if not spec.checkpoint and spec.sha256 and state_digest(model.state_dict()) != spec.sha256:
+            raise InputError(
+                f"--model {spec.architecture}: the factory returns other weights at each call; use --checkpoint"
+            )
+    else:
+        model = build(spec.architecture, classes)
+        _load_weights(model, find_checkpoint(spec, checkpoint_dir), spec.sha256, spec.convert, tell=tell)
+    return frozen(model)
+
+
+def robustbench_model(
+    name: str, checkpoint_dir: Path, *, dataset: str, norm: str, suite: str, shape: Sequence[int] = ()
+) -> ModelSpec:
+    """The spec of a RobustBench model, robustbench/ID. Raises: InputError where it cannot be had.
+
+    Args:
+        shape: (C, H, W) of the images that it is asked with whether it answers at random; empty for not asking.
+    """
+    model_id = name.removeprefix(PREFIX)
+    code, factory = f"robustbench {package_version()}", factory_name(model_id, dataset, norm)
+    spec = ModelSpec(model_id, (suite,), dataset, factory, "", "", "", url=PAGE, code=f"{code} {factory}")
+    model = load_model(spec, checkpoint_dir, classes=0)
+    is_random = bool(shape) and answers_at_random(model, probe_images(shape))
+    return replace(spec, sha256=state_digest(model.state_dict()), randomized=is_random)
+
+
+def external_model(
+    factory: str,
+    checkpoint: Path | None,
+    *,
+    dataset: str,
+    suite: str,
+    name: str = "",
+    shape: Sequence[int] = (),
+    output: str = "",
+    tell: Callable[[str], None] = silent,
+) -> ModelSpec:
+    """The spec of a user's own model, which needs no registration.
+
+    Args:
+        factory: "PATH.py:FUNCTION" or "package.module:FUNCTION"; called without arguments, it returns a torch module.
+        checkpoint: its weights; None if the factory loads them.
+        name: in the tables; by default the function's name.
+        shape: (C, H, W) of the images that its quirks and randomness are looked for with; empty for not looking.
+        output: where in what it returns the logits are: a key, an attribute or an index; "" where it returns them.
+        tell: called with what was done to the file's weights or their names, where it had others than the model.
+
+    Raises: InputError for a factory or checkpoint that cannot be used.
+    """
+    function = factory.rpartition(":")[2]
+    code = code_of(*find_factory(factory))
+    sha256 = sha256_of(checkpoint) if checkpoint and checkpoint.is_file() else ""
+    spec = ModelSpec(
+        name=name or function,
+        suites=(suite,),
+        dataset=dataset,
+        architecture=factory,
+        defense="",
+        checkpoint=str(checkpoint) if checkpoint else "",
+        sha256=sha256,
+        code=f"{function}@{code or factory}",
+    )
+    model = _bare_model(spec, Path(), 0, tell)
+    if not checkpoint:
+        spec = replace(spec, sha256=state_digest(model.state_dict()))
+    return observed(spec, model, shape, output)
+
+
+def observed(spec: ModelSpec, model: nn.Module, shape: Sequence[int], output: str) -> ModelSpec:
+    """The spec of a user's own model with what fixed images show: how it must be run, and what it answers.
+
+    Args:
+        model: as it was loaded, on the CPU.
+        shape, output: as for `external_model`.
+
+    Raises: InputError for a model that returns no logits, or whose answers depend on those before.
+    """
+    if not shape:
+        return replace(spec, quirks=Quirks(output))
+    images = probe_images(shape)
+    try:
+        quirks = find_quirks(model, images, output)
+    except InputError as error:
+        raise InputError(f"--model {spec.architecture}: {error}") from None
+    asked = Stranger(model, quirks)
+    return replace(spec, quirks=quirks, randomized=answers_at_random(asked, images), answers=probe_digest(asked, shape))
+
+
+def _load_weights(
+    model: nn.Module, path: Path, sha256: str, convert: str = "", *, tell: Callable[[str], None] = silent
+) -> None:
+    weights = load_state_dict(path, sha256=sha256 or None, tell=tell)
+    done = load_into(model, CONVERTS[convert](unparallel(weights)) if convert else weights, source=str(path))
+    if done:
+        tell(f"note: {path}: names of weights: {done}")

@@ -1,0 +1,65 @@
+"""A trained model: which network, whose weights, and what identifies its numbers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from model_zoo.robustbench_adapter import PREFIX
+from model_zoo.user_models.user_model import Quirks
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A trained classifier: what it is, and where its weights are.
+
+    Args:
+        name: as on the command line and in the tables.
+        suites: the suites it belongs to.
+        dataset: it was trained on.
+        architecture: a name of the architecture table, or for a user's own model its factory.
+        defense: how it was trained.
+        checkpoint: file name below a checkpoint folder; a path for a user's own model; "" where its factory has the
+            weights.
+        sha256: of the checkpoint file; of the weights where there is no file.
+        paper: arXiv number or citation.
+        url: where the authors publish the file.
+        code: sha256 of a user's model code, which determines the numbers as the weights do.
+        schedule: how it was trained here, in a few words; "" where that is not known.
+        convert: a name of `CONVERTS`, where the authors' names of the weights are not ours.
+        size: of the checkpoint file in bytes; 0 where nobody wrote it down.
+        randomized: whether it answers at random, and so is judged by expectation; of a user's model it is found out.
+        quirks: how a user's own model must be run; None for models that are run as they are.
+        answers: of a user's own model, a digest of its logits on fixed images; "" where it cannot be asked.
+    """
+
+    name: str
+    suites: Sequence[str]
+    dataset: str
+    architecture: str
+    defense: str
+    checkpoint: str
+    sha256: str
+    paper: str = ""
+    url: str = ""
+    code: str = ""
+    schedule: str = ""
+    convert: str = ""
+    size: int = 0
+    randomized: bool = False
+    quirks: Quirks | None = None
+    answers: str = ""
+
+    @property
+    def network(self) -> str:
+        """The architecture as the tables show it: without the folder of a user's own file."""
+        if self.architecture.startswith(PREFIX):
+            return PREFIX + self.name
+        place, _, function = self.architecture.rpartition(":")
+        return f"{Path(place).name}:{function}" if self.code and place.endswith(".py") else self.architecture
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What determines this model's logits."""
+        part = {"output": self.quirks.output} if self.quirks is not None and self.quirks.output else {}
+        answers = {"answers": self.answers} if self.answers else {}
+        return {"checkpoint_sha256": self.sha256, "architecture": self.code or self.architecture, **part, **answers}

@@ -1,0 +1,197 @@
+"""What a user's own model can be asked, and how: found by a few trial passes of copies of it, before any number."""
+
+import copy
+import re
+import sys
+from contextlib import suppress
+from dataclasses import replace
+from inspect import getattr_static
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.lazy import LazyModuleMixin
+
+from attacks.errors import InputError
+from attacks.generators import seeded
+from attacks.out_of_memory import is_out_of_memory
+from model_zoo.user_models.own_generators import own_generators
+from model_zoo.user_models.randomness import differ
+from model_zoo.user_models.user_model import ModelError, OutputError, Quirks, Stranger
+
+BATCHES = (4, 10, 16, 20, 25, 32, 40, 50, 64, 100, 125, 128, 200, 250, 256, 500, 512, 1000, 1024)
+"""Fixed batches that are tried, beside those that the model's own messages name."""
+SAME_LAYOUT = 1e-3
+"""The same of two layouts of the weights, for which other kernels are taken."""
+
+
+@torch.no_grad()
+def find_quirks(model: nn.Module, x: Tensor, output: str = "") -> Quirks:
+    """How a model must be run.
+
+    Args:
+        model: in the mode in which it is attacked, on the CPU. Copies of it are run, unless it cannot be copied.
+        x: (8, C, H, W) images.
+        output: where in what it returns the logits are; "" where it returns them.
+
+    Returns: its quirks; those of any model where it takes the images in no way, which the checks before a run report.
+    Raises: InputError where it returns no logits, and where its answers depend on those before in a way that cannot be
+        undone.
+    """
+    if any(isinstance(module, LazyModuleMixin) for module in model.modules()):
+        with suppress(ModelError):
+            _answers(model, Quirks(output), x)  # such layers become others at their first pass
+    start = Quirks(output, is_compiled=_is_compiled(model), has_generators=any(True for _ in own_generators(model)))
+    quirks = _that_fit(model, start, x)
+    if quirks is None or not _answers(_copied(model), quirks, x).isfinite().all():
+        return start
+    quirks = replace(quirks, returns_arrays=quirks == Quirks() and not _returns_tensor(model, x))
+    quirks = replace(quirks, changes_images=_changes_images(model, quirks, x))
+    quirks = replace(quirks, keeps_state=_keeps_state(model, quirks, x))
+    quirks = replace(quirks, checkpoints=_needs_checkpoints_out(model, quirks, x))
+    return replace(quirks, is_contiguous=_must_be_contiguous(model, quirks, x))
+
+
+def _that_fit(model: nn.Module, start: Quirks, x: Tensor) -> Quirks | None:
+    """The type and number of images that a pass takes; None where none was found."""
+    ways = [start, *(replace(start, dtype=name) for name in _other_types(model))]
+    said = []
+    for way in ways:
+        many, two, one = (_failure(model, way, x[:size]) for size in (len(x), 2, 1))
+        if not (many or two):
+            return replace(way, fewest=2) if one else way
+        if not (many and two and one):
+            return replace(way, batch=next(n for n, failed in ((len(x), many), (2, two), (1, one)) if not failed))
+        said.append(many)
+    named = {int(number) for number in re.findall(r"\b[0-9]{1,4}\b", " ".join(said))} - {0, 1, 2, len(x)}
+    for way in ways:
+        for size in (*sorted(named), *(size for size in BATCHES if size not in named)):
+            if not _failure(model, replace(way, batch=size), x):
+                return replace(way, batch=size)
+    return None
+
+
+def _other_types(model: nn.Module) -> list[str]:
+    """Names of the floating-point types of its weights, but for float32."""
+    tensors = [*model.parameters(), *model.buffers()]
+    found = {str(tensor.dtype).removeprefix("torch.") for tensor in tensors if tensor.is_floating_point()}
+    return sorted(found - {"float32"})
+
+
+def _failure(model: nn.Module, quirks: Quirks, x: Tensor) -> str:
+    """What goes wrong where a fresh copy of the model is asked; "" where nothing does."""
+    try:
+        logits = _answers(_copied(model), quirks, x)
+    except OutputError:
+        raise
+    except InputError as error:
+        return str(error)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return "out of memory"
+    has_a_row_an_image = logits.ndim > 1 and len(logits) == len(x)
+    return "" if has_a_row_an_image else f"it returns a tensor of shape {tuple(logits.shape)}"
+
+
+def _answers(model: nn.Module, quirks: Quirks, x: Tensor) -> Tensor:
+    with seeded("trial"):
+        logits: Tensor = Stranger(model, replace(quirks, returns_arrays=True))(x.clone())
+    return logits
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    """A copy, or the model itself where it holds what cannot be copied."""
+    try:
+        return copy.deepcopy(model)
+    except Exception:  # the user's own code may raise what it likes
+        return model
+
+
+def _is_compiled(model: nn.Module) -> bool:
+    if "torch._dynamo" not in sys.modules:  # compiling imports it, which takes seconds
+        return False
+    return any(
+        isinstance(module, torch._dynamo.OptimizedModule)
+        or getattr(module, "_compiled_call_impl", None) is not None
+        or hasattr(getattr_static(module, "forward", None), "_torchdynamo_orig_callable")
+        for module in model.modules()
+    )
+
+
+def _returns_tensor(model: nn.Module, x: Tensor) -> bool:
+    """Whether a model returns a tensor that operations may be applied to."""
+    with seeded("trial"):
+        output = _copied(model)(x.clone())
+    return isinstance(output, Tensor) and not output.is_inference()
+
+
+def _changes_images(model: nn.Module, quirks: Quirks, x: Tensor) -> bool:
+    given = x.clone()
+    before = given._version
+    with seeded("trial"):
+        Stranger(_copied(model), quirks)(given)
+    return given._version != before or given.requires_grad or not torch.equal(given, x)
+
+
+def _keeps_state(model: nn.Module, quirks: Quirks, x: Tensor) -> bool:
+    """Whether a pass changes later ones, all generators seeded alike. Raises: InputError where nothing undoes it."""
+    first = _answers(_copied(model), quirks, x)
+    used = _copied(model)
+    before = _numbers(used)
+    try:
+        asked = [_answers(used, quirks, images) for images in (x, x.flip(0), x[:1], x)]
+    except ModelError:
+        asked = []
+    if asked and not differ(asked[-1], first) and not differ(asked[0], first) and _numbers(used) == before:
+        return False
+    if used is model or differ(_answers(_copied(model), quirks, x), first):
+        raise InputError(
+            "expected the same answers to the same images under the same seeds of torch, NumPy and Python, got others: "
+            "it keeps state between calls, or draws from a generator, where no copy of the module reaches; hold these "
+            "as attributes of the module, or reset them in forward"
+        )
+    return True
+
+
+def _numbers(model: nn.Module) -> list[Any]:
+    """The numbers among the attributes of a model and its parts: counters of calls show there first."""
+    kinds = (bool, int, float)
+    return [
+        (name, key, value)
+        for name, module in model.named_modules()
+        for key, value in vars(module).items()
+        if isinstance(value, kinds)
+    ]
+
+
+def _needs_checkpoints_out(model: nn.Module, quirks: Quirks, x: Tensor) -> bool:
+    without = replace(quirks, checkpoints=True)
+    return not _has_gradient(model, quirks, x) and _has_gradient(model, without, x)
+
+
+def _has_gradient(model: nn.Module, quirks: Quirks, x: Tensor) -> bool:
+    """Whether a gradient with respect to the images can be taken."""
+    with torch.enable_grad(), seeded("trial"):
+        x = x.clone().requires_grad_()
+        try:
+            torch.autograd.grad(Stranger(_copied(model), quirks)(x).sum(), x)
+        except Exception:  # the user's own code may raise what it likes
+            return False
+    return True
+
+
+def _must_be_contiguous(model: nn.Module, quirks: Quirks, x: Tensor) -> bool:
+    """Whether it goes wrong, or answers otherwise, with its weights laid out channels_last."""
+    if not any(tensor.ndim == 4 for tensor in (*model.parameters(), *model.buffers())):
+        return False
+    laid_out = _copied(model)
+    if laid_out is model:
+        return True
+    Stranger(laid_out, quirks).to(memory_format=torch.channels_last)
+    if _failure(laid_out, quirks, x):
+        return True
+    here, there = _answers(_copied(model), quirks, x), _answers(_copied(laid_out), quirks, x)
+    if not (here - there).abs().max() <= SAME_LAYOUT * here.abs().max():
+        return True
+    return _has_gradient(model, quirks, x) and not _has_gradient(laid_out, quirks, x)

@@ -1,0 +1,209 @@
+"""A user's own model as all passes of ours need it: images in batches of any size in, logits out, or one line."""
+
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils import checkpoint
+
+from attacks.errors import InputError
+from attacks.out_of_memory import is_out_of_memory
+from model_zoo.user_models.modes import moved
+from model_zoo.user_models.own_generators import seed_own_generators
+
+IN_TORCHSCRIPT = "The following operation failed in the TorchScript interpreter"
+"""How TorchScript begins its messages; what went wrong stands in their last line."""
+
+
+class ModelError(InputError):
+    """What a user's own model raised, in one line."""
+
+
+class OutputError(InputError):
+    """A model returns something else than logits, and nobody said where in it they are."""
+
+
+@dataclass(frozen=True)
+class Quirks:
+    """How a user's model must be run; the defaults are for a model that can be run in any way.
+
+    Args:
+        output: where in what it returns the logits are: a key, an attribute or an index; "" where it returns them.
+        dtype: what the images are cast to, such as "float64"; "" for nothing.
+        batch: how many images a pass must have; 0 for any number. What lacks is filled up by copies of the last one.
+        fewest: how many images it must have at least.
+        is_contiguous: whether its weights must not be laid out channels_last.
+        changes_images: whether it changes its input, so that it must get a copy.
+        keeps_state: whether a pass changes later ones, so that each must be made by a fresh copy of it.
+        has_generators: whether it draws from generators of its own, which are then seeded by torch's at each pass.
+        is_compiled: whether it is compiled, which batches of many sizes would have done again and again.
+        checkpoints: whether it recomputes activations by the reentrant kind of checkpoints, which allow no gradient
+            with respect to the images alone: they are kept instead.
+        returns_arrays: whether it returns what is no tensor that autograd may use.
+    """
+
+    output: str = ""
+    dtype: str = ""
+    batch: int = 0
+    fewest: int = 1
+    is_contiguous: bool = False
+    changes_images: bool = False
+    keeps_state: bool = False
+    has_generators: bool = False
+    is_compiled: bool = False
+    checkpoints: bool = False
+    returns_arrays: bool = False
+
+
+class Stranger(nn.Module):
+    """A user's own model, run as its quirks demand.
+
+    Args:
+        model: in the mode in which it is attacked.
+        quirks: as `model_zoo/user_models/quirks.py` finds them.
+
+    Whatever its forward pass raises becomes a ModelError; want of memory stays what it is.
+    """
+
+    def __init__(self, model: nn.Module, quirks: Quirks) -> None:
+        super().__init__()
+        self.model = model
+        self.quirks = quirks
+        self.training = False  # of this wrapper alone
+        self._is_plain = quirks in (Quirks(), Quirks(is_contiguous=True))
+
+    def to(self, *args: Any, **kwargs: Any) -> "Stranger":
+        """The user's own `to` may move what is no parameter; it may lack a return value, or some of the arguments."""
+        self.model = moved(self.model, *args, **kwargs)
+        return self
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """That of the user's model, by its own names."""
+        return self.model.state_dict(*args, **kwargs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, K) logits of images (N, C, H, W)."""
+        x = x.contiguous()
+        if self._is_plain:
+            answer: Tensor = self._ask(self.model, x)
+            return answer
+        quirks = self.quirks
+        parts = x.split(quirks.batch) if quirks.batch else (x,)
+        return torch.cat([self._logits(_filled(part, quirks.batch or quirks.fewest))[: len(part)] for part in parts])
+
+    def _logits(self, x: Tensor) -> Tensor:
+        quirks = self.quirks
+        if quirks.dtype:
+            x = x.to(getattr(torch, quirks.dtype))
+        if quirks.changes_images:
+            x = x.clone()
+        model = copy.deepcopy(self.model) if quirks.keeps_state else self.model
+        if quirks.has_generators:
+            seed_own_generators(model)
+        with ExitStack() as stack:
+            if quirks.is_compiled:
+                stack.enter_context(torch.compiler.set_stance("force_eager"))
+            if quirks.checkpoints:
+                stack.enter_context(_without_checkpoints())
+            output = self._ask(model, x)
+        logits = _selected(output, quirks.output)
+        if isinstance(logits, np.ndarray):
+            logits = torch.from_numpy(logits)
+        if not isinstance(logits, Tensor):
+            chosen = f"--output {quirks.output}: " if quirks.output else ""
+            raise OutputError(f"{chosen}expected logits, got {_described(logits)}; {_remedy(logits)}")
+        return (logits.clone() if logits.is_inference() else logits).to(x.device).float()
+
+    def _ask(self, model: nn.Module, x: Tensor) -> Any:
+        try:
+            return model(x)
+        except (Exception, SystemExit) as error:  # the user's own code may raise what it likes
+            if is_out_of_memory(error):
+                raise
+            raise ModelError(f"the model raised {quoted(error)}") from error
+
+
+def quoted(error: BaseException) -> str:
+    """An exception in one line: its class, and the line of its message that says most."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    if lines[0].startswith(IN_TORCHSCRIPT):
+        return lines[-1]
+    return f"{type(error).__name__}: {lines[0]}"
+
+
+def is_raised_backwards(error: BaseException) -> bool:
+    """Whether an exception came out of a backward pass."""
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code in _BACKWARD:
+            return True
+        trace = trace.tb_next
+    return False
+
+
+_BACKWARD = tuple(function.__code__ for function in (torch.autograd.grad, torch.autograd.backward, Tensor.backward))
+
+
+def _filled(x: Tensor, size: int) -> Tensor:
+    missing = size - len(x)
+    return torch.cat([x, x[-1:].detach().expand(missing, *x.shape[1:])]) if missing > 0 else x
+
+
+@contextmanager
+def _without_checkpoints() -> Iterator[None]:
+    """Have reentrant checkpoints run their function as if they were none: as fast, and hungrier for memory."""
+
+    class Direct:
+        @staticmethod
+        def apply(function: Any, _keeps_draws: bool, *args: Any) -> Any:
+            return function(*args)
+
+    reentrant = checkpoint.CheckpointFunction
+    checkpoint.CheckpointFunction = Direct  # type: ignore[misc, assignment]  # no option of torch's switches them off
+    try:
+        yield
+    finally:
+        checkpoint.CheckpointFunction = reentrant  # type: ignore[misc]
+
+
+def _selected(output: Any, place: str) -> Any:
+    """The part of a model's output at a key, attribute or index; all of it at ""."""
+    if not place:
+        return output
+    try:
+        if place.isdecimal() and not (isinstance(output, Mapping) and place in output):
+            values = list(output.values()) if isinstance(output, Mapping) else output
+            return values[int(place)]
+        return output[place] if isinstance(output, Mapping) else getattr(output, place)
+    except (LookupError, AttributeError, TypeError):
+        raise OutputError(f"--output {place}: expected a part of {_described(output)}; {_remedy(output)}") from None
+
+
+def _names(output: Any) -> list[str]:
+    """What the parts of a model's output are called; an index where they have no names."""
+    if isinstance(output, Mapping):
+        return [str(key) for key in output]
+    if isinstance(output, (tuple, list)):
+        return list(getattr(output, "_fields", map(str, range(len(output)))))
+    if is_dataclass(output):
+        return [field.name for field in fields(output)]
+    return [name for name in ("logits",) if hasattr(output, name)]
+
+
+def _described(output: Any) -> str:
+    names = _names(output)
+    return f"a {type(output).__name__}" + (f" of {', '.join(names[:8])}" if names else "")
+
+
+def _remedy(output: Any) -> str:
+    names = _names(output)
+    if not names:
+        return "have the model return its logits, a tensor (N, classes)"
+    return f"say which part they are by --output {'logits' if 'logits' in names else ' or '.join(names[:4])}"

@@ -1,0 +1,1 @@
+"""Checkpoints to state dicts, without running code from them."""
