@@ -49,7 +49,7 @@ def test_all_programs_of_a_contest_face_the_same_images_and_are_judged() -> None
     found = rows(measure(arena(), ["pgd-20"], rounds=2, quiet=True))
     ours, foolbox = found["this harness, last iterate too"], found["foolbox"]
     assert 0 < ours["robust_acc"] < 100 * (N - 1) / N
-    assert abs(ours["robust_acc"] - foolbox["robust_acc"]) <= 100 / N
+    assert abs(ours["robust_acc"] - foolbox["robust_acc"]) <= 100 / N + 1e-9
     assert foolbox["backwards"] == 20.0
     assert ours["backwards"] == pytest.approx(20 * (N - 1) / N)  # what is misclassified when clean is not attacked
     assert found["this harness"]["backwards"] < ours["backwards"]
