@@ -15,7 +15,7 @@ from torch import Tensor
 from attacks.draws import Draws
 from attacks.losses import dlr
 from attacks.oracle import Classifier, Oracle, Query
-from attacks.spec import AttackSpec, Patience, Recurrence
+from attacks.spec import AttackSpec, EarlyStopping, Recurrence
 from attacks.threat_model import ThreatModel
 
 Judge = Callable[[Tensor, Tensor], Tensor]
@@ -31,8 +31,7 @@ class Reading:
         correct_any: (N,) bool, correct at every judged iterate of every restart up to this step.
         correct_last: (N,) bool, correct at this iterate of every restart; None where it was not asked for.
         forwards, backwards: (N,) int64 passes spent on each image, the judge's included.
-        closest: (N,) the least DLR lead of a query inside the threat model up to this step; None where it was not asked
-            for.
+        closest: (N,) the least DLR margin of a query inside the threat model up to this step; None where nobody asked.
     """
 
     steps: int
@@ -79,20 +78,20 @@ def run(
     Returns: a Reading for each step count.
     """
     assert isinstance(attack.method, Recurrence)
-    tracks_closest = tracks_closest or attack.patience is not None
+    tracks_closest = tracks_closest or attack.early_stopping is not None
     tally = _Tally(len(x), readings, reads_last=attack.reads_last, tracks_closest=tracks_closest, device=x.device)
     waiting = deque((position, 0) for position in range(len(x)))
     batch: _Batch | None = None
 
-    def hear(query: Query) -> None:
+    def observe(query: Query) -> None:
         """Count a query, and have the points judged that would be news: misclassified, and inside the threat model."""
         asked = slice(None) if query.rows is None else query.rows
         where, steps = position[asked], before.steps[asked]
-        tally.spend(where, open_readings[asked], query)
+        tally.charge(where, open_readings[asked], query)
         if tracks_closest:
             inside = threat.contains(query.points, before.x[asked])
-            lead = torch.where(inside, -dlr(query.logits, before.y[asked]), torch.inf)
-            tally.approach(where, open_readings[asked], lead)
+            margin = torch.where(inside, -dlr(query.logits, before.y[asked]), torch.inf)
+            tally.record_margin(where, open_readings[asked], margin)
         suspect = torch.ones_like(where, dtype=torch.bool)
         if not judge_every_iterate:
             suspect = query.logits.argmax(1) != before.y[asked]
@@ -104,7 +103,7 @@ def run(
         if len(rows):
             tally.record_query(where[rows], steps[rows], judge(query.points[rows], where[rows]))
 
-    oracle = Oracle(classifier, threat, precision=precision, eot=eot, watch=hear, demands_finite=True)
+    oracle = Oracle(classifier, threat, precision=precision, eot=eot, watch=observe, demands_finite=True)
     params = attack.step_params
     while batch is not None or waiting:
         free = batch_size if batch is None else batch_size - len(batch.position)
@@ -122,8 +121,8 @@ def run(
             if len(rows):
                 tally.record_reading(reading, position[rows], judge(after.x_adv[rows], position[rows]))
 
-        if attack.patience is not None:
-            tally.look(position, after.steps, attack.patience)
+        if attack.early_stopping is not None:
+            tally.check(position, after.steps, attack.early_stopping)
         progress(len(position))
         batch = _Batch(position, batch.restart, after)
         over = ~tally.asked(position, after.steps).any(1)
@@ -177,14 +176,14 @@ class _Tally:
         self._forwards = torch.zeros(shape, dtype=torch.int64, device=device)
         self._backwards = torch.zeros(shape, dtype=torch.int64, device=device)
         self._closest = torch.full(shape, torch.inf, device=device) if tracks_closest else None
-        self._at_last_look = torch.full((images,), torch.inf, device=device)
-        self._given_up = torch.zeros((images, 1), dtype=torch.bool, device=device)
+        self._at_last_check = torch.full((images,), torch.inf, device=device)
+        self._stopped = torch.zeros((images, 1), dtype=torch.bool, device=device)
 
     def decided(self, position: Tensor) -> Tensor:
-        """(M, R): nothing that these images could still show would change the reading, or they are given up."""
+        """(M, R): nothing that these images could still show would change the reading, or the attack stopped."""
         decided = self._broken_any[position]
         decided = decided & self._broken_last[position] if self._reads_last else decided
-        return decided | self._given_up[position]
+        return decided | self._stopped[position]
 
     def asked(self, position: Tensor, steps: Tensor) -> Tensor:
         """(M, R): the reading lies ahead of these images and is undecided."""
@@ -198,25 +197,25 @@ class _Tally:
         """Some reading of this image is undecided, so another restart may tell more."""
         return not bool(self.decided(torch.tensor([position], device=self.readings.device)).all())
 
-    def spend(self, position: Tensor, asked: Tensor, query: Query) -> None:
+    def charge(self, position: Tensor, asked: Tensor, query: Query) -> None:
         """Charge a query to every reading (M, R) that asked for the step: each costs what it would have cost alone."""
         self._forwards[position] += asked.long() * query.forwards
         self._backwards[position] += asked.long() * query.backwards
 
-    def approach(self, position: Tensor, asked: Tensor, lead: Tensor) -> None:
-        """A query at which the true class had this lead (M,), for every reading (M, R) that asked for the step."""
+    def record_margin(self, position: Tensor, asked: Tensor, margin: Tensor) -> None:
+        """A query with this logit margin (M,), for every reading (M, R) that asked for the step."""
         assert self._closest is not None
         before = self._closest[position]
-        self._closest[position] = torch.where(asked, torch.minimum(before, lead[:, None]), before)
+        self._closest[position] = torch.where(asked, torch.minimum(before, margin[:, None]), before)
 
-    def look(self, position: Tensor, steps: Tensor, patience: Patience) -> None:
-        """Give up the images that have come to a look and not nearer since the one before."""
+    def check(self, position: Tensor, steps: Tensor, stopping: EarlyStopping) -> None:
+        """Stop on the images that have come to a check, and not nearer the decision boundary since the one before."""
         assert self._closest is not None
-        looks = torch.tensor(patience.looks, device=steps.device)
-        here = position[(steps[:, None] == looks).any(1)]
-        lead = self._closest[here, -1]
-        self._given_up[here, 0] |= lead > (1 - patience.falls) * self._at_last_look[here]
-        self._at_last_look[here] = lead
+        checks = torch.tensor(stopping.checks, device=steps.device)
+        here = position[(steps[:, None] == checks).any(1)]
+        margin = self._closest[here, -1]
+        self._stopped[here, 0] |= margin > (1 - stopping.least_decrease) * self._at_last_check[here]
+        self._at_last_check[here] = margin
 
     def record_query(self, position: Tensor, steps: Tensor, correct: Tensor) -> None:
         """A judged point, queried on the way from `steps` to the next."""

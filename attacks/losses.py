@@ -42,7 +42,7 @@ def cross_entropy_x10(logits: Tensor, y: Tensor) -> Tensor:
     return cross_entropy(10 * logits, y)
 
 
-def lead(logits: Tensor, y: Tensor) -> Tensor:
+def logit_margin(logits: Tensor, y: Tensor) -> Tensor:
     """z_y - max_{c != y} z_c with class indices y (N,): positive while the image is classified correctly."""
     others = logits.scatter(1, y[:, None], float("-inf")).amax(1)
     return logits.gather(1, y[:, None]).squeeze(1) - others
@@ -54,7 +54,7 @@ def margin(logits: Tensor, y: Tensor, *, kappa: float = 50.0) -> Tensor:
     With kappa = 50 the relu rarely saturates, so an already misclassified image is pushed further.
     Source: Carlini and Wagner, arXiv:1608.04644, f_6, run under PGD as by Madry et al. (MadryLab/cifar10_challenge).
     """
-    return -F.relu(lead(logits, y) + kappa)
+    return -F.relu(logit_margin(logits, y) + kappa)
 
 
 def kl_divergence(logits: Tensor, clean_log_probabilities: Tensor) -> Tensor:
@@ -77,7 +77,7 @@ def dlr(logits: Tensor, y: Tensor) -> Tensor:
     Where there are two classes only, the difference itself: the ratio would be constant.
     Source: Croce and Hein, arXiv:2003.01690, Equation 6.
     """
-    return -lead(logits, y) / _spread(logits, (2,))
+    return -logit_margin(logits, y) / _spread(logits, (2,))
 
 
 def dlr_targeted(logits: Tensor, pair: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from attacks.draws import Draws
-from attacks.losses import lead
+from attacks.losses import logit_margin
 from attacks.oracle import Classifier, Oracle, Query
 from attacks.spec import AttackSpec, Recurrence
 from attacks.threat_model import ThreatModel
@@ -73,7 +73,7 @@ def propose(
             value_of_best.fill_(-torch.inf)
         if query.loss is None and has_losses:
             return
-        value = -lead(query.logits, y[rows]) if query.loss is None else query.loss
+        value = -logit_margin(query.logits, y[rows]) if query.loss is None else query.loss
         better = (value > value_of_best[rows]) & threat.contains(query.points, x[rows])
         rows = rows[better]
         best[rows], value_of_best[rows] = query.points[better], value[better]

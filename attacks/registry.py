@@ -6,7 +6,7 @@ from dataclasses import replace
 from attacks import apgd, fab, foolbox_adapter, mi_fgsm, pgd, pyautoattack_adapter, square
 from attacks.errors import InputError
 from attacks.names import lookup
-from attacks.spec import AttackSpec, Ensemble, Patience, Proposer, Recurrence
+from attacks.spec import AttackSpec, EarlyStopping, Ensemble, Proposer, Recurrence
 
 PGD = Recurrence(pgd.init, pgd.step)
 MI_FGSM = Recurrence(mi_fgsm.init, mi_fgsm.step)
@@ -144,16 +144,19 @@ ATTACKS: Mapping[str, AttackSpec] = _table(
                     replace(AUTOATTACK_MEMBERS["fab-t"], restarts=3),
                     replace(AUTOATTACK_MEMBERS["square"], steps=16),
                 ],
-                scouts=[
+                screening=[
                     AUTOATTACK_MEMBERS["apgd-ce"].with_settings(steps=20, iterations=20),
                     AUTOATTACK_MEMBERS["apgd-t"].with_settings(steps=10, iterations=10),
-                    replace(AUTOATTACK_MEMBERS["square"], patience=Patience(looks=(2, 8, 20, 50), falls=0.2)),
+                    replace(
+                        AUTOATTACK_MEMBERS["square"],
+                        early_stopping=EarlyStopping(checks=(2, 8, 20, 50), least_decrease=0.2),
+                    ),
                 ],
-                doubt=0.1,
+                screening_margin=0.1,
             ),
             reads_last=False,
             version=3,
-            source=f"members: {AUTOATTACK}; scouts: this project",
+            source=f"members: {AUTOATTACK}; screening: this project",
         ),
         AttackSpec(
             "autoattack-brief",

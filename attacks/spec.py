@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from typing import Any
 
@@ -11,6 +11,8 @@ from torch import Tensor
 from attacks.errors import InputError
 
 ANY_NORM = ("Linf", "L2")
+CHUNK_SIZE = 250
+"""Images a chunk. Third-party attacks draw by place in the batch, which is the chunk."""
 
 
 @dataclass(frozen=True)
@@ -38,32 +40,37 @@ class Ensemble:
 
     Args:
         members: in order, the cheap ones first.
-        scouts: cheap attacks that come before them. An image that none of them brought near is left standing, unless
-            one without gradients came nearer to it than those with.
-        doubt: near is a lead of the true class below this, relative to the logits' spread (as in the DLR loss).
+        screening: cheap attacks that come before them. An image that none of them brought near the decision boundary
+            is left standing, unless one without gradients came nearer to it than those with.
+        screening_margin: near is a logit margin below this, relative to the logits' spread (as in the DLR loss).
     """
 
     members: Sequence["AttackSpec"]
-    scouts: Sequence["AttackSpec"] = ()
-    doubt: float = float("inf")
+    screening: Sequence["AttackSpec"] = ()
+    screening_margin: float = float("inf")
 
     def __post_init__(self) -> None:
-        if not all(isinstance(scout.method, Recurrence) for scout in self.scouts):
-            raise InputError("scouts must be recurrences: of others it is not known how near they came")
+        if not all(isinstance(attack.method, Recurrence) for attack in self.screening):
+            raise InputError("screening attacks must be recurrences: of others it is not known how near they came")
 
 
 @dataclass(frozen=True)
-class Patience:
-    """When an attack gives an image up.
+class EarlyStopping:
+    """When an attack stops on an image that it does not break.
 
     Args:
-        looks: step counts, ascending, at which it is asked whether the attack comes nearer.
-        falls: the share that the true class's least lead (relative to the logits' spread, as in the DLR loss) must
-            have lost since the look before; else the image is given up.
+        checks: step counts, ascending, at which it is asked whether the attack comes nearer.
+        least_decrease: the share that the least logit margin (relative to the logits' spread, as in the DLR loss) must
+            have lost since the check before; else the attack stops on the image.
     """
 
-    looks: tuple[int, ...]
-    falls: float
+    checks: tuple[int, ...]
+    least_decrease: float
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """By the names of stored keys."""
+        return {"looks": self.checks, "falls": self.least_decrease}
 
 
 @dataclass(frozen=True)
@@ -83,7 +90,7 @@ class AttackSpec:
         tolerates_rounding: whether searching in bfloat16 is enough; else what comes near is searched again in float32.
         is_black_box: whether it asks for logits alone.
         eot: how many passes each query averages, unless the case says so; a case's own, and no part of the identity.
-        patience: when a recurrence gives an image up before its last step; None for never.
+        early_stopping: when a recurrence stops on an image before its last step; None for never.
         version: raised whenever the attack's numbers may change.
         source: the paper.
 
@@ -101,7 +108,7 @@ class AttackSpec:
     targeted: bool = False
     tolerates_rounding: bool = True
     is_black_box: bool = False
-    patience: Patience | None = None
+    early_stopping: EarlyStopping | None = None
     eot: int = 1
     version: int = 1
     source: str = ""
@@ -112,12 +119,12 @@ class AttackSpec:
         missing = {name for function in self._functions() for name in _required(function)} - set(self.params)
         if surplus or missing:
             raise InputError(f"attack {self.name}: unknown parameters {sorted(surplus)}, missing {sorted(missing)}")
-        if self.patience is not None and (
+        if self.early_stopping is not None and (
             not isinstance(self.method, Recurrence) or self.reads_last or self.restarts > 1
         ):
             raise InputError(
-                f"attack {self.name}: patience is for a recurrence of one start that is read by any iterate: an image "
-                "that is given up has no last one"
+                f"attack {self.name}: early stopping is for a recurrence of one start that is read by any iterate: an "
+                "image on which it stops has no last one"
             )
         if self.steps < 1 or self.restarts < 1:
             raise InputError(
@@ -150,26 +157,29 @@ class AttackSpec:
         """All that determines the attack's numbers; its name does not."""
         own = {"algorithm": self.algorithm, "version": self.version, "params": dict(sorted(self.params.items()))}
         if isinstance(self.method, Ensemble):
-            scouting = {"scouts": [s.identity for s in self.method.scouts], "doubt": self.method.doubt}
+            screening = {
+                "scouts": [attack.identity for attack in self.method.screening],  # the names are those of stored keys
+                "doubt": self.method.screening_margin,
+            }
             members = {"members": [member.identity for member in self.method.members]}
-            return {**own, **members, **(scouting if self.method.scouts else {})}
+            return {**own, **members, **(screening if self.method.screening else {})}
         if isinstance(self.method, Proposer):
             return {**own, "library": f"{self.method.library} {metadata.version(self.method.library)}"}
-        patience = {} if self.patience is None else {"patience": asdict(self.patience)}
-        return {**own, "steps": self.steps, "restarts": self.restarts, "reads_last": self.reads_last, **patience}
+        stopping = {} if self.early_stopping is None else {"patience": self.early_stopping.identity}
+        return {**own, "steps": self.steps, "restarts": self.restarts, "reads_last": self.reads_last, **stopping}
 
     @property
     def needs_gradients(self) -> bool:
         """Whether it, or a part of it, asks for gradients."""
         if isinstance(self.method, Ensemble):
-            return any(part.needs_gradients for part in (*self.method.scouts, *self.method.members))
+            return any(part.needs_gradients for part in (*self.method.screening, *self.method.members))
         return not self.is_black_box
 
     @property
     def weight(self) -> int:
         """Steps of one image, at most; for progress bars."""
         if isinstance(self.method, Ensemble):
-            return sum(member.weight for member in (*self.method.scouts, *self.method.members))
+            return sum(member.weight for member in (*self.method.screening, *self.method.members))
         return self.steps * self.restarts
 
     def _functions(self) -> Sequence[Callable[..., Any]]:

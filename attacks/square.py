@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from attacks.draws import Draws
-from attacks.losses import lead
-from attacks.memory import Memory, key_of
+from attacks.losses import logit_margin
 from attacks.oracle import Oracle
+from attacks.query_cache import Memory, key_of
 from attacks.scale import PER_CHANNEL, PER_IMAGE, unit
 from attacks.threat_model import ThreatModel
 
@@ -65,19 +65,19 @@ def step(oracle: Oracle, state: State, *, queries_per_step: int, p_init: float) 
     Returns: the next state; its x_adv lies inside the threat model.
     Source: Andriushchenko et al., arXiv:1912.00049, Algorithms 1 to 3.
     Deviations: a square may touch the last row and column, which the authors' code leaves out; squares are drawn for
-        each image, not for each batch; a small image is asked about no point twice (`attacks/memory.py`), unless the
-        classifier's answers are random.
+        each image, not for each batch; a small image is asked about no point twice (`attacks/query_cache.py`),
+        unless the classifier's answers are random.
     """
     threat, y = oracle.threat, state.y
     x_best, margin = state.x_adv, state.margin
     rows = (state.steps == 0).nonzero().squeeze(1)
     if len(rows):
-        margin = margin.index_copy(0, rows, lead(oracle.logits(x_best[rows], rows=rows), y[rows]))
+        margin = margin.index_copy(0, rows, logit_margin(oracle.logits(x_best[rows], rows=rows), y[rows]))
     change = (_linf_changes if threat.norm == "Linf" else _l2_changes)(threat, state, queries_per_step, p_init)
     memory = state.memory.copy()
     if memory.remembers:
         if len(rows):
-            again = lead(oracle.logits(x_best[rows], rows=rows), y[rows])
+            again = logit_margin(oracle.logits(x_best[rows], rows=rows), y[rows])
             memory.distrust(rows[(again - margin[rows]).abs() > SAME_ANSWER * margin[rows].abs()])
             memory.note(rows, key_of(x_best[rows]))
         x_best, margin = _search_remembering(oracle, change, memory, x_best, y, margin, queries_per_step)
@@ -85,7 +85,7 @@ def step(oracle: Oracle, state: State, *, queries_per_step: int, p_init: float) 
         everyone = torch.arange(len(y), device=y.device)
         for query in range(queries_per_step):
             x_new = change(everyone, torch.full_like(everyone, query), x_best)
-            new_margin = lead(oracle.logits(x_new), y)
+            new_margin = logit_margin(oracle.logits(x_new), y)
             better = new_margin < margin
             x_best = torch.where(better.view(-1, 1, 1, 1), x_new, x_best)
             margin = torch.where(better, new_margin, margin)
@@ -114,7 +114,7 @@ def _search_remembering(
             return x_best, margin
         query = open_queries[rows].byte().argmax(1)
         x_new = change(rows, query, x_best[rows])
-        new_margin = lead(oracle.logits(x_new, rows=rows), y[rows])
+        new_margin = logit_margin(oracle.logits(x_new, rows=rows), y[rows])
         asked = keys[rows, query]
         memory.note(rows, asked)
         open_queries[rows, query] = False

@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from attacks.errors import InputError
+from attacks.randomness import answers_at_random, probe_images
 from model_zoo.architectures.registry import build
 from model_zoo.authors import CONVERTS
 from model_zoo.files.atomic import sha256_of
@@ -19,7 +20,6 @@ from model_zoo.user_models.factory import call_factory, code_of, find_factory
 from model_zoo.user_models.modes import frozen
 from model_zoo.user_models.probe_digest import probe_digest
 from model_zoo.user_models.quirks import find_quirks
-from model_zoo.user_models.randomness import answers_at_random, probe_images
 from model_zoo.user_models.user_model import Quirks, Stranger
 from model_zoo.weights.checkpoint import load_into, load_state_dict, silent, state_digest
 from model_zoo.weights.names import unparallel

@@ -8,11 +8,12 @@ from dataclasses import replace
 import torch
 
 from attacks.errors import InputError
+from attacks.precision import is_tiny, precision_for
+from attacks.spec import CHUNK_SIZE
 from benchmark.cli.options import Shared
 from benchmark.data.datasets import load
 from benchmark.data.split import Split, balanced_subset
-from benchmark.evaluation.hardware import Hardware, fastest_precision, is_tiny
-from benchmark.suites.case import CHUNK_SIZE
+from benchmark.evaluation.hardware import Hardware
 from benchmark.suites.suite import Suite
 from benchmark.sweep.local_pool import can_fork
 
@@ -46,7 +47,7 @@ def choose_images(suite: Suite, shared: Shared) -> Split:
 def tuned(hardware: Hardware, suite: Suite, split: Split, shared: Shared) -> Hardware:
     """The hardware set up for images of this size: threads, processes, and precision, unless chosen."""
     on_ray = shared.executor == "ray"
-    spreads = (is_tiny(split) or on_ray) and hardware.device.type == "cpu"
+    spreads = (is_tiny(split.x) or on_ray) and hardware.device.type == "cpu"
     workers = processes(shared) if spreads or shared.workers != "auto" else 1
     if workers > 1 and not on_ray and hardware.device.type == "cpu" and not can_fork():
         raise InputError("--workers on the CPU needs Linux; use --workers 1, or --executor ray")
@@ -78,14 +79,12 @@ def search_precision(hardware: Hardware, suite: Suite, split: Split, shared: Sha
 
 def choose_precision(hardware: Hardware, split: Split, shared: Shared) -> torch.dtype:
     """As asked for; else the device's fastest, but float32 for tiny images, which gain nothing from another."""
-    if shared.precision == "auto" and not is_tiny(split):
-        return fastest_precision(hardware.device)
-    return hardware.precision
+    return precision_for(shared.precision, split.x, hardware.device)
 
 
 def use_threads(split: Split, hardware: Hardware) -> None:
     """One thread for tiny images: they are done before a second one has woken up, and on shared cores it never is."""
-    if hardware.device.type == "cpu" and is_tiny(split):
+    if hardware.device.type == "cpu" and is_tiny(split.x):
         torch.set_num_threads(1)
 
 

@@ -4,16 +4,6 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from benchmark.data.split import Split
-
-TINY_IMAGE = 256
-"""Pixels times channels. So small a network gains nothing from a second thread, bfloat16 or channels_last."""
-
-
-def is_tiny(split: Split) -> bool:
-    """Whether the images are so small that the machine's parallelism costs more than it gives."""
-    return split.x[0].numel() <= TINY_IMAGE
-
 
 @dataclass(frozen=True)
 class Hardware:
@@ -38,15 +28,6 @@ class Hardware:
     executor: str = "local"
     gpus_per_worker: float = 0.0
     keeps_images: bool = False
-
-
-def fastest_precision(device: torch.device) -> torch.dtype:
-    """bfloat16 where the device computes it faster than float32 (AMX, AVX512-BF16, Ampere and newer), else float32."""
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
-    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    has_bfloat16 = capabilities.get("amx_bf16") or capabilities.get("avx512_bf16")
-    return torch.bfloat16 if has_bfloat16 else torch.float32
 
 
 def workers_on_one_gpu(share: float) -> int:

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from attacks.judge import predict
+from attacks.randomness import differ
 from benchmark.evaluation.gradient_flags import GradientWatch
-from model_zoo.user_models.randomness import differ
 
 SAME_LOGITS = 1e-2
 """Largest difference, relative to the largest logit, between an image alone and in company; rounding is far less."""

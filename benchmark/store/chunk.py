@@ -11,8 +11,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from attacks.spec import CHUNK_SIZE
 from benchmark.store.verdicts import Verdicts
-from benchmark.suites.case import CHUNK_SIZE
 
 Range = tuple[int, int]
 CHUNK_NAME = re.compile(r"(\d{6,})-(\d{6,})\.([0-9a-f]{32})\.parquet")

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -28,24 +27,6 @@ UNREADABLE = (ValueError, KeyError, OSError, EOFError, MemoryError, RuntimeError
 
 LARGEST = 16 * 2**30
 """Bytes that a file may unpack to."""
-
-
-class Kept:
-    """The points to keep of a chunk's images; `see` is told of every judged point.
-
-    Args:
-        x: (N, C, H, W) the clean images.
-    """
-
-    def __init__(self, x: Tensor) -> None:
-        self.x_adv = x.clone()
-        self._broken = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-
-    def see(self, rows: Tensor, points: Tensor, correct: Tensor) -> None:
-        """rows: (M,) which images; points: (M, C, H, W); correct: (M,) bool, still classified correctly there."""
-        open_ = ~self._broken[rows]
-        self.x_adv[rows[open_]] = points[open_]
-        self._broken[rows] |= ~correct
 
 
 def pack_images(chunk: Range, images: Split, x_adv: Tensor) -> tuple[str, bytes]:

@@ -5,17 +5,12 @@ import json
 from dataclasses import dataclass, replace
 from typing import Any
 
-from attacks.spec import AttackSpec, Proposer
+from attacks.randomness import JUDGE_DRAWS, query_passes
+from attacks.spec import CHUNK_SIZE, AttackSpec, Proposer
 from attacks.threat_model import ThreatModel
 from model_zoo.model_spec import ModelSpec
 
 KEY_VERSION = 1
-CHUNK_SIZE = 250
-"""Images a chunk. Third-party attacks draw by place in the batch, which is the chunk."""
-JUDGE_DRAWS = 20
-"""Passes whose mean probabilities decide on a randomised model."""
-EOT = 20
-"""Passes that a query of a randomised model averages: as many as in the reference AutoAttack."""
 
 
 @dataclass(frozen=True)
@@ -101,12 +96,10 @@ def drawn(case: EvalCase, *, judge_draws: int = JUDGE_DRAWS, eot: int | None = N
 
     Args:
         judge_draws: for a randomised model.
-        eot: of every query of our own attacks; None for what the attack asks for, and `EOT` where the source is
-            randomised. Third-party attacks ask as they like.
+        eot: of every query of our own attacks, as for `query_passes`.
     """
-    asked = max(case.attack.eot, EOT if case.source.randomized else 1) if eot is None else eot
-    is_ours = not isinstance(case.attack.method, Proposer)
-    return replace(case, judge_draws=judge_draws if case.model.randomized else 0, eot=asked if is_ours else 1)
+    passes = query_passes(case.attack, source_randomized=case.source.randomized, asked=eot)
+    return replace(case, judge_draws=judge_draws if case.model.randomized else 0, eot=passes)
 
 
 def key_of(content: dict[str, Any]) -> str:

@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 
+from attacks.randomness import JUDGE_DRAWS
 from attacks.spec import AttackSpec
 from benchmark.data.split import Split, balanced_subset, digest
-from benchmark.suites.case import JUDGE_DRAWS, EvalCase, drawn
+from benchmark.suites.case import EvalCase, drawn
 from benchmark.suites.suite import Suite
 from model_zoo.model_spec import ModelSpec
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from attacks.errors import InputError
+from attacks.found_points import FoundPoints
 from attacks.out_of_memory import is_out_of_memory
 from attacks.search_model import precision_of
 from benchmark.data.split import Split, take
@@ -17,7 +18,6 @@ from benchmark.evaluation.batch_size import within_memory
 from benchmark.evaluation.evaluate import evaluate
 from benchmark.evaluation.hardware import VERSIONED, Hardware
 from benchmark.store.chunk import Range
-from benchmark.store.images import Kept
 from benchmark.store.store import Store
 from benchmark.store.verdicts import Verdicts
 from benchmark.suites.case import EvalCase, case_key, trajectory_key
@@ -85,17 +85,17 @@ def _evaluate(
     images = take(work.split, rows)
     prediction = work.predictions[target][torch.from_numpy(rows).to(hardware.device)]
     on = work.models[target], work.models[source], work.searched[source]
-    kept = Kept(images.x.to(hardware.device)) if hardware.keeps_images else None
+    kept = FoundPoints(images.x.to(hardware.device)) if hardware.keeps_images else None
     broken = torch.full_like(images.x, torch.nan, device=hardware.device) if work.keep is not None else None
 
-    def see(rows: Tensor, points: Tensor, correct: Tensor) -> None:
+    def observe(rows: Tensor, points: Tensor, correct: Tensor) -> None:
         if kept is not None:
-            kept.see(rows, points, correct)
+            kept.observe(rows, points, correct)
         if broken is not None:
             broken[rows[~correct]] = points[~correct]
 
     with _told(group, work.models[source]):
-        verdicts = evaluate(group, *on, images, prediction, hardware, progress=advance, see=see)
+        verdicts = evaluate(group, *on, images, prediction, hardware, progress=advance, observe=observe)
     if work.keep is not None and broken is not None:
         work.keep(group[-1], images, broken)
     return verdicts, None if kept is None else (images, kept.x_adv)

@@ -11,11 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from attacks.precision import is_tiny
 from attacks.search_model import COMPARED, search_model
 from benchmark.data.split import Split, balanced_subset, digest
 from benchmark.evaluation.batch_size import fitting_batch, within_memory
 from benchmark.evaluation.checks import check_images, check_model, check_randomness
-from benchmark.evaluation.hardware import Hardware, is_tiny
+from benchmark.evaluation.hardware import Hardware
 from benchmark.store.chunk import Range
 from benchmark.store.store import Store, discard
 from benchmark.suites.case import EvalCase, case_key, identity
@@ -121,7 +122,7 @@ def _rows(split: Split, case: EvalCase) -> NDArray[np.int64]:
 def load_on(hardware: Hardware, spec: ModelSpec, split: Split, checkpoint_dir: Path) -> nn.Module:
     """A model on the device, in the memory layout that is fastest there, of those that it takes."""
     model = moved(load_model(spec, checkpoint_dir, classes=split.classes), hardware.device)
-    is_contiguous = is_tiny(split) or (spec.quirks is not None and spec.quirks.is_contiguous)
+    is_contiguous = is_tiny(split.x) or (spec.quirks is not None and spec.quirks.is_contiguous)
     return model if is_contiguous else moved(model, memory_format=torch.channels_last)
 
 

@@ -15,8 +15,8 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from attacks.errors import InputError
 from attacks.generators import seeded
 from attacks.out_of_memory import is_out_of_memory
+from attacks.randomness import differ
 from model_zoo.user_models.own_generators import own_generators
-from model_zoo.user_models.randomness import differ
 from model_zoo.user_models.user_model import ModelError, OutputError, Quirks, Stranger
 
 BATCHES = (4, 10, 16, 20, 25, 32, 40, 50, 64, 100, 125, 128, 200, 250, 256, 500, 512, 1000, 1024)

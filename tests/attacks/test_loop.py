@@ -13,7 +13,7 @@ from attacks.draws import Draws
 from attacks.errors import InputError
 from attacks.oracle import Classifier, Oracle
 from attacks.registry import ATTACKS
-from attacks.spec import AttackSpec, Patience, Recurrence
+from attacks.spec import AttackSpec, EarlyStopping, Recurrence
 from attacks.threat_model import ThreatModel
 
 SEED = 3
@@ -450,8 +450,8 @@ def test_an_image_is_given_up_when_the_attack_comes_no_nearer_between_two_looks(
     """From 0 the lead is 7/8, 5/8, 3/8 at the looks, each time less by over a quarter; from 1/2 it never falls."""
     x, y = walkers([0, 8]), torch.zeros(2, dtype=torch.long)
 
-    def passes(patience: Patience | None) -> list[int]:
-        attack = replace(WALK, patience=patience, reads_last=False)
+    def passes(patience: EarlyStopping | None) -> list[int]:
+        attack = replace(WALK, early_stopping=patience, reads_last=False)
         (reading,) = loop.run(
             attack,
             slope,
@@ -468,15 +468,15 @@ def test_an_image_is_given_up_when_the_attack_comes_no_nearer_between_two_looks(
         return reading.forwards.tolist()
 
     assert passes(None) == [8, 8]
-    assert passes(Patience(looks=(2, 4, 6), falls=0.25)) == [8, 4]
-    assert passes(Patience(looks=(2, 4, 6), falls=0.35)) == [4, 4]
-    assert passes(Patience(looks=(6,), falls=0.9)) == [8, 8]  # there was no look before
+    assert passes(EarlyStopping(checks=(2, 4, 6), least_decrease=0.25)) == [8, 4]
+    assert passes(EarlyStopping(checks=(2, 4, 6), least_decrease=0.35)) == [4, 4]
+    assert passes(EarlyStopping(checks=(6,), least_decrease=0.9)) == [8, 8]  # there was no look before
 
 
 @pytest.mark.parametrize("wrong", [{"reads_last": True}, {"restarts": 2}])
 def test_patience_is_refused_where_a_last_iterate_or_another_start_would_be_missing(wrong: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match="patience is for a recurrence"):
-        replace(WALK, **{"reads_last": False, "patience": Patience((2,), 0.1), **wrong})
+    with pytest.raises(InputError, match="early stopping is for a recurrence"):
+        replace(WALK, **{"reads_last": False, "early_stopping": EarlyStopping((2,), 0.1), **wrong})
 
 
 def test_each_reading_tells_how_near_the_attack_came_up_to_its_own_step() -> None:

@@ -1,4 +1,4 @@
-"""Kept images are what the verdicts were made of, and whoever has them can judge them again."""
+"""FoundPoints images are what the verdicts were made of, and whoever has them can judge them again."""
 
 import shutil
 import subprocess

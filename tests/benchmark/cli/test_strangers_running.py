@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from attacks.errors import InputError
 from attacks.oracle import Oracle
+from attacks.randomness import probe_images
 from attacks.registry import ATTACKS, attack_spec
 from attacks.search_model import search_model
 from attacks.threat_model import ThreatModel
@@ -23,7 +24,6 @@ from model_zoo.load import external_model
 from model_zoo.model_spec import ModelSpec
 from model_zoo.registry import SHIPPED
 from model_zoo.user_models.quirks import find_quirks
-from model_zoo.user_models.randomness import probe_images
 from model_zoo.user_models.user_model import ModelError, Quirks, Stranger
 from model_zoo.weights.checkpoint import state_digest
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from attacks.errors import InputError
 from attacks.judge import predict
 from attacks.registry import ATTACKS
-from attacks.spec import AttackSpec, Ensemble, Patience
+from attacks.spec import AttackSpec, EarlyStopping, Ensemble
 from attacks.threat_model import ThreatModel
 from benchmark.data.split import Split
 from benchmark.evaluation.evaluate import evaluate
@@ -97,17 +97,19 @@ def test_images_that_are_wrong_when_clean_are_not_robust_and_cost_nothing() -> N
 
 
 def test_images_that_no_scout_brought_near_are_left_standing() -> None:
-    scouts, members = [short("apgd-ce")], [short("apgd-t"), short("square")]
-    everyone = run(replace(ATTACKS["autoattack"], method=Ensemble([*scouts, *members])))
+    screening, members = [short("apgd-ce")], [short("apgd-t"), short("square")]
+    everyone = run(replace(ATTACKS["autoattack"], method=Ensemble([*screening, *members])))
 
-    def scouted(doubt: float) -> Verdicts:
-        return run(replace(ATTACKS["autoattack"], method=Ensemble(members, scouts=scouts, doubt=doubt)))
+    def screened(margin: float) -> Verdicts:
+        return run(
+            replace(ATTACKS["autoattack"], method=Ensemble(members, screening=screening, screening_margin=margin))
+        )
 
-    np.testing.assert_array_equal(scouted(np.inf).robust_any, everyone.robust_any)
-    np.testing.assert_array_equal(scouted(np.inf).forwards, everyone.forwards)
-    np.testing.assert_array_equal(scouted(0.0).robust_any, run(scouts[0]).robust_any)
-    some = scouted(0.5)
-    assert everyone.forwards.sum() > some.forwards.sum() > scouted(0.0).forwards.sum()
+    np.testing.assert_array_equal(screened(np.inf).robust_any, everyone.robust_any)
+    np.testing.assert_array_equal(screened(np.inf).forwards, everyone.forwards)
+    np.testing.assert_array_equal(screened(0.0).robust_any, run(screening[0]).robust_any)
+    some = screened(0.5)
+    assert everyone.forwards.sum() > some.forwards.sum() > screened(0.0).forwards.sum()
     assert not (everyone.robust_any & ~some.robust_any).any()
 
 
@@ -124,7 +126,7 @@ class Quantised(nn.Module):
 
 
 def test_where_gradients_say_nothing_no_image_is_given_up() -> None:
-    scouts, members = [short("apgd-ce"), short("square").with_settings(steps=1)], [short("square")]
+    screening, members = [short("apgd-ce"), short("square").with_settings(steps=1)], [short("square")]
     network, split = problem(10)
     masked = Quantised(network)
     prediction = predict(masked, split.x, batch_size=16)
@@ -134,18 +136,22 @@ def test_where_gradients_say_nothing_no_image_is_given_up() -> None:
         case = EvalCase("toy", "toy", "", len(split), MODEL, MODEL, attack, ThreatModel("Linf", 0.06), seed=0)
         return evaluate([case], masked, masked, masked, split, prediction, CPU)[0].robust_any
 
-    far_away = robust(Ensemble(members, scouts=scouts, doubt=0.0))
-    np.testing.assert_array_equal(far_away, robust(Ensemble([*scouts, *members])))
-    assert far_away.sum() < robust(Ensemble(scouts)).sum()
+    far_away = robust(Ensemble(members, screening=screening, screening_margin=0.0))
+    np.testing.assert_array_equal(far_away, robust(Ensemble([*screening, *members])))
+    assert far_away.sum() < robust(Ensemble(screening)).sum()
 
 
 def test_a_scout_is_judged_by_its_first_look_and_goes_on_while_it_comes_nearer() -> None:
     """That random search came nearer than gradients says something of these only if it was as short."""
     square = short("square")
     near = Ensemble(
-        [short("fab-t")], scouts=[short("apgd-ce"), replace(square, patience=Patience((1, 2), 0.0))], doubt=0.0
+        [short("fab-t")],
+        screening=[short("apgd-ce"), replace(square, early_stopping=EarlyStopping((1, 2), 0.0))],
+        screening_margin=0.0,
     )
-    by_first_look = Ensemble(near.members, scouts=[short("apgd-ce"), square.with_settings(steps=1)], doubt=0.0)
+    by_first_look = Ensemble(
+        near.members, screening=[short("apgd-ce"), square.with_settings(steps=1)], screening_margin=0.0
+    )
     long, brief = (run(replace(ATTACKS["autoattack"], method=ensemble)) for ensemble in (near, by_first_look))
     standing = long.robust_any & brief.robust_any
     np.testing.assert_array_equal(long.backwards[standing], brief.backwards[standing])
@@ -195,6 +201,6 @@ class Shrunk(nn.Module):
         )
 
 
-def test_scouts_must_tell_how_near_they_came() -> None:
-    with pytest.raises(InputError, match="scouts must be recurrences"):
-        Ensemble([short("square")], scouts=[ATTACKS["autoattack-reference"]])
+def test_screening_must_tell_how_near_they_came() -> None:
+    with pytest.raises(InputError, match="screening attacks must be recurrences"):
+        Ensemble([short("square")], screening=[ATTACKS["autoattack-reference"]])

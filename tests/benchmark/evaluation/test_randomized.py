@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from attacks.errors import InputError
+from attacks.found_points import FoundPoints
 from attacks.judge import predict_expected
 from attacks.registry import ATTACKS
 from attacks.spec import AttackSpec, Ensemble
@@ -23,7 +24,6 @@ from benchmark.data.split import Split, digest
 from benchmark.evaluation.checks import check_randomness
 from benchmark.evaluation.evaluate import evaluate
 from benchmark.evaluation.hardware import Hardware
-from benchmark.store.images import Kept
 from benchmark.store.store import Store
 from benchmark.store.verdicts import Verdicts
 from benchmark.suites.case import EvalCase, case_key, identity
@@ -180,8 +180,8 @@ def test_kept_images_of_a_randomised_model_are_judged_again_to_the_same_verdicts
     network, images = problem()
     model, store = Noisy(network, 0.1), Store(tmp_path)
     case = replace(case_of(short("pgd-20"), 0.08), images=digest(images))
-    kept = Kept(images.x)
-    verdicts = evaluate([case], model, model, model, images, images.y, CPU, see=kept.see)[0]
+    kept = FoundPoints(images.x)
+    verdicts = evaluate([case], model, model, model, images, images.y, CPU, observe=kept.observe)[0]
     key = case_key(case)
     store.write_case(key, {"identity": identity(case), "flags": []})
     store.write_images(key, (0, N), images, kept.x_adv)

@@ -221,7 +221,7 @@ def test_the_attack_of_the_published_trades_figure_has_kept_its_identity() -> No
 def test_a_papers_suite_searches_in_float32_unless_told_otherwise(
     suite: str, asked: str, expected: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(resolve_hardware, "fastest_precision", lambda _: torch.bfloat16)
+    monkeypatch.setattr("attacks.precision.fastest_precision", lambda _: torch.bfloat16)
     shared = Shared(**{**dict.fromkeys(Shared.__dataclass_fields__), "precision": asked})  # type: ignore[arg-type]
     hardware = Hardware(torch.device("cpu"), torch.bfloat16 if asked == "bf16" else torch.float32, batch_size=1)
     image = Split("mnist", "test", torch.zeros(1, 1, 28, 28), torch.zeros(1).long(), torch.zeros(1).long(), 10)

@@ -8,10 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from attacks.spec import CHUNK_SIZE
 from benchmark.store.chunk import chunk_ranges, pack, unpack
 from benchmark.store.store import Store
 from benchmark.store.verdicts import Verdicts
-from benchmark.suites.case import CHUNK_SIZE
 
 KEY = "0123456789abcdef"
 TIMING = {"seconds": 1.5, "device": "cpu", "precision": "fp32", "batch_size": 250, "threads": 1, "versions": "torch=2"}

@@ -7,7 +7,7 @@ import pytest
 
 from attacks import mi_fgsm, pgd
 from attacks.registry import ATTACKS
-from attacks.spec import AttackSpec, Patience, Recurrence
+from attacks.spec import AttackSpec, EarlyStopping, Recurrence
 from attacks.threat_model import ThreatModel
 from benchmark.suites.case import EvalCase, case_key, drawn, identity, trajectory_key
 from model_zoo.model_spec import ModelSpec
@@ -51,7 +51,7 @@ DETERMINING = {
     "steps": attack(steps=40),
     "restarts": attack(restarts=2),
     "last reading": attack(reads_last=False),
-    "patience": attack(reads_last=False, patience=Patience((2, 4), 0.2)),
+    "early stopping": attack(reads_last=False, early_stopping=EarlyStopping((2, 4), 0.2)),
     "norm": case(threat=ThreatModel("L2", 0.2)),
     "epsilon": case(threat=ThreatModel("Linf", 0.21)),
     "images": case(images="f" * 64),

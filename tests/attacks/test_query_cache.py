@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from attacks import memory
+from attacks import query_cache as memory
 from attacks.draws import Draws
 from attacks.loop import run_steps
-from attacks.memory import Memory, key_of
 from attacks.oracle import Classifier, Oracle, Query
+from attacks.query_cache import Memory, key_of
 from attacks.registry import ATTACKS
 from attacks.spec import Recurrence
 from attacks.threat_model import ThreatModel

@@ -1,0 +1,200 @@
+"""One call from Python: an attack by its name on a model and images of the caller's."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from attacks.errors import InputError
+from attacks.found_points import FoundPoints
+from attacks.precision import precision_for
+from attacks.randomness import JUDGE_DRAWS, answers_at_random, query_passes
+from attacks.registry import attack_spec
+from attacks.run import Outcome, Setting, run_attack
+from attacks.search_model import COMPARED, search_model
+from attacks.spec import CHUNK_SIZE, AttackSpec
+from attacks.threat_model import ThreatModel
+
+
+@dataclass(frozen=True)
+class AttackResult:
+    """What an attack showed, one row an image, on the device of the images.
+
+    Args:
+        x_adv: (N, C, H, W) of each image the first point inside the threat model that is misclassified, else the last
+            one that was judged; the image itself where it is misclassified when clean.
+        correct: (N,) bool, classified correctly when clean.
+        robust: (N,) bool, classified correctly when clean and at every judged point.
+        robust_last: (N,) bool, when clean and at the last iterate, as the papers' tables read it; None where the attack
+            has no such reading.
+        forwards, backwards: (N,) float64 passes spent on each image.
+        is_randomized: whether the model answers at random, and so was judged by its mean probabilities.
+    """
+
+    x_adv: Tensor
+    correct: Tensor
+    robust: Tensor
+    robust_last: Tensor | None
+    forwards: Tensor
+    backwards: Tensor
+    is_randomized: bool
+
+    @property
+    def clean_acc(self) -> float:
+        """In percent."""
+        return 100 * self.correct.double().mean().item()
+
+    @property
+    def robust_acc(self) -> float:
+        """In percent, over all images."""
+        return 100 * self.robust.double().mean().item()
+
+
+def attack(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    name: str | AttackSpec = "autoattack",
+    *,
+    epsilon: float,
+    norm: str = "Linf",
+    seed: int = 0,
+    source: nn.Module | None = None,
+    batch_size: int = CHUNK_SIZE,
+    precision: str = "auto",
+    judge_draws: int = JUDGE_DRAWS,
+    eot: int | None = None,
+    progress: Callable[[int], None] = lambda _: None,
+) -> AttackResult:
+    """Attack a model, and judge what the attack proposes: same draws and numbers as the command line's.
+
+    Args:
+        model: images (N, C, H, W) in [0, 1] to logits (N, K); in eval mode. It is left as it is: its mode, its
+            parameters, their gradients.
+        x: (N, C, H, W) float in [0, 1]; y: (N,) labels in [0, K).
+        name: as in `run_benchmark.py list attacks`, or a spec of your own settings.
+        epsilon: of the threat model, in pixel scale: 8 / 255, not 8.
+        norm: "Linf" or "L2".
+        seed: of all draws, which are keyed by an image's place in x.
+        source: what the attack is crafted on, for transfer; the model itself where it is None.
+        batch_size: how many images are attacked at a time; it changes no draw.
+        precision: of the search: "auto" for the device's fastest, "fp32" or "bf16". Judging is always in float32.
+        judge_draws: passes whose mean probabilities decide on a model that answers at random.
+        eot: passes that each query of our own attacks averages; None for 1, and 20 on a source that answers at random.
+        progress: called after every step with the number of images that took it.
+
+    Returns: what it showed.
+    Raises: InputError for images, labels, a model or settings that no number would mean anything for.
+
+    Example:
+        >>> result = attack(model, x, y, "pgd-20", epsilon=8 / 255)
+        >>> result.robust_acc, result.x_adv
+    """
+    spec = attack_spec(name) if isinstance(name, str) else name
+    threat = ThreatModel(norm, epsilon)
+    crafted_on = model if source is None else source
+    if norm not in spec.norms:
+        raise InputError(f"attack {spec.name} is defined for {', '.join(spec.norms)}, got {norm}")
+    device = _checked_device(model, crafted_on, x, y)
+    examples = x[:COMPARED].to(device)
+    dtype = precision_for(precision, x, device)
+    with unchanged(model), unchanged(crafted_on):
+        classes = _classes(model, examples, y)
+        randomized = answers_at_random(model, examples)
+        source_randomized = randomized if source is None else answers_at_random(crafted_on, examples)
+        searched = search_model(crafted_on, examples, dtype, randomized=source_randomized)
+        setting = Setting(
+            threat,
+            seed,
+            batch_size,
+            dtype,
+            eot=query_passes(spec, source_randomized=source_randomized, asked=eot),
+            judge_draws=judge_draws if randomized else 0,
+            is_randomized=randomized or source_randomized,
+            is_transfer=source is not None,
+        )
+        outcomes, found = [], []
+        for part_x, part_y, index in zip(
+            *(whole.split(CHUNK_SIZE) for whole in (x, y, torch.arange(len(x)))), strict=True
+        ):
+            points = FoundPoints(part_x.to(device))
+            outcomes += run_attack(
+                spec,
+                model,
+                crafted_on,
+                searched,
+                part_x.to(device),
+                part_y.to(device),
+                index.to(device),
+                setting,
+                classes=classes,
+                progress=progress,
+                observe=points.observe,
+            )
+            found.append(points.x_adv.to(x.device))
+    return _joined(outcomes, torch.cat(found), y, is_randomized=randomized)
+
+
+def _joined(outcomes: list[Outcome], x_adv: Tensor, y: Tensor, *, is_randomized: bool) -> AttackResult:
+    """The outcomes of all chunks as one result, where the images are."""
+
+    def column(name: str) -> Tensor | None:
+        parts = [getattr(outcome, name) for outcome in outcomes]
+        return None if parts[0] is None else torch.cat(parts).to(x_adv.device)
+
+    prediction, robust, forwards, backwards = (
+        column(name) for name in ("prediction", "robust_any", "forwards", "backwards")
+    )
+    assert prediction is not None
+    assert robust is not None
+    assert forwards is not None
+    assert backwards is not None
+    return AttackResult(
+        x_adv, prediction == y.to(x_adv.device), robust, column("robust_last"), forwards, backwards, is_randomized
+    )
+
+
+def _checked_device(model: nn.Module, source: nn.Module, x: Tensor, y: Tensor) -> torch.device:
+    """The models' device. Raises: InputError for images, labels or modes that no number would mean anything for."""
+    if x.ndim != 4 or not x.is_floating_point():
+        raise InputError(f"expected float images (N, C, H, W), got {x.dtype!s} of shape {tuple(x.shape)}")
+    if y.shape != x.shape[:1] or y.is_floating_point() or not len(y):
+        raise InputError(f"expected a class index for each of {len(x)} images, got {y.dtype} of shape {tuple(y.shape)}")
+    low, high = x.aminmax()
+    if not (low >= 0 and high <= 1):
+        raise InputError(f"expected pixels in [0, 1], got [{low:g}, {high:g}]; divide by 255, normalise in the model")
+    for one in (model, source):
+        if one.training:
+            raise InputError("expected a model in eval mode, got one in train mode; call model.eval()")
+    devices = {tensor.device for one in (model, source) for tensor in (*one.parameters(), *one.buffers())}
+    if len(devices) > 1:
+        raise InputError(f"expected models on one device, got {', '.join(sorted(map(str, devices)))}")
+    return devices.pop() if devices else x.device
+
+
+def _classes(model: nn.Module, x: Tensor, y: Tensor) -> int:
+    """How many classes a model knows. Raises: InputError where it returns no logits, or the labels are of others."""
+    with torch.no_grad():
+        logits = model(x)
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(x):
+        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise InputError(f"expected logits of shape ({len(x)}, K), got {got}; have the model return its logits alone")
+    classes = logits.shape[1]
+    if not (y.min() >= 0 and y.max() < classes):
+        raise InputError(f"expected labels in 0..{classes - 1}, got {int(y.min())}..{int(y.max())}")
+    return classes
+
+
+@contextmanager
+def unchanged(model: nn.Module) -> Iterator[None]:
+    """The model's parameters ask for no gradient in the block, and are afterwards as they were."""
+    wanted = [parameter.requires_grad for parameter in model.parameters()]
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter, wants in zip(model.parameters(), wanted, strict=True):
+            parameter.requires_grad_(wants)

@@ -1,0 +1,54 @@
+"""Several attacks as one: each is for the images that those before it left standing."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from attacks.loop import Reading
+from attacks.spec import AttackSpec, Ensemble
+
+AttackSome = Callable[[AttackSpec, Tensor, Sequence[int], bool], list[Reading]]
+"""An attack, rows of a batch (M,), step counts, and whether to tell how near it came; to a reading a step count."""
+
+
+def walk(ensemble: Ensemble, y: Tensor, attack_some: AttackSome, *, screens: bool) -> Reading:
+    """Have images walk through an ensemble until they are broken.
+
+    Args:
+        y: (N,) labels of the images, all classified correctly when clean.
+        screens: whether the ensemble's screening attacks decide which images its members are for.
+
+    Returns: a reading with what each image cost in all attacks that it met.
+    """
+    correct = torch.ones_like(y, dtype=torch.bool)
+    forwards, backwards = (torch.zeros_like(y, dtype=torch.float64) for _ in range(2))
+
+    def attack_rows(attack: AttackSpec, rows: Tensor, *, tracks_closest: bool = False) -> Tensor | None:
+        """Attack some images, and return how near it came to them, by its first check if it stops early."""
+        checks = [] if attack.early_stopping is None else attack.early_stopping.checks[:1]
+        readings = attack_some(attack, rows, [*checks, attack.steps], tracks_closest)
+        correct[rows] = readings[-1].correct_any
+        forwards[rows] += readings[-1].forwards
+        backwards[rows] += readings[-1].backwards
+        return readings[0].closest
+
+    wanted = torch.ones_like(correct)
+    if ensemble.screening and screens:
+        by_gradient, by_queries = (torch.full_like(forwards, torch.inf, dtype=torch.float32) for _ in range(2))
+        for attack in ensemble.screening:
+            rows = correct.nonzero().squeeze(1)
+            if not len(rows):
+                break
+            before = backwards[rows].sum()
+            closest = attack_rows(attack, rows, tracks_closest=True)
+            assert closest is not None
+            nearest = by_gradient if backwards[rows].sum() > before else by_queries
+            nearest[rows] = torch.minimum(nearest[rows], closest)
+        # where queries alone came nearer than gradients did, the gradients say nothing
+        wanted = (torch.minimum(by_gradient, by_queries) < ensemble.screening_margin) | (by_queries < by_gradient)
+    for attack in ensemble.members:
+        rows = (correct & wanted).nonzero().squeeze(1)
+        if len(rows):
+            attack_rows(attack, rows)
+    return Reading(ensemble.members[-1].steps, correct, None, forwards, backwards)

@@ -1,0 +1,288 @@
+"""Any attack on a batch of images: what it proposes is judged, image by image."""
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from attacks import loop
+from attacks.ensemble import walk
+from attacks.generators import seeded
+from attacks.judge import judge, predict, predict_expected, refuse_outside
+from attacks.oracle import CountingClassifier
+from attacks.proposals import propose
+from attacks.search_model import precision_of
+from attacks.spec import AttackSpec, Ensemble, Proposer
+from attacks.threat_model import ThreatModel
+
+ROUNDING_REACH = 0.1
+"""How near (a margin relative to the logits' spread, as in the DLR loss) a search that rounds may lose its way."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Under which conditions a batch is attacked.
+
+    Args:
+        threat: what the attack may change.
+        seed: of the attack's draws, which belong to the images.
+        batch_size: how many images are attacked at a time; it changes no draw.
+        precision: of the search; judging is always in float32.
+        eot: how many passes each query of the attack averages.
+        judge_draws: passes whose mean probabilities decide on a randomised target; 0 for one pass of any other.
+        is_randomized: whether the target or the source answers at random: its generators are seeded then.
+        is_transfer: whether the target is another model than the source.
+    """
+
+    threat: ThreatModel
+    seed: int
+    batch_size: int
+    precision: torch.dtype = torch.float32
+    eot: int = 1
+    judge_draws: int = 0
+    is_randomized: bool = False
+    is_transfer: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one step count of an attack showed, one row an image.
+
+    Args:
+        prediction: (N,) int64, the target's classes of the clean images.
+        robust_any: (N,) bool, correct when clean and at every judged point.
+        robust_last: (N,) bool, correct when clean and at the last iterate; None where the attack has no such reading.
+        forwards, backwards: (N,) float64 passes spent on each image; none on those that are misclassified when clean.
+        robust_single: (N,) bool, of a randomised target in its first draw alone; None for any other.
+    """
+
+    prediction: Tensor
+    robust_any: Tensor
+    robust_last: Tensor | None
+    forwards: Tensor
+    backwards: Tensor
+    robust_single: Tensor | None = None
+
+
+def run_attack(
+    attack: AttackSpec,
+    target: nn.Module,
+    source: nn.Module,
+    searched: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    index: Tensor,
+    setting: Setting,
+    *,
+    classes: int,
+    readings: Sequence[int] = (),
+    prediction: Tensor | None = None,
+    progress: Callable[[int], None] = lambda _: None,
+    observe: Callable[[Tensor, Tensor, Tensor], None] = lambda *_: None,
+) -> list[Outcome]:
+    """Attack images once, and read the attack at several step counts.
+
+    Args:
+        attack: of any kind; a third-party attack, and a randomised model, draws by place in this batch.
+        target: judged; source: crafted on; the same module for a white-box attack. In the mode in which they are
+            attacked, on the device of the images.
+        searched: the source's copy for searching in the setting's precision (`search_model`).
+        x: (N, C, H, W) in [0, 1]; y: (N,) labels; index: (N,) what draws are keyed by.
+        classes: how many.
+        readings: step counts, ascending, of a recurrence; the attack's own where there are none.
+        prediction: (N,) the target's classes of the clean images, where they are known. Those that are wrong are not
+            attacked. For a randomised target they are found here, by the judge of its proposals.
+        progress: called after every step with the number of images that took it.
+        observe: called with all that is judged: rows of the batch (M,), points (M, C, H, W), still correct (M,).
+
+    Returns: an outcome for each reading.
+    """
+    key = setting.seed, int(index[0])  # a model draws for the batch, so its draws belong to the batch
+    single: Tensor | None = None
+
+    def expected(points: Tensor) -> tuple[Tensor, Tensor]:
+        return predict_expected(target, points, draws=setting.judge_draws, key=key, batch_size=setting.batch_size)
+
+    if setting.judge_draws:
+        prediction, first = expected(x)
+        single = (prediction == y) & (first == y)
+    elif prediction is None:
+        prediction = predict(target, x, batch_size=setting.batch_size)
+    attacked = (prediction == y).nonzero().squeeze(1)
+
+    def still_correct(points: Tensor, position: Tensor) -> Tensor:
+        rows = attacked[position]
+        if single is None:
+            correct = judge(target, x[rows], y[rows], points, setting.threat, batch_size=setting.batch_size)
+        else:
+            refuse_outside(x[rows], points, setting.threat)
+            correct, first = (found[rows] == y[rows] for found in expected(x.index_copy(0, rows, points)))
+            single[rows] &= first
+        observe(rows, points, correct)
+        return correct
+
+    everything = x[attacked], y[attacked], index[attacked]
+    task = _Task(setting, source, searched, still_correct, *everything, classes, progress)
+    with seeded(*key, "search") if setting.is_randomized else nullcontext():
+        found = _attack(task, attack, readings or [attack.steps])
+    return [_outcome(prediction, attacked, reading, single) for reading in found]
+
+
+@dataclass(frozen=True)
+class _Task:
+    """Images under attack, all classified correctly when clean, and what decides about them."""
+
+    setting: Setting
+    source: nn.Module
+    searched: nn.Module
+    still_correct: loop.Judge
+    x: Tensor
+    y: Tensor
+    index: Tensor
+    classes: int
+    progress: Callable[[int], None]
+
+    def of(self, rows: Tensor) -> "_Task":
+        """The same for some of the images."""
+
+        def still_correct(points: Tensor, position: Tensor) -> Tensor:
+            return self.still_correct(points, rows[position])
+
+        return replace(self, still_correct=still_correct, x=self.x[rows], y=self.y[rows], index=self.index[rows])
+
+
+def _attack(
+    task: _Task, attack: AttackSpec, readings: Sequence[int], *, tracks_closest: bool = False
+) -> list[loop.Reading]:
+    """Readings of the images of a task under an attack of any kind."""
+    setting = task.setting
+    if isinstance(attack.method, Ensemble):
+
+        def attack_some(
+            member: AttackSpec, rows: Tensor, steps: Sequence[int], tracks_closest: bool
+        ) -> list[loop.Reading]:
+            return _attack(task.of(rows), member, steps, tracks_closest=tracks_closest)
+
+        # by transfer the source's boundary is not the target's; of a randomised model nobody knows how near it came
+        screens = not (setting.is_transfer or setting.judge_draws)
+        return [walk(attack.method, task.y, attack_some, screens=screens)]
+    if isinstance(attack.method, Proposer):
+        return [_propose(task, attack, attack.method)]
+    if attack.targeted:
+        attack = replace(attack, restarts=min(attack.restarts, task.classes - 1))
+    if setting.judge_draws:
+        return [_expect(task, attack)]
+    precision = precision_of(task.searched, setting.precision)
+    if attack.tolerates_rounding or precision == torch.float32:
+        return _search(task, attack, readings, precision, tracks_closest=tracks_closest)
+    return _search_twice(task, attack, readings)
+
+
+def _search(
+    task: _Task, attack: AttackSpec, readings: Sequence[int], precision: torch.dtype, *, tracks_closest: bool
+) -> list[loop.Reading]:
+    setting = task.setting
+    return loop.run(
+        attack,
+        task.source if precision == torch.float32 else task.searched,
+        task.still_correct,
+        task.x,
+        task.y,
+        task.index,
+        setting.threat,
+        readings=readings,
+        seed=setting.seed,
+        batch_size=setting.batch_size,
+        judge_every_iterate=setting.is_transfer,
+        tracks_closest=tracks_closest,
+        precision=precision,
+        eot=setting.eot,
+        progress=task.progress,
+    )
+
+
+def _search_twice(task: _Task, attack: AttackSpec, readings: Sequence[int]) -> list[loop.Reading]:
+    """Search in the setting's precision, then again in float32 for those left standing within its reach."""
+    fast = _search(task, attack, readings, task.setting.precision, tracks_closest=True)
+    last = fast[-1]
+    assert last.closest is not None
+    rows = (last.correct_any & ((last.closest < ROUNDING_REACH) | task.setting.is_transfer)).nonzero().squeeze(1)
+    if len(rows):
+        exact = _search(task.of(rows), attack, readings, torch.float32, tracks_closest=True)
+        for once, again in zip(fast, exact, strict=True):
+            assert once.closest is not None
+            assert again.closest is not None
+            once.correct_any[rows] = again.correct_any
+            once.forwards[rows] += again.forwards
+            once.backwards[rows] += again.backwards
+            once.closest[rows] = torch.minimum(once.closest[rows], again.closest)
+    return fast
+
+
+def _expect(task: _Task, attack: AttackSpec) -> loop.Reading:
+    """A randomised target is shown what each start proposes in the end: its best point and its last iterate."""
+    setting = task.setting
+    precision = precision_of(task.searched, setting.precision) if attack.tolerates_rounding else torch.float32
+    searched = task.source if precision == torch.float32 else task.searched
+    any_, last = (torch.ones(len(task.x), dtype=torch.bool, device=task.x.device) for _ in range(2))
+    forwards, backwards = torch.zeros_like(task.y), torch.zeros_like(task.y)
+    for restart in range(attack.restarts):
+        rows = (any_ | last if attack.reads_last else any_).nonzero().squeeze(1)
+        if not len(rows):
+            break
+        best_points, last_points = torch.empty_like(task.x), torch.empty_like(task.x)
+        for part in rows.split(setting.batch_size):
+            found = propose(
+                attack,
+                searched,
+                task.x[part],
+                task.y[part],
+                task.index[part],
+                setting.threat,
+                restart=restart,
+                seed=setting.seed,
+                precision=precision,
+                eot=setting.eot,
+                progress=task.progress,
+            )
+            best_points[part], last_points[part] = found.best, found.last
+            forwards[part] += found.forwards + 2 * setting.judge_draws
+            backwards[part] += found.backwards
+        last[rows] &= task.still_correct(last_points[rows], rows)
+        any_[rows] &= task.still_correct(best_points[rows], rows) & last[rows]
+    return loop.Reading(attack.steps, any_, last if attack.reads_last else None, forwards, backwards)
+
+
+def _propose(task: _Task, attack: AttackSpec, method: Proposer) -> loop.Reading:
+    """A third-party attack on the whole batch, whose passes are shared out evenly: who caused them is not known."""
+    x, y = task.x, task.y
+    counting = CountingClassifier(task.source)
+    correct = torch.ones(len(x), dtype=torch.bool, device=x.device)
+    if len(x):
+        seed = task.setting.seed + int(task.index[0])  # it draws by place in the batch: no two batches get the same
+        x_adv = method.propose(counting, x, y, task.setting.threat, seed=seed, **attack.propose_params)
+        correct = task.still_correct(x_adv, torch.arange(len(x), device=x.device))
+    share = 1 / max(len(x), 1)
+    passes = torch.full((len(x),), share, dtype=torch.float64, device=x.device)
+    judged = max(task.setting.judge_draws, 1)
+    return loop.Reading(attack.steps, correct, None, passes * counting.forwards + judged, passes * counting.backwards)
+
+
+def _outcome(prediction: Tensor, attacked: Tensor, reading: loop.Reading, single: Tensor | None) -> Outcome:
+    """Images that are misclassified when clean are not robust, and cost nothing."""
+
+    def spread(values: Tensor, dtype: torch.dtype) -> Tensor:
+        column = torch.zeros(len(prediction), dtype=dtype, device=prediction.device)
+        column[attacked] = values.to(dtype)
+        return column
+
+    return Outcome(
+        prediction=prediction,
+        robust_any=spread(reading.correct_any, torch.bool),
+        robust_last=None if reading.correct_last is None else spread(reading.correct_last, torch.bool),
+        forwards=spread(reading.forwards, torch.float64),
+        backwards=spread(reading.backwards, torch.float64),
+        robust_single=single,
+    )

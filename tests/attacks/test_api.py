@@ -1,0 +1,143 @@
+"""`attack(...)`: one call from Python."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from attacks import AttackResult, attack
+from attacks.errors import InputError
+from attacks.registry import ATTACKS
+
+N = 12
+
+
+@pytest.fixture
+def problem() -> tuple[nn.Sequential, Tensor, Tensor]:
+    """A small network, and images that it classifies correctly but for the first."""
+    generator = torch.Generator().manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(16, 24), nn.ReLU(), nn.Linear(24, 5)).eval()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator))
+    x = 0.2 + 0.6 * torch.rand(N, 1, 4, 4, generator=generator)
+    y = network(x).argmax(1)
+    y[0] = (y[0] + 1) % 5
+    return network, x, y
+
+
+@pytest.mark.parametrize("name", ["fgsm", "pgd-20", "cw-linf", "mi-fgsm", "square-500", "autoattack-brief"])
+def test_what_is_not_robust_is_misclassified_at_the_point_returned(
+    name: str, problem: tuple[nn.Sequential, Tensor, Tensor]
+) -> None:
+    network, x, y = problem
+    result = attack(network, x, y, name, epsilon=0.08)
+    there = network(result.x_adv).argmax(1) == y
+    assert torch.equal(result.correct, network(x).argmax(1) == y)
+    assert not there[~result.robust].any()
+    assert there[result.robust].all()
+    assert 0 < result.robust.sum() < N - 1
+    assert (result.x_adv - x).abs().max() <= 0.08 + 1e-6
+    assert torch.equal(result.x_adv[0], x[0])
+    assert result.robust_acc == pytest.approx(100 * result.robust.sum().item() / N)
+    assert result.clean_acc == pytest.approx(100 * (N - 1) / N)
+
+
+def test_the_model_is_left_as_it_was(problem: tuple[nn.Sequential, Tensor, Tensor]) -> None:
+    network, x, y = problem
+    network[1].weight.requires_grad_(False)
+    before, wanted = copy.deepcopy(network.state_dict()), [p.requires_grad for p in network.parameters()]
+    attack(network, x, y, "foolbox-deepfool", epsilon=0.08)
+    assert [p.requires_grad for p in network.parameters()] == wanted
+    assert all(p.grad is None for p in network.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+def test_transfer_crafts_on_the_source_and_judges_on_the_model(problem: tuple[nn.Sequential, Tensor, Tensor]) -> None:
+    network, x, y = problem
+    other = copy.deepcopy(network)
+    with torch.no_grad():
+        other[3].weight.add_(0.5 * torch.randn(other[3].weight.shape, generator=torch.Generator().manual_seed(1)))
+    white, crossed = (attack(network, x, y, "pgd-20", epsilon=0.08, source=source) for source in (None, other))
+    assert crossed.robust.sum() >= white.robust.sum()
+    assert not torch.equal(crossed.x_adv, white.x_adv)
+
+
+def test_the_seed_and_the_batch_size_decide_what_they_should(problem: tuple[nn.Sequential, Tensor, Tensor]) -> None:
+    network, x, y = problem
+    one = attack(network, x, y, "pgd-20", epsilon=0.08)
+    again = attack(network, x, y, "pgd-20", epsilon=0.08, batch_size=5)
+    other = attack(network, x, y, "pgd-20", epsilon=0.08, seed=1)
+    torch.testing.assert_close(one.x_adv, again.x_adv)
+    assert not torch.equal(one.x_adv, other.x_adv)
+
+
+def test_a_spec_of_ones_own_settings_and_the_papers_last_iterate(problem: tuple[nn.Sequential, Tensor, Tensor]) -> None:
+    network, x, y = problem
+    result = attack(network, x, y, ATTACKS["pgd-20"].with_settings(steps=3), epsilon=0.08)
+    assert result.backwards.max() == 3
+    assert result.robust_last is not None
+    assert attack(network, x, y, "autoattack-brief", epsilon=0.08).robust_last is None
+
+
+def test_a_model_that_answers_at_random_is_judged_by_its_mean(problem: tuple[nn.Sequential, Tensor, Tensor]) -> None:
+    network, x, y = problem
+
+    class Noisy(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            logits: Tensor = network(x + 0.01 * torch.randn_like(x))
+            return logits
+
+    result = attack(Noisy().eval(), x, y, "pgd-20", epsilon=0.08, judge_draws=3, eot=2)
+    assert result.is_randomized
+    assert result.backwards.max() == 40
+
+
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"x": torch.zeros(2, 4)}, r"expected float images \(N, C, H, W\)"),
+    ({"x": torch.zeros(2, 1, 4, 4, dtype=torch.uint8)}, "expected float images"),
+    ({"x": torch.full((2, 1, 4, 4), 255.0)}, "divide by 255"),
+    ({"x": torch.full((2, 1, 4, 4), torch.nan)}, "expected pixels"),
+    ({"y": torch.tensor([0, 9])}, "expected labels in 0..4, got 0..9"),
+    ({"y": torch.tensor([0])}, "a class index for each of 2 images"),
+    ({"y": torch.tensor([0.0, 1.0])}, "a class index for each"),
+    ({"name": "pgd-21"}, "pgd-2"),
+    ({"epsilon": 8.0}, "epsilon"),
+    ({"norm": "L2", "name": "cw-linf"}, "is defined for Linf"),
+    ({"precision": "fp16"}, "precision must be"),
+]
+
+
+@pytest.mark.parametrize(("wrong", "words"), WRONG, ids=[words for _, words in WRONG])
+def test_what_means_nothing_is_refused_in_one_line(
+    wrong: dict[str, Any], words: str, problem: tuple[nn.Sequential, Tensor, Tensor]
+) -> None:
+    network, x, y = problem
+    given: dict[str, Any] = {"x": x[:2], "y": y[:2], "name": "pgd-20", "epsilon": 0.08, **wrong}
+    with pytest.raises(InputError, match=words) as raised:
+        attack(network, **given)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_model_in_train_mode_or_without_logits_is_refused(problem: tuple[nn.Sequential, Tensor, Tensor]) -> None:
+    network, x, y = problem
+
+    class Wrapped(nn.Module):
+        def forward(self, x: Tensor) -> dict[str, Tensor]:
+            return {"logits": network(x)}
+
+    with pytest.raises(InputError, match="expected logits of shape"):
+        attack(Wrapped().eval(), x, y, epsilon=0.08)
+    with pytest.raises(InputError, match="eval mode"):
+        attack(network.train(), x, y, epsilon=0.08)
+
+
+def test_the_package_exports_the_call_and_its_result() -> None:
+    import attacks
+
+    assert isinstance(attacks.AttackResult, type)
+    assert attacks.AttackResult is AttackResult
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = attacks.nothing
