@@ -16,6 +16,7 @@ from benchmark.cli.options import (
     DATA,
     DATASET,
     DEVICE,
+    DRAWS,
     FILE,
     OWN_MODEL,
     PLACES,
@@ -58,21 +59,8 @@ from benchmark.cli.options import (
     type=Examples(),
     metavar="all|N,[ATTACK=N,...]",
 )
-@option(
-    "--judge-draws",
-    WHAT,
-    "A randomised model is judged by its mean probabilities over so many passes.",
-    type=click.IntRange(1, 10_000),
-    default=20,
-)
-@option(
-    "--eot",
-    WHAT,
-    "Each query of our own attacks averages so many passes.  [default: 1; 20 for randomised models]",
-    type=click.IntRange(1, 10_000),
-)
 @option("--keep-images", WHAT, "Adversarial images are kept, for `store rejudge`.", is_flag=True)
-@takes(THREAT, SEED, OWN_MODEL, DATASET, DATA, CHECKPOINTS, RESULTS, ATTACKING, ATTACK_WORKERS, RAY, QUIET)
+@takes(DRAWS, THREAT, SEED, OWN_MODEL, DATASET, DATA, CHECKPOINTS, RESULTS, ATTACKING, ATTACK_WORKERS, RAY, QUIET)
 @click.pass_context
 def cli(ctx: click.Context, /, *, shared: Shared, **options: Any) -> None:
     """Robust accuracy that you can defend. Without a command: run the benchmark and print its tables."""

@@ -209,3 +209,18 @@ THREAT = (
         type=Number(),
     ),
 )
+DRAWS = (
+    option(
+        "--judge-draws",
+        WHAT,
+        "A randomised model is judged by its mean probabilities over so many passes.",
+        type=click.IntRange(1, 10_000),
+        default=20,
+    ),
+    option(
+        "--eot",
+        WHAT,
+        "Each query of our own attacks averages so many passes.  [default: 1; 20 for randomised models]",
+        type=click.IntRange(1, 10_000),
+    ),
+)
