@@ -1,17 +1,58 @@
-"""What the README shows is what the project does."""
+"""What the README and the pages in docs show is what the project does."""
 
+import csv
 import re
+import shlex
 from pathlib import Path
 
+import click
 import pytest
 
+from benchmark.cli.app import cli
+
 ROOT = Path(__file__).parents[1]
+PAGES = [
+    *(
+        "README.md",
+        "ARCHITECTURE.md",
+        "CONTRIBUTING.md",
+        "SECURITY.md",
+        "results/README.md",
+        "results/evidence/README.md",
+    ),
+    *(f"docs/{page.name}" for page in sorted((ROOT / "docs").glob("*.md"))),
+]
+WITH_COMMANDS = [
+    page
+    for page in PAGES
+    if page.startswith(("README", "docs/", "results/evidence")) and "run_benchmark.py" in (ROOT / page).read_text()
+]
+MODELS = ("ibp", "gair-rst", "trades-b6", "fat", "madry", "mart", "free", "fast", "gairat", "natural")
+ATTACKS = ("pgd-20", "cw-linf", "autoattack-fast")
 
 
-def test_the_readme_shows_the_committed_leaderboard() -> None:
+def leaderboard() -> str:
+    """Ten rows of the committed leaderboard of digits, and below them what their flags say."""
+    with (ROOT / "results/digits/leaderboard.csv").open(newline="") as file:
+        rows = {row["model"]: row for row in csv.DictReader(file)}
+    head = ["rank", "model", "clean", *ATTACKS, "worst case", "interval", "flags"]
+    lines = [head]
+    for row in (rows[name] for name in MODELS):
+        points = [f"{float(row[name]):.1f}" for name in ("clean", *ATTACKS, "worst case")]
+        interval = f"{float(row['ci_low']):.1f}-{float(row['ci_high']):.1f}"
+        lines.append([row["rank"], row["model"], *points, interval, str(len(row["flags"].split()))])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    lines = [[cell.rjust(width) for cell, width in zip(line, widths, strict=True)] for line in lines]
+    lines.insert(1, ["-" * (width - 1) + ":" for width in widths])
+    flags = [f"{name} {flag}" for name in MODELS for flag in rows[name]["flags"].split()]
+    return "\n".join([*(f"| {' | '.join(line)} |" for line in lines), "", f"The flags are: {', '.join(flags)}.", ""])
+
+
+def test_the_readme_shows_ten_rows_of_the_committed_leaderboard_within_100_columns() -> None:
     readme = (ROOT / "README.md").read_text()
     shown = readme.split("<!-- leaderboard -->\n")[1].split("<!-- /leaderboard -->")[0]
-    assert shown == (ROOT / "results/digits/leaderboard.md").read_text()
+    assert shown == leaderboard()
+    assert max(map(len, shown.splitlines())) <= 100
 
 
 def test_ci_runs_the_test_command_of_the_readme() -> None:
@@ -19,9 +60,60 @@ def test_ci_runs_the_test_command_of_the_readme() -> None:
     assert command in (ROOT / "README.md").read_text().splitlines()
 
 
-@pytest.mark.parametrize(
-    "page", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "results/README.md", "docs/gate.md", "docs/flags.md"]
-)
+@pytest.mark.parametrize("page", PAGES)
 def test_every_relative_link_leads_somewhere(page: str) -> None:
-    links = re.findall(r"\]\((?!https?:|#)([^)#]+)\)", (ROOT / page).read_text())
-    assert [link for link in links if not ((ROOT / page).parent / link).exists()] == []
+    links = re.findall(r"\]\((?!https?:)([^)]+)\)", (ROOT / page).read_text())
+    assert [link for link in links if not leads_somewhere(ROOT / page, link)] == []
+
+
+def leads_somewhere(page: Path, link: str) -> bool:
+    """Whether a link's file is there and, of a page, the heading behind its #."""
+    file, _, heading = link.partition("#")
+    target = page.parent / file if file else page
+    return target.exists() and (not heading or heading in headings(target.read_text()))
+
+
+def headings(text: str) -> list[str]:
+    """The headings of a page, as GitHub's links have them."""
+    found = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in found]
+
+
+def commands(text: str) -> list[list[str]]:
+    """The words behind every `run_benchmark.py` that stands in a block or span of code."""
+    blocks = re.findall(r"^```.*?\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    spans = re.findall(r"`([^`]+)`", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL))
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    lines += [" ".join(span.split()) for span in spans]
+    said = [part for line in lines for part in re.split(r"&&|;", line) if "run_benchmark.py" in part]
+    return [shlex.split(part.partition("run_benchmark.py")[2].partition(" > ")[0], comments=True) for part in said]
+
+
+def test_commands_are_found_in_blocks_and_in_spans_with_their_comments_left_out() -> None:
+    block = "```\nX=1 python run_benchmark.py table  # all\nls && run_benchmark.py\n```\n"
+    text = f"`python run_benchmark.py list\nmodels`\n{block}"
+    assert commands(text) == [["table"], [], ["list", "models"]]
+
+
+@pytest.mark.parametrize("page", WITH_COMMANDS)
+def test_every_command_shown_has_only_options_that_its_command_takes(
+    monkeypatch: pytest.MonkeyPatch, page: str
+) -> None:
+    shown = commands((ROOT / page).read_text())
+    silence(cli, monkeypatch)
+    wrong = {}
+    for words in shown:
+        try:
+            cli(words, standalone_mode=False)
+        except click.ClickException as error:
+            wrong[" ".join(words)] = error.format_message()
+    assert shown
+    assert wrong == {}
+
+
+def silence(command: click.Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a command, and those below it, read their options and do nothing."""
+    if isinstance(command, click.Group):
+        for below in command.commands.values():
+            silence(below, monkeypatch)
+    monkeypatch.setattr(command, "callback", None)

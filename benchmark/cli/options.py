@@ -1,35 +1,36 @@
-"""Options that several commands share, and the types of their values."""
+"""Options that several commands share, in groups, and the types of their values."""
 
 import functools
 import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import click
 
 from attacks.number import number
+from benchmark.cli.headings import Decorator, option
 
 
 @dataclass(frozen=True)
 class Shared:
-    """The options that every command takes."""
+    """What the shared options say. A command that does not take an option has its default."""
 
-    data_dir: Path
-    results_dir: Path
-    checkpoint_dir: Path
-    mirror_dir: Path | None
-    classes: Path | None
-    device: str
-    precision: str
-    batch_size: str
-    workers: str
-    executor: str
-    gpus_per_worker: float | None
-    seed: int
-    quiet: bool
+    data_dir: Path = Path("data")
+    results_dir: Path = Path("results")
+    checkpoint_dir: Path = Path("checkpoints")
+    mirror_dir: Path | None = None
+    classes: Path | None = None
+    device: str = "auto"
+    precision: str = "auto"
+    batch_size: str = "auto"
+    workers: str = "auto"
+    executor: str = "local"
+    gpus_per_worker: float | None = None
+    seed: int = 0
+    quiet: bool = False
 
 
 class Number(click.ParamType[float]):
@@ -69,63 +70,157 @@ class Examples(click.ParamType[dict[str, int | None]]):
         return wanted
 
 
-def shared_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the shared options to a command, which receives them as `shared`."""
-    folder = click.Path(path_type=Path, file_okay=False)
-    options = [
-        click.option(
-            "--data-dir", type=folder, default="data", show_default=True, help="datasets are found, or downloaded, here"
-        ),
-        click.option(
-            "--results-dir", type=folder, default="results", show_default=True, help="verdict store and tables"
-        ),
-        click.option(
-            "--checkpoint-dir",
-            type=folder,
-            default="checkpoints",
-            show_default=True,
-            help="trained and authors' checkpoints",
-        ),
-        click.option("--mirror-dir", type=folder, help="files to take in place of downloads, by their official names"),
-        click.option(
-            "--classes",
-            type=click.Path(path_type=Path, dir_okay=False),
-            metavar="FILE",
-            help="names of class folders, one a line, in the order of the logits  [default: the official names]",
-        ),
-        click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True),
-        click.option(
-            "--precision",
-            type=click.Choice(["auto", "fp32", "bf16"]),
-            default="auto",
-            show_default=True,
-            help="of the search (auto: a paper's suite has float32); judging is always float32",
-        ),
-        click.option("--batch-size", default="auto", show_default=True, metavar="auto|N"),
-        click.option(
-            "--workers",
-            default="auto",
-            show_default=True,
-            metavar="auto|N",
-            help="processes (auto: one on each core for tiny images, else one on all); for train, one on each GPU",
-        ),
-        click.option(
-            "--executor",
-            type=click.Choice(["local", "ray"]),
-            default="local",
-            show_default=True,
-            help="where the workers are: on this machine, or in a Ray cluster (RAY_ADDRESS, else one is started here)",
-        ),
-        click.option("--gpus-per-worker", type=Number(), help="for Ray; may be a fraction  [default: 1, or 0]"),
-        click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True),
-        click.option("--quiet", is_flag=True, help="no progress bars"),
-    ]
+def takes(*groups: tuple[Decorator, ...]) -> Decorator:
+    """Add groups of options to a command, which receives those of `Shared` as `shared`, and others by their names."""
 
-    @functools.wraps(command)
-    def run(*args: Any, **kwargs: Any) -> None:
-        shared = Shared(**{name: kwargs.pop(name) for name in Shared.__dataclass_fields__})
-        command(*args, shared=shared, **kwargs)
+    def decorate(command: Callable[..., Any]) -> Any:
+        @functools.wraps(command)
+        def run(*args: Any, **kwargs: Any) -> None:
+            said = {field.name: kwargs.pop(field.name) for field in fields(Shared) if field.name in kwargs}
+            command(*args, shared=Shared(**said), **kwargs)
 
-    for option in reversed(options):
-        option(run)
-    return run
+        for add in reversed([add for group in groups for add in group]):
+            add(run)
+        return run
+
+    return decorate
+
+
+FOLDER, FILE = click.Path(path_type=Path, file_okay=False), click.Path(path_type=Path)
+WHAT, OWN, PLACES, MACHINE = "What is computed", "Your own model", "Folders and data", "Hardware"
+
+RESULTS = (
+    option(
+        "--results-dir", PLACES, "The verdict store and the tables lie in this folder.", type=FOLDER, default="results"
+    ),
+)
+CHECKPOINTS = (
+    option(
+        "--checkpoint-dir",
+        PLACES,
+        "Trained checkpoints and those of papers' authors lie in this folder.",
+        type=FOLDER,
+        default="checkpoints",
+    ),
+)
+DATA = (
+    option(
+        "--data-dir", PLACES, "Datasets are found in this folder, or downloaded to it.", type=FOLDER, default="data"
+    ),
+    option(
+        "--mirror-dir",
+        PLACES,
+        "Files of this folder, by their official names, are taken in place of downloads.",
+        type=FOLDER,
+    ),
+    option(
+        "--classes",
+        PLACES,
+        "This file names the class folders, one a line, in the order of the logits.  [default: the official names]",
+        type=click.Path(path_type=Path, dir_okay=False),
+        metavar="FILE",
+    ),
+)
+DEVICE = (
+    option(
+        "--device",
+        MACHINE,
+        "Models run on this device; auto takes a GPU where there is one.",
+        type=click.Choice(["auto", "cpu", "cuda"]),
+        default="auto",
+    ),
+)
+
+
+def precision(text: str) -> tuple[Decorator]:
+    """The option --precision, with a text that says of what."""
+    return (option("--precision", MACHINE, text, type=click.Choice(["auto", "fp32", "bf16"]), default="auto"),)
+
+
+def workers(text: str) -> tuple[Decorator]:
+    """The option --workers, with a text that says what they do."""
+    return (option("--workers", MACHINE, text, default="auto", metavar="auto|N"),)
+
+
+ATTACKING = (
+    *DEVICE,
+    *precision(
+        "Attacks search in this precision; auto takes the device's fastest, but float32 for tiny images and papers' "
+        "suites. Judging is always in float32."
+    ),
+    option(
+        "--batch-size",
+        MACHINE,
+        "Attacks take so many images at a time; auto takes as many as fit into memory.",
+        default="auto",
+        metavar="auto|N",
+    ),
+)
+ATTACK_WORKERS = workers(
+    "So many processes attack side by side; auto starts one on each core for tiny images, else a single one."
+)
+RAY = (
+    option(
+        "--executor",
+        MACHINE,
+        "Workers run on this machine, or in a Ray cluster (that of RAY_ADDRESS, else one is started here).",
+        type=click.Choice(["local", "ray"]),
+        default="local",
+    ),
+    option(
+        "--gpus-per-worker",
+        MACHINE,
+        "Each of Ray's workers takes so many GPUs, or this fraction of one.  [default: 1 on a GPU, else 0]",
+        type=Number(),
+    ),
+)
+SEEDS = click.IntRange(0, 2**63 - 1)
+SEED = (option("--seed", WHAT, "Subsets of images and all random draws follow this seed.", type=SEEDS, default=0),)
+QUIET = (option("--quiet", "Options", "No progress bars are shown.", is_flag=True),)
+OWN_MODEL = (
+    option(
+        "--model",
+        OWN,
+        "This function, or module:FACTORY, returns the model; no registration is needed.",
+        metavar="PATH.py:FACTORY",
+    ),
+    option(
+        "--checkpoint",
+        OWN,
+        "This file holds the weights of --model, or is a model by itself (torch.jit, torch.export).",
+        type=FILE,
+    ),
+    option(
+        "--trust-code",
+        OWN,
+        "The file of --checkpoint is a model by itself, and its code may run.",
+        is_flag=True,
+    ),
+    option("--output", OWN, "This part of what the model returns is the logits.", metavar="NAME|INDEX"),
+)
+DATASET = (option("--dataset", OWN, "The model is for this dataset; the suite of that name is used.", metavar="NAME"),)
+NORMS = click.Choice(["Linf", "L2"])
+THREAT = (
+    option("--norm", WHAT, "This norm is used in place of the suite's.", type=NORMS),
+    option(
+        "--epsilon",
+        WHAT,
+        "This radius is used in place of the suite's; it is in pixel scale: 8/255, not 8.",
+        type=Number(),
+    ),
+)
+DRAWS = (
+    option(
+        "--judge-draws",
+        WHAT,
+        "A randomised model is judged by its mean probabilities over so many passes.",
+        type=click.IntRange(1, 10_000),
+        default=20,
+    ),
+    option(
+        "--eot",
+        WHAT,
+        "Each query of our own attacks averages so many passes.  [default: 1; 20 for randomised models]",
+        type=click.IntRange(1, 10_000),
+    ),
+)

@@ -18,13 +18,6 @@ from benchmark.suites.suite import Suite
 from benchmark.sweep.local_pool import can_fork
 
 
-def refuse_workers(shared: Shared, command: str) -> None:
-    """Raise InputError for an option without effect."""
-    given = {"workers": shared.workers != "auto", "executor": shared.executor != "local"}
-    for option in (name for name, is_given in given.items() if is_given):
-        raise InputError(f"--{option} is for running the benchmark, {command} has no use for it; leave it out")
-
-
 def choose_images(suite: Suite, shared: Shared) -> Split:
     """The test images of a suite, or its seeded balanced subset."""
     split = load(

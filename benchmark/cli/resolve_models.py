@@ -43,6 +43,11 @@ def choose_models(
         if trusts_code:
             raise InputError("--trust-code is for a program named by --checkpoint; leave it out")
         return _registered(suite, names or "all", shared)
+    if factory is not None and trusts_code:
+        raise InputError(
+            f"--trust-code is for a --checkpoint that is a program, got --model {factory}, whose code runs anyway; "
+            "leave it out, or if the checkpoint is a program, give it without --model and with --trust-code"
+        )
     own = _own(suite, factory, checkpoint, output or "", trusts_code=trusts_code)
     others = _registered(suite, names, shared) if names else []
     if own.name in [spec.name for spec in others]:

@@ -7,7 +7,7 @@ from attacks.names import lookup
 from attacks.registry import ATTACKS
 from benchmark.cli.options import Shared
 from benchmark.cli.resolve import check_name, choose_suite, names_in
-from benchmark.cli.resolve_hardware import choose_hardware, choose_images, refuse_workers, tuned
+from benchmark.cli.resolve_hardware import choose_hardware, choose_images, tuned
 from benchmark.cli.resolve_models import choose_models
 from benchmark.evaluation.checks import check_images, check_model
 from benchmark.evaluation.hardware import describe
@@ -34,7 +34,6 @@ def speed(
     name: str,
 ) -> None:
     """Measure, write the table and print it."""
-    refuse_workers(shared, "speed")
     check_name(name)
     chosen = choose_suite(suite, dataset, norm, epsilon, examples)
     entered = CONTESTS if contests == "all" else names_in(contests)

@@ -43,10 +43,6 @@ def train(shared: Shared, *, defense: str, suite: str, recipe: str, overrides: S
     name = check_name(name or spec.model_name.format(**params))
     if name.endswith(OF_LAST):
         raise InputError(f"--name {name}: a name that ends in {OF_LAST} is that of the last epoch; use another")
-    if shared.executor != "local" or shared.gpus_per_worker is not None:
-        raise InputError("--executor and --gpus-per-worker are for sweeps; to train on N GPUs use --workers N")
-    if shared.batch_size != "auto":
-        raise InputError("--batch-size is for attacks; to train with another one use --set batch_size=N")
     hardware = choose_hardware(shared)
     workers = 1 if shared.workers == "auto" else positive(shared.workers, "--workers")
     images, validation = _training_images(chosen, settings, shared)

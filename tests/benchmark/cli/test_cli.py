@@ -183,7 +183,10 @@ MISTAKES = {
     ),
     "unknown contest": ("speed --contests chess", "unknown contest 'chess'"),
     "two models in speed": ("speed --models natural,madry", "speed measures one model"),
-    "workers for speed": ("speed --workers 2", "speed has no use for it"),
+    "trust in code that runs anyway": (
+        "--model mine.py:factory --checkpoint good.pt --trust-code",
+        "--trust-code is for a --checkpoint that is a program, got --model mine.py:factory",
+    ),
     "no workers": ("--workers 0", "--workers must be auto or a positive whole number"),
     "a source that does not run": ("--models natural --sources madry", "it must be one of --models"),
     "unknown optimizer": ("train --defense natural --set optimizer=lion", "sgd, sgd-nesterov, adam"),
@@ -226,7 +229,7 @@ def test_a_mistake_is_one_line_that_names_it(
     command: Command, folder: Path, monkeypatch: pytest.MonkeyPatch, words: str, expected: str
 ) -> None:
     monkeypatch.syspath_prepend(folder)
-    line = mistake(command(folder, *words.split(), "--quiet"))
+    line = mistake(command(folder, *words.split()))
     assert expected in line
     assert not (folder / "it-ran").exists()
     assert not list(folder.rglob("*.parquet"))
@@ -319,7 +322,8 @@ def test_models_in_files_of_the_same_name_are_different_models(command: Command,
         (tmp_path / name).mkdir()
         path = SHIPPED / f"digits/{name}.safetensors"
         (tmp_path / name / "mine.py").write_text(
-            "from pathlib import Path\nimport model_zoo.architectures.digits_cnn as d, model_zoo.checkpoint as c\n"
+            "from pathlib import Path\n"
+            "import model_zoo.architectures.digits_cnn as d, model_zoo.weights.checkpoint as c\n"
             f"def factory():\n    model = d.DigitsCNN()\n"
             f"    model.load_state_dict(c.load_state_dict(Path({str(path)!r})))\n    return model\n"
         )

@@ -40,7 +40,7 @@ def test_keeping_images_changes_no_verdict(command: Command, kept: Path, tmp_pat
 
 
 def test_kept_images_are_judged_again_to_the_same_verdicts_by_the_model_alone(command: Command, kept: Path) -> None:
-    result = command(kept, "store", "rejudge", "--data-dir", "nowhere")
+    result = command(kept, "store", "rejudge")
     assert result.returncode == 0, result.stdout
     assert result.stdout.count("40 images, 0 verdicts are others") == 12
     assert "12 cases judged again, 0 with faults" in result.stdout

@@ -31,7 +31,7 @@ SHAPE = (1, 8, 8)
 LOADED = f"""
 import torch
 from model_zoo.architectures.digits_cnn import DigitsCNN
-from model_zoo.checkpoint import load_state_dict
+from model_zoo.weights.checkpoint import load_state_dict
 from pathlib import Path
 
 def trained():
@@ -211,10 +211,13 @@ def test_a_program_is_not_run_unless_the_user_says_so(command: Command, tmp_path
     assert result.stderr.count("\n") == 1
 
 
-def test_a_program_given_as_weights_is_told_how_to_be_given(command: Command, tmp_path: Path) -> None:
+@pytest.mark.parametrize("trust", [(), ("--trust-code",)])
+def test_a_program_given_as_weights_is_told_how_to_be_given(
+    command: Command, tmp_path: Path, trust: tuple[str, ...]
+) -> None:
     (tmp_path / "net.py").write_text(LOADED)
     file = program("scripted", tmp_path).name
-    result = command(tmp_path, "--model", "net.py:trained", "--checkpoint", file, "--trust-code", *FAST)
+    result = command(tmp_path, "--model", "net.py:trained", "--checkpoint", file, *trust, *FAST)
     assert result.returncode == 2
     assert "give it without --model and with --trust-code" in result.stderr
 
