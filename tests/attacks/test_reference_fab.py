@@ -1,23 +1,19 @@
-"""FAB beside the reference's: the projection to a hyperplane, and each step of its walk."""
+"""FAB beside the reference's, step by step: the points asked about, untargeted and targeted."""
 
-from collections.abc import Callable
 from itertools import dropwhile
 
 import pytest
 import torch
-from pyautoattack.fab_projections import projection_l2, projection_linf
 from pyautoattack.fab_pt import FABAttack_PT
-from scipy.optimize import brentq, linprog
 from torch import Tensor
 
 from attacks import fab
 from attacks.draws import Draws
-from attacks.fab import to_hyperplane
 from attacks.oracle import Oracle, Query
 from attacks.threat_model import ThreatModel
 
-PROJECTIONS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {"Linf": projection_linf, "L2": projection_l2}
-NORMS = pytest.mark.parametrize("norm", PROJECTIONS)
+pytestmark = pytest.mark.usefixtures("float64")
+
 BOTH = pytest.mark.parametrize("threat", [ThreatModel("Linf", 0.1), ThreatModel("L2", 0.5)], ids=lambda t: t.norm)
 SETTINGS = {"alpha_max": 0.1, "eta": 1.05, "beta": 0.9}
 
@@ -27,111 +23,6 @@ the reference's loop and ours differ in 1e-12, by 1e-12."""
 
 Asked = list[tuple[Tensor, bool]]
 """The points asked about, and whether gradients were asked for."""
-
-
-def hyperplanes(count: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-    """Images of 48 values, a seventh of them black and a seventh white; normals, a fifth of whose entries is 0; and
-    offsets, half of which are out of reach."""
-    generator = torch.Generator().manual_seed(seed)
-    x = (1.4 * torch.rand(count, 3, 4, 4, generator=generator) - 0.2).clamp(0, 1)
-    normal = torch.randn(x.shape, generator=generator) * (torch.rand(x.shape, generator=generator) > 0.2)
-    normal = normal / normal.abs().amax((1, 2, 3), keepdim=True)
-    return x, normal, 10 * torch.randn(count, generator=generator)
-
-
-def by_the_reference(x: Tensor, normal: Tensor, offset: Tensor, norm: str) -> Tensor:
-    """The same shortest delta; its hyperplane is that of the points z with normal . z = normal . x + offset."""
-    flat, w = x.flatten(1), normal.flatten(1)
-    return PROJECTIONS[norm](flat, w, (w * flat).sum(1) + offset).view_as(x)
-
-
-@NORMS
-@pytest.mark.usefixtures("float64")
-def test_projections_to_hyperplanes_are_the_references(norm: str) -> None:
-    x, normal, offset = hyperplanes(500)
-    delta = to_hyperplane(x, normal, offset, norm=norm)
-    torch.testing.assert_close(delta, by_the_reference(x, normal, offset, norm), rtol=0, atol=1e-12)
-    reached = ((normal * delta).flatten(1).sum(1) - offset).abs() < 1e-9
-    assert 100 < reached.sum() < 400
-    pushed = torch.where(normal * offset.view(-1, 1, 1, 1) > 0, 1 - x, -x) * (normal != 0)
-    torch.testing.assert_close(delta[~reached], pushed[~reached], rtol=0, atol=0)
-
-
-@NORMS
-def test_in_float32_they_are_nearer_to_the_exact_answer_than_the_references(norm: str) -> None:
-    x, normal, offset = hyperplanes(500)
-    exact = to_hyperplane(x.double(), normal.double(), offset.double(), norm=norm)
-    ours, theirs = (
-        (delta - exact).abs().amax((1, 2, 3)).quantile(0.99)  # the rest end where few pixels are left, ill-conditioned
-        for delta in (to_hyperplane(x, normal, offset, norm=norm), by_the_reference(x, normal, offset, norm))
-    )
-    assert ours < 1e-6
-    assert ours < theirs
-
-
-DEGENERATE = {
-    "no normal": ([0.2, 0.7], [0.0, 0.0], 0.3, [0.0, 0.0]),
-    "neither normal nor offset": ([0.2, 0.7], [0.0, 0.0], 0.0, [0.0, 0.0]),
-    "there already": ([0.2, 0.7], [1.0, -0.5], 0.0, [0.0, 0.0]),
-    "out of reach": ([0.2, 0.7], [1.0, -0.5], 9.0, [0.8, -0.7]),
-    "out of reach on the other side": ([0.2, 0.7], [1.0, -0.5], -9.0, [-0.2, 0.3]),
-    "out of reach, one weight is 0": ([0.2, 0.7], [1.0, 0.0], 9.0, [0.8, 0.0]),
-    "in a corner, and every way is out of the pixel range": ([0.0, 1.0], [-1.0, 0.5], 0.5, [0.0, 0.0]),
-    "the last point in reach": ([0.25, 0.75], [1.0, -0.5], 1.125, [0.75, -0.75]),
-    "one way only": ([0.0, 0.5], [-1.0, 0.5], 0.125, [0.0, 0.25]),
-}
-
-
-@NORMS
-@pytest.mark.parametrize("case", DEGENERATE)
-@pytest.mark.usefixtures("float64")
-def test_degenerate_hyperplanes_have_their_plain_answer_and_the_references(norm: str, case: str) -> None:
-    x, normal, offset, answer = (torch.tensor(value).view(1, 1, 1, -1) for value in DEGENERATE[case])
-    delta = to_hyperplane(x, normal, offset.view(1), norm=norm)
-    torch.testing.assert_close(delta, answer, rtol=0, atol=1e-12)
-    torch.testing.assert_close(by_the_reference(x, normal, offset.view(1), norm), answer, rtol=0, atol=1e-12)
-
-
-def reachable(count: int, seed: int) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """(48,) images and normals, and offsets from near to 0 to near to the largest that is reached, of either sign."""
-    x, normal, _ = hyperplanes(count, seed)
-    x, normal = x.flatten(1), normal.flatten(1)
-    share = torch.linspace(-0.99, 0.99, count)
-    largest = (normal * torch.where(normal * share[:, None] > 0, 1 - x, -x)).sum(1)
-    return list(zip(x, normal, share.abs() * largest, strict=True))
-
-
-def shortest(x: Tensor, normal: Tensor, offset: Tensor, norm: str) -> Tensor:
-    """(48,) by our function."""
-    return to_hyperplane(x.view(1, 3, 4, 4), normal.view(1, 3, 4, 4), offset.view(1), norm=norm).flatten()
-
-
-@pytest.mark.usefixtures("float64")
-def test_under_linf_the_projection_is_as_short_as_a_linear_program_finds() -> None:
-    for x, normal, offset in reachable(30, seed=2):
-        # Minimise t, the last variable, such that |delta_i| <= t, normal . delta = offset, x + delta in [0, 1].
-        one = torch.eye(len(x))
-        at_most = torch.cat([torch.cat([sign * one, -torch.ones(len(x), 1)], 1) for sign in (1, -1)])
-        equal, cost = torch.cat([normal, torch.zeros(1)])[None], torch.eye(len(x) + 1)[-1]
-        program = (cost, at_most, torch.zeros(len(at_most)), equal, offset[None])
-        bounds = [*zip((-x).tolist(), (1 - x).tolist(), strict=True), (0, None)]
-        found = linprog(*(tensor.numpy() for tensor in program), bounds)
-        assert found.success
-        delta = shortest(x, normal, offset, "Linf")
-        assert float(delta.abs().max()) == pytest.approx(found.fun, abs=1e-9)
-        assert float(delta @ normal) == pytest.approx(float(offset), abs=1e-9)
-
-
-@pytest.mark.usefixtures("float64")
-def test_under_l2_the_projection_is_the_clipped_multiple_of_the_normal_that_bisection_finds() -> None:
-    for x, normal, offset in reachable(30, seed=3):
-        # By the conditions of Karush, Kuhn and Tucker the answer is clip(mu normal, -x, 1 - x) for some mu.
-        def surplus(mu: float, x: Tensor, normal: Tensor, offset: Tensor) -> float:
-            return float(normal @ (mu * normal).clamp(-x, 1 - x) - offset)
-
-        mu = brentq(surplus, -1e6, 1e6, args=(x, normal, offset), xtol=1e-14)
-        expected = (mu * normal).clamp(-x, 1 - x)
-        torch.testing.assert_close(shortest(x, normal, offset, "L2"), expected, rtol=0, atol=1e-9)
 
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -186,7 +77,6 @@ def largest_difference(ours: Asked, theirs: Asked) -> float:
 
 @BOTH
 @pytest.mark.parametrize("rank", [None, 0, 1, 4])
-@pytest.mark.usefixtures("float64")
 def test_each_step_from_the_image_is_the_references(threat: ThreatModel, rank: int | None) -> None:
     x, y = images()
     draws = Draws.start(0, torch.arange(len(x)), torch.full((len(x),), rank or 0))
@@ -198,7 +88,6 @@ def test_each_step_from_the_image_is_the_references(threat: ThreatModel, rank: i
 
 
 @BOTH
-@pytest.mark.usefixtures("float64")
 def test_each_step_from_a_random_point_is_the_references_where_the_pixel_range_cuts_no_start(
     threat: ThreatModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
