@@ -168,10 +168,15 @@ def _checked_device(model: nn.Module, source: nn.Module, x: Tensor, y: Tensor) -
     for one in (model, source):
         if one.training:
             raise InputError("expected a model in eval mode, got one in train mode; call model.eval()")
-    devices = {tensor.device for one in (model, source) for tensor in (*one.parameters(), *one.buffers())}
+    return model_device(model, source, default=x.device)
+
+
+def model_device(*models: nn.Module, default: torch.device) -> torch.device:
+    """The device that all parameters and buffers are on; the default where there are none."""
+    devices = {tensor.device for model in models for tensor in (*model.parameters(), *model.buffers())}
     if len(devices) > 1:
         raise InputError(f"expected models on one device, got {', '.join(sorted(map(str, devices)))}")
-    return devices.pop() if devices else x.device
+    return devices.pop() if devices else default
 
 
 def _classes(model: nn.Module, x: Tensor, y: Tensor) -> int:

@@ -1,0 +1,16 @@
+"""The harness: data, suites, verdicts, sweeps, reports, the gate, the command line. `evaluate` is one call for it."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from benchmark.api import Report, evaluate
+
+__all__ = ["Report", "evaluate"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'benchmark' has no attribute {name!r}")
+    from benchmark import api  # loads torch, which help and mistakes on the command line do without
+
+    return getattr(api, name)

@@ -1,7 +1,6 @@
-"""What the commands do: names to suite, models, attacks and hardware, and on to sweep, comparisons and tables."""
+"""What running the benchmark does: names to suite, models, attacks and hardware, and on to the sweep and tables."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,16 +15,13 @@ from benchmark.cli.resolve import (
 )
 from benchmark.cli.resolve_hardware import choose_hardware, choose_images, tuned
 from benchmark.cli.resolve_models import choose_models, choose_sources, without_twins
-from benchmark.data.split import digest
 from benchmark.report.publish import print_tables
-from benchmark.store.selection import show
 from benchmark.store.store import Store
 from benchmark.suites.case import EvalCase
 from benchmark.suites.grid import cases
 from benchmark.suites.models import models_for
 from benchmark.suites.suite import Suite
-from benchmark.sweep.prepare import lacking_cases, prepare
-from benchmark.sweep.sweep import starting_ray, sweep
+from benchmark.sweep.run import run_cases
 from model_zoo.files.locks import claim, in_use
 
 
@@ -63,19 +59,16 @@ def run(
     grid = cases(chosen, specs, attack_specs, transferred, split, seed=shared.seed, sources=crafted_on, **draws)
     store = Store(shared.results_dir / "runs")
     with in_use(store.root):
-        missing = lacking_cases(grid, store, hardware)
-        with starting_ray(hardware, split) if missing else nullcontext():
-            work = prepare(missing, split, store, hardware, checkpoint_dir=shared.checkpoint_dir)
-        with claim(store.root, f"suite {chosen.name}", wait=True):
-            show(
-                store,
-                chosen.name,
-                chosen.reading,
-                grid,
-                _ranks(chosen, grid, shared),
-                images=digest(split),
-            )
-        sweep(work, store, hardware, quiet=shared.quiet)
+        run_cases(
+            grid,
+            _ranks(chosen, grid, shared),
+            split,
+            store,
+            hardware,
+            reading=chosen.reading,
+            checkpoint_dir=shared.checkpoint_dir,
+            quiet=shared.quiet,
+        )
         with claim(store.root, f"tables {chosen.name}", wait=True):
             print_tables(store, chosen.name, shared.results_dir)
 

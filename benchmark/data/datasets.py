@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from attacks.errors import InputError
 from attacks.names import lookup

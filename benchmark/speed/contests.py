@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import nn
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from attacks.judge import judge, predict
 from attacks.oracle import CountingClassifier, Oracle

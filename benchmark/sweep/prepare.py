@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -66,13 +67,22 @@ def lacking_cases(cases: Sequence[EvalCase], store: Store, hardware: Hardware) -
     return [case for case in cases if lacking_chunks(case, store, hardware) or not store.read_case(case_key(case))]
 
 
-def prepare(work: Sequence[EvalCase], split: Split, store: Store, hardware: Hardware, *, checkpoint_dir: Path) -> Work:
+def prepare(
+    work: Sequence[EvalCase],
+    split: Split,
+    store: Store,
+    hardware: Hardware,
+    *,
+    checkpoint_dir: Path,
+    models: Mapping[str, nn.Module] = MappingProxyType({}),
+) -> Work:
     """Load the models that the cases take, check them and the images, and write the cases' records.
 
     Args:
         work: what `lacking_cases` found; the order changes no byte of any verdict.
         split: the images that all cases attack, or a part of them.
         checkpoint_dir: where the models' weights are looked for first.
+        models: by name, those that are loaded already: on the device, in eval mode, frozen.
 
     Raises: InputError, before any attack, for images or a model that no number would mean anything for.
     """
@@ -80,21 +90,21 @@ def prepare(work: Sequence[EvalCase], split: Split, store: Store, hardware: Hard
         return Work((), split, {}, {}, {}, {})
     store.open()
     check_images(split)
-    models = {
-        spec.name: load_on(hardware, spec, split, checkpoint_dir)
+    loaded = {
+        spec.name: models[spec.name] if spec.name in models else load_on(hardware, spec, split, checkpoint_dir)
         for spec in _distinct(spec for case in work for spec in (case.model, case.source))
     }
     specs = _distinct(case.model for case in work)
     judged = [spec.name for spec in specs]
     if hardware.finds_batch:
-        hardware = replace(hardware, batch_size=fitting_batch(list(models.values()), split.x, split.y, hardware))
+        hardware = replace(hardware, batch_size=fitting_batch(list(loaded.values()), split.x, split.y, hardware))
     by_gradient = {case.source.name for case in work if case.attack.needs_gradients}
     checked = {}
     for name in judged:
         checked[name], hardware = within_memory(
             name,
             hardware,
-            lambda hw: check_model(name, models[name], split, hw, needs_gradients=name in by_gradient),  # noqa: B023
+            lambda hw: check_model(name, loaded[name], split, hw, needs_gradients=name in by_gradient),  # noqa: B023
         )
     for spec in specs:
         check_randomness(spec, checked[spec.name].flags)
@@ -104,12 +114,12 @@ def prepare(work: Sequence[EvalCase], split: Split, store: Store, hardware: Hard
     sources = _distinct(case.source for case in work)
     examples = split.x[:COMPARED].to(hardware.device)
     searched = {
-        spec.name: search_model(models[spec.name], examples, hardware.precision, randomized=spec.randomized)
+        spec.name: search_model(loaded[spec.name], examples, hardware.precision, randomized=spec.randomized)
         for spec in sources
     }
     rows = {case.images: _rows(split, case) for case in {case.images: case for case in work}.values()}
     predictions = {name: checked[name].prediction for name in judged}
-    return Work(work, split, rows, models, searched, predictions, checkpoint_dir, hardware.batch_size)
+    return Work(work, split, rows, loaded, searched, predictions, checkpoint_dir, hardware.batch_size)
 
 
 def _rows(split: Split, case: EvalCase) -> NDArray[np.int64]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from benchmark.data.split import Split
 from benchmark.evaluation.hardware import Hardware

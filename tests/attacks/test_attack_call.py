@@ -57,9 +57,10 @@ def test_the_model_is_left_as_it_was(problem: tuple[nn.Sequential, Tensor, Tenso
 
 def test_transfer_crafts_on_the_source_and_judges_on_the_model(problem: tuple[nn.Sequential, Tensor, Tensor]) -> None:
     network, x, y = problem
-    other = copy.deepcopy(network)
+    other, generator = copy.deepcopy(network), torch.Generator().manual_seed(1)
     with torch.no_grad():
-        other[3].weight.add_(0.5 * torch.randn(other[3].weight.shape, generator=torch.Generator().manual_seed(1)))
+        for parameter in other.parameters():
+            parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
     white, crossed = (attack(network, x, y, "pgd-20", epsilon=0.08, source=source) for source in (None, other))
     assert crossed.robust.sum() >= white.robust.sum()
     assert not torch.equal(crossed.x_adv, white.x_adv)

@@ -1,0 +1,245 @@
+"""One call from Python: a model and images of the caller's, attacked and judged as the command line does it."""
+
+import copy
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from attacks.api import model_device, unchanged
+from attacks.errors import InputError
+from attacks.precision import precision_for
+from attacks.randomness import JUDGE_DRAWS
+from attacks.registry import attack_spec
+from attacks.spec import CHUNK_SIZE, AttackSpec
+from attacks.threat_model import ThreatModel
+from benchmark.data.split import Split, digest
+from benchmark.evaluation.hardware import Hardware
+from benchmark.report.attack_flags import flag_table, raised_flags
+from benchmark.report.score import read_suite
+from benchmark.stats.shares import Bools, percent, wilson
+from benchmark.store.store import Store
+from benchmark.store.verdicts import Verdicts
+from benchmark.suites.case import EvalCase, case_key, drawn
+from benchmark.sweep.run import run_cases
+from model_zoo.files.locks import in_use
+from model_zoo.load import observed
+from model_zoo.model_spec import ModelSpec
+from model_zoo.user_models.user_model import Quirks, Stranger
+from model_zoo.weights.checkpoint import state_digest
+
+SUITE = "python"
+"""Under which the cases of this call stand in a store."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What some attacks showed of a model; accuracies in percent, intervals are 95% Wilson's.
+
+    Args:
+        model: its name; n: how many images.
+        clean_acc: over all images.
+        robust_acc: by attack, over all images, at every judged point.
+        interval: by attack, the ends of the robust accuracy's interval.
+        worst_case: the share of images that withstood every attack; worst_case_interval: its interval.
+        flags: caveats of these numbers, explained in docs/flags.md.
+        verdicts: by attack, image by image, with what each image cost.
+    """
+
+    model: str
+    n: int
+    clean_acc: float
+    robust_acc: Mapping[str, float]
+    interval: Mapping[str, tuple[float, float]]
+    worst_case: float
+    worst_case_interval: tuple[float, float]
+    flags: Sequence[str]
+    verdicts: Mapping[str, Verdicts]
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row an attack: n, clean_acc, robust_acc, robust_acc_last, its interval and passes per image."""
+        rows = [
+            {
+                "attack": attack,
+                "n": self.n,
+                "clean_acc": self.clean_acc,
+                "robust_acc": self.robust_acc[attack],
+                "robust_acc_last": None if found.robust_last is None else percent(found.robust_last),
+                "ci_low": self.interval[attack][0],
+                "ci_high": self.interval[attack][1],
+                "forwards_per_image": float(np.mean(found.forwards)),
+                "backwards_per_image": float(np.mean(found.backwards)),
+            }
+            for attack, found in self.verdicts.items()
+        ]
+        return pd.DataFrame(rows)
+
+
+def evaluate(
+    model: nn.Module,
+    x: Tensor | Dataset[Any] | Iterable[Any],
+    y: Tensor | None = None,
+    *,
+    epsilon: float,
+    attacks: Sequence[str | AttackSpec] = ("autoattack",),
+    norm: str = "Linf",
+    seed: int = 0,
+    store: str | Path | None = None,
+    name: str = "model",
+    output: str = "",
+    batch_size: int | None = None,
+    precision: str = "auto",
+    judge_draws: int = JUDGE_DRAWS,
+    eot: int | None = None,
+    quiet: bool = False,
+) -> Report:
+    """The robust accuracy of a model under some attacks: same checks, draws and numbers as the command line's.
+
+    Args:
+        model: images (N, C, H, W) in [0, 1] to logits (N, K); in eval mode, on the device to compute on. It is left as
+            it is.
+        x: (N, C, H, W) float in [0, 1]; or, without y, a `DataLoader` or a data set of pairs (image, label).
+        y: (N,) labels in [0, K).
+        epsilon: of the threat model, in pixel scale: 8 / 255, not 8.
+        attacks: names as in `run_benchmark.py list attacks`, or specs of your own settings.
+        norm: "Linf" or "L2".
+        seed: of all draws, which are keyed by an image's place.
+        store: folder to keep verdicts in; a call that was interrupted goes on from there, and one that was not costs
+            nothing again. None to keep nothing.
+        name: of the model, in the report and in the store.
+        output: where in what the model returns the logits are: a key, an attribute or an index; "" where it returns
+            them.
+        batch_size: how many images are attacked at a time; None for as many as fit into memory, 250 at most.
+        precision: of the search: "auto" for the device's fastest, "fp32" or "bf16". Judging is always in float32.
+        judge_draws: passes whose mean probabilities decide on a model that answers at random.
+        eot: passes that each query of our own attacks averages; None for 1, and 20 on a model that answers at random.
+        quiet: no progress bar.
+
+    Raises: InputError for images, labels, a model or settings that no number would mean anything for.
+
+    Example:
+        >>> report = evaluate(model, x, y, epsilon=8 / 255, attacks=["pgd-20", "autoattack"], store="runs")
+        >>> report.robust_acc["autoattack"], report.worst_case, report.flags
+    """
+    specs = [attack_spec(attack) if isinstance(attack, str) else attack for attack in attacks]
+    if not specs or len({spec.name for spec in specs}) < len(specs):
+        raise InputError(f"expected attacks of different names, got {[spec.name for spec in specs]}")
+    if model.training:
+        raise InputError("expected a model in eval mode, got one in train mode; call model.eval()")
+    images, labels = _images(x, y)
+    device = model_device(model, default=images.device)
+    with unchanged(model), _folder(store) as root:
+        spec = _spec(model, images, name, output)
+        quirks = spec.quirks or Quirks()
+        wrapped = Stranger(model, quirks)
+        split = Split(SUITE, "test", images, labels, torch.arange(len(labels)), _classes(wrapped, images, device))
+        hardware = Hardware(
+            device, precision_for(precision, images, device), batch_size or CHUNK_SIZE, finds_batch=batch_size is None
+        )
+        where, threat = digest(split), ThreatModel(norm, epsilon)
+        cases = []
+        for attack in specs:
+            if norm not in attack.norms:
+                raise InputError(f"attack {attack.name} is defined for {', '.join(attack.norms)}, got {norm}")
+            case = EvalCase(SUITE, SUITE, where, len(split), spec, spec, attack, threat, seed)
+            cases.append(drawn(case, judge_draws=judge_draws, eot=eot))
+        verdicts_store = Store(Path(root))
+        with in_use(verdicts_store.root):
+            ranks = [(0, 0, place, 0) for place in range(len(cases))]
+            run_cases(cases, ranks, split, verdicts_store, hardware, models={name: wrapped}, quiet=quiet)
+            return _report(name, cases, verdicts_store)
+
+
+def _report(name: str, cases: Sequence[EvalCase], store: Store) -> Report:
+    verdicts: dict[str, Verdicts] = {}
+    flags: dict[str, None] = {}
+    for case in cases:
+        stored, record = store.read(case_key(case), case.n), store.read_case(case_key(case))
+        assert stored is not None
+        verdicts[case.attack.name] = stored[0]
+        flags.update(dict.fromkeys(record["flags"] if record else ()))
+    flags.update(dict.fromkeys(raised_flags(flag_table(read_suite(store, SUITE)), name)))
+    correct = next(iter(verdicts.values())).correct
+    worst: Bools = np.all([found.robust_any for found in verdicts.values()], axis=0)
+    return Report(
+        model=name,
+        n=len(worst),
+        clean_acc=percent(correct),
+        robust_acc={attack: percent(found.robust_any) for attack, found in verdicts.items()},
+        interval={attack: wilson(int(found.robust_any.sum()), len(worst)) for attack, found in verdicts.items()},
+        worst_case=percent(worst),
+        worst_case_interval=wilson(int(worst.sum()), len(worst)),
+        flags=sorted(flags),
+        verdicts=verdicts,
+    )
+
+
+def _folder(store: str | Path | None) -> Any:
+    """The folder of the store as a context; a temporary one where nothing is to be kept."""
+    return tempfile.TemporaryDirectory() if store is None else nullcontext(store)
+
+
+def _images(x: Any, y: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Images (N, C, H, W) float32 and labels (N,) int64 on the CPU. Raises: InputError for anything else."""
+    if y is None:
+        if isinstance(x, Tensor):
+            raise InputError("expected labels y beside images x, got none; without y, x is a DataLoader or a data set")
+        pairs = list(x) if isinstance(x, DataLoader) else [_pair(x, place) for place in range(len(x))]
+        if not pairs:
+            raise InputError("expected images, got an empty data set")
+        parts = [tuple(torch.as_tensor(part) for part in pair[:2]) for pair in pairs]
+        join = torch.cat if isinstance(x, DataLoader) else torch.stack
+        x, y = (join([part[place] for part in parts]) for place in (0, 1))
+    if not isinstance(x, Tensor) or x.ndim != 4 or not x.is_floating_point():
+        got = f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+        raise InputError(f"expected float images (N, C, H, W), got {got}")
+    if y.shape != x.shape[:1] or y.is_floating_point() or not len(y):
+        raise InputError(f"expected a class index for each of {len(x)} images, got {y.dtype} of shape {tuple(y.shape)}")
+    return x.detach().float().cpu().contiguous(), y.detach().long().cpu()
+
+
+def _pair(dataset: Any, place: int) -> tuple[Any, Any]:
+    image, label = dataset[place][:2]
+    if not isinstance(image, Tensor):
+        raise InputError(
+            f"expected images as tensors, got {type(image).__name__}; give the data set a transform such as "
+            "torchvision.transforms.ToTensor()"
+        )
+    return image, label
+
+
+def _spec(model: nn.Module, x: Tensor, name: str, output: str) -> ModelSpec:
+    """What identifies the model: its class, its weights, and what it answers to fixed images."""
+    kind = type(model)
+    spec = ModelSpec(
+        name=name,
+        suites=(SUITE,),
+        dataset=SUITE,
+        architecture=kind.__qualname__,
+        defense="",
+        checkpoint="",
+        sha256=state_digest(model.state_dict()),
+        code=f"{kind.__module__}.{kind.__qualname__}",
+    )
+    try:
+        probed = copy.deepcopy(model).cpu()
+    except Exception:  # a model may hold what cannot be copied
+        probed = model
+    return observed(spec, probed, tuple(x.shape[1:]), output)
+
+
+def _classes(model: nn.Module, x: Tensor, device: torch.device) -> int:
+    with torch.no_grad():
+        logits = model(x[:2].to(device))
+    if not isinstance(logits, Tensor) or logits.ndim != 2:
+        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise InputError(f"expected logits of shape (N, K), got {got}; have the model return its logits alone")
+    return int(logits.shape[1])

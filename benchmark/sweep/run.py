@@ -1,0 +1,49 @@
+"""Cases to verdicts in a store, and to what the tables show of them: what the command line and Python both call."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from types import MappingProxyType
+
+from torch import nn
+
+from benchmark.data.split import Split, digest
+from benchmark.evaluation.hardware import Hardware
+from benchmark.store.selection import show
+from benchmark.store.store import Store
+from benchmark.suites.case import EvalCase
+from benchmark.sweep.prepare import lacking_cases, prepare
+from benchmark.sweep.sweep import starting_ray, sweep
+from model_zoo.files.locks import claim
+
+
+def run_cases(
+    cases: Sequence[EvalCase],
+    ranks: Sequence[Sequence[int]],
+    split: Split,
+    store: Store,
+    hardware: Hardware,
+    *,
+    reading: str = "any",
+    checkpoint_dir: Path = Path(),
+    models: Mapping[str, nn.Module] = MappingProxyType({}),
+    quiet: bool = False,
+) -> None:
+    """Compute what the store lacks of the cases of one suite, and have its tables show them.
+
+    Args:
+        ranks: each case's place in the tables.
+        split: the images that all cases attack, or a part of them.
+        reading: the iterate that the tables show, "any" or "last".
+        checkpoint_dir: where the models' weights are looked for first.
+        models: by name, those that are loaded already: on the device, in eval mode, frozen.
+
+    Raises: InputError, before any attack, for images or a model that no number would mean anything for.
+    """
+    suite = cases[0].suite
+    missing = lacking_cases(cases, store, hardware)
+    with starting_ray(hardware, split) if missing else nullcontext():
+        work = prepare(missing, split, store, hardware, checkpoint_dir=checkpoint_dir, models=models)
+    with claim(store.root, f"suite {suite}", wait=True):
+        show(store, suite, reading, cases, ranks, images=digest(split))
+    sweep(work, store, hardware, quiet=quiet)

@@ -1,0 +1,142 @@
+"""`evaluate(...)`: one call from Python, with the command line's numbers."""
+
+import copy
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from attacks.errors import InputError
+from benchmark import Report, evaluate
+from benchmark.data.datasets import load
+from benchmark.data.split import Split, balanced_subset
+from model_zoo.load import load_model
+from model_zoo.registry import model_spec
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+HERE = Path()
+ATTACKS = ["pgd-20", "foolbox-deepfool", "square-500"]
+
+
+@pytest.fixture(scope="module")
+def madry() -> nn.Module:
+    return load_model(model_spec("madry", "digits", HERE), HERE, classes=10)
+
+
+@pytest.fixture(scope="module")
+def images() -> Split:
+    return balanced_subset(load("digits", "test", data_dir=HERE), 40, seed=0)
+
+
+def test_numbers_are_those_of_the_command_line(madry: nn.Module, command: Command, tmp_path: Path) -> None:
+    split = load("digits", "test", data_dir=HERE)
+    report = evaluate(madry, split.x, split.y, attacks=ATTACKS, epsilon=0.2, quiet=True)
+    words = ("--models", "madry", "--attacks", ",".join(ATTACKS), "--transfer", "none", "--quiet")
+    done = command(tmp_path, *words, "--results-dir", tmp_path)
+    assert done.returncode == 0, done.stderr
+    scores = pd.read_csv(tmp_path / "digits/scores.csv").set_index("attack")
+    board = pd.read_csv(tmp_path / "digits/leaderboard.csv").iloc[0]
+    frame = report.to_frame().set_index("attack")
+    for column in ("n", "clean_acc", "robust_acc", "ci_low", "ci_high", "forwards_per_image", "backwards_per_image"):
+        assert list(frame[column]) == pytest.approx(list(scores.loc[ATTACKS, column]), abs=1e-4), column
+    assert report.worst_case == pytest.approx(board["worst case"], abs=1e-4)
+    assert report.interval["pgd-20"] == pytest.approx(tuple(scores.loc["pgd-20", ["ci_low", "ci_high"]]), abs=1e-4)
+
+
+def test_the_worst_case_is_over_all_attacks_image_by_image(madry: nn.Module, images: Split) -> None:
+    report = evaluate(madry, images.x, images.y, attacks=ATTACKS, epsilon=0.2, quiet=True)
+    worst = np.logical_and.reduce([verdicts.robust_any for verdicts in report.verdicts.values()])
+    assert (report.n, report.worst_case) == (40, 100 * worst.mean())
+    assert report.worst_case <= min(report.robust_acc.values())
+
+
+def test_a_data_set_and_a_data_loader_give_the_same(madry: nn.Module, images: Split) -> None:
+    def robust(*data: Any) -> list[bool]:
+        report = evaluate(madry, *data, attacks=["pgd-20"], epsilon=0.2, quiet=True)
+        return list(report.verdicts["pgd-20"].robust_any)
+
+    dataset = TensorDataset(images.x, images.y)
+    assert robust(images.x, images.y) == robust(dataset) == robust(DataLoader(dataset, batch_size=7))
+
+
+def test_what_a_store_has_is_not_computed_again(
+    madry: nn.Module, images: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(attacks: list[str]) -> Report:
+        return evaluate(madry, images.x, images.y, attacks=attacks, epsilon=0.2, store=tmp_path / "runs", quiet=True)
+
+    first = run(["pgd-20"])
+    run(["pgd-20", "fgsm"])
+    monkeypatch.setattr("benchmark.sweep.compute.evaluate", None)
+    again = run(["pgd-20", "fgsm"])
+    assert again.robust_acc["pgd-20"] == first.robust_acc["pgd-20"]
+    with pytest.raises(TypeError):
+        run(["mi-fgsm"])
+
+
+def test_the_model_is_left_as_it_was_and_other_weights_are_another_model(images: Split, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    one = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval()
+    y = one(images.x).argmax(1)
+    other = copy.deepcopy(one)
+    with torch.no_grad():
+        other[1].bias.mul_(1.001)
+    for model in (one, other):
+        evaluate(model, images.x, y, attacks=["fgsm"], epsilon=0.01, store=tmp_path, quiet=True)
+    assert len(list((tmp_path / "cases").iterdir())) == 2
+    assert all(parameter.requires_grad and parameter.grad is None for parameter in one.parameters())
+    assert not one.training
+
+
+def test_caveats_of_a_model_are_flags_of_its_report(madry: nn.Module, images: Split) -> None:
+    class Probabilities(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            probabilities: Tensor = madry(x).softmax(1)
+            return probabilities
+
+    report = evaluate(Probabilities().eval(), images.x, images.y, attacks=["fgsm"], epsilon=0.2, quiet=True)
+    assert "probabilities" in report.flags
+    assert evaluate(madry, images.x, images.y, attacks=["fgsm"], epsilon=0.2, quiet=True).flags == []
+
+
+def test_logits_that_stand_inside_of_what_a_model_returns_are_named(madry: nn.Module, images: Split) -> None:
+    class Wrapped(nn.Module):
+        def forward(self, x: Tensor) -> dict[str, Tensor]:
+            return {"loss": x.sum(), "logits": madry(x)}
+
+    plain = evaluate(madry, images.x, images.y, attacks=["fgsm"], epsilon=0.2, quiet=True)
+    named = evaluate(Wrapped().eval(), images.x, images.y, attacks=["fgsm"], epsilon=0.2, output="logits", quiet=True)
+    assert named.robust_acc == plain.robust_acc
+    with pytest.raises(InputError, match="logits"):
+        evaluate(Wrapped().eval(), images.x, images.y, attacks=["fgsm"], epsilon=0.2, quiet=True)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"attacks": []}, "expected attacks"),
+        ({"attacks": ["fgsm", "fgsm"]}, "different names"),
+        ({"attacks": ["pgd-2O"]}, "pgd-20"),
+        ({"attacks": ["cw-linf"], "norm": "L2"}, "is defined for Linf"),
+        ({"epsilon": 8.0}, "epsilon"),
+        ({"y": None}, "expected labels y"),
+        ({"x": torch.zeros(40, 8, 8)}, r"expected float images \(N, C, H, W\)"),
+        ({"x": torch.full((40, 1, 8, 8), 16.0)}, "divide by 255"),
+        ({"x": [], "y": None}, "empty"),
+        ({"x": [("image", 1)], "y": None}, "ToTensor"),
+    ],
+)
+def test_what_means_nothing_is_refused_in_one_line(
+    wrong: dict[str, Any], words: str, madry: nn.Module, images: Split
+) -> None:
+    given = {"x": images.x, "y": images.y, "attacks": ["fgsm"], "epsilon": 0.2, **wrong}
+    with pytest.raises(InputError, match=words) as raised:
+        evaluate(madry, given.pop("x"), given.pop("y"), **given, quiet=True)
+    assert "\n" not in str(raised.value)
