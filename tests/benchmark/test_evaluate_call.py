@@ -87,7 +87,7 @@ def test_the_model_is_left_as_it_was_and_other_weights_are_another_model(images:
     y = one(images.x).argmax(1)
     other = copy.deepcopy(one)
     with torch.no_grad():
-        other[1].bias.mul_(1.001)
+        next(other.parameters()).mul_(1.001)
     for model in (one, other):
         evaluate(model, images.x, y, attacks=["fgsm"], epsilon=0.01, store=tmp_path, quiet=True)
     assert len(list((tmp_path / "cases").iterdir())) == 2
