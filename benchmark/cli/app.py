@@ -206,7 +206,6 @@ def migrate_command(*, shared: Shared) -> None:
     show_default=True,
     help="what a run comes to that stopped with open questions",
 )
-@click.option("--warm-start", is_flag=True, help="try what broke the baseline's model first (less sound, see docs)")
 @click.option("--junit", type=click.Path(path_type=Path), metavar="FILE", help="write JUnit XML")
 @click.option("--summary", type=click.Path(path_type=Path), metavar="FILE", help="append a Markdown summary")
 @click.option("--suite", metavar="NAME", help="with --update  [default: digits]")

@@ -44,7 +44,6 @@ def gate(
     miss: float,
     budget: float | None,
     undecided: str,
-    warm_start: bool,
     junit: Path | None,
     summary: Path | None,
     canaries: str | None,
@@ -63,7 +62,7 @@ def gate(
     chosen = Chosen(models, model, checkpoint, trust_code=trust_code, canaries=canaries, output=output)
     if update:
         _refuse_unwritable({"--baseline": baseline})
-        update_baseline(shared, baseline, chosen, given, warm_start=warm_start)
+        update_baseline(shared, baseline, chosen, given)
         return True
     refused = [f"--{name}" for name, value in {**given, "canaries": canaries}.items() if value is not None]
     if refused:
@@ -71,7 +70,7 @@ def gate(
     started = time.monotonic()
     known = read_baseline(baseline)
     rules = Rules(tolerance, alpha, miss, min_robust_acc)
-    bench = bench_of(shared, known.settings, warm_start=warm_start)
+    bench = bench_of(shared, known.settings)
     check_baseline(known, bench)
     specs = _tested(bench.suite, known, chosen, shared)
     subjects, failed = _subjects(bench, specs, known, shared)

@@ -20,7 +20,7 @@ from model_zoo.model_spec import ModelSpec
 DEFAULT_ATTACK = "autoattack-brief"
 
 
-def bench_of(shared: Shared, settings: Settings, *, warm_start: bool) -> Bench:
+def bench_of(shared: Shared, settings: Settings) -> Bench:
     """Attack, images and hardware. Raises: InputError for settings that cannot be had here."""
     chosen = choose_suite(settings.suite, None, settings.norm, settings.epsilon, settings.examples)
     (spec,) = choose_attacks(chosen, settings.attack)
@@ -34,9 +34,9 @@ def bench_of(shared: Shared, settings: Settings, *, warm_start: bool) -> Bench:
     check_images(split)
     hardware = tuned(choose_hardware(shared), chosen, split, shared)
     if hardware.device.type != "cpu":
-        hardware = replace(hardware, workers=1)  # what a worker on a GPU finds does not come back
+        hardware = replace(hardware, workers=1)  # a worker on a GPU loads models anew, and none is a canary
     folder = shared.results_dir / "runs" / "gate"
-    return Bench(chosen, spec, split, digest(split), settings.seed, hardware, folder, warm_start)
+    return Bench(chosen, spec, split, digest(split), settings.seed, hardware, folder)
 
 
 def _refuse_third_party(attack: AttackSpec) -> None:

@@ -44,7 +44,7 @@ class Chosen:
         return choose_models(suite, names, *own, shared, output=self.output, trusts_code=self.trust_code)
 
 
-def update_baseline(shared: Shared, path: Path, chosen: Chosen, given: Mapping[str, Any], *, warm_start: bool) -> None:
+def update_baseline(shared: Shared, path: Path, chosen: Chosen, given: Mapping[str, Any]) -> None:
     """Write a baseline; where it is there and some models are named, its other models and its canaries stay in it.
 
     Args:
@@ -63,7 +63,7 @@ def update_baseline(shared: Shared, path: Path, chosen: Chosen, given: Mapping[s
             f"{', '.join(told)}: {path} has other models and canaries, which stay as they are; leave that out, or "
             "write all of it anew by --models all"
         )
-    bench = bench_of(shared, settings, warm_start=warm_start)
+    bench = bench_of(shared, settings)
     if known is not None:
         check_baseline(known, bench)
     specs = chosen.find(bench.suite, chosen.models, shared)

@@ -109,7 +109,7 @@ import torch
 from pathlib import Path
 from model_zoo.architectures.registry import build
 from benchmark.suites.registry import SUITES
-from model_zoo.checkpoint import load_into, load_state_dict
+from model_zoo.weights.checkpoint import load_into, load_state_dict
 
 class Masked(torch.nn.Module):
     def __init__(self):
@@ -203,20 +203,6 @@ def test_verdicts_of_a_users_own_code_are_not_cached(gate: Gate, tmp_path: Path)
     first, second = gate(*words), gate(*words)
     assert (first.returncode, rows(first)["madry", "regression"][0]) == (0, "pass")
     assert passes(first) == passes(second) > 0
-
-
-def test_a_warm_start_tries_what_broke_the_old_model_first(folder: Path, command: Command) -> None:
-    words = ("--baseline", "b.json", "--quiet", "--warm-start", "--results-dir", "warm")
-    command(folder, "gate", *words)
-    examples = folder / "warm" / "runs" / "gate" / "examples"
-    assert len(list(examples.iterdir())) == 1  # the model's, not the canaries'
-    for cached in (folder / "warm" / "runs" / "gate").iterdir():
-        if cached != examples:
-            shutil.rmtree(cached)
-    cold = command(folder, "gate", "--baseline", "b.json", "--quiet", "--results-dir", "cold")
-    assert not (folder / "cold" / "runs" / "gate" / "examples").exists()
-    warm = command(folder, "gate", *words)
-    assert rows(warm)["madry", "regression"] == rows(cold)["madry", "regression"]
 
 
 def test_an_attack_that_masking_blinds_is_named_when_the_baseline_is_written(tmp_path: Path, command: Command) -> None:
