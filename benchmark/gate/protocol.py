@@ -29,10 +29,11 @@ Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Bench:
-    """What all models are attacked with: attack, threat model and images (with their digest), on this hardware.
+class GateProtocol:
+    """How all models are attacked: by which attack, under which threat model, on which images and hardware.
 
     Args:
+        images: digest of the split.
         folder: where earlier runs left verdicts, and this one leaves its own.
     """
 
@@ -77,13 +78,13 @@ class Subject:
         return not self.is_canary and not self.spec.code
 
 
-def attack_all(bench: Bench, subjects: Sequence[Subject], *, quiet: bool) -> dict[str, Verdicts]:
+def attack_all(protocol: GateProtocol, subjects: Sequence[Subject], *, quiet: bool) -> dict[str, Verdicts]:
     """The verdicts of every subject on all images, for a baseline."""
-    attacked = _attack(bench, subjects, np.arange(len(bench.split)), quiet=quiet)
+    attacked = _attack(protocol, subjects, np.arange(len(protocol.split)), quiet=quiet)
     return {name: verdicts for name, (verdicts, _) in attacked.items()}
 
 
-def attack_batch(bench: Bench, subjects: Sequence[Subject], rows: Rows) -> dict[str, tuple[Bools, float]]:
+def attack_batch(protocol: GateProtocol, subjects: Sequence[Subject], rows: Rows) -> dict[str, tuple[Bools, float]]:
     """Attack some images of every subject.
 
     Args:
@@ -91,41 +92,41 @@ def attack_batch(bench: Bench, subjects: Sequence[Subject], rows: Rows) -> dict[
 
     Returns: for each subject (len(rows),) bool, robust; and the forward and backward passes that were spent.
     """
-    attacked = _attack(bench, subjects, rows)
+    attacked = _attack(protocol, subjects, rows)
     return {name: (verdicts.robust_any, passes) for name, (verdicts, passes) in attacked.items()}
 
 
 def _attack(
-    bench: Bench, subjects: Sequence[Subject], rows: Rows, *, quiet: bool = True
+    protocol: GateProtocol, subjects: Sequence[Subject], rows: Rows, *, quiet: bool = True
 ) -> dict[str, tuple[Verdicts, float]]:
     """The verdicts of each subject, and the passes spent on it."""
-    bench.folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=bench.folder, prefix=".fresh-") as fresh:
+    protocol.folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=protocol.folder, prefix=".fresh-") as fresh:
         cached = [subject for subject in subjects if subject.is_cached]
         others = [subject for subject in subjects if not subject.is_cached]
-        found = _attack_into(_trusted(bench), bench, cached, rows, quiet=quiet)
-        return found | _attack_into(Store(Path(fresh)), bench, others, rows, quiet=quiet)
+        found = _attack_into(_trusted(protocol), protocol, cached, rows, quiet=quiet)
+        return found | _attack_into(Store(Path(fresh)), protocol, others, rows, quiet=quiet)
 
 
 def _attack_into(
-    store: Store, bench: Bench, subjects: Sequence[Subject], rows: Rows, *, quiet: bool
+    store: Store, protocol: GateProtocol, subjects: Sequence[Subject], rows: Rows, *, quiet: bool
 ) -> dict[str, tuple[Verdicts, float]]:
     """The same by one store: what it has is not computed again, and costs no passes."""
     if not subjects:
         return {}
-    images = take(bench.split, rows)
-    cases = {subject.spec.name: bench.case(subject.spec, images) for subject in subjects}
+    images = take(protocol.split, rows)
+    cases = {subject.spec.name: protocol.case(subject.spec, images) for subject in subjects}
     known = {name for name, case in cases.items() if not store.absent(case_key(case), case.n)}
     work = Work(
         list({case_key(case): case for case in cases.values()}.values()),
-        bench.split,
+        protocol.split,
         {case.images: rows for case in cases.values()},
         {subject.spec.name: subject.model for subject in subjects},
         {subject.spec.name: subject.searched for subject in subjects},
         {subject.spec.name: subject.prediction for subject in subjects},
     )
     store.open()
-    sweep(work, store, bench.hardware, quiet=quiet)
+    sweep(work, store, protocol.hardware, quiet=quiet)
     results = {}
     for name, case in cases.items():
         stored = store.read(case_key(case), case.n)
@@ -135,12 +136,12 @@ def _attack_into(
     return results
 
 
-def _trusted(bench: Bench) -> Store:
+def _trusted(protocol: GateProtocol) -> Store:
     """Verdicts of the same code, libraries and kind of hardware: others' may be of another attack by the same name."""
     sha = hashlib.sha256()
     for package in ("attacks", "model_zoo", "benchmark"):
         for path in sorted((CODE / package).rglob("*.py")):
             sha.update(path.relative_to(CODE).as_posix().encode() + path.read_bytes())
     versions = [f"{name}={version(name)}" for name in VERSIONED]
-    sha.update(" ".join([*versions, bench.hardware.device.type, str(bench.hardware.precision)]).encode())
-    return Store(bench.folder / sha.hexdigest()[:16])
+    sha.update(" ".join([*versions, protocol.hardware.device.type, str(protocol.hardware.precision)]).encode())
+    return Store(protocol.folder / sha.hexdigest()[:16])
