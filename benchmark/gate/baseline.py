@@ -68,11 +68,10 @@ def read_baseline(path: Path) -> Baseline:
     if "attack_identity" not in packed.notes:
         raise InputError(f"{path}: a baseline of an older version, {RENEW}")
     attack, canaries = packed.notes["attack_identity"], packed.notes.get("canaries")
-    if not (isinstance(attack, dict) and isinstance(canaries, dict) and packed.cases):
-        raise InputError(f"{path}: expected an attack, canaries and verdicts in a baseline, got none; {ANEW}")
-    return Baseline(
-        _settings(path, packed), attack, canaries, {str(c.entry["model"]): c for c in packed.cases.values()}
-    )
+    cases = {str(case.entry["model"]): case for case in packed.cases.values()}
+    if not (isinstance(attack, dict) and isinstance(canaries, dict) and cases.keys() > set(map(canary_name, canaries))):
+        raise InputError(f"{path}: expected an attack, and verdicts of models and canaries, got fewer; {ANEW}")
+    return Baseline(_settings(path, packed), attack, canaries, cases)
 
 
 def read_settings(path: Path) -> Settings:

@@ -16,6 +16,7 @@ from attacks.oracle import Oracle
 from attacks.registry import ATTACKS
 from attacks.spec import AttackSpec, Ensemble
 from attacks.threat_model import ThreatModel
+from benchmark.store.packed import read_packed, write_packed
 from benchmark.suites.registry import SUITES
 from model_zoo.registry import SHIPPED
 from model_zoo.weights.checkpoint import load_state_dict, save_state_dict
@@ -255,6 +256,15 @@ def test_a_baseline_of_a_users_own_model_says_that_it_wants_it(tmp_path: Path, c
     assert (run.returncode, run.stderr.count("\n")) == (2, 1)
     assert "mine is your own model (own.py:mine): give it by --model" in run.stderr
     assert command(tmp_path, "gate", "--baseline", "own.json", "--model", "own.py:mine", "--quiet").returncode == 0
+
+
+def test_a_baseline_without_the_verdicts_of_its_canaries_is_one_line(folder: Path, command: Command) -> None:
+    packed = read_packed(folder / "b.json")
+    models = {key: case for key, case in packed.cases.items() if not str(case.entry["model"]).startswith("canary-")}
+    write_packed(replace(packed, cases=models), folder / "fewer", with_timing=False)
+    run = command(folder, "gate", "--baseline", "fewer.json")
+    assert (run.returncode, run.stderr.count("\n")) == (2, 1)
+    assert "expected an attack, and verdicts of models and canaries, got fewer" in run.stderr
 
 
 def test_a_baseline_of_another_epsilon_says_so_in_a_line(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
