@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from attacks.errors import InputError
-from benchmark.cli.gate_setup import bench_of, canary_of, subject_of
+from benchmark.cli.gate_setup import canary_of, protocol_of, subject_of
 from benchmark.cli.gate_update import Chosen, update_baseline
 from benchmark.cli.options import Shared
 from benchmark.cli.resolve import names_in
@@ -17,10 +17,11 @@ from benchmark.evaluation.checks import NotAboveChanceError
 from benchmark.gate.baseline import Baseline, check_baseline, read_baseline
 from benchmark.gate.canaries import canary_name
 from benchmark.gate.findings import Finding, findings, new_caveats, sanity_failure
-from benchmark.gate.protocol import Bench, Subject
+from benchmark.gate.protocol import GateProtocol, Subject
+from benchmark.gate.question import Outcome
 from benchmark.gate.report import Report, publish
 from benchmark.gate.rules import Rules
-from benchmark.gate.run import Course, run_gate
+from benchmark.gate.run import GateRun, run_gate
 from benchmark.suites.models import models_for
 from benchmark.suites.suite import Suite
 from model_zoo.files.atomic import sha256_of
@@ -44,7 +45,6 @@ def gate(
     miss: float,
     budget: float | None,
     undecided: str,
-    warm_start: bool,
     junit: Path | None,
     summary: Path | None,
     canaries: str | None,
@@ -63,7 +63,7 @@ def gate(
     chosen = Chosen(models, model, checkpoint, trust_code=trust_code, canaries=canaries, output=output)
     if update:
         _refuse_unwritable({"--baseline": baseline})
-        update_baseline(shared, baseline, chosen, given, warm_start=warm_start)
+        update_baseline(shared, baseline, chosen, given)
         return True
     refused = [f"--{name}" for name, value in {**given, "canaries": canaries}.items() if value is not None]
     if refused:
@@ -71,18 +71,18 @@ def gate(
     started = time.monotonic()
     known = read_baseline(baseline)
     rules = Rules(tolerance, alpha, miss, min_robust_acc)
-    bench = bench_of(shared, known.settings, warm_start=warm_start)
-    check_baseline(known, bench)
-    specs = _tested(bench.suite, known, chosen, shared)
-    subjects, failed = _subjects(bench, specs, known, shared)
+    protocol = protocol_of(shared, known.settings)
+    check_baseline(known, protocol)
+    specs = _tested(protocol.suite, known, chosen, shared)
+    subjects, failed = _subjects(protocol, specs, known, shared)
     seconds = None if budget is None else 60 * budget
-    tell = _silent if shared.quiet else _to_stderr
-    course = run_gate(bench, subjects, rules, budget=seconds, tell=tell)
-    found = [*failed, *findings(bench, subjects, course, rules)]
+    notify = _silent if shared.quiet else _to_stderr
+    run = run_gate(protocol, subjects, rules, budget=seconds, notify=notify)
+    found = [*failed, *findings(protocol, subjects, run, rules)]
     report = Report(
-        f"robustness gate: {bench.suite.name} against {baseline.name}",
-        sorted(found, key=lambda finding: finding.outcome != "fail"),
-        _note(bench, subjects, course, rules),
+        f"robustness gate: {protocol.suite.name} against {baseline.name}",
+        sorted(found, key=lambda finding: finding.outcome is not Outcome.FAIL),
+        _note(protocol, subjects, run, rules),
         time.monotonic() - started,
         passes_open=undecided == "pass",
     )
@@ -150,13 +150,13 @@ def _with_weights(spec: ModelSpec, file: str) -> ModelSpec:
 
 
 def _subjects(
-    bench: Bench, specs: Sequence[ModelSpec], known: Baseline, shared: Shared
+    protocol: GateProtocol, specs: Sequence[ModelSpec], known: Baseline, shared: Shared
 ) -> tuple[list[Subject], list[Finding]]:
     """Everything that is attacked; and what is found at once, of models that are not worth attacking."""
     subjects, failed = [], []
     for spec in specs:
         try:
-            subject = subject_of(bench, spec, known.cases[spec.name], shared)
+            subject = subject_of(protocol, spec, known.cases[spec.name], shared)
         except NotAboveChanceError as error:
             failed.append(sanity_failure(spec.name, f"the model collapsed: {error}"))
             continue
@@ -165,23 +165,23 @@ def _subjects(
             failed.append(caveat)
     for kind, name in known.canaries.items():
         before = known.cases[canary_name(kind)]
-        spec = model_spec(name, bench.suite.name, shared.checkpoint_dir)
+        spec = model_spec(name, protocol.suite.name, shared.checkpoint_dir)
         if spec.sha256 != before.entry["checkpoint_sha256"]:
             words = f"{name} has other weights than recorded, so nobody knows whether the attack is as strong as it was"
             failed.append(sanity_failure(canary_name(kind), f"{words}; keep a canary's weights, or gate --update"))
             continue
-        subjects.append(canary_of(bench, kind, spec, before, shared))
+        subjects.append(canary_of(protocol, kind, spec, before, shared))
     return subjects, failed
 
 
-def _note(bench: Bench, subjects: Sequence[Subject], course: Course, rules: Rules) -> str:
+def _note(protocol: GateProtocol, subjects: Sequence[Subject], run: GateRun, rules: Rules) -> str:
     """What the run cost, beside a full one, and what it promises."""
-    spent = sum(record.passes for record in course.records.values())
+    spent = sum(record.passes for record in run.records.values())
     full = sum(s.before.forwards + s.before.backwards for s in subjects if s.before is not None)
-    seen = max((len(record.seen) for record in course.records.values()), default=0)
-    threat = bench.suite.threat
+    seen = max((len(record.seen) for record in run.records.values()), default=0)
+    threat = protocol.suite.threat
     return (
-        f"{bench.attack.name}, {threat.norm} {threat.epsilon:.5g}, {seen} of {len(bench.split)} images, "
+        f"{protocol.attack.name}, {threat.norm} {threat.epsilon:.5g}, {seen} of {len(protocol.split)} images, "
         f"{100 * spent / full if full else 0:.0f}% of the passes of a full run. "
         f"With probability {rules.alpha:g} at most a run fails a model that did not become worse, and with as much one "
         f"that lost {rules.tolerance:g} points or less of all images; p fail is adjusted for all questions of the run. "

@@ -24,12 +24,6 @@ GATE = (
         metavar="all|NAME,...",
     ),
     option(
-        "--warm-start",
-        WHAT,
-        "What broke the baseline's model is tried first; docs/gate.md says what that costs.",
-        is_flag=True,
-    ),
-    option(
         "--tolerance",
         RULES,
         "A model may lose so many points of robust accuracy.",
@@ -45,14 +39,14 @@ GATE = (
     option(
         "--alpha",
         RULES,
-        "A run fails a model that did not become worse with at most this probability.",
+        "The family-wise error rate: the probability that a run fails any model that did not become worse.",
         type=FiniteRange(1e-6, 0.5),
         default=0.01,
     ),
     option(
         "--miss",
         RULES,
-        "A question is passed early that all images would fail with at most this probability.",
+        "The probability that a question is passed early which all images would fail.",
         type=FiniteRange(1e-6, 0.5),
         default=0.05,
     ),

@@ -12,7 +12,7 @@ from benchmark.data.split import digest
 from benchmark.evaluation.checks import check_images, check_model, check_randomness
 from benchmark.gate.baseline import Settings
 from benchmark.gate.canaries import canary_model, canary_spec
-from benchmark.gate.protocol import Bench, Subject
+from benchmark.gate.protocol import GateProtocol, Subject
 from benchmark.store.packed import PackedCase
 from benchmark.sweep.prepare import load_on
 from model_zoo.model_spec import ModelSpec
@@ -20,7 +20,7 @@ from model_zoo.model_spec import ModelSpec
 DEFAULT_ATTACK = "autoattack-brief"
 
 
-def bench_of(shared: Shared, settings: Settings, *, warm_start: bool) -> Bench:
+def protocol_of(shared: Shared, settings: Settings) -> GateProtocol:
     """Attack, images and hardware. Raises: InputError for settings that cannot be had here."""
     chosen = choose_suite(settings.suite, None, settings.norm, settings.epsilon, settings.examples)
     (spec,) = choose_attacks(chosen, settings.attack)
@@ -30,9 +30,9 @@ def bench_of(shared: Shared, settings: Settings, *, warm_start: bool) -> Bench:
     check_images(split)
     hardware = tuned(choose_hardware(shared), chosen, split, shared)
     if hardware.device.type != "cpu":
-        hardware = replace(hardware, workers=1)  # what a worker on a GPU finds does not come back
+        hardware = replace(hardware, workers=1)  # a worker on a GPU loads models anew, and none is a canary
     folder = shared.results_dir / "runs" / "gate"
-    return Bench(chosen, spec, split, digest(split), settings.seed, hardware, folder, warm_start)
+    return GateProtocol(chosen, spec, split, digest(split), settings.seed, hardware, folder)
 
 
 def _refuse_third_party(attack: AttackSpec) -> None:
@@ -44,17 +44,17 @@ def _refuse_third_party(attack: AttackSpec) -> None:
         )
 
 
-def subject_of(bench: Bench, spec: ModelSpec, before: PackedCase | None, shared: Shared) -> Subject:
-    model = load_on(bench.hardware, spec, bench.split, shared.checkpoint_dir)
-    needs_gradients = bench.attack.needs_gradients
-    checked = check_model(spec.name, model, bench.split, bench.hardware, needs_gradients=needs_gradients)
+def subject_of(protocol: GateProtocol, spec: ModelSpec, before: PackedCase | None, shared: Shared) -> Subject:
+    model = load_on(protocol.hardware, spec, protocol.split, shared.checkpoint_dir)
+    needs_gradients = protocol.attack.needs_gradients
+    checked = check_model(spec.name, model, protocol.split, protocol.hardware, needs_gradients=needs_gradients)
     check_randomness(spec, checked.flags)
-    examples = bench.split.x[:COMPARED].to(bench.hardware.device)
-    searched = search_model(model, examples, bench.hardware.precision, randomized=spec.randomized)
+    examples = protocol.split.x[:COMPARED].to(protocol.hardware.device)
+    searched = search_model(model, examples, protocol.hardware.precision, randomized=spec.randomized)
     return Subject(spec, model, searched, checked.prediction, checked.flags, before)
 
 
-def canary_of(bench: Bench, kind: str, spec: ModelSpec, before: PackedCase | None, shared: Shared) -> Subject:
-    plain = subject_of(bench, spec, before, shared)
+def canary_of(protocol: GateProtocol, kind: str, spec: ModelSpec, before: PackedCase | None, shared: Shared) -> Subject:
+    plain = subject_of(protocol, spec, before, shared)
     model, searched = canary_model(kind, plain.model), canary_model(kind, plain.searched)
     return replace(plain, spec=canary_spec(kind, spec), model=model, searched=searched, is_canary=True)

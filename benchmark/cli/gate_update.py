@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from attacks.errors import InputError
-from benchmark.cli.gate_setup import DEFAULT_ATTACK, bench_of, canary_of, subject_of
+from benchmark.cli.gate_setup import DEFAULT_ATTACK, canary_of, protocol_of, subject_of
 from benchmark.cli.options import Shared
 from benchmark.cli.resolve_models import choose_models
 from benchmark.gate.baseline import Baseline, Settings, check_baseline, read_baseline, read_settings, write_baseline
 from benchmark.gate.canaries import canary_name, choose_canaries
-from benchmark.gate.protocol import Bench, Subject, attack_all
+from benchmark.gate.protocol import GateProtocol, Subject, attack_all
 from benchmark.store.verdicts import Verdicts
 from benchmark.suites.suite import Suite
 from model_zoo.model_spec import ModelSpec
@@ -44,7 +44,7 @@ class Chosen:
         return choose_models(suite, names, *own, shared, output=self.output, trusts_code=self.trust_code)
 
 
-def update_baseline(shared: Shared, path: Path, chosen: Chosen, given: Mapping[str, Any], *, warm_start: bool) -> None:
+def update_baseline(shared: Shared, path: Path, chosen: Chosen, given: Mapping[str, Any]) -> None:
     """Write a baseline; where it is there and some models are named, its other models and its canaries stay in it.
 
     Args:
@@ -58,49 +58,51 @@ def update_baseline(shared: Shared, path: Path, chosen: Chosen, given: Mapping[s
     known = read_baseline(path) if path.exists() and not chosen.are_all else None
     settings = _settings(path, given)
     if known is not None and (settings != known.settings or chosen.canaries is not None):
-        told = [f"--{name}" for name, value in {**given, "canaries": chosen.canaries}.items() if value is not None]
+        options = [f"--{name}" for name, value in {**given, "canaries": chosen.canaries}.items() if value is not None]
         raise InputError(
-            f"{', '.join(told)}: {path} has other models and canaries, which stay as they are; leave that out, or "
+            f"{', '.join(options)}: {path} has other models and canaries, which stay as they are; leave that out, or "
             "write all of it anew by --models all"
         )
-    bench = bench_of(shared, settings, warm_start=warm_start)
+    protocol = protocol_of(shared, settings)
     if known is not None:
-        check_baseline(known, bench)
-    specs = chosen.find(bench.suite, chosen.models, shared)
-    of_kind = {} if known is not None else _canaries(bench, specs, chosen, shared)
-    subjects = [subject_of(bench, spec, None, shared) for spec in specs]
-    subjects += [canary_of(bench, kind, spec, None, shared) for kind, spec in of_kind.items()]
+        check_baseline(known, protocol)
+    specs = chosen.find(protocol.suite, chosen.models, shared)
+    of_kind = {} if known is not None else _canaries(protocol, specs, chosen, shared)
+    subjects = [subject_of(protocol, spec, None, shared) for spec in specs]
+    subjects += [canary_of(protocol, kind, spec, None, shared) for kind, spec in of_kind.items()]
     _refuse_twins(subjects, known)
-    verdicts = attack_all(bench, subjects, quiet=shared.quiet)
+    verdicts = attack_all(protocol, subjects, quiet=shared.quiet)
     names = known.canaries if known is not None else {kind: spec.name for kind, spec in of_kind.items()}
-    write_baseline(path, settings, bench, subjects, verdicts, names, known.cases if known is not None else {})
+    write_baseline(path, settings, protocol, subjects, verdicts, names, known.cases if known is not None else {})
     stay = len(known.cases) - len(names) - sum(spec.name in known.cases for spec in specs) if known is not None else 0
     print(
-        f"{path}: {len(specs)} models, {len(of_kind)} canaries, {bench.attack.name} on {len(bench.split)} images"
+        f"{path}: {len(specs)} models, {len(of_kind)} canaries, {protocol.attack.name} on {len(protocol.split)} images"
         + (f"; {stay} other models and {len(names)} canaries stay as they were" if known is not None else "")
     )
-    _warn_of_blindness(bench, verdicts)
+    _warn_of_blindness(protocol, verdicts)
 
 
 def _settings(path: Path, given: Mapping[str, Any]) -> Settings:
     """As the user says, else as the baseline that is there was made, else digits by the default attack."""
-    told = {name: value for name, value in given.items() if value is not None}
+    said = {name: value for name, value in given.items() if value is not None}
     settings = Settings("digits", DEFAULT_ATTACK, 0)
     if path.exists():
         try:
             settings = read_settings(path)
         except InputError as error:
             print(f"note: written anew, by the default settings where none are given: {error}", file=sys.stderr)
-    if told.get("suite", settings.suite) != settings.suite:
-        settings = Settings(told["suite"], DEFAULT_ATTACK, 0)
-    return replace(settings, **told)
+    if said.get("suite", settings.suite) != settings.suite:
+        settings = Settings(said["suite"], DEFAULT_ATTACK, 0)
+    return replace(settings, **said)
 
 
-def _canaries(bench: Bench, specs: Sequence[ModelSpec], chosen: Chosen, shared: Shared) -> Mapping[str, ModelSpec]:
+def _canaries(
+    protocol: GateProtocol, specs: Sequence[ModelSpec], chosen: Chosen, shared: Shared
+) -> Mapping[str, ModelSpec]:
     """The model of each kind of canary, among all of the suite."""
     if chosen.canaries == "none":
         return {}
-    suite = bench.suite
+    suite = protocol.suite
     return choose_canaries(
         chosen.canaries, specs if chosen.are_all else choose_models(suite, "all", None, None, shared)
     )
@@ -118,11 +120,11 @@ def _refuse_twins(subjects: Sequence[Subject], known: Baseline | None) -> None:
             raise InputError(f"{twin} and {subject.spec.name} are one network with the same weights; leave one out")
 
 
-def _warn_of_blindness(bench: Bench, verdicts: Mapping[str, Verdicts]) -> None:
+def _warn_of_blindness(protocol: GateProtocol, verdicts: Mapping[str, Verdicts]) -> None:
     masked = verdicts.get(canary_name("masked"))
     if masked is not None and masked.robust_any.mean() > 0.5 * masked.correct.mean():
         print(
-            f"note: {bench.attack.name} leaves {100 * masked.robust_any.mean():.1f}% of the gradient-masked canary "
+            f"note: {protocol.attack.name} leaves {100 * masked.robust_any.mean():.1f}% of the gradient-masked canary "
             f"standing, which is undefended: a masked model would pass this gate; use --attack {DEFAULT_ATTACK}",
             file=sys.stderr,
         )

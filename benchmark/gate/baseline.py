@@ -11,7 +11,7 @@ from typing import Any
 from attacks.errors import InputError
 from benchmark.evaluation.hardware import VERSIONED
 from benchmark.gate.canaries import canary_name
-from benchmark.gate.protocol import Bench, Subject
+from benchmark.gate.protocol import GateProtocol, Subject
 from benchmark.store.packed import Packed, PackedCase, packed_case, read_packed, write_packed
 from benchmark.store.selection import entry
 from benchmark.store.verdicts import Verdicts
@@ -68,11 +68,10 @@ def read_baseline(path: Path) -> Baseline:
     if "attack_identity" not in packed.notes:
         raise InputError(f"{path}: a baseline of an older version, {RENEW}")
     attack, canaries = packed.notes["attack_identity"], packed.notes.get("canaries")
-    if not (isinstance(attack, dict) and isinstance(canaries, dict) and packed.cases):
-        raise InputError(f"{path}: expected an attack, canaries and verdicts in a baseline, got none; {ANEW}")
-    return Baseline(
-        _settings(path, packed), attack, canaries, {str(c.entry["model"]): c for c in packed.cases.values()}
-    )
+    cases = {str(case.entry["model"]): case for case in packed.cases.values()}
+    if not (isinstance(attack, dict) and isinstance(canaries, dict) and cases.keys() > set(map(canary_name, canaries))):
+        raise InputError(f"{path}: expected an attack, and verdicts of models and canaries, got fewer; {ANEW}")
+    return Baseline(_settings(path, packed), attack, canaries, cases)
 
 
 def read_settings(path: Path) -> Settings:
@@ -88,28 +87,28 @@ def _read(path: Path) -> Packed:
 
 
 def _settings(path: Path, packed: Packed) -> Settings:
-    told = {name: packed.notes.get(name) for name in SETTINGS}
+    values = {name: packed.notes.get(name) for name in SETTINGS}
     for name, kinds in SETTINGS.items():
-        if isinstance(told[name], bool) or not isinstance(told[name], kinds):
-            raise InputError(f"{path}: expected {name} in a baseline, got {told[name]!r}; {ANEW}")
-    return Settings(suite=packed.suite, **told)  # type: ignore[arg-type]
+        if isinstance(values[name], bool) or not isinstance(values[name], kinds):
+            raise InputError(f"{path}: expected {name} in a baseline, got {values[name]!r}; {ANEW}")
+    return Settings(suite=packed.suite, **values)  # type: ignore[arg-type]
 
 
-def check_baseline(known: Baseline, bench: Bench) -> None:
+def check_baseline(known: Baseline, protocol: GateProtocol) -> None:
     """Raise InputError where attack, threat model or images are not those that the baseline was made with."""
     recorded = next(iter(known.cases.values())).entry
-    threat = bench.suite.threat
+    threat = protocol.suite.threat
     then = {"norm": recorded["norm"], "epsilon": recorded["epsilon"], "attack": known.attack}
-    now = {"norm": threat.norm, "epsilon": threat.epsilon, "attack": json.loads(json.dumps(bench.attack.identity))}
+    now = {"norm": threat.norm, "epsilon": threat.epsilon, "attack": json.loads(json.dumps(protocol.attack.identity))}
     before, after = dict(_leaves(then)), dict(_leaves(now))
     changed = [name for name in dict.fromkeys([*before, *after]) if before.get(name) != after.get(name)]
     if changed:
         first = f"{changed[0]} was {before.get(changed[0])} and is {after.get(changed[0])}"
         more = f" ({len(changed) - 1} more differ)" if len(changed) > 1 else ""
-        raise InputError(f"the baseline was made with another {bench.attack.name}: {first}{more}, {RENEW}")
-    if recorded["images"] != bench.images:
+        raise InputError(f"the baseline was made with another {protocol.attack.name}: {first}{more}, {RENEW}")
+    if recorded["images"] != protocol.images:
         raise InputError(
-            f"the images of suite {bench.suite.name} are not those of the baseline; use its data set, or renew it: "
+            f"the images of suite {protocol.suite.name} are not those of the baseline; use its data set, or renew it: "
             "gate --update --models all"
         )
 
@@ -126,7 +125,7 @@ def _leaves(value: object, path: str = "") -> Iterator[tuple[str, object]]:
 def write_baseline(
     path: Path,
     settings: Settings,
-    bench: Bench,
+    protocol: GateProtocol,
     subjects: Sequence[Subject],
     verdicts: Mapping[str, Verdicts],
     canaries: Mapping[str, str],
@@ -141,17 +140,17 @@ def write_baseline(
     """
     cases = dict(kept)
     for subject in subjects:
-        described = entry(bench.case(subject.spec, bench.split), [0])
+        described = entry(protocol.case(subject.spec, protocol.split), [0])
         cases[subject.spec.name] = packed_case(described, verdicts[subject.spec.name], subject.flags, {})
     models_first = sorted(cases, key=lambda name: name in map(canary_name, canaries))
     ranked = [replace(cases[name], entry={**cases[name].entry, "rank": [i]}) for i, name in enumerate(models_first)]
-    told = {name: value for name, value in asdict(settings).items() if name != "suite"}
+    values = {name: value for name, value in asdict(settings).items() if name != "suite"}
     notes = {
         "kind": KIND,
-        **told,
-        "attack_identity": bench.attack.identity,
+        **values,
+        "attack_identity": protocol.attack.identity,
         "canaries": dict(canaries),
         "versions": " ".join(f"{name}={version(name)}" for name in VERSIONED),
     }
     by_key = {case.entry["key"]: case for case in ranked}
-    write_packed(Packed(bench.suite.name, "any", by_key, notes), path.with_suffix(""), with_timing=False)
+    write_packed(Packed(protocol.suite.name, "any", by_key, notes), path.with_suffix(""), with_timing=False)

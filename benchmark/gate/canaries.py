@@ -14,7 +14,6 @@ from model_zoo.model_spec import ModelSpec
 
 LEVELS = 8
 """Between black and white, of the pixels that the masked canary sees."""
-KINDS = ("undefended", "robust", "masked")
 
 
 class Rounded(nn.Module):

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from benchmark.gate.intervals import change_interval, robust_interval, saved_interval
-from benchmark.gate.protocol import Bench, Subject
-from benchmark.gate.rules import FAIL, OPEN, Answer, Rules
-from benchmark.gate.run import Course
+from benchmark.gate.protocol import GateProtocol, Subject
+from benchmark.gate.question import Kind, Outcome, Question
+from benchmark.gate.rules import Answer, Rules
+from benchmark.gate.run import GateRun, attack_became_weaker
 from benchmark.report.flags import flag_names, name_of
 from benchmark.stats.shares import Bools, mcnemar, percent
 
-VOID = "void"
 MASKING = ("zero-gradients", "probabilities", "randomized", "dropout")
 """Caveats with which gradient attacks may be too weak."""
 
@@ -20,9 +20,7 @@ class Finding:
     """The answer to one question.
 
     Args:
-        subject: a model or canary. kind: "regression", "threshold", "canary" or "sanity".
-        outcome: "pass", "fail", "open" (the time was up) or "void" (the attack became weaker).
-        words: why.
+        words: why it came out so.
         seen: images at the look that decided. before, now: robust accuracy on these, in percent; for a threshold
             `before` is the threshold.
         low, high: of now - before, in points: a 95% interval that is valid at every look; for a canary, of the images
@@ -30,9 +28,8 @@ class Finding:
         p_fail, p_pass: as in `Answer`.
     """
 
-    subject: str
-    kind: str
-    outcome: str
+    question: Question
+    outcome: Outcome
     words: str
     seen: int = 0
     before: float | None = None
@@ -45,7 +42,7 @@ class Finding:
 
 def sanity_failure(subject: str, words: str) -> Finding:
     """A model that is not worth attacking, or no longer to be trusted."""
-    return Finding(subject, "sanity", FAIL, words)
+    return Finding(Question(Kind.SANITY, subject), Outcome.FAIL, words)
 
 
 def new_caveats(subject: Subject) -> Finding | None:
@@ -61,67 +58,69 @@ def new_caveats(subject: Subject) -> Finding | None:
     return sanity_failure(subject.spec.name, words)
 
 
-def findings(bench: Bench, subjects: Sequence[Subject], course: Course, rules: Rules) -> list[Finding]:
+def findings(protocol: GateProtocol, subjects: Sequence[Subject], run: GateRun, rules: Rules) -> list[Finding]:
     """One for every question, in the order of the subjects."""
     by_name = {subject.spec.name: subject for subject in subjects}
-    is_void = any(answer.state == FAIL and q.startswith("canary ") for q, answer in course.answers.items())
+    is_void = attack_became_weaker(run.answers)
     found = []
-    for question, answer in course.answers.items():
-        kind, _, name = question.partition(" ")
-        finding = _finding(bench, by_name[name], kind, answer, course, rules)
-        if is_void and (kind != "canary" or answer.state == OPEN):
-            finding = replace(finding, outcome=VOID, words="says nothing: the attack became weaker")
+    for question, answer in run.answers.items():
+        finding = _finding(protocol, by_name[question.subject], question, answer, run, rules)
+        if is_void and (question.kind is not Kind.CANARY or answer.outcome is Outcome.OPEN):
+            finding = replace(finding, outcome=Outcome.VOID, words="says nothing: the attack became weaker")
         found.append(finding)
     return found
 
 
-def _finding(bench: Bench, subject: Subject, kind: str, answer: Answer, course: Course, rules: Rules) -> Finding:
+def _finding(
+    protocol: GateProtocol, subject: Subject, question: Question, answer: Answer, run: GateRun, rules: Rules
+) -> Finding:
     """What decided a question, and what was known then."""
     assert subject.before is not None
-    name, n, questions = subject.spec.name, len(bench.split), len(course.answers)
-    now = course.records[name].seen[: answer.seen]
-    robust = subject.before.robust_any[course.order[: answer.seen]]
+    n, questions = len(protocol.split), len(run.answers)
+    now = run.records[question.subject].seen[: answer.seen]
+    robust = subject.before.robust_any[run.order[: answer.seen]]
     before = percent(robust)
-    if kind == "threshold":
+    if question.kind is Kind.THRESHOLD:
         before = rules.min_robust or 0.0
         low, high = (end - before for end in robust_interval(now, n, rules, questions=questions))
     else:
-        interval = saved_interval if kind == "canary" else change_interval
+        interval = saved_interval if question.kind is Kind.CANARY else change_interval
         low, high = interval(robust, now, n, rules, questions=questions)
     numbers = {"before": before, "now": percent(now), "low": low, "high": high}
-    words = {
-        "regression": lambda: _regression(bench, subject, answer.state, numbers, rules),
-        "threshold": lambda: _threshold(percent(now), answer.state, rules),
-        "canary": lambda: _canary(answer.state, robust, now),
-    }[kind]()
-    if answer.state == OPEN:
+    if answer.outcome is Outcome.OPEN:
         words = f"undecided when the time was up: {percent(now) - before:+.2f} points so far"
-    return Finding(name, kind, answer.state, words, answer.seen, **numbers, p_fail=answer.p_fail, p_pass=answer.p_pass)
+    elif question.kind is Kind.THRESHOLD:
+        words = _threshold(percent(now), answer.outcome, rules)
+    elif question.kind is Kind.CANARY:
+        words = _canary(answer.outcome, robust, now)
+    else:
+        words = _regression(protocol, subject, answer.outcome, numbers, rules)
+    return Finding(question, answer.outcome, words, answer.seen, **numbers, p_fail=answer.p_fail, p_pass=answer.p_pass)
 
 
-def _threshold(now: float, outcome: str, rules: Rules) -> str:
+def _threshold(now: float, outcome: Outcome, rules: Rules) -> str:
     least = rules.min_robust or 0.0
-    doubt = ", not significantly fewer" if outcome != FAIL and now < least else ""
+    doubt = ", not significantly fewer" if outcome is not Outcome.FAIL and now < least else ""
     return f"{now:.2f}% robust on these images, {least:g}% are asked for{doubt}"
 
 
 def _regression(
-    bench: Bench,
+    protocol: GateProtocol,
     subject: Subject,
-    outcome: str,
+    outcome: Outcome,
     values: dict[str, float],
     rules: Rules,
 ) -> str:
     assert subject.before is not None
     change = values["now"] - values["before"]
-    if outcome != FAIL:
+    if outcome is not Outcome.FAIL:
         if values["low"] > 0:
             return "robust accuracy rose: update the baseline"
         significant = "significant " if -change > rules.tolerance else ""
         return f"no {significant}drop beyond {rules.tolerance:g} points"
     words = f"robust accuracy fell by {-change:.2f} points (95% interval {-values['high']:.2f} to {-values['low']:.2f})"
     was = subject.before.prediction == subject.before.label  # of a randomised model by expectation, now by one pass
-    now = (subject.prediction == bench.split.y.to(subject.prediction.device)).cpu().numpy()
+    now = (subject.prediction == protocol.split.y.to(subject.prediction.device)).cpu().numpy()
     p = mcnemar(int((was & ~now).sum()), int((~was & now).sum()))
     if p <= rules.alpha and now.sum() < was.sum() and not subject.spec.randomized:
         words += f"; clean accuracy fell from {percent(was):.2f}% to {percent(now):.2f}%"
@@ -130,8 +129,8 @@ def _regression(
     return words
 
 
-def _canary(outcome: str, before: Bools, now: Bools) -> str:
-    if outcome != FAIL:
+def _canary(outcome: Outcome, before: Bools, now: Bools) -> str:
+    if outcome is not Outcome.FAIL:
         return "the attack is as strong as recorded"
     return (
         f"the attack became weaker: {int((~before & now).sum())} of the {int((~before).sum())} images that it broke on "

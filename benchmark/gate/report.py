@@ -8,8 +8,8 @@ from xml.etree import ElementTree
 
 import pandas as pd
 
-from benchmark.gate.findings import VOID, Finding
-from benchmark.gate.rules import FAIL, OPEN
+from benchmark.gate.findings import Finding
+from benchmark.gate.question import Kind, Outcome
 from model_zoo.files.atomic import atomic_write
 
 
@@ -31,31 +31,31 @@ class Report:
 
     @property
     def passed(self) -> bool:
-        failing = (FAIL,) if self.passes_open else (FAIL, OPEN)
+        failing = (Outcome.FAIL,) if self.passes_open else (Outcome.FAIL, Outcome.OPEN)
         return not any(finding.outcome in failing for finding in self.findings)
 
     @property
     def verdict(self) -> str:
         """One line."""
-        failed = [finding for finding in self.findings if finding.outcome == FAIL]
+        failed = [finding for finding in self.findings if finding.outcome is Outcome.FAIL]
         if not failed:
-            late = sum(finding.outcome == OPEN for finding in self.findings)
+            late = sum(finding.outcome is Outcome.OPEN for finding in self.findings)
             undecided = f"{late} questions undecided when the time was up"
             if not self.passed:
                 return f"gate failed: {undecided}; give it more --budget, or let them pass by --undecided pass"
             return "gate passed" + (f", with {undecided}" if late else "")
-        if any(finding.kind == "canary" for finding in failed):
+        if any(finding.question.kind is Kind.CANARY for finding in failed):
             return "gate failed: the attack became weaker"
-        return "gate failed: " + ", ".join(dict.fromkeys(finding.subject for finding in failed))
+        return "gate failed: " + ", ".join(dict.fromkeys(finding.question.subject for finding in failed))
 
 
 def table(report: Report) -> str:
     """The findings as a Markdown table."""
     rows = [
         {
-            "model": finding.subject,
-            "question": finding.kind,
-            "outcome": finding.outcome,
+            "model": finding.question.subject,
+            "question": finding.question.kind.value,
+            "outcome": finding.outcome.value,
             "images": finding.seen or "-",
             "before": _number(finding.before),
             "now": _number(finding.now),
@@ -86,9 +86,9 @@ def append_summary(report: Report, path: Path) -> None:
 
 def annotations(report: Report) -> list[str]:
     """GitHub's workflow commands: an error for what fails the run, a warning for an open question that does not."""
-    levels = {FAIL: "error", OPEN: "warning" if report.passes_open else "error"}
+    levels = {Outcome.FAIL: "error", Outcome.OPEN: "warning" if report.passes_open else "error"}
     return [
-        f"::{levels[f.outcome]} title={_property(f'robustness gate: {f.subject}')}::{_data(f.words)}"
+        f"::{levels[f.outcome]} title={_property(f'robustness gate: {f.question.subject}')}::{_data(f.words)}"
         for f in report.findings
         if f.outcome in levels
     ]
@@ -96,28 +96,32 @@ def annotations(report: Report) -> list[str]:
 
 def write_junit(report: Report, path: Path) -> None:
     """JUnit XML: a test case for each question; an open one is skipped, or an error where that fails the run."""
-    elements = {FAIL: "failure", VOID: "skipped", OPEN: "skipped" if report.passes_open else "error"}
-    told = [elements.get(finding.outcome) for finding in report.findings]
+    elements = {
+        Outcome.FAIL: "failure",
+        Outcome.VOID: "skipped",
+        Outcome.OPEN: "skipped" if report.passes_open else "error",
+    }
+    written = [elements.get(finding.outcome) for finding in report.findings]
     counts = {
         "tests": str(len(report.findings)),
-        "failures": str(told.count("failure")),
-        "errors": str(told.count("error")),
-        "skipped": str(told.count("skipped")),
+        "failures": str(written.count("failure")),
+        "errors": str(written.count("error")),
+        "skipped": str(written.count("skipped")),
         "time": f"{report.seconds:.3f}",
     }
     root = ElementTree.Element("testsuites", {"name": "robustness gate", **counts})
     suite = ElementTree.SubElement(root, "testsuite", {"name": report.title, **counts})
     for finding in report.findings:
-        names = {"classname": f"gate.{finding.kind}", "name": finding.subject, "time": "0"}
+        names = {"classname": f"gate.{finding.question.kind}", "name": finding.question.subject, "time": "0"}
         case = ElementTree.SubElement(suite, "testcase", names)
         element = elements.get(finding.outcome)
         if element is None:
             ElementTree.SubElement(case, "system-out").text = f"{finding.words}\n{_details(finding)}"
             continue
-        kind = {} if element == "skipped" else {"type": finding.kind}
-        told_why = ElementTree.SubElement(case, element, {**kind, "message": finding.words})
+        kind = {} if element == "skipped" else {"type": finding.question.kind}
+        reason = ElementTree.SubElement(case, element, {**kind, "message": finding.words})
         if element != "skipped":
-            told_why.text = _details(finding)
+            reason.text = _details(finding)
     ElementTree.indent(root)
     atomic_write(path, ElementTree.tostring(root, encoding="utf-8", xml_declaration=True) + b"\n")
 
@@ -137,7 +141,7 @@ def publish(report: Report, *, junit: Path | None, summary: Path | None) -> None
 def _details(finding: Finding) -> str:
     if finding.before is None:
         return finding.words
-    was = "asked for" if finding.kind == "threshold" else "robust before"
+    was = "asked for" if finding.question.kind is Kind.THRESHOLD else "robust before"
     return (
         f"{finding.seen} images: {_number(finding.before)}% {was}, {_number(finding.now)}% now; "
         f"change {_signed(finding.low)} to {_signed(finding.high)} points; "

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmark.gate.question import Outcome, Question
 from benchmark.stats.sequential import excludes, holm, looks, sequential_p, soonest
 from benchmark.stats.shares import Bools
 
-FAIL, PASS, OPEN = "fail", "pass", "open"
 ROUNDING = 0.002
 """How often another machine's rounding may save an image of a canary; results/evidence has how often it was seen to."""
 WEAKENED = 0.005
@@ -93,13 +93,13 @@ class Answer:
     """What is known of a question at a look.
 
     Args:
-        state: FAIL, PASS or OPEN. seen: images at the look that decided it, or at the last one.
+        outcome: PASS, FAIL or OPEN. seen: images at the look that decided it, or at the last one.
         p_fail: of "nothing failed", at whatever look it is read, by Holm's method for all questions of the run; the
             question fails at alpha.
         p_pass: of "all images together show more than is allowed", at whatever look it is read; it passes at `miss`.
     """
 
-    state: str
+    outcome: Outcome
     seen: int
     p_fail: float
     p_pass: float
@@ -141,13 +141,13 @@ def _most(n: int, allowed: float) -> int:
 
 
 def decide(
-    evidence: Mapping[str, Evidence],
-    decided: Mapping[str, Answer],
+    evidence: Mapping[Question, Evidence],
+    decided: Mapping[Question, Answer],
     n: int,
     rules: Rules,
     *,
     largest: float = 1.0,
-) -> dict[str, Answer]:
+) -> dict[Question, Answer]:
     """The answers to all questions at a look.
 
     A question fails where two p-values are both at most alpha, each by Holm's method: `chance` and `tolerable`; and the
@@ -159,7 +159,7 @@ def decide(
     by nothing that the test looks at.
 
     Args:
-        evidence: by question; of those decided before, at the look that decided them.
+        evidence: of those decided before, at the look that decided them.
         decided: the answers to these.
         n: how many images there are.
         largest: p-values above this need not be known, and are given as 1; at least alpha.
@@ -177,14 +177,14 @@ def decide(
         if question in decided:
             continue
         p_fail, p_pass = max(by_chance[question], tolerated[question]), intolerable(one, n)
-        state, seen = OPEN, len(one.worse)
+        outcome, seen = Outcome.OPEN, len(one.worse)
         if p_fail <= rules.alpha and one.excess > one.allowed:
-            state = FAIL
+            outcome = Outcome.FAIL
         elif seen == n or p_pass <= rules.miss:
-            state = PASS
-        answers[question] = Answer(state, seen, p_fail, p_pass)
+            outcome = Outcome.PASS
+        answers[question] = Answer(outcome, seen, p_fail, p_pass)
     return {question: answers[question] for question in evidence}
 
 
-def _holm(p_values: Mapping[str, float]) -> dict[str, float]:
+def _holm(p_values: Mapping[Question, float]) -> dict[Question, float]:
     return dict(zip(p_values, holm(list(p_values.values())), strict=True))

@@ -8,10 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmark.data.split import random_order
-from benchmark.gate.protocol import Bench, Subject, attack_batch
+from benchmark.gate.protocol import GateProtocol, Subject, attack_batch
+from benchmark.gate.question import Kind, Outcome, Question
 from benchmark.gate.rules import (
-    FAIL,
-    OPEN,
     Answer,
     Evidence,
     Rules,
@@ -38,77 +37,74 @@ class Record:
 
 
 @dataclass(frozen=True)
-class Course:
+class GateRun:
     """How a run of the gate ended.
 
     Args:
         order: (N,) the positions of the images in the order in which they came in.
         records: by subject.
-        evidence, answers: by question, "KIND SUBJECT", at the look that decided it, or at the last one.
-        is_late: the time was up before all questions were decided.
+        answers: at the look that decided the question, or at the last one.
     """
 
     order: NDArray[np.int64]
     records: Mapping[str, Record]
-    evidence: Mapping[str, Evidence]
-    answers: Mapping[str, Answer]
-    is_late: bool
+    answers: Mapping[Question, Answer]
 
 
 def run_gate(
-    bench: Bench,
+    protocol: GateProtocol,
     subjects: Sequence[Subject],
     rules: Rules,
     *,
     budget: float | None = None,
-    tell: Callable[[str], None] = lambda _: None,
-) -> Course:
+    notify: Callable[[str], None] = lambda _: None,
+) -> GateRun:
     """Attack until every question is decided, the attack has become weaker, or the time is up.
 
     Args:
         budget: seconds.
-        tell: called with a line after each look.
+        notify: called with a line after each look.
     """
-    started, n = time.monotonic(), len(bench.split)
-    order = random_order(bench.split, seed=bench.seed)
+    started, n = time.monotonic(), len(protocol.split)
+    order = random_order(protocol.split, seed=protocol.seed)
     records = {subject.spec.name: Record() for subject in subjects}
-    evidence: dict[str, Evidence] = {}
-    answers: dict[str, Answer] = {}
+    evidence: dict[Question, Evidence] = {}
+    answers: dict[Question, Answer] = {}
     seen = 0
     for count in schedule(n, rules):
         if budget is not None and seen and time.monotonic() - started > budget:
-            return Course(order, records, evidence, answers, is_late=True)
+            break
         batch = order[seen:count]
-        active = [s for s in subjects if not answers or any(answers[q].state == OPEN for q in _questions(s, rules))]
-        for name, (robust, passes) in attack_batch(bench, active, np.sort(batch)).items():
+        waiting = {question.subject for question, answer in answers.items() if answer.outcome is Outcome.OPEN}
+        active = [subject for subject in subjects if not seen or subject.spec.name in waiting]
+        for name, (robust, passes) in attack_batch(protocol, active, np.sort(batch)).items():
             records[name].robust.append(robust[np.argsort(np.argsort(batch))])
             records[name].passes += passes
         seen = count
-        decided = {question: answer for question, answer in answers.items() if answer.state != OPEN}
+        decided = {question: answer for question, answer in answers.items() if answer.outcome is not Outcome.OPEN}
         now = {q: e for s in subjects for q, e in _evidence(s, records[s.spec.name], order, rules).items()}
         evidence = {question: evidence[question] if question in decided else now[question] for question in now}
         answers = decide(evidence, decided, n, rules)
-        waiting = sum(answer.state == OPEN for answer in answers.values())
-        tell(f"{count} of {n} images: {len(answers) - waiting} of {len(answers)} questions decided")
-        if not waiting or any(answer.state == FAIL and q.startswith("canary ") for q, answer in answers.items()):
+        undecided = sum(answer.outcome is Outcome.OPEN for answer in answers.values())
+        notify(f"{count} of {n} images: {len(answers) - undecided} of {len(answers)} questions decided")
+        if not undecided or attack_became_weaker(answers):
             break
-    return Course(order, records, evidence, answers, is_late=False)
+    return GateRun(order, records, answers)
 
 
-def _questions(subject: Subject, rules: Rules) -> list[str]:
-    name = subject.spec.name
-    if subject.is_canary:
-        return [f"canary {name}"]
-    return [f"regression {name}"] + ([f"threshold {name}"] if rules.min_robust is not None else [])
+def attack_became_weaker(answers: Mapping[Question, Answer]) -> bool:
+    """Whether a canary failed, so that no other answer means anything."""
+    return any(question.kind is Kind.CANARY and one.outcome is Outcome.FAIL for question, one in answers.items())
 
 
-def _evidence(subject: Subject, record: Record, order: NDArray[np.int64], rules: Rules) -> dict[str, Evidence]:
+def _evidence(subject: Subject, record: Record, order: NDArray[np.int64], rules: Rules) -> dict[Question, Evidence]:
+    """What is asked of a subject, and what the images so far say to it."""
     assert subject.before is not None
-    now = record.seen
+    name, now = subject.spec.name, record.seen
     before = subject.before.robust_any[order[: len(now)]]
-    asked = {
-        "canary": lambda: against_canary(before, now),
-        "regression": lambda: against_baseline(before, now, rules),
-        "threshold": lambda: against_threshold(now, rules.min_robust or 0.0),
-    }
-    return {question: asked[question.partition(" ")[0]]() for question in _questions(subject, rules)}
+    if subject.is_canary:
+        return {Question(Kind.CANARY, name): against_canary(before, now)}
+    evidence = {Question(Kind.REGRESSION, name): against_baseline(before, now, rules)}
+    if rules.min_robust is not None:
+        evidence[Question(Kind.THRESHOLD, name)] = against_threshold(now, rules.min_robust)
+    return evidence

@@ -86,18 +86,13 @@ def _evaluate(
     prediction = work.predictions[target][torch.from_numpy(rows).to(hardware.device)]
     on = work.models[target], work.models[source], work.searched[source]
     kept = FoundPoints(images.x.to(hardware.device)) if hardware.keeps_images else None
-    broken = torch.full_like(images.x, torch.nan, device=hardware.device) if work.keep is not None else None
 
     def observe(rows: Tensor, points: Tensor, correct: Tensor) -> None:
         if kept is not None:
             kept.observe(rows, points, correct)
-        if broken is not None:
-            broken[rows[~correct]] = points[~correct]
 
     with _told(group, work.models[source]):
         verdicts = evaluate(group, *on, images, prediction, hardware, progress=advance, observe=observe)
-    if work.keep is not None and broken is not None:
-        work.keep(group[-1], images, broken)
     return verdicts, None if kept is None else (images, kept.x_adv)
 
 

@@ -2,7 +2,7 @@
 
 import itertools
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -25,9 +25,6 @@ from model_zoo.load import load_model
 from model_zoo.model_spec import ModelSpec
 from model_zoo.user_models.modes import moved
 
-Keep = Callable[[EvalCase, Split, Tensor], None]
-"""What is done with a chunk's images and the points that broke them, (N, C, H, W), not a number where none did."""
-
 
 @dataclass(frozen=True)
 class Work:
@@ -42,7 +39,6 @@ class Work:
         predictions: of the judged models by name, (N,) classes of the clean images by one pass.
         checkpoint_dir: where the models' weights came from.
         batch_size: the largest that the models were found to fit in; None where nothing was tried.
-        keep: called with each chunk that was attacked, in the process that did it; None to keep no points.
     """
 
     cases: Sequence[EvalCase]
@@ -53,7 +49,6 @@ class Work:
     predictions: Mapping[str, Tensor]
     checkpoint_dir: Path = Path()
     batch_size: int | None = None
-    keep: Keep | None = None
 
 
 def lacking_cases(cases: Sequence[EvalCase], store: Store, hardware: Hardware) -> list[EvalCase]:

@@ -3,9 +3,12 @@
 import http.client
 import shutil
 import sys
-import urllib.error
-import urllib.request
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Any
+
+from pooch import HTTPDownloader
 
 from attacks.errors import InputError
 from model_zoo.files.atomic import sha256_of
@@ -14,7 +17,7 @@ from model_zoo.files.locks import claim
 TIMEOUT_S = 30
 BLOCK = 1 << 20
 TRIES = 5
-"""How often a broken transfer is taken up again where it broke."""
+"""How often a file is asked for whose transfer breaks off."""
 
 
 def fetch(url: str, path: Path, *, sha256: str, size: int = 0, mirror: Path | None = None) -> None:
@@ -23,7 +26,7 @@ def fetch(url: str, path: Path, *, sha256: str, size: int = 0, mirror: Path | No
     Where a file system has no locks they all bring it, and one may fail.
 
     Args:
-        url: http or https. What a transfer that broke off has left, in PATH.part, is continued.
+        url: http or https.
         sha256: in hex; size: in bytes, 0 where it is not known. Never more than `size` bytes are written.
         mirror: a folder that has files of the same name; where it has this one, the network is not asked.
 
@@ -39,74 +42,67 @@ def fetch(url: str, path: Path, *, sha256: str, size: int = 0, mirror: Path | No
 
 
 def _bring(url: str, path: Path, *, sha256: str, size: int, mirror: Path | None) -> None:
-    part = path.with_name(path.name + ".part")
-    goes_on = part.exists()
-    if mirror is not None and (mirror / path.name).is_file():
-        shutil.copyfile(mirror / path.name, part)
-        source = str(mirror / path.name)
-    else:
-        if not url.startswith(("https://", "http://")):
-            raise InputError(f"{path.name}: expected an http or https address, got {url!r}; mend the entry")
-        _transfer(url, part, size)
-        source = url
-    got = part.stat().st_size, sha256_of(part)
-    if got == (size or got[0], sha256):
+    part, source = path.with_name(path.name + ".part"), url
+    try:
+        if mirror is not None and (mirror / path.name).is_file():
+            source = str(mirror / path.name)
+            shutil.copyfile(source, part)
+        else:
+            _download(url, part, size)
+        got = part.stat().st_size, sha256_of(part)
+        if got != (size or got[0], sha256):
+            expected = f"{size} bytes of" if size else ""
+            raise InputError(
+                f"{source}: expected {expected} sha256 {sha256}, got {got[0]} bytes of {got[1]}; nothing was kept: "
+                "the file there is another one, or was damaged on the way"
+            )
         part.replace(path)
-        return
-    part.unlink()
-    if goes_on:  # behind what may have been the beginning of another file
-        _bring(url, path, sha256=sha256, size=size, mirror=mirror)
-        return
-    expected = f"{size} bytes of" if size else ""
-    raise InputError(
-        f"{source}: expected {expected} sha256 {sha256}, got {got[0]} bytes of {got[1]}; nothing was kept: "
-        "the file there is another one, or was damaged on the way"
-    )
+    finally:
+        with suppress(OSError):  # a folder that may not be written to has none
+            part.unlink()
 
 
-def _transfer(url: str, part: Path, size: int) -> None:
-    """Bring PART to its end, from where it is."""
-    reason = ""
+def _download(url: str, part: Path, size: int) -> None:
+    """Write what a server sends to PART. Raises: InputError where it does not come to its end."""
+    if not url.startswith(("https://", "http://")):
+        raise InputError(f"{part.stem}: expected an http or https address, got {url!r}; mend the entry")
+    answers: list[Any] = []  # pooch closes none that breaks off
+    hooks = {"response": lambda answer, **_: answers.append(answer)}
+    download = HTTPDownloader(chunk_size=BLOCK, timeout=TIMEOUT_S, headers={"Accept-Encoding": "identity"}, hooks=hooks)
     for _ in range(TRIES):
-        start = part.stat().st_size if part.exists() else 0
-        if size and start >= size:
-            return
         try:
-            request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
-            with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
-                continues = start > 0 and answer.status == http.client.PARTIAL_CONTENT
-                _append(answer, part, at=start if continues else 0, size=size)
+            with part.open("wb") as file:
+                download(url, _Limited(file, url, size), None)
             return
-        except urllib.error.HTTPError as error:
-            error.close()
-            if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:  # all of it was there
-                return
-            reason = f"the server answered {error.code}"
-            if error.code < http.client.INTERNAL_SERVER_ERROR:
-                break
         except InputError:
             raise
         except ValueError as error:
             raise InputError(f"expected an address of a file, got {url!r}: {error}; mend the entry") from None
-        except (OSError, http.client.HTTPException) as error:
+        except OSError as error:  # which the exceptions of requests are, too
             reason = " ".join(str(error).split()) or type(error).__name__
+            answer = getattr(error, "response", None)
+            if answer is not None and answer.status_code < http.client.INTERNAL_SERVER_ERROR:
+                break
+        finally:
+            while answers:
+                answers.pop().close()
     raise InputError(
-        f"{url}: the download failed ({reason}); what came is kept in {part}: try again, or put the file into a folder "
-        "and name it by --mirror-dir"
+        f"{url}: the download failed ({reason}); try again, or put the file into a folder and name it by --mirror-dir"
     )
 
 
-def _append(answer: http.client.HTTPResponse, part: Path, *, at: int, size: int) -> None:
-    """Write what a server answers behind the first `at` bytes. Raises: OSError where it ends early or never."""
-    with part.open("r+b" if at else "wb") as file:
-        file.seek(at)
-        file.truncate()
-        while block := answer.read1(BLOCK):  # as it comes: what breaks off is kept
-            file.write(block)
-            if size and file.tell() > size:
-                file.truncate(size)
-                raise InputError(f"{answer.url}: expected {size} bytes, got more; mend the entry")
-        tells_its_end = answer.chunked or answer.length is not None
-        missing = (answer.length or 0) if tells_its_end else size - file.tell()
-    if missing > 0:
-        raise OSError(f"it ended {missing} bytes early")
+@dataclass(frozen=True)
+class _Limited:
+    """A file that takes no more than `size` bytes, 0 for any number, from a server."""
+
+    file: IO[bytes]
+    url: str
+    size: int
+
+    def write(self, block: bytes) -> None:
+        if self.size and self.file.tell() + len(block) > self.size:
+            raise InputError(f"{self.url}: expected {self.size} bytes, got more; mend the entry")
+        self.file.write(block)
+
+    def flush(self) -> None:
+        self.file.flush()

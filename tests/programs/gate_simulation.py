@@ -16,7 +16,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from benchmark.gate.baseline import read_baseline
-from benchmark.gate.rules import FAIL, OPEN, Answer, Rules, against_baseline, against_canary, decide, schedule
+from benchmark.gate.question import Kind as Asked
+from benchmark.gate.question import Outcome, Question
+from benchmark.gate.rules import Answer, Evidence, Rules, against_baseline, against_canary, decide, schedule
 from benchmark.report.tables import write_csv
 from benchmark.stats.shares import Bools, wilson
 
@@ -110,7 +112,7 @@ def simulate(kind: Kind, pairs: Sequence[tuple[Bools, Bools]], runs: int, *, see
         standing = draws.permutation(np.flatnonzero(now & before))
         now[standing[: round(kind.drop * kind.n / 100)]] = False
         answers = _run(told, canaries, rules)
-        states = [answer.state == FAIL for answer in answers]
+        states = [answer.outcome is Outcome.FAIL for answer in answers]
         is_within = int(before.sum()) - int(now.sum()) <= kind.tolerance * kind.n / 100 + 1e-9
         failed += states[0]
         wrong += any(states[1:]) or (states[0] and (is_within or kind.drop == 0))
@@ -145,18 +147,21 @@ def _retold(one: Bools, other: Bools, model: str, draws: np.random.Generator) ->
 
 def _run(models: Sequence[tuple[Bools, Bools]], canaries: Sequence[Bools], rules: Rules) -> list[Answer]:
     """What the gate decides of models, by old and new verdicts in the order of the images, and of canaries."""
-    n, evidence = len(models[0][0]), {}
-    answers: dict[str, Answer] = {}
+    n = len(models[0][0])
+    evidence: dict[Question, Evidence] = {}
+    answers: dict[Question, Answer] = {}
     for count in schedule(n, rules):
-        decided = {question: answer for question, answer in answers.items() if answer.state != OPEN}
+        decided = {question: answer for question, answer in answers.items() if answer.outcome is not Outcome.OPEN}
         for number, (before, now) in enumerate(models):
-            if f"regression {number}" not in decided:
-                evidence[f"regression {number}"] = against_baseline(before[:count], now[:count], rules)
+            question = Question(Asked.REGRESSION, str(number))
+            if question not in decided:
+                evidence[question] = against_baseline(before[:count], now[:count], rules)
         for number, robust in enumerate(canaries):
-            if f"canary {number}" not in decided:
-                evidence[f"canary {number}"] = against_canary(robust[:count], robust[:count])
+            question = Question(Asked.CANARY, str(number))
+            if question not in decided:
+                evidence[question] = against_canary(robust[:count], robust[:count])
         answers = decide(evidence, decided, n, rules, largest=rules.alpha)
-        if all(answer.state != OPEN for answer in answers.values()):
+        if all(answer.outcome is not Outcome.OPEN for answer in answers.values()):
             break
     return list(answers.values())
 

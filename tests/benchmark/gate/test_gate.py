@@ -16,6 +16,7 @@ from attacks.oracle import Oracle
 from attacks.registry import ATTACKS
 from attacks.spec import AttackSpec, Ensemble
 from attacks.threat_model import ThreatModel
+from benchmark.store.packed import read_packed, write_packed
 from benchmark.suites.registry import SUITES
 from model_zoo.registry import SHIPPED
 from model_zoo.weights.checkpoint import load_state_dict, save_state_dict
@@ -109,7 +110,7 @@ import torch
 from pathlib import Path
 from model_zoo.architectures.registry import build
 from benchmark.suites.registry import SUITES
-from model_zoo.checkpoint import load_into, load_state_dict
+from model_zoo.weights.checkpoint import load_into, load_state_dict
 
 class Masked(torch.nn.Module):
     def __init__(self):
@@ -205,20 +206,6 @@ def test_verdicts_of_a_users_own_code_are_not_cached(gate: Gate, tmp_path: Path)
     assert passes(first) == passes(second) > 0
 
 
-def test_a_warm_start_tries_what_broke_the_old_model_first(folder: Path, command: Command) -> None:
-    words = ("--baseline", "b.json", "--quiet", "--warm-start", "--results-dir", "warm")
-    command(folder, "gate", *words)
-    examples = folder / "warm" / "runs" / "gate" / "examples"
-    assert len(list(examples.iterdir())) == 1  # the model's, not the canaries'
-    for cached in (folder / "warm" / "runs" / "gate").iterdir():
-        if cached != examples:
-            shutil.rmtree(cached)
-    cold = command(folder, "gate", "--baseline", "b.json", "--quiet", "--results-dir", "cold")
-    assert not (folder / "cold" / "runs" / "gate" / "examples").exists()
-    warm = command(folder, "gate", *words)
-    assert rows(warm)["madry", "regression"] == rows(cold)["madry", "regression"]
-
-
 def test_an_attack_that_masking_blinds_is_named_when_the_baseline_is_written(tmp_path: Path, command: Command) -> None:
     words = ("--baseline", "b.json", "--update", "--models", "madry", "--examples", 20, "--attack", "pgd-20", "--quiet")
     run = command(tmp_path, "gate", *words)
@@ -269,6 +256,15 @@ def test_a_baseline_of_a_users_own_model_says_that_it_wants_it(tmp_path: Path, c
     assert (run.returncode, run.stderr.count("\n")) == (2, 1)
     assert "mine is your own model (own.py:mine): give it by --model" in run.stderr
     assert command(tmp_path, "gate", "--baseline", "own.json", "--model", "own.py:mine", "--quiet").returncode == 0
+
+
+def test_a_baseline_without_the_verdicts_of_its_canaries_is_one_line(folder: Path, command: Command) -> None:
+    packed = read_packed(folder / "b.json")
+    models = {key: case for key, case in packed.cases.items() if not str(case.entry["model"]).startswith("canary-")}
+    write_packed(replace(packed, cases=models), folder / "fewer", with_timing=False)
+    run = command(folder, "gate", "--baseline", "fewer.json")
+    assert (run.returncode, run.stderr.count("\n")) == (2, 1)
+    assert "expected an attack, and verdicts of models and canaries, got fewer" in run.stderr
 
 
 def test_a_baseline_of_another_epsilon_says_so_in_a_line(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,10 +2,8 @@
 
 import numpy as np
 
+from benchmark.gate.question import Kind, Outcome, Question
 from benchmark.gate.rules import (
-    FAIL,
-    OPEN,
-    PASS,
     Answer,
     Evidence,
     Rules,
@@ -22,12 +20,25 @@ from benchmark.stats.sequential import looks
 from benchmark.stats.shares import Bools
 
 RULES = Rules()
+PASS, FAIL, OPEN = Outcome.PASS, Outcome.FAIL, Outcome.OPEN
 
 
-def states(
+def about(name: str) -> Question:
+    return Question(Kind.REGRESSION, name)
+
+
+def outcomes(
     evidence: dict[str, Evidence], n: int, rules: Rules = RULES, decided: dict[str, Answer] | None = None
-) -> dict[str, str]:
-    return {question: answer.state for question, answer in decide(evidence, decided or {}, n, rules).items()}
+) -> dict[str, Outcome]:
+    return {name: answer.outcome for name, answer in answers(evidence, n, rules, decided).items()}
+
+
+def answers(
+    evidence: dict[str, Evidence], n: int, rules: Rules = RULES, decided: dict[str, Answer] | None = None
+) -> dict[str, Answer]:
+    asked = {about(name): one for name, one in evidence.items()}
+    known = {about(name): answer for name, answer in (decided or {}).items()}
+    return {question.subject: answer for question, answer in decide(asked, known, n, rules).items()}
 
 
 def bits(n: int, robust: int) -> Bools:
@@ -54,15 +65,15 @@ def test_a_canary_fails_at_a_loss_that_would_be_chance_between_two_models() -> N
     now[0] = False
     order = np.random.default_rng(0).permutation(500)
     before, now = before[order], now[order]
-    assert states({"q": against_canary(before, now)}, 500) == {"q": FAIL}
-    assert states({"q": against_baseline(now, before, RULES)}, 500) == {"q": PASS}
+    assert outcomes({"q": against_canary(before, now)}, 500) == {"q": FAIL}
+    assert outcomes({"q": against_baseline(now, before, RULES)}, 500) == {"q": PASS}
 
 
 def test_a_canary_passes_where_rounding_or_other_draws_moved_images_both_ways() -> None:
     before, now = bits(500, 300), bits(500, 302)
-    assert states({"q": against_canary(before, now)}, 500) == {"q": PASS}
+    assert outcomes({"q": against_canary(before, now)}, 500) == {"q": PASS}
     redrawn = np.roll(bits(500, 300), 20)
-    assert states({"q": against_canary(before, redrawn)}, 500) == {"q": PASS}
+    assert outcomes({"q": against_canary(before, redrawn)}, 500) == {"q": PASS}
 
 
 def test_a_clear_drop_fails_and_no_change_passes_before_the_last_image() -> None:
@@ -72,9 +83,9 @@ def test_a_clear_drop_fails_and_no_change_passes_before_the_last_image() -> None
         "same": against_baseline(before, before, RULES),
         "worse": against_baseline(before, before & (rng.random(200) < 0.5), RULES),
     }
-    assert states(evidence, 1000) == {"same": OPEN, "worse": FAIL}
+    assert outcomes(evidence, 1000) == {"same": OPEN, "worse": FAIL}
     sooner = Rules(tolerance=5.0)
-    assert states({"same": against_baseline(before, before, sooner)}, 1000, sooner) == {"same": PASS}
+    assert outcomes({"same": against_baseline(before, before, sooner)}, 1000, sooner) == {"same": PASS}
 
 
 def test_a_model_that_has_not_changed_is_passed_at_a_look() -> None:
@@ -82,8 +93,8 @@ def test_a_model_that_has_not_changed_is_passed_at_a_look() -> None:
     assert count == 10_000
     for count in schedule(10_000, RULES):
         robust = bits(count, count // 2)
-        state = states({"q": against_baseline(robust, robust, RULES)}, 10_000)["q"]
-        if state == PASS:
+        outcome = outcomes({"q": against_baseline(robust, robust, RULES)}, 10_000)["q"]
+        if outcome == PASS:
             break
     assert count < 500
 
@@ -92,8 +103,8 @@ def test_a_drop_within_the_tolerance_passes_however_significant() -> None:
     before = bits(10_000, 6000)
     now = before.copy()
     now[:50] = False
-    assert states({"q": against_baseline(before, now, RULES)}, 10_000) == {"q": PASS}
-    assert states({"q": against_baseline(before, now, Rules(0.2))}, 10_000, Rules(0.2)) == {"q": FAIL}
+    assert outcomes({"q": against_baseline(before, now, RULES)}, 10_000) == {"q": PASS}
+    assert outcomes({"q": against_baseline(before, now, Rules(0.2))}, 10_000, Rules(0.2)) == {"q": FAIL}
 
 
 def test_a_drop_beyond_the_tolerance_that_may_be_chance_passes() -> None:
@@ -101,7 +112,7 @@ def test_a_drop_beyond_the_tolerance_that_may_be_chance_passes() -> None:
     before, now = bits(500, 300)[order], np.roll(bits(500, 290), 40)[order]
     evidence = against_baseline(before, now, RULES)
     assert evidence.excess > evidence.allowed
-    assert states({"q": evidence}, 500) == {"q": PASS}
+    assert outcomes({"q": evidence}, 500) == {"q": PASS}
 
 
 def test_more_questions_take_more_evidence() -> None:
@@ -109,9 +120,9 @@ def test_more_questions_take_more_evidence() -> None:
     now = before.copy()
     now[:9] = False
     alone = {"0": against_baseline(before, now, RULES)}
-    assert states(alone, 500)["0"] == FAIL
+    assert outcomes(alone, 500)["0"] == FAIL
     among_others = alone | {str(i): against_baseline(before, before, RULES) for i in range(1, 30)}
-    assert states(among_others, 500)["0"] == PASS
+    assert outcomes(among_others, 500)["0"] == PASS
 
 
 def test_models_that_passed_without_a_changed_image_take_no_evidence_from_others() -> None:
@@ -119,18 +130,18 @@ def test_models_that_passed_without_a_changed_image_take_no_evidence_from_others
     now = before.copy()
     now[:10] = False
     unchanged = {str(i): against_baseline(before[:219], before[:219], RULES) for i in range(1, 30)}
-    passed = decide(unchanged, {}, 500, RULES)
-    assert {answer.state for answer in passed.values()} == {PASS}
+    passed = answers(unchanged, 500)
+    assert {answer.outcome for answer in passed.values()} == {PASS}
     fell = {"0": against_baseline(before, now, RULES)}
-    assert states(fell | unchanged, 500, decided=passed)["0"] == FAIL
+    assert outcomes(fell | unchanged, 500, decided=passed)["0"] == FAIL
     changed = against_baseline(before[:219], bits(219, 218), RULES)
-    assert states(fell | dict.fromkeys(unchanged, changed), 500, decided=passed)["0"] == PASS
+    assert outcomes(fell | dict.fromkeys(unchanged, changed), 500, decided=passed)["0"] == PASS
 
 
 def test_what_is_decided_stays_so() -> None:
     before = bits(500, 300)
     evidence = {"q": against_baseline(before, bits(500, 100), RULES)}
-    assert states(evidence, 500, decided={"q": Answer(PASS, 500, 1.0, 0.0)}) == {"q": PASS}
+    assert outcomes(evidence, 500, decided={"q": Answer(PASS, 500, 1.0, 0.0)}) == {"q": PASS}
 
 
 def test_a_model_that_lost_what_is_tolerated_rarely_fails_though_its_drop_is_significant() -> None:
@@ -142,8 +153,8 @@ def test_a_model_that_lost_what_is_tolerated_rarely_fails_though_its_drop_is_sig
         now[draws.choice(10_000, 100, replace=False)] = False
         for count in schedule(10_000, RULES):
             evidence = {"q": against_baseline(before[:count], now[:count], RULES)}
-            if (state := states(evidence, 10_000)["q"]) != OPEN:
-                failed += state == FAIL
+            if (outcome := outcomes(evidence, 10_000)["q"]) != OPEN:
+                failed += outcome == FAIL
                 break
     assert failed <= 9  # of three expected at most; more has a probability of 0.0003
 
@@ -163,15 +174,15 @@ def test_a_failure_takes_evidence_against_chance_and_against_what_is_tolerated()
     now[:30] = False
     before, now = before[order][:100], now[order][:100]  # in the first tenth, a drop of three points
     evidence = against_baseline(before, now, RULES)
-    answer = decide({"q": evidence}, {}, 1000, RULES)["q"]
+    answer = answers({"q": evidence}, 1000)["q"]
     assert answer.p_fail == max(chance(evidence, 1000, RULES), tolerable(evidence, 1000)) > RULES.alpha
-    assert answer.state == OPEN
+    assert answer.outcome == OPEN
 
 
 def test_the_tolerance_of_models_is_not_that_of_canaries() -> None:
     before, now = bits(500, 300), bits(500, 310)
     for tolerance in (0.0, 50.0):
-        assert states({"q": against_canary(before, now)}, 500, Rules(tolerance)) == {"q": FAIL}
+        assert outcomes({"q": against_canary(before, now)}, 500, Rules(tolerance)) == {"q": FAIL}
 
 
 def test_one_look_is_where_an_unchanged_model_is_passed() -> None:

@@ -193,7 +193,7 @@ WORDS = st.one_of(
 BASELINE = Path(__file__).resolve().parents[3] / "results/digits/baseline.json"
 STOPPED = (
     *("cli.run.prepare", "cli.speed.measure", "cli.train.prepare_first_stage", "cli.train.run_training"),
-    *("cli.gate_setup.Bench", "data.datasets._download"),
+    *("cli.gate_setup.GateProtocol", "data.datasets._download"),
 )
 """Where sweeps, measurements, trainings, the gate's attacks and downloads begin."""
 

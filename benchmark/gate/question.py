@@ -1,0 +1,33 @@
+"""What the gate asks, and how an answer comes out."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Kind(StrEnum):
+    """REGRESSION: has robust accuracy fallen? THRESHOLD: is it below what is required of all models?
+
+    CANARY: does the attack break less than it did? SANITY: is the model worth attacking, and to be trusted?
+    """
+
+    REGRESSION = "regression"
+    THRESHOLD = "threshold"
+    CANARY = "canary"
+    SANITY = "sanity"
+
+
+class Outcome(StrEnum):
+    """OPEN: not decided yet, or not when the time was up. VOID: without meaning, since the attack became weaker."""
+
+    PASS = "pass"
+    FAIL = "fail"
+    OPEN = "open"
+    VOID = "void"
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question about one subject, which is a model under test or a canary, by name."""
+
+    kind: Kind
+    subject: str
