@@ -177,15 +177,6 @@ def gc_command(*, shared: Shared, **options: Any) -> None:
     collect_garbage(shared, **options)
 
 
-@store_group.command("migrate")
-@shared_options
-def migrate_command(*, shared: Shared) -> None:
-    """Bring a store of an older version up to this one; verdicts stay as they are."""
-    from benchmark.cli.store import migrate_store
-
-    migrate_store(shared)
-
-
 @cli.command("gate")
 @click.option("--baseline", type=click.Path(path_type=Path), required=True, metavar="FILE.json", help="see --update")
 @click.option("--update", is_flag=True, help="write the baseline in place of comparing with it")
