@@ -211,15 +211,6 @@ def gc_command(*, shared: Shared, **options: Any) -> None:
     collect_garbage(shared, **options)
 
 
-@store_group.command("migrate")
-@takes(RESULTS, QUIET)
-def migrate_command(*, shared: Shared) -> None:
-    """Bring a store of an older version up to this one; verdicts stay as they are."""
-    from benchmark.cli.store import migrate_store
-
-    migrate_store(shared)
-
-
 @cli.command("gate")
 @takes(GATE, OWN_MODEL, DATA, CHECKPOINTS, RESULTS, ATTACKING, ATTACK_WORKERS, QUIET)
 def gate_command(*, shared: Shared, recorded_seed: int | None, **options: Any) -> None:

@@ -1,4 +1,4 @@
-"""What the store commands do: verify, missing, gc and migrate."""
+"""What the store commands do: verify, missing and gc."""
 
 import functools
 import sys
@@ -9,11 +9,8 @@ from tqdm.auto import tqdm
 from attacks.errors import InputError
 from benchmark.cli.options import Shared
 from benchmark.store.audit import Fault, case_faults, lacks, suite_faults, temporary_files, unshown_cases
-from benchmark.store.chunk import names_its_case, pack, unpack, whole_content
-from benchmark.store.store import VERSION, Store, discard
-from benchmark.store.verdicts import Verdicts
+from benchmark.store.store import Store, discard
 from benchmark.sweep.local_pool import run_map
-from model_zoo.files.atomic import atomic_write
 from model_zoo.files.locks import alone
 
 SHOWN_LACKS = 20
@@ -75,27 +72,6 @@ def collect_garbage(shared: Shared, *, dry_run: bool, unshown: bool) -> None:
             if not dry_run:
                 discard(fault.path)
     print(f"{store.root}: {len(rubbish)} {'to remove' if dry_run else 'removed'}")
-
-
-def migrate_store(shared: Shared) -> None:
-    """Have every chunk of version 1 say which case it is of; what is faulty is left to verify and gc."""
-    store = _store(shared)
-    with alone(store.root):
-        store.open()
-        keys = [key for key in store.case_keys() if not case_faults(store, key)]
-        rewritten = 0
-        for key in tqdm(keys, unit="case", disable=shared.quiet):
-            for chunk, path in store.chunks(key):
-                content = whole_content(path)
-                assert content is not None
-                if names_its_case(content):
-                    continue
-                columns, timing = unpack(content, key, chunk)
-                name, content = pack(key, chunk, Verdicts(**columns), timing)
-                atomic_write(path.with_name(name), content)  # killed here, both are there, and gc removes one
-                path.unlink()
-                rewritten += 1
-    print(f"{store.root}: version {VERSION}; {rewritten} chunks rewritten, their verdicts as they were")
 
 
 def _store(shared: Shared) -> Store:

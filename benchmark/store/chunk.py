@@ -46,7 +46,7 @@ def pack(key: str, chunk: Range, verdicts: Verdicts, timing: Mapping[str, Any]) 
     columns = {
         name: pa.nulls(n, kind) if getattr(verdicts, name) is None else pa.array(getattr(verdicts, name), kind)
         for name, kind in COLUMNS.items()
-        if name != "robust_single" or verdicts.robust_single is not None  # older chunks of other models lack it
+        if name != "robust_single" or verdicts.robust_single is not None  # chunks of other models lack it
     }
     metadata = {"timing": json.dumps(timing), "case": key, "images": stem(chunk)}
     buffer = io.BytesIO()
@@ -64,14 +64,14 @@ def unpack(content: bytes, key: str, chunk: Range) -> tuple[dict[str, Any], dict
     Raises: ValueError, in one line, for bytes that are not the verdicts of these images in this case.
     """
     expected = chunk[1] - chunk[0]
-    columns, timing, metadata = {}, None, {}
+    columns, timing, written = {}, None, (key, stem(chunk))
     try:
         file = pq.ParquetFile(pa.BufferReader(content))
         rows = file.metadata.num_rows
         if rows == expected:  # else nothing is unpacked: few bytes may claim many rows
             table = file.read(list(COLUMNS), use_threads=False)
             metadata = {name.decode(): value.decode() for name, value in (file.metadata.metadata or {}).items()}
-            timing = json.loads(metadata["timing"])
+            timing, written = json.loads(metadata["timing"]), (metadata["case"], metadata["images"])
             columns = {name: _column(table, name) for name in COLUMNS}
     except (pa.ArrowException, OSError, KeyError, ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"chunk {stem(chunk)} is unreadable ({type(error).__name__})") from None
@@ -79,15 +79,9 @@ def unpack(content: bytes, key: str, chunk: Range) -> tuple[dict[str, Any], dict
         raise ValueError(f"chunk {stem(chunk)} has {rows} rows, expected {expected}")
     if not isinstance(timing, dict):
         raise ValueError(f"chunk {stem(chunk)} does not say how long it took")
-    written = metadata.get("case", key), metadata.get("images", stem(chunk))  # stores of version 1 do not say
     if written != (key, stem(chunk)):
         raise ValueError(f"chunk {stem(chunk)} holds images {written[1]} of case {written[0]}")
     return columns, timing
-
-
-def names_its_case(content: bytes) -> bool:
-    """Whether a readable chunk says which case it is of; those of version 1 do not."""
-    return b"case" in (pq.read_metadata(pa.BufferReader(content)).metadata or {})
 
 
 def whole_content(path: Path) -> bytes | None:

@@ -5,9 +5,7 @@ STEM.bin    the verdicts: zlib over these arrays, one after the other, little-en
               for each of `images`:       index (n int64), label (n uint16)
               for each of `predictions`:  predicted class of the clean images (n uint16), minus the label
               for each of `cases`:        robust_any, and robust_last and robust_single where the case has them: a bit
-                                          an image, the first in the highest bit, each row filled up to a whole byte,
-                                          and xored with the row before it where that is as long (attacks agree on
-                                          most images)
+                                          an image, the first in the highest bit, each row filled up to a whole byte
 
 Both carry a checksum. Passes are known in total only: an image's own are an even share.
 """
@@ -30,7 +28,7 @@ from benchmark.store.selection import Entry, Readable, total_timing
 from benchmark.store.verdicts import Verdicts
 from model_zoo.files.atomic import atomic_write, file_of
 
-FORMAT = "packed verdicts 1"
+FORMAT = "packed verdicts 2"
 LARGEST = 2**32
 """Bytes that a packed file may unpack to."""
 Classes = NDArray[np.uint16]
@@ -127,7 +125,8 @@ def write_packed(packed: Packed, stem: Path, *, with_timing: bool = True) -> Non
     """
     images: dict[str, tuple[int, bytes]] = {}
     predictions: dict[tuple[int, bytes], None] = {}
-    records, bits = [], []
+    records: list[Line] = []
+    bits: list[bytes] = []
     for case in packed.cases.values():
         known = len(case.index), case.index.astype("<i8").tobytes() + case.label.astype("<u2").tobytes()
         if images.setdefault(case.entry["images"], known) != known:
@@ -137,8 +136,8 @@ def write_packed(packed: Packed, stem: Path, *, with_timing: bool = True) -> Non
         predictions.setdefault(predicted)
         records.append(_record(case, list(predictions).index(predicted)))
         readings = case.robust_any, case.robust_last, case.robust_single
-        bits += [np.packbits(row) for row in readings if row is not None]
-    rows = [*(both for _, both in images.values()), *(classes for _, classes in predictions), *_chained(bits)]
+        bits += [np.packbits(row).tobytes() for row in readings if row is not None]
+    rows = [*(both for _, both in images.values()), *(classes for _, classes in predictions), *bits]
     binary = zlib.compress(b"".join(rows), 9)
     document = {
         "format": FORMAT,
@@ -198,13 +197,9 @@ def _unpack(document: Line, content: bytes) -> Packed:
     predictions = [(where, take("<u2", sizes[where]) + images[where][1]) for where in document["predictions"]]
     timing = document.get("timing") or [{"seconds": 0.0}] * len(document["cases"])
     alike = document.get("timing_common", {})
-    before = np.zeros(0, np.uint8)
 
     def take_bits(n: int) -> Bools:
-        nonlocal before
-        row = take("u1", -(-n // 8))
-        before = row ^ before if len(row) == len(before) else row
-        bits: Bools = np.unpackbits(before, count=n).astype(np.bool_)
+        bits: Bools = np.unpackbits(take("u1", -(-n // 8)), count=n).astype(np.bool_)
         return bits
 
     cases = {}
@@ -245,12 +240,6 @@ def _timing(packed: Packed) -> Line:
 
 def cell_of(entry: Entry) -> str:
     return f"{entry['model']}/{entry['attack']}/{entry['source_model']}"
-
-
-def _chained(rows: Sequence[NDArray[np.uint8]]) -> list[bytes]:
-    """Each row xored with the one before it, where that is as long."""
-    pairs = zip(rows, [np.zeros(0, np.uint8), *rows], strict=False)
-    return [(row ^ before if len(row) == len(before) else row).tobytes() for row, before in pairs]
 
 
 def _shares(total: float, n: int) -> NDArray[np.float64]:

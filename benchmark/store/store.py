@@ -26,7 +26,7 @@ from benchmark.store.verdicts import Verdicts
 from model_zoo.files.atomic import atomic_write
 
 VERSION = 2
-"""Of the layout. Since 2 a chunk names its case and images, and a record has a checksum; 1 is read as it is."""
+"""Of the layout. Since 2 a chunk names its case and images, and a record has a checksum."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,14 @@ class Store:
 
     @property
     def version(self) -> int:
-        """Of the layout that the folder has, whoever sealed it; 1 where it does not say."""
-        record = _parsed(self.root / "store.json")
+        """Of the layout that the folder has, whoever sealed it; 1 for verdicts beside which nothing says it."""
+        path = self.root / "store.json"
+        record = _parsed(path)
         version = record.get("version") if isinstance(record, dict) else None
-        return version if isinstance(version, int) else 1
+        if isinstance(version, int):
+            return version
+        has_verdicts = any((self.root / name).exists() for name in ("cases", "suites"))
+        return 1 if has_verdicts and not path.exists() else VERSION
 
     @property
     def is_damaged(self) -> bool:
@@ -53,11 +57,13 @@ class Store:
         return path.exists() and _read_json(path) is None
 
     def check(self) -> None:
-        """Raise InputError for a folder that a newer program wrote."""
-        if self.version > VERSION:
+        """Raise InputError for a folder that an older or a newer program wrote."""
+        if self.version != VERSION:
+            is_newer = self.version > VERSION
+            remedy = "update this program, or name" if is_newer else "run the benchmark again into"
             raise InputError(
-                f"{self.root}: expected a store of version 1 to {VERSION}, got {self.version}, which a newer program "
-                "wrote; update this one, or name another --results-dir"
+                f"{self.root}: expected a store of version {VERSION}, got {self.version}; {remedy} "
+                "another --results-dir"
             )
 
     def open(self) -> None:
@@ -198,7 +204,7 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     if not isinstance(record, dict):
         return None
     seal = record.pop("checksum", None)
-    return record if seal in (None, checksum(_canonical(record))) else None
+    return record if seal == checksum(_canonical(record)) else None
 
 
 def _parsed(path: Path) -> Any:

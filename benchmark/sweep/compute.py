@@ -40,20 +40,17 @@ def compute_chunk(
     hardware: Hardware,
     *,
     wait: bool,
-    is_second: bool = False,
     advance: Advance = lambda _: None,
 ) -> Hardware:
     """Compute a chunk of the cases that one trajectory serves, and write what of it is missing.
 
     Args:
         wait: for another process that has claimed it; else it is left to that one.
-        is_second: whether another worker is known to be at it, and too slow.
         advance: called after every step with the number of images that took it.
 
     Returns: the hardware, with the batch that fits.
     """
-    name = f"{trajectory_key(group[0])} {chunk}{' again' if is_second else ''}"
-    with claim(store.root, name, wait=wait) as is_ours:
+    with claim(store.root, f"{trajectory_key(group[0])} {chunk}", wait=wait) as is_ours:
         lacking = [case_key(case) for case in group if chunk in lacking_chunks(case, store, hardware)]
         if not (is_ours and lacking):
             return hardware

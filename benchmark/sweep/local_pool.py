@@ -61,22 +61,22 @@ def run_all(tasks: int, compute: Callable[[int], None], workers: int) -> Iterato
     )
 
 
-def run_spawned(tasks: int, job: Callable[[], Callable[[int, bool], None]], workers: int) -> Iterator[int]:
+def run_spawned(tasks: int, job: Callable[[], Callable[[int], None]], workers: int) -> Iterator[int]:
     """The same in processes that start afresh, which a GPU's state demands; each takes the next GPU, and all in turn.
 
     Args:
-        job: picklable; called once in each process, it returns what does a task (its second argument is False here).
+        job: picklable; called once in each process, it returns what does a task.
     """
     context = multiprocessing.get_context("spawn")
 
-    def hire() -> ProcessPoolExecutor:
+    def start_pool() -> ProcessPoolExecutor:
         numbers = context.SimpleQueue()
         for number in range(workers):
             numbers.put(number)
         arguments = job, numbers, torch.get_num_threads()
         return ProcessPoolExecutor(workers, context, initializer=_enter_afresh, initargs=arguments)
 
-    yield from _run(hire, tasks, workers)
+    yield from _run(start_pool, tasks, workers)
 
 
 def run_map(function: Callable[[A], B], items: Sequence[A], workers: int) -> Iterator[B]:
@@ -89,10 +89,10 @@ def run_map(function: Callable[[A], B], items: Sequence[A], workers: int) -> Ite
         yield from pool.map(function, items, chunksize=-(-len(items) // (32 * workers)))
 
 
-def _run(hire: Callable[[], ProcessPoolExecutor], tasks: int, workers: int) -> Iterator[int]:
+def _run(start_pool: Callable[[], ProcessPoolExecutor], tasks: int, workers: int) -> Iterator[int]:
     order, in_vain = list(range(tasks)), 0
     while order:
-        pool, done = hire(), set[int]()
+        pool, done = start_pool(), set[int]()
         try:
             with _ended(pool):
                 futures = {pool.submit(_call, task): task for task in order}
@@ -141,17 +141,17 @@ def _obey() -> None:
     threading.Thread(target=_leave_with_parent, daemon=True).start()
 
 
-def _enter_afresh(job: Callable[[], Callable[[int, bool], None]], numbers: "SimpleQueue[int]", threads: int) -> None:
+def _enter_afresh(job: Callable[[], Callable[[int], None]], numbers: "SimpleQueue[int]", threads: int) -> None:
     number = numbers.get()
     torch.set_num_threads(threads)
     if torch.cuda.is_available():
         torch.cuda.set_device(number % torch.cuda.device_count())
-    made: list[Callable[[int, bool], None]] = []
+    made: list[Callable[[int], None]] = []
 
     def compute(task: int) -> None:
         if not made:  # here, where what goes wrong is told
             made.append(job())
-        made[0](task, False)
+        made[0](task)
 
     _enter(compute)
 

@@ -6,15 +6,13 @@ A worker holds what all chunks share, loads a model when it first needs it, and 
 import functools
 import importlib
 import os
-import statistics
 import sys
 import threading
-import time
 import traceback
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -25,75 +23,72 @@ from benchmark.evaluation.hardware import workers_on_one_gpu
 TRIES = 3
 """How many workers a chunk may cost before the sweep gives up on it."""
 
-STRAGGLES = 4
-"""Times the usual duration after which an idle worker takes up what another is still at."""
-
-LEAST_S = 60.0
-"""No chunk is a straggler sooner."""
-
-POLL_S = 1.0
 SETTINGS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
 """Of Ray, unless the environment says otherwise: it reports nothing, and its workers run at the driver's priority."""
 MiB = 1 << 20
 
 
 @dataclass(frozen=True)
-class Crew:
-    """How a Ray sweep is staffed.
+class RayWorkers:
+    """The workers that a sweep asks Ray for.
 
     Args:
-        workers: how many; each has one CPU, and a share of a GPU.
+        count: how many; each has one CPU, and a share of a GPU.
         gpus_per_worker: may be a fraction.
         shared_bytes: size of what all workers share.
         module: what a worker imports while it waits for its first chunk.
     """
 
-    workers: int
+    count: int
     gpus_per_worker: float
     shared_bytes: int
     module: str = __name__
 
 
-class _Team(NamedTuple):
-    """Ray, how to hire a worker, and those that are hired."""
+class _Cluster(NamedTuple):
+    """Ray, how to start a worker there, and the workers that are started."""
 
     ray: Any
-    hire: Callable[[], Any]
+    start_worker: Callable[[], Any]
     workers: list[Any]
 
 
-_early: "list[Future[_Team]]" = []
-"""A team that is being hired; taken out by the sweep that it is for."""
+_early: "list[Future[_Cluster]]" = []
+"""A cluster that is being started; taken out by the sweep that it is for."""
 
 
-def start_early(crew: Crew) -> None:
+def start_early(wanted: RayWorkers) -> None:
     """Start Ray and the workers in the background, while this process goes on. Raises: InputError without Ray."""
     _import_ray()
     if not _early:
         _early.append(Future())
-        threading.Thread(target=_start_and_stay, args=(crew, _early[0]), daemon=True).start()
+        threading.Thread(target=_start_and_stay, args=(wanted, _early[0]), daemon=True).start()
 
 
-def _start_and_stay(crew: Crew, team: "Future[_Team]") -> None:
+def _start_and_stay(wanted: RayWorkers, cluster: "Future[_Cluster]") -> None:
     try:
-        team.set_result(_start(crew))
+        cluster.set_result(_start(wanted))
     except BaseException as error:  # also SystemExit, or the sweep would wait for ever
-        team.set_exception(error)
+        cluster.set_exception(error)
     threading.Event().wait()  # Ray's processes end with the thread that started them
 
 
-def let_go() -> None:
-    """Have the team that is being hired end as soon as it is there: no sweep takes it up."""
+def shut_down_early() -> None:
+    """Have what `start_early` started end as soon as it is there: no sweep takes it up."""
     while _early:
-        _early.pop().add_done_callback(_dismiss)
+        _early.pop().add_done_callback(_shut_down_started)
 
 
-def _dismiss(hired: "Future[_Team]") -> None:
-    if hired.exception() is None:
-        team = hired.result()
-        for worker in team.workers:
-            team.ray.kill(worker)
-        team.ray.shutdown()
+def _shut_down_started(started: "Future[_Cluster]") -> None:
+    if started.exception() is None:
+        cluster = started.result()
+        _shut_down(cluster.ray, cluster.workers)
+
+
+def _shut_down(ray: Any, workers: Iterable[Any]) -> None:
+    for worker in workers:
+        ray.kill(worker)
+    ray.shutdown()
 
 
 class Worker:
@@ -103,9 +98,9 @@ class Worker:
         os.chdir(folder)
         torch.set_num_threads(threads)
         importlib.import_module(module)
-        self._compute: Callable[[int, bool], None] | None = None
+        self._compute: Callable[[int], None] | None = None
 
-    def do(self, job: list[Any], task: int, is_second: bool) -> Exception | None:
+    def compute(self, job: list[Any], task: int) -> Exception | None:
         """What went wrong, in a form that survives the way back.
 
         Args:
@@ -115,7 +110,7 @@ class Worker:
 
         try:
             self._compute = self._compute or ray.get(job[0])()
-            self._compute(task, is_second)
+            self._compute(task)
         except (InputError, OSError) as error:
             return error
         except Exception:
@@ -123,124 +118,86 @@ class Worker:
         return None
 
 
-@dataclass
-class _Progress:
-    """What is left to do and what is being done."""
-
-    waiting: deque[int]
-    running: dict[Any, tuple[int, Any, float]] = field(default_factory=dict)
-    done: set[int] = field(default_factory=set)
-    doubled: set[int] = field(default_factory=set)
-    lost: Counter[int] = field(default_factory=Counter)
-    durations: list[float] = field(default_factory=list)
-
-    def next(self) -> tuple[int, bool] | None:
-        """The next task, and whether another worker is at it already."""
-        if self.waiting:
-            return self.waiting.popleft(), False
-        if not self.durations:
-            return None
-        late = time.monotonic() - max(LEAST_S, STRAGGLES * statistics.median(self.durations))
-        for task, _, started in self.running.values():
-            if started < late and task not in self.doubled:
-                self.doubled.add(task)
-                return task, True
-        return None
-
-
-def run_on_ray(tasks: int, job: Callable[[], Callable[[int, bool], None]], crew: Crew) -> Iterator[int]:
+def run_on_ray(tasks: int, job: Callable[[], Callable[[int], None]], wanted: RayWorkers) -> Iterator[int]:
     """Do tasks 0, 1, ..., and yield the number of each when it is done.
 
-    A task whose worker died, or failed as a machine does, is done by a new one; one that takes far longer than usual is
-    done by a second worker as well, and the first result counts.
+    A task whose worker died, or failed as a machine does, is done by a new one.
 
     Args:
-        job: what a worker needs, as a picklable callable: it returns what does the task of a number, told whether
-            another worker is at it already.
+        job: what a worker needs, as a picklable callable: it returns what does the task of a number.
 
     Raises: whatever a task raises, other failures than InputError where several workers had them; InputError without
         Ray, where this machine cannot hold such workers, or where several died at a task.
     """
-    ray, hire, workers = _early.pop().result() if _early else _start(crew)
+    ray, start_worker, workers = _early.pop().result() if _early else _start(wanted)
     shared = [ray.put(job)]
-    idle = deque(workers)
-    progress = _Progress(deque(range(tasks)))
+    waiting, idle = deque(range(tasks)), deque(workers)
+    running: dict[Any, tuple[int, Any]] = {}
+    lost: Counter[int] = Counter()
     try:
-        while len(progress.done) < tasks:
-            while idle and (found := progress.next()) is not None:
-                worker = idle.popleft()
-                progress.running[worker.do.remote(shared, *found)] = found[0], worker, time.monotonic()
-            ready, _ = ray.wait(list(progress.running), num_returns=1, timeout=POLL_S)
-            for answer in ready:
-                task, worker, started = progress.running.pop(answer)
-                try:
-                    failure = ray.get(answer)
-                except ray.exceptions.RayError as error:
-                    failure = error
-                if isinstance(failure, InputError):
-                    raise failure
-                if failure is not None:
-                    _give_back(progress, task, failure)
-                    ray.kill(worker)
-                    idle.append(hire())
-                    continue
+        while waiting or running:
+            while waiting and idle:
+                task, worker = waiting.popleft(), idle.popleft()
+                running[worker.compute.remote(shared, task)] = task, worker
+            (answer,), _ = ray.wait(list(running), num_returns=1)
+            task, worker = running.pop(answer)
+            try:
+                failure = ray.get(answer)
+            except ray.exceptions.RayError as error:
+                failure = error
+            if failure is None:
                 idle.append(worker)
-                progress.durations.append(time.monotonic() - started)
-                if task not in progress.done:
-                    progress.done.add(task)
-                    yield task
-    finally:
-        for worker in (*idle, *(worker for _, worker, _ in progress.running.values())):
+                yield task
+                continue
             ray.kill(worker)
-        ray.shutdown()
+            lost[task] += 1
+            _refuse_to_go_on(failure, lost[task])
+            waiting.appendleft(task)
+            idle.append(start_worker())
+    finally:
+        _shut_down(ray, (*idle, *(worker for _, worker in running.values())))
 
 
-def _give_back(progress: _Progress, task: int, failure: Exception) -> None:
-    """A worker failed: its task is waiting again.
-
-    Raises: where it has cost too many, what the last of them raised; InputError where they died.
-    """
-    if task in progress.done:
+def _refuse_to_go_on(failure: Exception, lost: int) -> None:
+    """Raise a mistake of the user's; of `TRIES` lost workers what the last one raised, InputError where it died."""
+    if isinstance(failure, InputError):
+        raise failure
+    if lost < TRIES:
         return
-    progress.lost[task] += 1
-    if progress.lost[task] == TRIES:
-        if isinstance(failure, (OSError, RuntimeError)):
-            raise failure
-        reason = str(failure).strip().splitlines()[0]
-        raise InputError(
-            f"a chunk cost {TRIES} workers, maybe for want of memory ({reason}); what was computed is kept: "
-            "run the same command again, with fewer --workers or a smaller --batch-size"
-        )
-    if all(task != other for other, _, _ in progress.running.values()):  # else its second worker is at it
-        progress.doubled.discard(task)
-        progress.waiting.appendleft(task)
+    if isinstance(failure, (OSError, RuntimeError)):
+        raise failure
+    reason = str(failure).strip().splitlines()[0]
+    raise InputError(
+        f"a chunk cost {TRIES} workers, maybe for want of memory ({reason}); what was computed is kept: "
+        "run the same command again, with fewer --workers or a smaller --batch-size"
+    )
 
 
-def _start(crew: Crew) -> _Team:
+def _start(wanted: RayWorkers) -> _Cluster:
     """Ray, connected to the cluster of RAY_ADDRESS, or started on this machine alone; and its workers."""
     ray = _import_ray()
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
     if os.environ.get("RAY_ADDRESS"):
         ray.init(**quiet)
     else:
-        store = max(80 * MiB, 2 * crew.shared_bytes)
-        ray.init(address="local", num_cpus=crew.workers, object_store_memory=store, include_dashboard=False, **quiet)
-    _check_room(ray, crew)
-    actor = ray.remote(num_cpus=1, num_gpus=crew.gpus_per_worker, max_restarts=0)(Worker)
-    hire = functools.partial(actor.remote, os.getcwd(), torch.get_num_threads(), crew.module)
-    return _Team(ray, hire, [hire() for _ in range(crew.workers)])
+        store = max(80 * MiB, 2 * wanted.shared_bytes)
+        ray.init(address="local", num_cpus=wanted.count, object_store_memory=store, include_dashboard=False, **quiet)
+    _check_room(ray, wanted)
+    actor = ray.remote(num_cpus=1, num_gpus=wanted.gpus_per_worker, max_restarts=0)(Worker)
+    start_worker = functools.partial(actor.remote, os.getcwd(), torch.get_num_threads(), wanted.module)
+    return _Cluster(ray, start_worker, [start_worker() for _ in range(wanted.count)])
 
 
-def _check_room(ray: Any, crew: Crew) -> None:
-    """Raise InputError for a crew that this machine could never hold: Ray would wait for ever. A cluster may grow."""
-    share = crew.gpus_per_worker
+def _check_room(ray: Any, wanted: RayWorkers) -> None:
+    """Raise InputError for workers that this machine could never hold: Ray would wait for ever. A cluster may grow."""
+    share = wanted.gpus_per_worker
     if not share:
         return
     gpus = ray.cluster_resources().get("GPU", 0.0)
     fit = int(gpus) * workers_on_one_gpu(share) if share < 1 else int(gpus / share)
-    if fit >= crew.workers:
+    if fit >= wanted.count:
         return
-    words = f"{crew.workers} workers of {share:g} GPUs each do not fit: there are {gpus:g}"
+    words = f"{wanted.count} workers of {share:g} GPUs each do not fit: there are {gpus:g}"
     if os.environ.get("RAY_ADDRESS"):
         print(f"note: --executor ray: {words}; waiting for the cluster to have more", file=sys.stderr)
         return

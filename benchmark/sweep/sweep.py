@@ -93,11 +93,12 @@ def starting_ray(hardware: Hardware, split: Split) -> Iterator[None]:
     if hardware.executor != "ray":
         yield
         return
-    from benchmark.sweep.worker import crew, let_go, start_early
+    from benchmark.sweep.ray_pool import shut_down_early, start_early
+    from benchmark.sweep.worker import ray_workers
 
-    start_early(crew(hardware, split))
+    start_early(ray_workers(hardware, split))
     try:
         yield
     except BaseException:
-        let_go()
+        shut_down_early()
         raise

@@ -21,9 +21,7 @@ from benchmark.store.store import Store
 from benchmark.sweep.compute import Task, compute_chunk
 from benchmark.sweep.local_pool import run_spawned
 from benchmark.sweep.prepare import Work, load_on
-from benchmark.sweep.ray_pool import Crew, run_on_ray
-from benchmark.sweep.ray_pool import let_go as let_go
-from benchmark.sweep.ray_pool import start_early as start_early
+from benchmark.sweep.ray_pool import RayWorkers, run_on_ray
 
 
 @dataclass(frozen=True)
@@ -75,7 +73,7 @@ class Job:
     checkpoint_dir: Path
     wait: bool
 
-    def __call__(self) -> Callable[[int, bool], None]:
+    def __call__(self) -> Callable[[int], None]:
         """What computes a task; called once in a worker. Models are loaded when a task first needs them, and kept."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that shared arrays cannot be written to, which nobody does
@@ -92,9 +90,9 @@ class Job:
         work = Work((), split, self.rows, models, searched, predictions)
         hardware = self.hardware
 
-        def compute(task: int, is_second: bool) -> None:
+        def compute(task: int) -> None:
             nonlocal hardware
-            hardware = compute_chunk(*self.todo[task], work, self.store, hardware, wait=self.wait, is_second=is_second)
+            hardware = compute_chunk(*self.todo[task], work, self.store, hardware, wait=self.wait)
 
         return compute
 
@@ -128,15 +126,15 @@ def run_remote(todo: Sequence[Task], work: Work, store: Store, hardware: Hardwar
         wait=wait,
     )
     if hardware.executor == "ray":
-        yield from run_on_ray(len(todo), job, crew(hardware, split))
+        yield from run_on_ray(len(todo), job, ray_workers(hardware, split))
     else:
         with mapped(split.x.numpy()) as x:
             yield from run_spawned(len(todo), replace(job, x=x), hardware.workers)
 
 
-def crew(hardware: Hardware, split: Split) -> Crew:
-    """The workers that Ray is asked for."""
-    return Crew(hardware.workers, hardware.gpus_per_worker, split.x.nbytes, module=__name__)
+def ray_workers(hardware: Hardware, split: Split) -> RayWorkers:
+    """The workers that a sweep of some images asks Ray for."""
+    return RayWorkers(hardware.workers, hardware.gpus_per_worker, split.x.nbytes, module=__name__)
 
 
 def _tensor(array: NDArray[Any]) -> torch.Tensor:

@@ -18,7 +18,7 @@ DATA = {"data-dir", "mirror-dir", "classes"}
 ATTACKING = {"device", "precision", "batch-size"}
 OWN_MODEL = {"model", "checkpoint", "trust-code", "output"}
 WHICH = {"models", "suite", "attacks", "transfer", "sources", "examples", "judge-draws", "eot", "keep-images"}
-GATE = {"baseline", "update", "models", "warm-start", "tolerance", "min-robust-acc", "alpha", "miss", "budget"} | {
+GATE = {"baseline", "update", "models", "tolerance", "min-robust-acc", "alpha", "miss", "budget"} | {
     *("undecided", "junit", "summary", "suite", "attack", "examples", "norm", "epsilon", "canaries", "seed")
 }
 TAKEN = {
@@ -55,7 +55,6 @@ TAKEN = {
     "store rejudge": {"results-dir", "checkpoint-dir"},
     "store missing": {"results-dir"},
     "store gc": {"dry-run", "unshown", "results-dir", "quiet"},
-    "store migrate": {"results-dir", "quiet"},
     "gate": GATE | DATA | ATTACKING | OWN_MODEL | {"checkpoint-dir", "results-dir", "workers", "quiet"},
 }
 
@@ -116,7 +115,6 @@ RUNS = {
     "store rejudge": "",
     "store missing": "",
     "store gc": "",
-    "store migrate": "",
     "gate": "--baseline b.json --update --models madry --attack fgsm --examples 20 --canaries none",
 }
 REFUSED_HERE = {"classes", "gpus-per-worker"}

@@ -174,7 +174,7 @@ def test_forged_packed_verdicts_are_read_or_refused_in_one_line(
 
 
 VOCABULARY = str.split("""
-list train table speed compare gate store verify rejudge missing gc migrate models attacks defenses datasets suites
+list train table speed compare gate store verify rejudge missing gc models attacks defenses datasets suites
 --models --suite --attacks --transfer --sources --examples --model --checkpoint --dataset --norm --epsilon
 --data-dir --results-dir --checkpoint-dir --mirror-dir --device --precision --batch-size --workers --executor
 --gpus-per-worker --seed --quiet --defense --recipe --set --name --against --against-dir --rounds --contests

@@ -22,7 +22,7 @@ from benchmark.suites.case import case_key
 from benchmark.suites.grid import cases
 from benchmark.suites.registry import SUITES
 from benchmark.sweep.prepare import lacking_cases, prepare
-from benchmark.sweep.ray_pool import Crew, run_on_ray
+from benchmark.sweep.ray_pool import RayWorkers, run_on_ray
 from benchmark.sweep.sweep import _missing, sweep
 from benchmark.sweep.worker import Mapped, mapped, run_remote
 from model_zoo.registry import MODELS, SHIPPED
@@ -94,8 +94,8 @@ class Failing:
     folder: Path
     failures: dict[int, int]
 
-    def __call__(self) -> Callable[[int, bool], None]:
-        def compute(task: int, _is_second: bool) -> None:
+    def __call__(self) -> Callable[[int], None]:
+        def compute(task: int) -> None:
             (self.folder / f"{task} {os.getpid()}").touch()
             if len(list(self.folder.glob(f"{task} *"))) <= self.failures.get(task, 0):
                 raise OSError("the device is gone")
@@ -105,11 +105,11 @@ class Failing:
 
 @needs_ray
 def test_a_task_at_which_a_worker_failed_is_done_by_another_one(tmp_path: Path) -> None:
-    crew = Crew(workers=2, gpus_per_worker=0.0, shared_bytes=0)
-    assert sorted(run_on_ray(5, Failing(tmp_path, {1: 2, 3: 1}), crew)) == list(range(5))
+    wanted = RayWorkers(count=2, gpus_per_worker=0.0, shared_bytes=0)
+    assert sorted(run_on_ray(5, Failing(tmp_path, {1: 2, 3: 1}), wanted)) == list(range(5))
     assert [len(list(tmp_path.glob(f"{task} *"))) for task in range(5)] == [1, 3, 1, 2, 1]
     with pytest.raises(OSError, match="the device is gone"):
-        list(run_on_ray(1, Failing(tmp_path, {0: 9}), crew))
+        list(run_on_ray(1, Failing(tmp_path, {0: 9}), wanted))
 
 
 @needs_ray
