@@ -1,0 +1,1 @@
+"""Trained models: networks, weights, defenses and the trainer. Imports attacks."""

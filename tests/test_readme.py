@@ -117,3 +117,17 @@ def silence(command: click.Command, monkeypatch: pytest.MonkeyPatch) -> None:
         for below in command.commands.values():
             silence(below, monkeypatch)
     monkeypatch.setattr(command, "callback", None)
+
+
+def test_every_file_that_the_architecture_page_names_exists() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`((?:[a-z_]+/)*[a-z_]+\.py)`", text))
+    files = {
+        f"/{path.relative_to(ROOT)}"
+        for folder in ("attacks", "model_zoo", "benchmark", "tests")
+        for path in (ROOT / folder).rglob("*.py")
+    }
+    assert len(named) > 40
+    assert [
+        name for name in sorted(named - {"run_benchmark.py"}) if not any(file.endswith(f"/{name}") for file in files)
+    ] == []

@@ -1,1 +1,1 @@
-"""Words to calls: parses, dispatches, prints."""
+"""Words to calls: parses, resolves names, prints. May import every folder."""

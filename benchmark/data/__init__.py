@@ -1,1 +1,1 @@
-"""Images to attack and to train on."""
+"""Images: data sets, splits, seeded subsets. Imports no other folder of this package."""

@@ -1,1 +1,1 @@
-"""One chunk of images to verdicts, and what must hold before."""
+"""One chunk of images to verdicts, and what must hold before. Imports data, suites and store."""

@@ -1,1 +1,1 @@
-"""The statistical check of continuous integration."""
+"""The statistical check for continuous integration. Imports all folders that a sweep and a report need."""

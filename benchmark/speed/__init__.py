@@ -1,1 +1,1 @@
-"""This harness beside others."""
+"""This harness beside other programs. Imports data, suites, store, evaluation and report."""

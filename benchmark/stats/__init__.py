@@ -1,1 +1,1 @@
-"""Intervals and tests."""
+"""Intervals and tests of shares of images. Imports no other folder of this package."""

@@ -1,1 +1,1 @@
-"""What can be run: suites, their cases, models and published figures."""
+"""What can be run: suites, their cases and models, published figures. Imports data."""

@@ -1,1 +1,1 @@
-"""Missing chunks, computed here or on Ray."""
+"""Missing chunks, computed here, on several GPUs or on Ray. Imports data, suites, store and evaluation."""

@@ -1,0 +1,1 @@
+"""Networks by name. Imports no other folder of this package."""

@@ -1,1 +1,1 @@
-"""Files: written whole, claimed, fetched."""
+"""Files written whole, claimed by one process, downloaded. Imports no other folder of this package."""

@@ -1,1 +1,1 @@
-"""The training loop and what it is given: recipes, batches, processes, state."""
+"""The training loop and what it takes: recipes, batches, processes, state. Imports all folders but user_models."""

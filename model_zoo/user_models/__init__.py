@@ -1,1 +1,1 @@
-"""Models that nobody here wrote: found, run in their own surroundings, and understood."""
+"""Users' models: found, run in their own surroundings, and asked how. Imports files."""

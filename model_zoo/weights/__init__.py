@@ -1,1 +1,1 @@
-"""Checkpoints to state dicts, without running code from them."""
+"""Checkpoints to state dicts, without running code from them. Imports files."""
