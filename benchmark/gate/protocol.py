@@ -108,7 +108,7 @@ def attack_batch(bench: Bench, subjects: Sequence[Subject], rows: Rows) -> dict[
         is_wanted = bench.warm_start and is_fixed and subject.before is not None and not subject.is_canary
         if is_wanted and not _is_known(bench, subject, images):
             assert subject.before is not None
-            known = bench.examples.of(str(subject.before.entry["key"]))
+            known = bench.examples.of(subject.before.entry.key)
             broken, spent = broken_by(known, subject.model, images, bench.suite.threat, bench.hardware)
             robust, passes = ~broken.numpy(), float(spent.sum())
         results[subject.spec.name] = robust, passes
