@@ -120,7 +120,7 @@ def _tested(suite: Suite, known: Baseline, chosen: Chosen, shared: Shared) -> li
     own = _own(suite, known, names_in(names) if names else [], shared)
     if own:
         raise InputError(
-            f"the baseline's {own} is your own model ({known.cases[own].entry['architecture']}): give it by --model "
+            f"the baseline's {own} is your own model ({known.cases[own].entry.architecture}): give it by --model "
             "PATH.py:FACTORY, or name the models to compare by --models"
         )
     specs = chosen.find(suite, names, shared)
@@ -166,7 +166,7 @@ def _subjects(
     for kind, name in known.canaries.items():
         before = known.cases[canary_name(kind)]
         spec = model_spec(name, protocol.suite.name, shared.checkpoint_dir)
-        if spec.sha256 != before.entry["checkpoint_sha256"]:
+        if spec.sha256 != before.entry.checkpoint_sha256:
             words = f"{name} has other weights than recorded, so nobody knows whether the attack is as strong as it was"
             failed.append(sanity_failure(canary_name(kind), f"{words}; keep a canary's weights, or gate --update"))
             continue

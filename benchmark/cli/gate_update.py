@@ -112,7 +112,7 @@ def _refuse_twins(subjects: Sequence[Subject], known: Baseline | None) -> None:
     """Raise InputError for two names of one network with one set of weights: their verdicts are one case."""
     names = {subject.spec.name for subject in subjects}
     others = {} if known is None else {name: case.entry for name, case in known.cases.items() if name not in names}
-    seen = {(entry["checkpoint_sha256"], entry["architecture"]): name for name, entry in others.items()}
+    seen = {(entry.checkpoint_sha256, entry.architecture): name for name, entry in others.items()}
     for subject in subjects:
         weights = subject.spec.sha256, subject.spec.network
         twin = seen.setdefault(weights, subject.spec.name)

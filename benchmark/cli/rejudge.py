@@ -16,7 +16,7 @@ from attacks.threat_model import ThreatModel
 from benchmark.cli.options import Shared
 from benchmark.data.datasets import DATASETS
 from benchmark.data.split import Split, digest
-from benchmark.store.audit import shown
+from benchmark.store.audit import ever_shown
 from benchmark.store.chunk import Range, chunk_ranges, unpack, whole_content
 from benchmark.store.images import image_files, unpack_images
 from benchmark.store.store import Store
@@ -120,7 +120,7 @@ def _digest(parts: Sequence[dict[str, Any]]) -> str:
 
 def _covers(store: Store, key: str, chunks: Sequence[Range]) -> bool:
     """Whether chunks are all of a case, as far as a table says how many images it has."""
-    sizes = {entry["key"]: entry["n"] for suite in store.suites() for entry in shown(store, suite)}
+    sizes = {case.key: case.n for suite in store.suites() for case in ever_shown(store, suite)}
     return key in sizes and set(chunk_ranges(sizes[key])) <= set(chunks)
 
 

@@ -13,7 +13,7 @@ from benchmark.evaluation.hardware import VERSIONED
 from benchmark.gate.canaries import canary_name
 from benchmark.gate.protocol import GateProtocol, Subject
 from benchmark.store.packed import Packed, PackedCase, packed_case, read_packed, write_packed
-from benchmark.store.selection import entry
+from benchmark.store.selection import shown_case
 from benchmark.store.verdicts import Verdicts
 
 KIND = "baseline of the gate"
@@ -68,7 +68,7 @@ def read_baseline(path: Path) -> Baseline:
     if "attack_identity" not in packed.notes:
         raise InputError(f"{path}: a baseline of an older version, {RENEW}")
     attack, canaries = packed.notes["attack_identity"], packed.notes.get("canaries")
-    cases = {str(case.entry["model"]): case for case in packed.cases.values()}
+    cases = {case.entry.model: case for case in packed.cases.values()}
     if not (isinstance(attack, dict) and isinstance(canaries, dict) and cases.keys() > set(map(canary_name, canaries))):
         raise InputError(f"{path}: expected an attack, and verdicts of models and canaries, got fewer; {ANEW}")
     return Baseline(_settings(path, packed), attack, canaries, cases)
@@ -98,7 +98,7 @@ def check_baseline(known: Baseline, protocol: GateProtocol) -> None:
     """Raise InputError where attack, threat model or images are not those that the baseline was made with."""
     recorded = next(iter(known.cases.values())).entry
     threat = protocol.suite.threat
-    then = {"norm": recorded["norm"], "epsilon": recorded["epsilon"], "attack": known.attack}
+    then = {"norm": recorded.norm, "epsilon": recorded.epsilon, "attack": known.attack}
     now = {"norm": threat.norm, "epsilon": threat.epsilon, "attack": json.loads(json.dumps(protocol.attack.identity))}
     before, after = dict(_leaves(then)), dict(_leaves(now))
     changed = [name for name in dict.fromkeys([*before, *after]) if before.get(name) != after.get(name)]
@@ -106,7 +106,7 @@ def check_baseline(known: Baseline, protocol: GateProtocol) -> None:
         first = f"{changed[0]} was {before.get(changed[0])} and is {after.get(changed[0])}"
         more = f" ({len(changed) - 1} more differ)" if len(changed) > 1 else ""
         raise InputError(f"the baseline was made with another {protocol.attack.name}: {first}{more}, {RENEW}")
-    if recorded["images"] != protocol.images:
+    if recorded.images != protocol.images:
         raise InputError(
             f"the images of suite {protocol.suite.name} are not those of the baseline; use its data set, or renew it: "
             "gate --update --models all"
@@ -140,10 +140,10 @@ def write_baseline(
     """
     cases = dict(kept)
     for subject in subjects:
-        described = entry(protocol.case(subject.spec, protocol.split), [0])
+        described = shown_case(protocol.case(subject.spec, protocol.split), [0])
         cases[subject.spec.name] = packed_case(described, verdicts[subject.spec.name], subject.flags, {})
     models_first = sorted(cases, key=lambda name: name in map(canary_name, canaries))
-    ranked = [replace(cases[name], entry={**cases[name].entry, "rank": [i]}) for i, name in enumerate(models_first)]
+    ranked = [replace(cases[name], entry=replace(cases[name].entry, rank=(i,))) for i, name in enumerate(models_first)]
     values = {name: value for name, value in asdict(settings).items() if name != "suite"}
     notes = {
         "kind": KIND,
@@ -152,5 +152,5 @@ def write_baseline(
         "canaries": dict(canaries),
         "versions": " ".join(f"{name}={version(name)}" for name in VERSIONED),
     }
-    by_key = {case.entry["key"]: case for case in ranked}
+    by_key = {case.entry.key: case for case in ranked}
     write_packed(Packed(protocol.suite.name, "any", by_key, notes), path.with_suffix(""), with_timing=False)

@@ -124,7 +124,7 @@ def _regression(
     p = mcnemar(int((was & ~now).sum()), int((~was & now).sum()))
     if p <= rules.alpha and now.sum() < was.sum() and not subject.spec.randomized:
         words += f"; clean accuracy fell from {percent(was):.2f}% to {percent(now):.2f}%"
-    if subject.before.entry["checkpoint_sha256"] == subject.spec.sha256:
+    if subject.before.entry.checkpoint_sha256 == subject.spec.sha256:
         words += "; its weights are the recorded ones, so the attack is stronger now: update the baseline"
     return words
 

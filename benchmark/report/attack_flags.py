@@ -69,7 +69,7 @@ def comparisons(suite: SuiteScores) -> list[Comparison]:
     """Every comparison that the cases of a table allow, model by model in display order."""
     models: dict[str, dict[tuple[str, str], Judged]] = {}
     for entry, judged in zip(suite.entries, suite.judged, strict=True):
-        models.setdefault(entry["model"], {})[entry["attack"], entry["source_model"]] = judged
+        models.setdefault(entry.model, {})[entry.attack, entry.source_model] = judged
     return [found for model, cases in models.items() for found in _of_model(model, cases) if found.n]
 
 

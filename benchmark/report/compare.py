@@ -13,7 +13,7 @@ from benchmark.report.score import read_suite
 from benchmark.report.tables import write_csv
 from benchmark.stats.shares import difference_interval, percent
 from benchmark.stats.shares import mcnemar as mcnemar
-from benchmark.store.selection import Entry
+from benchmark.store.shown import ShownCase
 from benchmark.store.store import Store
 from benchmark.store.verdicts import Verdicts
 from model_zoo.files.atomic import atomic_write, file_of
@@ -26,7 +26,7 @@ LEGEND = (
     "passes: forward + backward on an image that is left standing."
 )
 
-Found = Mapping[tuple[str, str, str], tuple[Entry, Verdicts]]
+Found = Mapping[tuple[str, str, str], tuple[ShownCase, Verdicts]]
 """(suite, model, attack) to what was run and its verdicts, white-box cases only."""
 
 SAME = ("norm", "epsilon", "networks", "images")
@@ -67,11 +67,10 @@ def compare(
             )
         compared: list[tuple[Verdicts, Verdicts]] = []
         for suite, model, (entry, one), (against, other) in both:
-            known = [name for name in SAME if name in entry and name in against]  # older stores lack some
+            differs = [name for name in SAME if getattr(entry, name) != getattr(against, name)]
             if len(one.index) != len(other.index):
-                known = [name for name in known if name != "images"]
+                differs = [name for name in differs if name != "images"]
                 one, other = _in_common(one, other)
-            differs = [name for name in known if entry[name] != against[name]]
             if not len(one.index) or not (
                 np.array_equal(one.index, other.index) and np.array_equal(one.label, other.label)
             ):
@@ -125,10 +124,10 @@ def white_box(store: Store, suites: Sequence[str]) -> Found:
     """Every complete white-box case of some suites."""
     found = {}
     for suite in suites:
-        for item in read_suite(store, suite).entries:
-            stored = store.read(item["key"], item["n"]) if not item["source_model"] else None
+        for entry in read_suite(store, suite).entries:
+            stored = store.read(entry.key, entry.n) if not entry.source_model else None
             if stored is not None:
-                found[suite, item["model"], item["attack"]] = item, stored[0]
+                found[suite, entry.model, entry.attack] = entry, stored[0]
     return found
 
 

@@ -3,16 +3,22 @@
 import base64
 import json
 from collections.abc import Mapping
-from html import escape
-from importlib.resources import files
-from string import Template
 from typing import Any
 
 import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from benchmark.report.flags import FLAGS, flag_names
 from benchmark.report.leaderboard import FIRST, LAST
 from benchmark.report.score import SuiteScores
+
+TEMPLATES = Environment(
+    loader=PackageLoader("benchmark.report", "."),
+    autoescape=True,
+    keep_trailing_newline=True,
+    undefined=StrictUndefined,
+)
 
 
 def page(
@@ -47,14 +53,13 @@ def page(
     }
     # Inside a script element only "</" could end it early.
     text = json.dumps(data, separators=(",", ":"), allow_nan=False).replace("</", "<\\/")
-    template = Template((files("benchmark.report") / "page.html").read_text())
-    return template.substitute(
+    return TEMPLATES.get_template("page.html").render(
         title=f"Robustness leaderboard: {suite.suite}",
-        data=text,
-        what=escape(what),
-        reading=escape(reading),
-        legend=escape(legend),
-        plain=board.to_html(index=False, border=0, float_format="{:.2f}".format, na_rep="-"),
+        data=Markup(text),
+        what=what,
+        reading=reading,
+        legend=legend,
+        plain=Markup(board.to_html(index=False, border=0, float_format="{:.2f}".format, na_rep="-")),
     )
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmark.store.images import image_files, unpack_images
-from benchmark.store.selection import Entry, shown_entries
+from benchmark.store.shown import ShownCase
 from benchmark.store.store import Store
 from model_zoo.files.atomic import atomic_write
 
@@ -26,21 +26,21 @@ def example_images(store: Store, suite: str) -> dict[str, bytes]:
     The perturbation is drawn around grey: black and white are a whole epsilon down and up.
     """
     found: dict[str, bytes] = {}
-    for entry in shown_entries(store, suite).values():
-        if entry["model"] not in found and not entry["source_model"]:
+    for entry in store.shown(suite).cases:
+        if entry.model not in found and not entry.source_model:
             triples = _broken(store, entry)
             if len(triples):
-                found[entry["model"]] = _drawn(triples, entry["epsilon"])
+                found[entry.model] = _drawn(triples, entry.epsilon)
     return found
 
 
-def _broken(store: Store, entry: Entry) -> NDArray[np.float32]:
+def _broken(store: Store, entry: ShownCase) -> NDArray[np.float32]:
     """(M, 2, C, H, W): the first M images that are right when clean and broken by the attack, and what broke them.
 
     Damaged files have none: `store verify` names them.
     """
-    stored = store.read(entry["key"], entry["n"])
-    files = list(image_files(store.root / "cases" / entry["key"]))
+    stored = store.read(entry.key, entry.n)
+    files = list(image_files(store.root / "cases" / entry.key))
     if stored is None or not files:
         return np.zeros((0, 2, 1, 1, 1), np.float32)
     verdicts = stored[0]

@@ -116,7 +116,7 @@ def shown_column(suite: SuiteScores, score: "pd.Series[Any]") -> str:
 
 def _incomplete(suite: SuiteScores, model: str, attacks: Sequence[str]) -> list[str]:
     """What a model's worst case lacks beside others', given the white-box attacks of the whole table."""
-    own = {entry["attack"] for entry in suite.entries if entry["model"] == model and not entry["source_model"]}
+    own = {entry.attack for entry in suite.entries if entry.model == model and not entry.source_model}
     flags = {
         "fewer-attacks": bool(set(attacks) - own),
         "fewer-images": len(suite.worst[model]) < max(map(len, suite.worst.values())),

@@ -13,7 +13,7 @@ import pandas as pd
 from attacks.registry import ATTACKS
 from benchmark.report.score import Judged, SuiteScores
 from benchmark.stats.shares import Bools, percent, wilson
-from benchmark.store.selection import Entry
+from benchmark.store.shown import ShownCase
 from benchmark.suites.published import FIGURES, ROWS, Figure, Row
 from benchmark.suites.registry import SUITES
 from model_zoo.model_spec import ModelSpec
@@ -50,7 +50,7 @@ def _is_the_papers_threat(suite: SuiteScores) -> bool:
     if suite.suite not in SUITES:
         return True
     threat = SUITES[suite.suite].threat
-    return all((entry["norm"], entry["epsilon"]) == (threat.norm, threat.epsilon) for entry in suite.entries)
+    return all((entry.norm, entry.epsilon) == (threat.norm, threat.epsilon) for entry in suite.entries)
 
 
 def _lines(suite: SuiteScores, row: Row, figure: Figure) -> Iterator[dict[str, Any]]:
@@ -66,7 +66,7 @@ def _lines(suite: SuiteScores, row: Row, figure: Figure) -> Iterator[dict[str, A
     for entry, held in measured:
         low, high = wilson(int(held.sum()), len(held))
         numbers = {
-            "model": entry["model"],
+            "model": entry.model,
             "n": len(held),
             "measured": percent(held),
             "ci_low": low,
@@ -82,31 +82,30 @@ def _lines(suite: SuiteScores, row: Row, figure: Figure) -> Iterator[dict[str, A
         yield {**shown, "model": "", "n": None, "measured": None, "why": why, **told, "command": command}
 
 
-def _measured(suite: SuiteScores, model: str, figure: Figure) -> tuple[Entry, Bools] | None:
+def _measured(suite: SuiteScores, model: str, figure: Figure) -> tuple[ShownCase, Bools] | None:
     """The case that a figure is compared with, on the most images, and which of these are classified correctly."""
-    found: list[tuple[Entry, Judged]] = [
+    found: list[tuple[ShownCase, Judged]] = [
         (entry, judged)
         for entry, judged in zip(suite.entries, suite.judged, strict=True)
-        if entry["model"] == model
-        and (figure.attack == CLEAN or entry["attack"] == figure.attack)
-        and (entry["source_model"] in figure.crafted_on if figure.crafted_on else not entry["source_model"])
+        if entry.model == model
+        and (figure.attack == CLEAN or entry.attack == figure.attack)
+        and (entry.source_model in figure.crafted_on if figure.crafted_on else not entry.source_model)
     ]
     if not found:
         return None
-    entry, judged = max(found, key=lambda pair: pair[0]["n"])
+    entry, judged = max(found, key=lambda pair: pair[0].n)
     return entry, judged.correct if figure.attack == CLEAN else judged.robust
 
 
-def _reasons(row: Row, figure: Figure, entry: Entry, n: int) -> Iterator[str]:
+def _reasons(row: Row, figure: Figure, entry: ShownCase, n: int) -> Iterator[str]:
     """What can set a measured figure apart from the published one."""
     if figure.n is not None and n < figure.n:
         yield f"{n} of {figure.n} images"
     if not _is_the_authors(entry):
-        schedule = entry.get("schedule")
-        yield f"{SCHEDULE}: {schedule}" if schedule else SCHEDULE
-        if row.architecture and entry["architecture"] != row.architecture:
-            yield f"network {entry['architecture']}, the paper's is {row.architecture}"
-        if f"{entry['model']}{OF_LAST}" in row.models:
+        yield f"{SCHEDULE}: {entry.schedule}" if entry.schedule else SCHEDULE
+        if row.architecture and entry.architecture != row.architecture:
+            yield f"network {entry.architecture}, the paper's is {row.architecture}"
+        if f"{entry.model}{OF_LAST}" in row.models:
             yield BEST
     yield from filter(None, (row.note, figure.note))
 
@@ -119,7 +118,7 @@ def _command(suite: SuiteScores, row: Row, figure: Figure) -> str:
     of_robustbench = [name for name in row.models if name[0].isupper()]  # all other names are lower case
     if figure.attack not in (CLEAN, *attacks) or not (row.train or _authors_model(row) or of_robustbench):
         return ""
-    known = {entry["model"] for entry in suite.entries}
+    known = {entry.model for entry in suite.entries}
     model = next((name for name in row.models if name in known), None)
     before = behind = ""
     if model is None and (spec := _authors_model(row)) is not None:
@@ -140,12 +139,10 @@ def _authors_model(row: Row) -> ModelSpec | None:
     return next((spec for spec in MODELS if spec.name in row.models and spec.url), None)
 
 
-def _is_the_authors(entry: Entry) -> bool:
+def _is_the_authors(entry: ShownCase) -> bool:
     """Whether a checkpoint is one that authors released: by its sha256, or by its name where that is not known."""
     theirs = [spec for spec in MODELS if spec.url]
-    return any(
-        spec.sha256 == entry["checkpoint_sha256"] if spec.sha256 else spec.name == entry["model"] for spec in theirs
-    )
+    return any(spec.sha256 == entry.checkpoint_sha256 if spec.sha256 else spec.name == entry.model for spec in theirs)
 
 
 def papers_markdown(table: pd.DataFrame, suite: str) -> str:

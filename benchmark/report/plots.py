@@ -74,7 +74,7 @@ def _trade_off(board: pd.DataFrame, suite: SuiteScores) -> Figure:
     """Clean against worst-case accuracy, a point a model, both with their intervals."""
     figure, axes = _figure(7, 5)
     for place, line in enumerate(board.to_dict("records")):
-        n = max(entry["n"] for entry in suite.entries if entry["model"] == line["model"])
+        n = max(entry.n for entry in suite.entries if entry.model == line["model"])
         low, high = wilson(round(line["clean"] * n / 100), n)
         axes.errorbar(
             line["clean"],
@@ -95,9 +95,9 @@ def _steps(suite: SuiteScores, board: pd.DataFrame) -> Figure | None:
     """Robust accuracy against the steps of PGD: does it converge? None where there are not two step counts."""
     curves: dict[str, dict[int, tuple[float, float, float]]] = {}
     for entry, judged in zip(suite.entries, suite.judged, strict=True):
-        steps = _pgd_steps(entry["attack"])
-        if steps and not entry["source_model"]:
-            curves.setdefault(entry["model"], {})[steps] = percent(judged.robust), *_interval(judged.robust)
+        steps = _pgd_steps(entry.attack)
+        if steps and not entry.source_model:
+            curves.setdefault(entry.model, {})[steps] = percent(judged.robust), *_interval(judged.robust)
     if len({steps for points in curves.values() for steps in points}) < 2:
         return None
     figure, axes = _figure(7, 4.6)
@@ -157,7 +157,7 @@ def _transfer(suite: SuiteScores) -> Figure | None:
 
 def _classes(suite: SuiteScores, board: pd.DataFrame) -> Figure:
     """The worst case of each model, class by class."""
-    distinct = {entry["images"]: judged for entry, judged in zip(suite.entries, suite.judged, strict=True)}.values()
+    distinct = {entry.images: judged for entry, judged in zip(suite.entries, suite.judged, strict=True)}.values()
     labels = {int(i): int(y) for judged in distinct for i, y in zip(judged.index, judged.label, strict=True)}
     classes = sorted(set(labels.values()))
     models = list(board["model"])

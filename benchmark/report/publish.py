@@ -15,7 +15,6 @@ from benchmark.report.score import read_suite
 from benchmark.report.selections import epsilon_table, other_selections, selection_name, selects_beside
 from benchmark.report.tables import write_csv, write_tables
 from benchmark.store.packed import Packed, gather, read_packed, write_packed
-from benchmark.store.selection import shown_entries
 from benchmark.store.store import Store
 from benchmark.suites.published import ROWS, UNMEASURED
 from benchmark.suites.registry import SUITES
@@ -104,7 +103,7 @@ def print_tables(store: Store, suite: str, results_dir: Path, *, with_pictures: 
             stale.unlink()
         for name, one in ((suite, packed), *((f"{suite}{OTHER}{name}", other) for name, other in others.items())):
             write_packed(one, folder / name)
-    if incomplete := [cell for cell, item in shown_entries(store, suite).items() if item["key"] not in packed.cases]:
+    if incomplete := [case.cell for case in store.shown(suite).cases if case.key not in packed.cases]:
         print(
             f"left out of {suite}: {len(incomplete)} cases without all their verdicts "
             f"({', '.join(incomplete[:5])}{', ...' if len(incomplete) > 5 else ''}); run them again",

@@ -9,7 +9,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from benchmark.stats.shares import Bools, percent, wilson
-from benchmark.store.selection import Entry, Readable, total_timing
+from benchmark.store.selection import Readable, total_timing
+from benchmark.store.shown import ShownCase
 from benchmark.store.verdicts import Verdicts
 
 COLUMNS = (
@@ -39,7 +40,7 @@ COLUMNS = (
 )
 
 
-def score(entry: Entry, verdicts: Verdicts, flags: Sequence[str]) -> dict[str, Any]:
+def score(entry: ShownCase, verdicts: Verdicts, flags: Sequence[str]) -> dict[str, Any]:
     """A row of scores.csv: accuracies in percent, `robust_acc` over all images, `asr` over those correct when clean."""
     correct, robust = int(verdicts.correct.sum()), int(verdicts.robust_any.sum())
     low, high = wilson(robust, len(verdicts.index))
@@ -55,7 +56,7 @@ def score(entry: Entry, verdicts: Verdicts, flags: Sequence[str]) -> dict[str, A
         "backwards_per_image": float(np.mean(verdicts.backwards)),
         "flags": " ".join(flags),
     }
-    row = {**entry, **numbers}
+    row = {**vars(entry), **numbers}
     return {column: row[column] for column in COLUMNS}
 
 
@@ -101,44 +102,42 @@ class SuiteScores:
     timing: pd.DataFrame
     worst: Mapping[str, Bools]
     shared: Mapping[str, NDArray[np.int64]]
-    entries: Sequence[Entry]
+    entries: Sequence[ShownCase]
     judged: Sequence[Judged]
     incomplete: Sequence[str]
 
 
 def read_suite(store: Readable, suite: str) -> SuiteScores:
     """The scores of all complete cases that a suite shows, from disk alone."""
-    shown = store.read_suite(suite) or {}
-    selection = shown.get("selections", {}).get(shown.get("shown"), {"reading": "any", "entries": {}})
+    shown = store.shown(suite)
     rows: list[dict[str, Any]] = []
     timing: list[dict[str, Any]] = []
-    entries: list[Entry] = []
+    entries: list[ShownCase] = []
     judged: list[Judged] = []
     incomplete: list[str] = []
-    for item in sorted(selection["entries"].values(), key=lambda item: item["rank"]):
-        stored, record = store.read(item["key"], item["n"]), store.read_case(item["key"])
+    for entry in shown.cases:
+        stored, record = store.read(entry.key, entry.n), store.read_case(entry.key)
         if stored is None or record is None:
-            incomplete.append("/".join(name for name in (item["model"], item["attack"], item["source_model"]) if name))
+            incomplete.append(entry.title)
             continue
         verdicts, chunks = stored
-        entries.append(item)
-        judged.append(Judged(verdicts.index, verdicts.label, verdicts.correct, verdicts.robust(selection["reading"])))
-        rows.append(score(item, verdicts, record["flags"]))
-        timing.append({**{name: item[name] for name in ("model", "attack", "source_model")}, **total_timing(chunks)})
+        entries.append(entry)
+        judged.append(Judged(verdicts.index, verdicts.label, verdicts.correct, verdicts.robust(shown.reading)))
+        rows.append(score(entry, verdicts, record["flags"]))
+        names = {"model": entry.model, "attack": entry.attack, "source_model": entry.source_model}
+        timing.append({**names, **total_timing(chunks)})
     scores = pd.DataFrame(rows, columns=list(COLUMNS))
     shared, worst = _worst_case(entries, judged)
-    return SuiteScores(
-        suite, selection["reading"], scores, pd.DataFrame(timing), worst, shared, entries, judged, incomplete
-    )
+    return SuiteScores(suite, shown.reading, scores, pd.DataFrame(timing), worst, shared, entries, judged, incomplete)
 
 
 def _worst_case(
-    entries: Sequence[Entry], judged: Sequence[Judged]
+    entries: Sequence[ShownCase], judged: Sequence[Judged]
 ) -> tuple[dict[str, NDArray[np.int64]], dict[str, Bools]]:
     """For each model the images that all its cases have seen, and whether each is robust under all of them."""
     cases: dict[str, list[Judged]] = {}
-    for item, verdicts in zip(entries, judged, strict=True):
-        cases.setdefault(item["model"], []).append(verdicts)
+    for entry, verdicts in zip(entries, judged, strict=True):
+        cases.setdefault(entry.model, []).append(verdicts)
     shared = {model: common_images(found) for model, found in cases.items()}
     return shared, {model: np.all([one.on(shared[model]) for one in found], axis=0) for model, found in cases.items()}
 

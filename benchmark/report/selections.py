@@ -1,7 +1,7 @@
 """Other selections of a suite: the same images at another epsilon or under another seed, and what they add up to."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +11,9 @@ import pandas as pd
 from benchmark.report.score import SuiteScores
 from benchmark.stats.shares import percent, wilson
 from benchmark.store.packed import Packed
-from benchmark.store.selection import Readable
+from benchmark.store.shown import Selection, Shown, ShownCase
+from benchmark.store.store import Store
 from benchmark.store.verdicts import Verdicts
-
-Point = tuple[float, float, float]
-"""An accuracy and its interval, in percent."""
 
 FAMILY = re.compile(r"-seed\d+$")
 """Behind the name of a model that was trained with another seed: `train --name trades-b6-seed1 --seed 1`."""
@@ -25,12 +23,12 @@ FAMILY = re.compile(r"-seed\d+$")
 class Selected:
     """A store of which another selection is shown."""
 
-    store: Readable
-    name: str
+    store: Store
+    selection: Selection
 
-    def read_suite(self, suite: str) -> dict[str, Any] | None:
+    def shown(self, suite: str) -> Shown:
         record = self.store.read_suite(suite)
-        return None if record is None else {**record, "shown": self.name}
+        return Shown() if record is None else record.selections[self.selection]
 
     def read_case(self, key: str) -> dict[str, Any] | None:
         return self.store.read_case(key)
@@ -39,38 +37,35 @@ class Selected:
         return self.store.read(key, n)
 
 
-def other_selections(store: Readable, suite: str) -> dict[str, Selected]:
+def other_selections(store: Store, suite: str) -> dict[str, Selected]:
     """Those of the images and the norm that the tables show, by what they differ in."""
-    record = store.read_suite(suite) or {}
-    shown = str(record.get("shown", "")).split(" ")
-    found = {}
-    for name in sorted(record.get("selections", {})):
-        images, norm, epsilon, _, seed = name.split(" ")
-        if [images, norm] == shown[:2] and name != record["shown"]:
-            found[_difference(epsilon, seed)] = Selected(store, name)
-    return found
+    record = store.read_suite(suite)
+    if record is None:
+        return {}
+    shown = record.shown
+    return {
+        other.difference: Selected(store, other)
+        for other in sorted(record.selections, key=lambda other: other.text)
+        if (other.images, other.norm) == (shown.images, shown.norm) and other != shown
+    }
 
 
 def selection_name(packed: Packed) -> str:
     """What `other_selections` calls the selection that was packed, of which there is at least one case."""
     entry = next(iter(packed.cases.values())).entry
-    return _difference(entry["epsilon"], entry["seed"])
+    return Selection(entry.images[:16], entry.norm, entry.epsilon, entry.seed).difference
 
 
 def selects_beside(other: Packed, shown: Packed) -> bool:
     """Whether both are of the same images, norm and networks, and differ in epsilon or seed."""
     mine, theirs = ([case.entry for case in one.cases.values()] for one in (shown, other))
-    images = {(entry["images"], entry["norm"]) for entry in mine}
-    networks = {entry["model"]: entry["checkpoint_sha256"] for entry in mine}
+    images = {(entry.images, entry.norm) for entry in mine}
+    networks = {entry.model: entry.checkpoint_sha256 for entry in mine}
     return selection_name(other) != selection_name(shown) and all(
-        (entry["images"], entry["norm"]) in images
-        and networks.get(entry["model"], entry["checkpoint_sha256"]) == entry["checkpoint_sha256"]
+        (entry.images, entry.norm) in images
+        and networks.get(entry.model, entry.checkpoint_sha256) == entry.checkpoint_sha256
         for entry in theirs
     )
-
-
-def _difference(epsilon: Any, seed: Any) -> str:
-    return f"epsilon-{epsilon}-seed-{seed}"
 
 
 def epsilon_table(suite: SuiteScores, others: Sequence[SuiteScores]) -> pd.DataFrame:
@@ -83,10 +78,10 @@ def epsilon_table(suite: SuiteScores, others: Sequence[SuiteScores]) -> pd.DataF
     cells: dict[str, dict[float, list[dict[str, Any]]]] = {}
     for scores in (suite, *others):
         for entry, judged in zip(scores.entries, scores.judged, strict=True):
-            if entry["source_model"] or entry["seed"] != suite.entries[0]["seed"]:
+            if entry.source_model or entry.seed != suite.entries[0].seed:
                 continue
-            at = cells.setdefault(entry["attack"], {})
-            at.setdefault(entry["epsilon"], []).append(_line(entry, entry["epsilon"], judged.robust))
+            at = cells.setdefault(entry.attack, {})
+            at.setdefault(entry.epsilon, []).append(_line(entry, entry.epsilon, judged.robust))
             at.setdefault(0.0, []).append(_line(entry, 0.0, judged.correct))
     chosen = max(cells.values(), key=len, default={})  # of equally many, the first attack of the suite
     if len(chosen) < 3:
@@ -95,9 +90,9 @@ def epsilon_table(suite: SuiteScores, others: Sequence[SuiteScores]) -> pd.DataF
     return pd.DataFrame(lines).drop_duplicates(["model", "epsilon"]).sort_values(["model", "epsilon"], kind="stable")
 
 
-def _line(entry: Mapping[str, Any], epsilon: float, held: Any) -> dict[str, Any]:
+def _line(entry: ShownCase, epsilon: float, held: Any) -> dict[str, Any]:
     low, high = wilson(int(held.sum()), len(held))
-    told = {"model": entry["model"], "attack": entry["attack"], "epsilon": epsilon, "n": len(held)}
+    told = {"model": entry.model, "attack": entry.attack, "epsilon": epsilon, "n": len(held)}
     return {**told, "robust_acc": percent(held), "ci_low": low, "ci_high": high}
 
 
@@ -129,10 +124,10 @@ def _over_seeds(suite: SuiteScores, others: Sequence[SuiteScores]) -> Iterator[t
     networks: set[str] = set()
     for scores in (suite, *others):
         for entry, judged in zip(scores.entries, scores.judged, strict=True):
-            if entry["epsilon"] != suite.entries[0]["epsilon"]:
+            if entry.epsilon != suite.entries[0].epsilon:
                 continue
-            model = FAMILY.sub("", entry["model"])
-            if entry["model"] not in networks:
-                networks.add(entry["model"])
+            model = FAMILY.sub("", entry.model)
+            if entry.model not in networks:
+                networks.add(entry.model)
                 yield (model, "clean", ""), percent(judged.correct)
-            yield (model, entry["attack"], FAMILY.sub("", entry["source_model"])), percent(judged.robust)
+            yield (model, entry.attack, FAMILY.sub("", entry.source_model)), percent(judged.robust)

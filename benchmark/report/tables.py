@@ -161,11 +161,11 @@ def _what(suite: SuiteScores) -> str:
 
 def _images(suite: SuiteScores) -> str:
     """How many images were attacked, and which attacks have seen a part of them only."""
-    largest = max(entry["n"] for entry in suite.entries)
+    largest = max(entry.n for entry in suite.entries)
     sizes: dict[str, set[int]] = {}
     for entry in suite.entries:
-        name = f"{entry['attack']} by transfer" if entry["source_model"] else entry["attack"]
-        sizes.setdefault(name, set()).add(entry["n"])
+        name = f"{entry.attack} by transfer" if entry.source_model else entry.attack
+        sizes.setdefault(name, set()).add(entry.n)
     parts = [f"{name} on {' or '.join(map(str, sorted(n)))}" for name, n in sizes.items() if min(n) < largest]
     return f"{largest} test images" + (f" ({', '.join(parts)} of them)" if parts else "")
 

@@ -10,6 +10,7 @@ import numpy as np
 from attacks.errors import InputError
 from benchmark.store.chunk import Range, chunk_ranges, unpack, whole_content
 from benchmark.store.images import image_files, unpack_images
+from benchmark.store.shown import ShownCase
 from benchmark.store.store import Store
 from benchmark.suites.case import key_of
 
@@ -111,26 +112,25 @@ def suite_faults(store: Store) -> list[Fault]:
         faults.append(Fault(store.root / "store.json", "damaged; the next sweep writes it anew", removable=False))
     for suite in store.suites():
         try:
-            shown(store, suite)
+            ever_shown(store, suite)
         except InputError as error:
             faults.append(Fault(store.root / "suites" / f"{suite}.json", str(error), removable=False))
     return faults
 
 
-def shown(store: Store, suite: str) -> list[dict[str, Any]]:
-    """The entries of all selections of a suite. Raises: InputError for a damaged record."""
-    record = store.read_suite(suite) or {}
-    return [entry for selection in record.get("selections", {}).values() for entry in selection["entries"].values()]
+def ever_shown(store: Store, suite: str) -> list[ShownCase]:
+    """The cases of all selections of a suite. Raises: InputError for a damaged record."""
+    record = store.read_suite(suite)
+    return [] if record is None else [case for shown in record.selections.values() for case in shown.cases]
 
 
 def lacks(store: Store) -> Iterator[Lack]:
     """Cases shown that lack chunks or their record: by the names of the chunks' files, without reading those."""
     for suite in store.suites():
-        for entry in shown(store, suite):
-            absent, has_record = store.absent(entry["key"], entry["n"]), store.read_case(entry["key"]) is not None
+        for case in ever_shown(store, suite):
+            absent, has_record = store.absent(case.key, case.n), store.read_case(case.key) is not None
             if absent or not has_record:
-                cell = "/".join(name for name in (entry["model"], entry["attack"], entry["source_model"]) if name)
-                yield Lack(suite, cell, len(absent), len(chunk_ranges(entry["n"])), has_record)
+                yield Lack(suite, case.title, len(absent), len(chunk_ranges(case.n)), has_record)
 
 
 def temporary_files(results_dir: Path) -> list[Path]:
@@ -142,5 +142,5 @@ def temporary_files(results_dir: Path) -> list[Path]:
 
 def unshown_cases(store: Store) -> Sequence[str]:
     """Keys of cases that no selection of any suite names. Raises: InputError where a suite's record is damaged."""
-    named = {entry["key"] for suite in store.suites() for entry in shown(store, suite)}
+    named = {case.key for suite in store.suites() for case in ever_shown(store, suite)}
     return [key for key in store.case_keys() if key not in named]

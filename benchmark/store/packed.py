@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from attacks.errors import InputError
 from benchmark.stats.shares import Bools
 from benchmark.store.packed_json import Line, agreed, digest_of, expanded, factored, text_of
-from benchmark.store.selection import Entry, Readable, total_timing
+from benchmark.store.selection import Readable, total_timing
+from benchmark.store.shown import Shown, ShownCase, case_from
 from benchmark.store.verdicts import Verdicts
 from model_zoo.files.atomic import atomic_write, file_of
 
@@ -38,7 +39,7 @@ Classes = NDArray[np.uint16]
 class PackedCase:
     """One case: its entry and caveats, its verdicts as bits, passes in total, and how long it took."""
 
-    entry: Entry
+    entry: ShownCase
     flags: Sequence[str]
     timing: Mapping[str, Any]
     index: NDArray[np.int64]
@@ -66,12 +67,9 @@ class Packed:
     cases: Mapping[str, PackedCase]
     notes: Mapping[str, Any] = field(default_factory=dict)
 
-    def read_suite(self, suite: str) -> dict[str, Any] | None:
-        """The cases that the tables of the suite show; None for another suite."""
-        if suite != self.suite:
-            return None
-        entries = {cell_of(case.entry): dict(case.entry) for case in self.cases.values()}
-        return {"shown": "packed", "selections": {"packed": {"reading": self.reading, "entries": entries}}}
+    def shown(self, suite: str) -> Shown:
+        """The cases that the tables of the suite show; none for another suite."""
+        return Shown(self.reading, [case.entry for case in self.cases.values()]) if suite == self.suite else Shown()
 
     def read_case(self, key: str) -> dict[str, Any] | None:
         """The flags of a case."""
@@ -97,17 +95,15 @@ class Packed:
 
 def gather(store: Readable, suite: str, notes: Mapping[str, Any] | None = None) -> Packed:
     """All complete cases that the tables of a suite show."""
-    shown = store.read_suite(suite) or {}
-    selection = shown.get("selections", {}).get(shown.get("shown"), {"reading": "any", "entries": {}})
-    cases = {}
-    for entry in sorted(selection["entries"].values(), key=lambda entry: entry["rank"]):
-        stored, record = store.read(entry["key"], entry["n"]), store.read_case(entry["key"])
+    shown, cases = store.shown(suite), {}
+    for entry in shown.cases:
+        stored, record = store.read(entry.key, entry.n), store.read_case(entry.key)
         if stored is not None and record is not None:
-            cases[entry["key"]] = packed_case(entry, stored[0], record["flags"], total_timing(stored[1]))
-    return Packed(suite, selection["reading"], cases, notes or {})
+            cases[entry.key] = packed_case(entry, stored[0], record["flags"], total_timing(stored[1]))
+    return Packed(suite, shown.reading, cases, notes or {})
 
 
-def packed_case(entry: Entry, verdicts: Verdicts, flags: Sequence[str], timing: Mapping[str, Any]) -> PackedCase:
+def packed_case(entry: ShownCase, verdicts: Verdicts, flags: Sequence[str], timing: Mapping[str, Any]) -> PackedCase:
     """A case as it is packed. Raises: ValueError for classes that do not fit into 16 bits."""
     label, prediction = verdicts.label.astype(np.uint16), verdicts.prediction.astype(np.uint16)
     if (label != verdicts.label).any() or (prediction != verdicts.prediction).any():
@@ -129,9 +125,9 @@ def write_packed(packed: Packed, stem: Path, *, with_timing: bool = True) -> Non
     bits: list[bytes] = []
     for case in packed.cases.values():
         known = len(case.index), case.index.astype("<i8").tobytes() + case.label.astype("<u2").tobytes()
-        if images.setdefault(case.entry["images"], known) != known:
-            raise ValueError(f"{cell_of(case.entry)}: expected the images of its digest, got others")
-        where = list(images).index(case.entry["images"])
+        if images.setdefault(case.entry.images, known) != known:
+            raise ValueError(f"{case.entry.cell}: expected the images of its digest, got others")
+        where = list(images).index(case.entry.images)
         predicted = where, (case.prediction - case.label).astype("<u2").tobytes()
         predictions.setdefault(predicted)
         records.append(_record(case, list(predictions).index(predicted)))
@@ -212,10 +208,10 @@ def _unpack(document: Line, content: bytes) -> Packed:
         robust_any, robust_last = take_bits(len(index)), take_bits(len(index)) if has_last else None
         robust_single = take_bits(len(index)) if has_single else None
         flags, passes = record.pop("flags"), (float(record.pop("forwards")), float(record.pop("backwards")))
-        entry = {name: value for name, value in record.items() if name not in ("correct", "robust")}
+        entry = case_from({name: value for name, value in record.items() if name not in ("correct", "robust")})
         spent = {name: value for name, value in {**alike, **spent}.items() if name != "case"}
         bits = prediction, robust_any, robust_last
-        cases[entry["key"]] = PackedCase(entry, flags, spent, index, label, *bits, *passes, robust_single)
+        cases[entry.key] = PackedCase(entry, flags, spent, index, label, *bits, *passes, robust_single)
     return Packed(document["suite"], document["reading"], cases, document.get("notes", {}))
 
 
@@ -226,20 +222,16 @@ def _record(case: PackedCase, prediction: int) -> Line:
     passes = {"forwards": _whole(case.forwards), "backwards": _whole(case.backwards)}
     single = {} if case.robust_single is None else {"robust_single": int(case.robust_single.sum())}
     told = {"flags": list(case.flags), "prediction": prediction, **counts, "robust_last": last, **single}
-    return {**case.entry, **told, **passes}
+    return {**case.entry.to_dict(), **told, **passes}
 
 
 def _timing(packed: Packed) -> Line:
     alike = agreed([dict(case.timing) for case in packed.cases.values()])
     lines = [
-        {"case": cell_of(case.entry), **{name: value for name, value in case.timing.items() if name not in alike}}
+        {"case": case.entry.cell, **{name: value for name, value in case.timing.items() if name not in alike}}
         for case in packed.cases.values()
     ]
     return {"timing_common": alike, "timing": lines}
-
-
-def cell_of(entry: Entry) -> str:
-    return f"{entry['model']}/{entry['attack']}/{entry['source_model']}"
 
 
 def _shares(total: float, n: int) -> NDArray[np.float64]:

@@ -16,7 +16,7 @@ OF_A_MODEL = ("architecture", "checkpoint_sha256", "defense", "flags", "predicti
 
 def factored(records: Sequence[Line]) -> Line:
     """`common`, `models`, `networks` and `cases`, of which `expanded` makes the records again."""
-    networks = {name: network for record in records for name, network in record.get("networks", {}).items()}
+    networks = {name: network for record in records for name, network in record["networks"].items()}
     records = [
         {name: value for name, value in record.items() if name != "networks" or value != _networks(record, networks)}
         for record in records

@@ -1,60 +1,51 @@
-"""What the tables of a suite show: a selection of stored cases, one record a cell."""
+"""Which cases a suite's tables show: new ones are added, and take the place of old ones."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from benchmark.store.shown import Selection, Shown, ShownCase, SuiteRecord
 from benchmark.store.store import Store
 from benchmark.store.verdicts import Verdicts
 from benchmark.suites.case import EvalCase, case_key
-
-Entry = Mapping[str, Any]
-"""One shown case: its key, and the names and settings that its row shows."""
 
 
 class Readable(Protocol):
     """What scores are read from: a verdict store, or packed verdicts."""
 
-    def read_suite(self, suite: str) -> dict[str, Any] | None: ...
+    def shown(self, suite: str) -> Shown: ...
     def read_case(self, key: str) -> dict[str, Any] | None: ...
     def read(self, key: str, n: int) -> tuple[Verdicts, list[dict[str, Any]]] | None: ...
 
 
-def entry(case: EvalCase, rank: Sequence[int]) -> dict[str, Any]:
+def shown_case(case: EvalCase, rank: Sequence[int]) -> ShownCase:
     """What a table says of a case beside its numbers.
 
     Args:
         rank: its place in the tables, whatever the order in which the user named models and attacks.
     """
     model, attack, source = case.cell
-    return {
-        "key": case_key(case),
-        "rank": list(rank),
-        "suite": case.suite,
-        "dataset": case.dataset,
-        "model": model,
-        "defense": case.model.defense,
-        "architecture": case.model.network,
-        "checkpoint_sha256": case.model.sha256,
-        "networks": _networks(case),
-        "norm": case.threat.norm,
-        "epsilon": case.threat.epsilon,
-        "attack": attack,
-        "source_model": source,
-        "n": case.n,
-        "images": case.images,
-        "seed": case.seed,
-        "version": case.attack.version,
-        "schedule": case.model.schedule,
-        **({"judge_draws": case.judge_draws} if case.judge_draws else {}),
-        **({"eot": case.eot} if case.eot > 1 else {}),
-    }
-
-
-def shown_entries(store: Readable, suite: str) -> dict[str, Entry]:
-    """The cases that the tables of a suite show, by cell and in display order."""
-    shown = store.read_suite(suite) or {}
-    entries = shown.get("selections", {}).get(shown.get("shown"), {}).get("entries", {})
-    return dict(sorted(entries.items(), key=lambda pair: pair[1]["rank"]))
+    return ShownCase(
+        key=case_key(case),
+        rank=tuple(rank),
+        suite=case.suite,
+        dataset=case.dataset,
+        model=model,
+        defense=case.model.defense,
+        architecture=case.model.network,
+        checkpoint_sha256=case.model.sha256,
+        networks=_networks(case),
+        norm=case.threat.norm,
+        epsilon=case.threat.epsilon,
+        attack=attack,
+        source_model=source,
+        n=case.n,
+        images=case.images,
+        seed=case.seed,
+        version=case.attack.version,
+        schedule=case.model.schedule,
+        judge_draws=case.judge_draws,
+        eot=case.eot,
+    )
 
 
 def show(
@@ -76,19 +67,18 @@ def show(
         images: digest of the images that the cases attack, all or a part of them; None for those of the first case.
     """
     first = cases[0]
-    chosen = f"{(images or first.images)[:16]} {first.threat.norm} {first.threat.epsilon} seed {first.seed}"
-    record = store.read_suite(suite) or {"selections": {}}
-    selection = record["selections"].setdefault(chosen, {"entries": {}})
-    selection["reading"] = reading
+    selection = Selection((images or first.images)[:16], first.threat.norm, first.threat.epsilon, first.seed)
+    record = store.read_suite(suite)
+    selections = {} if record is None else dict(record.selections)
     networks = {name: network for case in cases for name, network in _networks(case).items()}
-    selection["entries"] = {
-        cell: item
-        for cell, item in selection["entries"].items()
-        if all(networks.get(name, network) == network for name, network in item.get("networks", {}).items())
-    }
-    for case, rank in zip(cases, ranks, strict=True):
-        selection["entries"]["/".join(case.cell)] = entry(case, rank)
-    store.write_suite(suite, {**record, "shown": chosen})
+    kept = [
+        case
+        for case in selections.get(selection, Shown()).cases
+        if all(networks.get(name, network) == network for name, network in case.networks.items())
+    ]
+    added = [shown_case(case, rank) for case, rank in zip(cases, ranks, strict=True)]
+    selections[selection] = Shown(reading, tuple({case.cell: case for case in (*kept, *added)}.values()))
+    store.write_suite(suite, SuiteRecord(selection, selections))
 
 
 def _networks(case: EvalCase) -> dict[str, dict[str, str]]:

@@ -22,6 +22,7 @@ from attacks.errors import InputError
 from benchmark.data.split import Split
 from benchmark.store.chunk import CHUNK_NAME, COLUMNS, Range, checksum, chunk_ranges, pack, unpack, whole_content
 from benchmark.store.images import image_files, pack_images
+from benchmark.store.shown import Shown, SuiteRecord, suite_record_from
 from benchmark.store.verdicts import Verdicts
 from model_zoo.files.atomic import atomic_write
 
@@ -137,20 +138,30 @@ class Store:
         files = [*self.chunks(key), *(image_files(self._case(key)) if images else ())]
         return [path for _, path in files if path.exists() and whole_content(path) is None]
 
-    def write_suite(self, suite: str, record: Mapping[str, Any]) -> None:
+    def write_suite(self, suite: str, record: SuiteRecord) -> None:
         """Which cases the tables of a suite show."""
-        self._write_json(self.root / "suites" / f"{suite}.json", record)
+        self._write_json(self.root / "suites" / f"{suite}.json", record.to_dict())
 
-    def read_suite(self, suite: str) -> dict[str, Any] | None:
+    def read_suite(self, suite: str) -> SuiteRecord | None:
         """What write_suite wrote; None where there is nothing. Raises: InputError for a damaged record, by its name."""
         path = self.root / "suites" / f"{suite}.json"
-        record = _read_json(path)
-        if record is None and path.exists():
-            raise InputError(
-                f"{path}: expected which cases the tables show, got a damaged file; remove it and run the same "
-                "sweeps again: no verdict is lost, and none is computed again"
-            )
-        return record
+        record, what = _read_json(path), "a damaged file"
+        if record is None and not path.exists():
+            return None
+        try:
+            if record is not None:
+                return suite_record_from(record)
+        except ValueError as error:
+            what = f"another file ({error})"
+        raise InputError(
+            f"{path}: expected which cases the tables show, got {what}; remove it and run the same "
+            "sweeps again: no verdict is lost, and none is computed again"
+        )
+
+    def shown(self, suite: str) -> Shown:
+        """The cases that the tables of a suite show. Raises: InputError for a damaged record, by its name."""
+        record = self.read_suite(suite)
+        return Shown() if record is None else record.selections[record.shown]
 
     def suites(self) -> Sequence[str]:
         """The suites that have something to show."""

@@ -11,17 +11,39 @@ import resource
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from benchmark.store.audit import lacks
 from benchmark.store.chunk import checksum, chunk_ranges, pack, stem
+from benchmark.store.shown import Selection, Shown, ShownCase, SuiteRecord
 from benchmark.store.store import Store
 from benchmark.store.verdicts import Verdicts
 from benchmark.suites.case import key_of
 
 ROOT = Path(__file__).resolve().parents[2]
+MADE_UP = ShownCase(
+    key="",
+    rank=(0,),
+    suite="made-up",
+    dataset="digits",
+    model="",
+    defense="",
+    architecture="",
+    checkpoint_sha256="",
+    networks={},
+    norm="Linf",
+    epsilon=0.1,
+    attack="",
+    source_model="",
+    n=0,
+    images="made up",
+    seed=0,
+    version=1,
+    schedule="",
+)
 
 
 def made_up(start: int, stop: int, draw: np.random.Generator) -> Verdicts:
@@ -36,7 +58,7 @@ def made_up(start: int, stop: int, draw: np.random.Generator) -> Verdicts:
 
 def write_store(store: Store, models: int, attacks: int, images: int) -> None:
     """A suite of so many models and attacks; one chunk in 1,000 lacks."""
-    draw, entries, stand_in = np.random.default_rng(0), {}, "f" * 32
+    draw, shown, stand_in = np.random.default_rng(0), [], "f" * 32
     ranges = chunk_ranges(images)
     packed = [
         [pack(stand_in, chunk, made_up(*chunk, draw), {"seconds": 1.0})[1] for chunk in ranges] for _ in range(attacks)
@@ -52,10 +74,11 @@ def write_store(store: Store, models: int, attacks: int, images: int) -> None:
                     content = packed[attack][place].replace(stand_in.encode(), key.encode())
                     name = f"{stem(chunk)}.{checksum(content)}.parquet"
                     (store.root / "cases" / key / name).write_bytes(content)
-            cell = {"model": f"model-{model:04d}", "attack": f"attack-{attack:02d}", "source_model": ""}
-            entries[f"{model}/{attack}/"] = {**cell, "key": key, "n": images, "rank": [model, 0, attack, 0]}
-    selection = {"made up": {"reading": "any", "entries": entries}}
-    store.write_suite("made-up", {"selections": selection, "shown": "made up"})
+            names = f"model-{model:04d}", f"attack-{attack:02d}"
+            rank = model, 0, attack, 0
+            shown.append(replace(MADE_UP, model=names[0], attack=names[1], key=key, n=images, rank=rank))
+    selection = Selection(MADE_UP.images, MADE_UP.norm, MADE_UP.epsilon, MADE_UP.seed)
+    store.write_suite("made-up", SuiteRecord(selection, {selection: Shown("any", shown)}))
 
 
 def main() -> None:

@@ -1,16 +1,26 @@
 """Flags of the tables: raised by a difference beyond the margin with evidence enough, and by nothing less."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from attacks.registry import ATTACKS
+from attacks.threat_model import ThreatModel
 from benchmark.report.attack_flags import MARGINS, comparisons, flag_table, raised_flags
 from benchmark.report.score import COLUMNS, Judged, SuiteScores
 from benchmark.stats.sequential import holm
+from benchmark.store.selection import shown_case
+from benchmark.suites.case import EvalCase
+from model_zoo.model_spec import ModelSpec
 
 N = 500
+MODEL = ModelSpec("mine", ("digits",), "digits", "digits-cnn", "natural", "mine.safetensors", "a" * 64)
+SHOWN = shown_case(
+    EvalCase("digits", "digits", "c" * 64, N, MODEL, MODEL, ATTACKS["fgsm"], ThreatModel("Linf", 0.2), 0), [0]
+)
 Case = tuple[str, str]  # attack, source
 
 PAIRS: Mapping[str, tuple[Case, Case]] = {
@@ -35,7 +45,7 @@ def judged(robust: "np.typing.ArrayLike", first: int = 0) -> Judged:
 
 def suite_of(cases: Cases) -> SuiteScores:
     """The scores of some cases, by model, attack and source."""
-    entries = [{"model": model, "attack": attack, "source_model": source} for model, attack, source in cases]
+    entries = [replace(SHOWN, model=model, attack=attack, source_model=source) for model, attack, source in cases]
     scores = pd.DataFrame(columns=list(COLUMNS))
     return SuiteScores("digits", "any", scores, pd.DataFrame(), {}, {}, entries, list(cases.values()), [])
 

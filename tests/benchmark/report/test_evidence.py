@@ -78,6 +78,6 @@ def test_a_committed_baseline_is_of_the_models_that_are_shipped(path: Path) -> N
     shipped = {spec.name: spec.sha256 for spec in MODELS if known.settings.suite in spec.suites}
     of_canaries = {canary_name(kind): model for kind, model in known.canaries.items()}
     for name, case in known.cases.items():
-        assert case.entry["checkpoint_sha256"] == shipped[of_canaries.get(name, name)], name
+        assert case.entry.checkpoint_sha256 == shipped[of_canaries.get(name, name)], name
     cards = (ROOT / "model_zoo/checkpoints" / known.settings.suite).glob("*.json")
     assert {card.stem for card in cards} == set(known.cases) - set(of_canaries)

@@ -25,13 +25,13 @@ def suite() -> SuiteScores:
     cases = {
         key: case
         for key, case in packed.cases.items()
-        if case.entry["model"] in FEW and case.entry["source_model"] in ("", *FEW)
+        if case.entry.model in FEW and case.entry.source_model in ("", *FEW)
     }
     return read_suite(replace(packed, cases=cases), "digits")
 
 
 def without(suite: SuiteScores, attacks: tuple[str, ...]) -> SuiteScores:
-    keep = [i for i, entry in enumerate(suite.entries) if entry["attack"] not in attacks and not entry["source_model"]]
+    keep = [i for i, entry in enumerate(suite.entries) if entry.attack not in attacks and not entry.source_model]
     scores = suite.scores.iloc[keep].reset_index(drop=True)
     return replace(
         suite, scores=scores, entries=[suite.entries[i] for i in keep], judged=[suite.judged[i] for i in keep]

@@ -14,7 +14,7 @@ from attacks.registry import ATTACKS
 from attacks.threat_model import ThreatModel
 from benchmark.report.score import COLUMNS, read_suite, score
 from benchmark.stats.shares import wilson
-from benchmark.store.selection import entry, show
+from benchmark.store.selection import show, shown_case
 from benchmark.store.store import Store
 from benchmark.store.verdicts import Verdicts
 from benchmark.suites.case import EvalCase, case_key
@@ -68,7 +68,7 @@ def test_columns_are_those_promised_in_their_order() -> None:
 
 def test_robust_accuracy_is_over_all_images_and_asr_over_those_correct_when_clean() -> None:
     row = score(
-        entry(case(NATURAL, "pgd-20"), [0]), verdicts("1110000000", last="1111000000", correct="1111111100"), []
+        shown_case(case(NATURAL, "pgd-20"), [0]), verdicts("1110000000", last="1111000000", correct="1111111100"), []
     )
     assert (row["clean_acc"], row["robust_acc"], row["robust_acc_last"]) == (80.0, 30.0, 40.0)
     assert row["asr"] == 100 * (8 - 3) / 8
@@ -77,7 +77,7 @@ def test_robust_accuracy_is_over_all_images_and_asr_over_those_correct_when_clea
 
 def test_a_row_says_what_was_measured() -> None:
     row = score(
-        entry(case(NATURAL, "pgd-20", source=MADRY), [0]), verdicts("1110000000"), ["probabilities", "randomized"]
+        shown_case(case(NATURAL, "pgd-20", source=MADRY), [0]), verdicts("1110000000"), ["probabilities", "randomized"]
     )
     assert list(row) == list(COLUMNS)
     named = ("suite", "model", "checkpoint_sha256", "norm", "epsilon", "attack", "source_model", "n", "seed", "version")
@@ -86,7 +86,7 @@ def test_a_row_says_what_was_measured() -> None:
 
 
 def test_without_a_correct_image_there_is_no_attack_success_rate() -> None:
-    row = score(entry(case(NATURAL, "pgd-20"), [0]), verdicts("0" * 10, correct="0" * 10), [])
+    row = score(shown_case(case(NATURAL, "pgd-20"), [0]), verdicts("0" * 10, correct="0" * 10), [])
     assert (row["clean_acc"], row["robust_acc"], row["asr"]) == (0.0, 0.0, None)
 
 

@@ -20,11 +20,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from attacks.errors import InputError
+from attacks.registry import ATTACKS
+from attacks.threat_model import ThreatModel
 from benchmark.gate.baseline import KIND, read_baseline
 from benchmark.store.chunk import COLUMNS, pack, unpack
 from benchmark.store.packed import Packed, packed_case, read_packed, write_packed
 from benchmark.store.packed_json import digest_of
+from benchmark.store.selection import shown_case
+from benchmark.store.shown import Selection, Shown, SuiteRecord, suite_record_from
 from benchmark.store.verdicts import Verdicts
+from benchmark.suites.case import EvalCase, case_key
+from model_zoo.model_spec import ModelSpec
 from model_zoo.weights.checkpoint import load_state_dict, save_state_dict
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -140,11 +146,12 @@ def test_an_edited_chunk_is_read_whole_or_refused_in_one_line(edits: Edits) -> N
 
 def packed_files(folder: Path) -> tuple[bytes, bytes]:
     """A summary, and the verdicts beside it."""
-    entry = {"model": "m", "attack": "a", "source_model": "", "key": "0" * 32, "n": 40, "images": "d", "rank": [0]}
-    case = packed_case(entry, verdicts(40), (), {"seconds": 1.0})
+    model = ModelSpec("m", ("s",), "s", "net", "", "m.safetensors", "0" * 64)
+    case = EvalCase("s", "s", "d", 40, model, model, ATTACKS["fgsm"], ThreatModel("Linf", 0.1), 0)
+    packed = packed_case(shown_case(case, [0]), verdicts(40), (), {"seconds": 1.0})
     made_with = {"attack": "a", "seed": 0, "examples": None, "norm": "Linf", "epsilon": 0.1}
     notes = {"kind": KIND, **made_with, "attack_identity": {"algorithm": "a"}, "canaries": {}}
-    write_packed(Packed("s", "any", {"0" * 32: case}, notes), folder / "seed")
+    write_packed(Packed("s", "any", {case_key(case): packed}, notes), folder / "seed")
     return (folder / "seed.json").read_bytes(), (folder / "seed.bin").read_bytes()
 
 
@@ -173,6 +180,21 @@ def test_forged_packed_verdicts_are_read_or_refused_in_one_line(
     read_forged(edited(text, edits), edited(binary, edits_beside), tmp_path)
 
 
+@fuzzed
+@given(edits=EDITS)
+def test_an_edited_record_of_a_suite_is_read_or_refused_in_one_line(edits: Edits) -> None:
+    model = ModelSpec("m", ("s",), "s", "net", "", "m.safetensors", "0" * 64)
+    case = EvalCase("s", "s", "d", 40, model, model, ATTACKS["fgsm"], ThreatModel("Linf", 0.1), 0)
+    selection = Selection("d", "Linf", 0.1, 0)
+    record = SuiteRecord(selection, {selection: Shown("any", (shown_case(case, [0]),))})
+    text = json.dumps(record.to_dict()).encode()
+    assert suite_record_from(json.loads(text)) == record
+    try:
+        suite_record_from(json.loads(edited(text, edits)))
+    except (ValueError, RecursionError) as error:
+        assert "\n" not in str(error) or isinstance(error, json.JSONDecodeError)  # noqa: PT017
+
+
 VOCABULARY = str.split("""
 list train table speed compare gate store verify rejudge missing gc models attacks defenses datasets suites
 --models --suite --attacks --transfer --sources --examples --model --checkpoint --dataset --norm --epsilon
@@ -192,7 +214,7 @@ WORDS = st.one_of(
 
 BASELINE = Path(__file__).resolve().parents[3] / "results/digits/baseline.json"
 STOPPED = (
-    *("cli.run.prepare", "cli.speed.measure", "cli.train.prepare_first_stage", "cli.train.run_training"),
+    *("cli.run.run_cases", "cli.speed.measure", "cli.train.prepare_first_stage", "cli.train.run_training"),
     *("cli.gate_setup.GateProtocol", "data.datasets._download"),
 )
 """Where sweeps, measurements, trainings, the gate's attacks and downloads begin."""

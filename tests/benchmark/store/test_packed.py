@@ -15,6 +15,7 @@ from benchmark.report.tables import write_tables
 from benchmark.store.chunk import chunk_ranges
 from benchmark.store.packed import gather, read_packed, write_packed
 from benchmark.store.selection import show
+from benchmark.store.shown import Shown
 from benchmark.store.store import Store
 from benchmark.store.verdicts import Verdicts
 from benchmark.suites.case import EvalCase, case_key
@@ -72,7 +73,7 @@ def test_packed_verdicts_come_back_as_they_were(store: Store, tmp_path: Path) ->
     write_packed(gather(store, "digits"), tmp_path / "verdicts")
     packed, suite = read_packed(tmp_path / "verdicts.json"), read_suite(store, "digits")
     for entry in suite.entries:
-        before, after = store.read(entry["key"], N), packed.read(entry["key"], N)
+        before, after = store.read(entry.key, N), packed.read(entry.key, N)
         assert before is not None
         assert after is not None
         for name in ("index", "label", "prediction", "robust_any", "robust_last", "robust_single"):
@@ -122,7 +123,7 @@ def test_an_empty_suite_packs(tmp_path: Path) -> None:
 
 def test_packed_verdicts_answer_for_their_own_suite_only(store: Store) -> None:
     packed = gather(store, "digits")
-    assert packed.read_suite("mnist") is None
+    assert packed.shown("mnist") == Shown()
     assert packed.read_case("f" * 32) is None
     assert packed.read("f" * 32, N) is None
     assert packed.read(next(iter(packed.cases)), N + 1) is None

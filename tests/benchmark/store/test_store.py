@@ -10,6 +10,7 @@ import pytest
 
 from attacks.spec import CHUNK_SIZE
 from benchmark.store.chunk import chunk_ranges, pack, unpack
+from benchmark.store.shown import Selection, Shown, SuiteRecord
 from benchmark.store.store import Store
 from benchmark.store.verdicts import Verdicts
 
@@ -139,10 +140,12 @@ def test_records_are_read_back_and_their_bytes_do_not_depend_on_the_order_of_key
     assert (store.root / "cases" / KEY / "case.json").read_bytes() == first
     assert store.read_case(KEY) == record
 
-    store.write_suite("mnist", record)
-    store.write_suite("digits", record)
+    selection = Selection("ab", "L2", 1.0, 0)
+    suite = SuiteRecord(selection, {selection: Shown("last")})
+    store.write_suite("mnist", suite)
+    store.write_suite("digits", suite)
     assert store.suites() == ["digits", "mnist"]
-    assert store.read_suite("digits") == record
+    assert store.read_suite("digits") == suite
 
 
 @pytest.mark.parametrize("content", [b"", b'{"flags": [', b"\xff\xfe"])
