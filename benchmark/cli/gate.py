@@ -11,8 +11,9 @@ from typing import Any
 from attacks.errors import InputError
 from benchmark.cli.gate_setup import canary_of, protocol_of, subject_of
 from benchmark.cli.gate_update import Chosen, update_baseline
-from benchmark.cli.options import Shared
+from benchmark.cli.options import OwnModel, Shared
 from benchmark.cli.resolve import names_in
+from benchmark.cli.resolve_models import choose_models
 from benchmark.evaluation.checks import NotAboveChanceError
 from benchmark.gate.baseline import Baseline, check_baseline, read_baseline
 from benchmark.gate.canaries import canary_name
@@ -35,10 +36,7 @@ def gate(
     baseline: Path,
     update: bool,
     models: str | None,
-    model: str | None,
-    checkpoint: Path | None,
-    output: str | None,
-    trust_code: bool,
+    own: OwnModel,
     tolerance: float,
     min_robust_acc: float | None,
     alpha: float,
@@ -60,7 +58,7 @@ def gate(
     if baseline.suffix != ".json":
         raise InputError(f"--baseline takes a name ending in .json (the packed verdicts lie beside it), got {baseline}")
     _refuse_unwritable({"--junit": junit, "--summary": summary})
-    chosen = Chosen(models, model, checkpoint, trust_code=trust_code, canaries=canaries, output=output)
+    chosen = Chosen(models, own, canaries)
     if update:
         _refuse_unwritable({"--baseline": baseline})
         update_baseline(shared, baseline, chosen, given)
@@ -105,7 +103,7 @@ def _tested(suite: Suite, known: Baseline, chosen: Chosen, shared: Shared) -> li
     canaries = {canary_name(kind) for kind in known.canaries}
     recorded = [name for name in known.cases if name not in canaries]
     models = chosen.models
-    if models is None and not chosen.has_own:
+    if models is None and not chosen.own.is_given:
         models = ",".join(name for name in recorded)
     items = [item.partition("=") for item in names_in(models)] if models not in (None, "all") else []
     for name, equals, file in items:
@@ -123,7 +121,7 @@ def _tested(suite: Suite, known: Baseline, chosen: Chosen, shared: Shared) -> li
             f"the baseline's {own} is your own model ({known.cases[own].entry.architecture}): give it by --model "
             "PATH.py:FACTORY, or name the models to compare by --models"
         )
-    specs = chosen.find(suite, names, shared)
+    specs = choose_models(suite, names, chosen.own, shared)
     for spec in specs:
         if spec.name not in recorded:
             raise InputError(

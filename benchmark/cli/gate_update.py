@@ -8,13 +8,12 @@ from typing import Any
 
 from attacks.errors import InputError
 from benchmark.cli.gate_setup import DEFAULT_ATTACK, canary_of, protocol_of, subject_of
-from benchmark.cli.options import Shared
+from benchmark.cli.options import OwnModel, Shared
 from benchmark.cli.resolve_models import choose_models
 from benchmark.gate.baseline import Baseline, Settings, check_baseline, read_baseline, read_settings, write_baseline
 from benchmark.gate.canaries import canary_name, choose_canaries
 from benchmark.gate.protocol import GateProtocol, Subject, attack_all
 from benchmark.store.verdicts import Verdicts
-from benchmark.suites.suite import Suite
 from model_zoo.model_spec import ModelSpec
 
 
@@ -23,25 +22,12 @@ class Chosen:
     """Which models a baseline is written of, or compared with, in the words of the options."""
 
     models: str | None
-    model: str | None
-    checkpoint: Path | None
-    trust_code: bool
+    own: OwnModel
     canaries: str | None
-    output: str | None = None
 
     @property
     def are_all(self) -> bool:
-        return self.models == "all" or (self.models is None and not self.has_own)
-
-    @property
-    def has_own(self) -> bool:
-        """Whether a model of the user's own is among them."""
-        return self.model is not None or self.checkpoint is not None
-
-    def find(self, suite: Suite, names: str | None, shared: Shared) -> list[ModelSpec]:
-        """The specs of the user's own and of those named."""
-        own = self.model, self.checkpoint
-        return choose_models(suite, names, *own, shared, output=self.output, trusts_code=self.trust_code)
+        return self.models == "all" or (self.models is None and not self.own.is_given)
 
 
 def update_baseline(shared: Shared, path: Path, chosen: Chosen, given: Mapping[str, Any]) -> None:
@@ -66,7 +52,7 @@ def update_baseline(shared: Shared, path: Path, chosen: Chosen, given: Mapping[s
     protocol = protocol_of(shared, settings)
     if known is not None:
         check_baseline(known, protocol)
-    specs = chosen.find(protocol.suite, chosen.models, shared)
+    specs = choose_models(protocol.suite, chosen.models, chosen.own, shared)
     of_kind = {} if known is not None else _canaries(protocol, specs, chosen, shared)
     subjects = [subject_of(protocol, spec, None, shared) for spec in specs]
     subjects += [canary_of(protocol, kind, spec, None, shared) for kind, spec in of_kind.items()]
@@ -104,7 +90,7 @@ def _canaries(
         return {}
     suite = protocol.suite
     return choose_canaries(
-        chosen.canaries, specs if chosen.are_all else choose_models(suite, "all", None, None, shared)
+        chosen.canaries, specs if chosen.are_all else choose_models(suite, "all", OwnModel(), shared)
     )
 
 

@@ -33,6 +33,21 @@ class Shared:
     quiet: bool = False
 
 
+@dataclass(frozen=True)
+class OwnModel:
+    """What the options say of a user's own model: its factory, its weights, and where its logits stand."""
+
+    model: str | None = None
+    checkpoint: Path | None = None
+    trust_code: bool = False
+    output: str | None = None
+
+    @property
+    def is_given(self) -> bool:
+        """Whether there is one."""
+        return self.model is not None or self.checkpoint is not None
+
+
 class Number(click.ParamType[float]):
     """A number, or a fraction such as 8/255."""
 
@@ -71,13 +86,16 @@ class Examples(click.ParamType[dict[str, int | None]]):
 
 
 def takes(*groups: tuple[Decorator, ...]) -> Decorator:
-    """Add groups of options to a command, which receives those of `Shared` as `shared`, and others by their names."""
+    """Add groups of options: a command gets those of `Shared` as `shared`, of `OwnModel` as `own`, others by name."""
 
     def decorate(command: Callable[..., Any]) -> Any:
         @functools.wraps(command)
         def run(*args: Any, **kwargs: Any) -> None:
-            said = {field.name: kwargs.pop(field.name) for field in fields(Shared) if field.name in kwargs}
-            command(*args, shared=Shared(**said), **kwargs)
+            shared, own = (
+                {field.name: kwargs.pop(field.name) for field in fields(group) if field.name in kwargs}
+                for group in (Shared, OwnModel)
+            )
+            command(*args, shared=Shared(**shared), **({"own": OwnModel(**own)} if own else {}), **kwargs)
 
         for add in reversed([add for group in groups for add in group]):
             add(run)

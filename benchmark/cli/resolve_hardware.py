@@ -4,6 +4,7 @@ import os
 import re
 import sys
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -18,16 +19,15 @@ from benchmark.suites.suite import Suite
 from benchmark.sweep.local_pool import can_fork
 
 
+def load_images(dataset: str, part: str, shared: Shared) -> Split:
+    """All images of a part, "train" or "test", from where the options say."""
+    where: dict[str, Any] = {"data_dir": shared.data_dir, "mirror": shared.mirror_dir, "classes": shared.classes}
+    return load(dataset, part, **where, quiet=shared.quiet)
+
+
 def choose_images(suite: Suite, shared: Shared) -> Split:
     """The test images of a suite, or its seeded balanced subset."""
-    split = load(
-        suite.dataset,
-        "test",
-        data_dir=shared.data_dir,
-        mirror=shared.mirror_dir,
-        classes=shared.classes,
-        quiet=shared.quiet,
-    )
+    split = load_images(suite.dataset, "test", shared)
     if suite.examples is None:
         return split
     if suite.examples > len(split):

@@ -3,11 +3,10 @@
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from attacks.errors import InputError
 from attacks.names import lookup
-from benchmark.cli.options import Shared
+from benchmark.cli.options import OwnModel, Shared
 from benchmark.cli.resolve import names_in
 from benchmark.data.datasets import DATASETS
 from benchmark.suites.models import models_for
@@ -22,47 +21,34 @@ UNDEFENDED = "natural"
 """The model of a suite that a user's own is attacked from."""
 
 
-def choose_models(
-    suite: Suite,
-    names: str | None,
-    factory: str | None,
-    checkpoint: Path | None,
-    shared: Shared,
-    *,
-    output: str | None = None,
-    trusts_code: bool = False,
-) -> list[ModelSpec]:
-    """The models named, and the user's own; all of the suite's where the user says nothing.
-
-    Args:
-        trusts_code: whether a checkpoint may be a program, which holds code.
-    """
-    if factory is None and checkpoint is None:
-        if output is not None:
+def choose_models(suite: Suite, names: str | None, own: OwnModel, shared: Shared) -> list[ModelSpec]:
+    """The models named, and the user's own; all of the suite's where the user says nothing."""
+    if not own.is_given:
+        if own.output is not None:
             raise InputError("--output needs --model PATH.py:FACTORY; registered models return their logits")
-        if trusts_code:
+        if own.trust_code:
             raise InputError("--trust-code is for a program named by --checkpoint; leave it out")
         return _registered(suite, names or "all", shared)
-    if factory is not None and trusts_code:
+    if own.model is not None and own.trust_code:
         raise InputError(
-            f"--trust-code is for a --checkpoint that is a program, got --model {factory}, whose code runs anyway; "
+            f"--trust-code is for a --checkpoint that is a program, got --model {own.model}, whose code runs anyway; "
             "leave it out, or if the checkpoint is a program, give it without --model and with --trust-code"
         )
-    own = _own(suite, factory, checkpoint, output or "", trusts_code=trusts_code)
+    spec = _spec_of(suite, own)
     others = _registered(suite, names, shared) if names else []
-    if own.name in [spec.name for spec in others]:
-        own = replace(own, name=f"{own.name} ({factory or checkpoint})")
-    return [own, *others]
+    if spec.name in [other.name for other in others]:
+        spec = replace(spec, name=f"{spec.name} ({own.model or own.checkpoint})")
+    return [spec, *others]
 
 
-def _own(suite: Suite, factory: str | None, checkpoint: Path | None, output: str, *, trusts_code: bool) -> ModelSpec:
+def _spec_of(suite: Suite, own: OwnModel) -> ModelSpec:
     """The user's own model, of a factory or of a file that is a model by itself."""
-    dataset, shape = suite.dataset, DATASETS[suite.dataset].shape
-    about = {"dataset": dataset, "suite": suite.name, "output": output}
-    if factory is not None:
-        return external_model(factory, checkpoint, **about, shape=shape, tell=_to_stderr)
-    assert checkpoint is not None
-    return program_model(checkpoint, **about, shape=shape, trusts_code=trusts_code)
+    shape = DATASETS[suite.dataset].shape
+    about = {"dataset": suite.dataset, "suite": suite.name, "output": own.output or ""}
+    if own.model is not None:
+        return external_model(own.model, own.checkpoint, **about, shape=shape, tell=_to_stderr)
+    assert own.checkpoint is not None
+    return program_model(own.checkpoint, **about, shape=shape, trusts_code=own.trust_code)
 
 
 def _to_stderr(line: str) -> None:

@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from attacks.registry import ATTACKS
-from benchmark.cli.options import Shared
+from benchmark.cli.options import OwnModel, Shared
 from benchmark.cli.resolve import (
     choose_attacks,
     choose_suite,
@@ -34,10 +33,7 @@ def run(
     transfer: str | None,
     sources: str | None,
     examples: Mapping[str, int | None] | None,
-    model: str | None,
-    checkpoint: Path | None,
-    output: str | None,
-    trust_code: bool,
+    own: OwnModel,
     dataset: str | None,
     norm: str | None,
     epsilon: float | None,
@@ -48,7 +44,7 @@ def run(
     """Run the benchmark, write the tables and print them."""
     chosen = with_examples(choose_suite(suite, dataset, norm, epsilon, None), examples or {})
     attack_specs = choose_attacks(chosen, attacks)
-    found = choose_models(chosen, models, model, checkpoint, shared, output=output, trusts_code=trust_code)
+    found = choose_models(chosen, models, own, shared)
     specs = without_twins(found)
     transferred = choose_transfer(chosen, transfer, attack_specs)
     hardware = choose_hardware(shared)

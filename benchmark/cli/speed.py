@@ -1,11 +1,9 @@
 """What the speed command does: one model and its images to contests, and on to the table."""
 
-from pathlib import Path
-
 from attacks.errors import InputError
 from attacks.names import lookup
 from attacks.registry import ATTACKS
-from benchmark.cli.options import Shared
+from benchmark.cli.options import OwnModel, Shared
 from benchmark.cli.resolve import check_name, choose_suite, names_in
 from benchmark.cli.resolve_hardware import choose_hardware, choose_images, tuned
 from benchmark.cli.resolve_models import choose_models
@@ -24,10 +22,7 @@ def speed(
     contests: str,
     rounds: int,
     examples: int,
-    model: str | None,
-    checkpoint: Path | None,
-    output: str | None,
-    trust_code: bool,
+    own: OwnModel,
     dataset: str | None,
     norm: str | None,
     epsilon: float | None,
@@ -39,7 +34,7 @@ def speed(
     entered = CONTESTS if contests == "all" else names_in(contests)
     for contest in entered:
         lookup(contest, dict.fromkeys(CONTESTS), "contest")
-    specs = choose_models(chosen, models, model, checkpoint, shared, output=output, trusts_code=trust_code)
+    specs = choose_models(chosen, models, own, shared)
     if models and len(specs) > 1:
         raise InputError(f"speed measures one model, got {', '.join(spec.name for spec in specs)}; name one of them")
     spec = next((spec for spec in specs if spec.defense != "natural"), specs[0])

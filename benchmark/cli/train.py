@@ -12,8 +12,14 @@ from attacks.errors import InputError
 from attacks.names import lookup
 from benchmark.cli.options import Shared
 from benchmark.cli.resolve import check_name
-from benchmark.cli.resolve_hardware import choose_hardware, choose_images, choose_precision, positive, use_threads
-from benchmark.data.datasets import load
+from benchmark.cli.resolve_hardware import (
+    choose_hardware,
+    choose_images,
+    choose_precision,
+    load_images,
+    positive,
+    use_threads,
+)
 from benchmark.data.split import Split, balanced_subset, digest, holdout
 from benchmark.evaluation.hardware import VERSIONED
 from benchmark.suites.registry import SUITES
@@ -133,14 +139,7 @@ def _command(defense: str, suite: str, recipe: str, overrides: Sequence[str], na
 
 def _training_images(suite: Suite, settings: Recipe, shared: Shared) -> tuple[Split, Split]:
     """Images to train on, and to choose the best epoch by; both from the training part."""
-    split = load(
-        suite.dataset,
-        "train",
-        data_dir=shared.data_dir,
-        mirror=shared.mirror_dir,
-        classes=shared.classes,
-        quiet=shared.quiet,
-    )
+    split = load_images(suite.dataset, "train", shared)
     images, validation = holdout(split, settings.validation, seed=shared.seed)
     if settings.train_examples is not None:
         if settings.train_examples > len(images):

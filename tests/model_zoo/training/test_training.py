@@ -300,7 +300,7 @@ def test_validation_images_are_training_images_that_are_not_trained_on(
         parts.append(part)
         return load(dataset, part, **options)
 
-    monkeypatch.setattr("benchmark.cli.train.load", watching)
+    monkeypatch.setattr("benchmark.cli.resolve_hardware.load", watching)
     settings = replace(recipe("natural", "digits", "fast"), train_examples=train_examples)
     shared: Any = type(
         "Shared", (), {"data_dir": Path("unused"), "mirror_dir": None, "classes": None, "quiet": True, "seed": 0}
