@@ -17,10 +17,10 @@ from benchmark.cli.resolve_models import choose_models
 from benchmark.evaluation.checks import NotAboveChanceError
 from benchmark.gate.baseline import Baseline, check_baseline, read_baseline
 from benchmark.gate.canaries import canary_name
-from benchmark.gate.findings import Finding, findings, new_caveats, sanity_failure
 from benchmark.gate.protocol import GateProtocol, Subject
 from benchmark.gate.question import Outcome
 from benchmark.gate.report import Report, publish
+from benchmark.gate.results import Result, new_caveats, results, sanity_failure
 from benchmark.gate.rules import Rules
 from benchmark.gate.run import GateRun, run_gate
 from benchmark.suites.models import models_for
@@ -76,10 +76,10 @@ def gate(
     seconds = None if budget is None else 60 * budget
     notify = _silent if shared.quiet else _to_stderr
     run = run_gate(protocol, subjects, rules, budget=seconds, notify=notify)
-    found = [*failed, *findings(protocol, subjects, run, rules)]
+    found = [*failed, *results(protocol, subjects, run, rules)]
     report = Report(
         f"robustness gate: {protocol.suite.name} against {baseline.name}",
-        sorted(found, key=lambda finding: finding.outcome is not Outcome.FAIL),
+        sorted(found, key=lambda result: result.outcome is not Outcome.FAIL),
         _note(protocol, subjects, run, rules),
         time.monotonic() - started,
         passes_open=undecided == "pass",
@@ -149,7 +149,7 @@ def _with_weights(spec: ModelSpec, file: str) -> ModelSpec:
 
 def _subjects(
     protocol: GateProtocol, specs: Sequence[ModelSpec], known: Baseline, shared: Shared
-) -> tuple[list[Subject], list[Finding]]:
+) -> tuple[list[Subject], list[Result]]:
     """Everything that is attacked; and what is found at once, of models that are not worth attacking."""
     subjects, failed = [], []
     for spec in specs:

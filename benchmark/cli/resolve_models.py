@@ -122,8 +122,8 @@ def _named(name: str, suite: Suite, known: Mapping[str, ModelSpec], shared: Shar
     if not name.startswith(PREFIX):
         last = None if name in known else after_last_epoch(name, known, shared.checkpoint_dir)
         return last or lookup(name, known, f"model of suite {suite.name}")
-    told = {"dataset": suite.dataset, "norm": suite.threat.norm, "suite": suite.name}
-    return robustbench_model(name, shared.checkpoint_dir, **told, shape=DATASETS[suite.dataset].shape)
+    where = {"dataset": suite.dataset, "norm": suite.threat.norm, "suite": suite.name}
+    return robustbench_model(name, shared.checkpoint_dir, **where, shape=DATASETS[suite.dataset].shape)
 
 
 def _name_stand_ins(specs: Sequence[ModelSpec]) -> None:

@@ -1,4 +1,4 @@
-"""The gate's findings for people and for CI: a table, JUnit XML, Markdown, and GitHub's annotations."""
+"""The gate's results for people and for CI: a table, JUnit XML, Markdown, and GitHub's annotations."""
 
 import os
 from collections.abc import Sequence
@@ -8,8 +8,8 @@ from xml.etree import ElementTree
 
 import pandas as pd
 
-from benchmark.gate.findings import Finding
 from benchmark.gate.question import Kind, Outcome
+from benchmark.gate.results import Result
 from model_zoo.files.atomic import atomic_write
 
 
@@ -18,13 +18,13 @@ class Report:
     """A run of the gate.
 
     Args:
-        title: what was compared with what. findings: in display order.
+        title: what was compared with what. results: in display order.
         note: error rates, images and passes. seconds: how long it took.
         passes_open: whether a run passes with questions that were open when the time was up.
     """
 
     title: str
-    findings: Sequence[Finding]
+    results: Sequence[Result]
     note: str
     seconds: float
     passes_open: bool = False
@@ -32,41 +32,41 @@ class Report:
     @property
     def passed(self) -> bool:
         failing = (Outcome.FAIL,) if self.passes_open else (Outcome.FAIL, Outcome.OPEN)
-        return not any(finding.outcome in failing for finding in self.findings)
+        return not any(result.outcome in failing for result in self.results)
 
     @property
     def verdict(self) -> str:
         """One line."""
-        failed = [finding for finding in self.findings if finding.outcome is Outcome.FAIL]
+        failed = [result for result in self.results if result.outcome is Outcome.FAIL]
         if not failed:
-            late = sum(finding.outcome is Outcome.OPEN for finding in self.findings)
+            late = sum(result.outcome is Outcome.OPEN for result in self.results)
             undecided = f"{late} questions undecided when the time was up"
             if not self.passed:
                 return f"gate failed: {undecided}; give it more --budget, or let them pass by --undecided pass"
             return "gate passed" + (f", with {undecided}" if late else "")
-        if any(finding.question.kind is Kind.CANARY for finding in failed):
+        if any(result.question.kind is Kind.CANARY for result in failed):
             return "gate failed: the attack became weaker"
-        return "gate failed: " + ", ".join(dict.fromkeys(finding.question.subject for finding in failed))
+        return "gate failed: " + ", ".join(dict.fromkeys(result.question.subject for result in failed))
 
 
 def table(report: Report) -> str:
-    """The findings as a Markdown table."""
+    """The results as a Markdown table."""
     rows = [
         {
-            "model": finding.question.subject,
-            "question": finding.question.kind.value,
-            "outcome": finding.outcome.value,
-            "images": finding.seen or "-",
-            "before": _number(finding.before),
-            "now": _number(finding.now),
+            "model": result.question.subject,
+            "question": result.question.kind.value,
+            "outcome": result.outcome.value,
+            "images": result.seen or "-",
+            "before": _number(result.before),
+            "now": _number(result.now),
             "change (95% interval)": "-"
-            if finding.before is None or finding.now is None
-            else f"{finding.now - finding.before:+.2f} ({_signed(finding.low)} to {_signed(finding.high)})",
-            "p fail": _p(finding.p_fail),
-            "p pass": _p(finding.p_pass),
-            "why": finding.words,
+            if result.before is None or result.now is None
+            else f"{result.now - result.before:+.2f} ({_signed(result.low)} to {_signed(result.high)})",
+            "p fail": _p(result.p_fail),
+            "p pass": _p(result.p_pass),
+            "why": result.words,
         }
-        for finding in report.findings
+        for result in report.results
     ]
     return pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True)
 
@@ -89,7 +89,7 @@ def annotations(report: Report) -> list[str]:
     levels = {Outcome.FAIL: "error", Outcome.OPEN: "warning" if report.passes_open else "error"}
     return [
         f"::{levels[f.outcome]} title={_property(f'robustness gate: {f.question.subject}')}::{_data(f.words)}"
-        for f in report.findings
+        for f in report.results
         if f.outcome in levels
     ]
 
@@ -101,9 +101,9 @@ def write_junit(report: Report, path: Path) -> None:
         Outcome.VOID: "skipped",
         Outcome.OPEN: "skipped" if report.passes_open else "error",
     }
-    written = [elements.get(finding.outcome) for finding in report.findings]
+    written = [elements.get(result.outcome) for result in report.results]
     counts = {
-        "tests": str(len(report.findings)),
+        "tests": str(len(report.results)),
         "failures": str(written.count("failure")),
         "errors": str(written.count("error")),
         "skipped": str(written.count("skipped")),
@@ -111,17 +111,17 @@ def write_junit(report: Report, path: Path) -> None:
     }
     root = ElementTree.Element("testsuites", {"name": "robustness gate", **counts})
     suite = ElementTree.SubElement(root, "testsuite", {"name": report.title, **counts})
-    for finding in report.findings:
-        names = {"classname": f"gate.{finding.question.kind}", "name": finding.question.subject, "time": "0"}
+    for result in report.results:
+        names = {"classname": f"gate.{result.question.kind}", "name": result.question.subject, "time": "0"}
         case = ElementTree.SubElement(suite, "testcase", names)
-        element = elements.get(finding.outcome)
+        element = elements.get(result.outcome)
         if element is None:
-            ElementTree.SubElement(case, "system-out").text = f"{finding.words}\n{_details(finding)}"
+            ElementTree.SubElement(case, "system-out").text = f"{result.words}\n{_details(result)}"
             continue
-        kind = {} if element == "skipped" else {"type": finding.question.kind}
-        reason = ElementTree.SubElement(case, element, {**kind, "message": finding.words})
+        kind = {} if element == "skipped" else {"type": result.question.kind}
+        reason = ElementTree.SubElement(case, element, {**kind, "message": result.words})
         if element != "skipped":
-            reason.text = _details(finding)
+            reason.text = _details(result)
     ElementTree.indent(root)
     atomic_write(path, ElementTree.tostring(root, encoding="utf-8", xml_declaration=True) + b"\n")
 
@@ -138,14 +138,14 @@ def publish(report: Report, *, junit: Path | None, summary: Path | None) -> None
         append_summary(report, path)
 
 
-def _details(finding: Finding) -> str:
-    if finding.before is None:
-        return finding.words
-    was = "asked for" if finding.question.kind is Kind.THRESHOLD else "robust before"
+def _details(result: Result) -> str:
+    if result.before is None:
+        return result.words
+    was = "asked for" if result.question.kind is Kind.THRESHOLD else "robust before"
     return (
-        f"{finding.seen} images: {_number(finding.before)}% {was}, {_number(finding.now)}% now; "
-        f"change {_signed(finding.low)} to {_signed(finding.high)} points; "
-        f"p of no failure {_p(finding.p_fail)}, of more than is tolerated {_p(finding.p_pass)}"
+        f"{result.seen} images: {_number(result.before)}% {was}, {_number(result.now)}% now; "
+        f"change {_signed(result.low)} to {_signed(result.high)} points; "
+        f"p of no failure {_p(result.p_fail)}, of more than is tolerated {_p(result.p_pass)}"
     )
 
 

@@ -1,31 +1,29 @@
-"""The gate's findings as CI reads them."""
+"""The gate's results as CI reads them."""
 
 from pathlib import Path
 
 import pytest
 from junitparser import Error, Failure, JUnitXml, Skipped
 
-from benchmark.gate.findings import Finding, sanity_failure
 from benchmark.gate.question import Kind, Outcome, Question
 from benchmark.gate.report import Report, annotations, append_summary, publish, text, write_junit
+from benchmark.gate.results import Result, sanity_failure
 
 
-def finding(kind: Kind, name: str, outcome: Outcome, words: str, *numbers: float) -> Finding:
+def result(kind: Kind, name: str, outcome: Outcome, words: str, *numbers: float) -> Result:
     seen, before, now, low, high, p_fail, p_pass = numbers
-    return Finding(Question(kind, name), outcome, words, int(seen), before, now, low, high, p_fail, p_pass)
+    return Result(Question(kind, name), outcome, words, int(seen), before, now, low, high, p_fail, p_pass)
 
 
 REGRESSION, CANARY, PASS, FAIL, OPEN = Kind.REGRESSION, Kind.CANARY, Outcome.PASS, Outcome.FAIL, Outcome.OPEN
-FELL = finding(REGRESSION, "mine", FAIL, "it fell by 9.00 points & <more>", 100, 60.0, 51.0, -12.0, -6.0, 0.001, 1.0)
-FINE = finding(REGRESSION, "other", PASS, "no drop beyond 1 points", 100, 60.0, 60.0, -3.0, 3.0, 1.0, 0.04)
-LATE = finding(REGRESSION, "third", OPEN, "undecided when the time was up", 50, 60.0, 60.0, -9.0, 9.0, 1.0, 0.4)
-WEAK = finding(
-    CANARY, "canary-robust", FAIL, "the attack became weaker: 9 of 40", 100, 60.0, 69.0, 3.0, 12.0, 0.01, 1.0
-)
+FELL = result(REGRESSION, "mine", FAIL, "it fell by 9.00 points & <more>", 100, 60.0, 51.0, -12.0, -6.0, 0.001, 1.0)
+FINE = result(REGRESSION, "other", PASS, "no drop beyond 1 points", 100, 60.0, 60.0, -3.0, 3.0, 1.0, 0.04)
+LATE = result(REGRESSION, "third", OPEN, "undecided when the time was up", 50, 60.0, 60.0, -9.0, 9.0, 1.0, 0.4)
+WEAK = result(CANARY, "canary-robust", FAIL, "the attack became weaker: 9 of 40", 100, 60.0, 69.0, 3.0, 12.0, 0.01, 1.0)
 
 
-def report(*findings: Finding, passes_open: bool = True) -> Report:
-    return Report("robustness gate: digits against baseline.json", findings, "the note", 1.5, passes_open)
+def report(*results: Result, passes_open: bool = True) -> Report:
+    return Report("robustness gate: digits against baseline.json", results, "the note", 1.5, passes_open)
 
 
 def test_the_verdict_says_what_failed() -> None:
@@ -63,7 +61,7 @@ def test_an_open_question_that_fails_the_run_is_an_error_to_a_consumer(tmp_path:
 
 
 def test_annotations_are_escaped_as_github_wants_it() -> None:
-    odd = Finding(Question(REGRESSION, "a,b:c"), FAIL, "100% worse\nindeed")
+    odd = Result(Question(REGRESSION, "a,b:c"), FAIL, "100% worse\nindeed")
     assert annotations(report(odd, FINE, LATE)) == [
         "::error title=robustness gate%3A a%2Cb%3Ac::100%25 worse%0Aindeed",
         "::warning title=robustness gate%3A third::undecided when the time was up",

@@ -1,4 +1,4 @@
-"""What the gate found, in words: one finding a question."""
+"""What the gate found, in words: one result a question."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ MASKING = ("zero-gradients", "probabilities", "randomized", "dropout")
 
 
 @dataclass(frozen=True)
-class Finding:
+class Result:
     """The answer to one question.
 
     Args:
@@ -40,12 +40,12 @@ class Finding:
     p_pass: float | None = None
 
 
-def sanity_failure(subject: str, words: str) -> Finding:
+def sanity_failure(subject: str, words: str) -> Result:
     """A model that is not worth attacking, or no longer to be trusted."""
-    return Finding(Question(Kind.SANITY, subject), Outcome.FAIL, words)
+    return Result(Question(Kind.SANITY, subject), Outcome.FAIL, words)
 
 
-def new_caveats(subject: Subject) -> Finding | None:
+def new_caveats(subject: Subject) -> Result | None:
     """A model with a caveat that it had not before."""
     assert subject.before is not None
     before = flag_names(subject.before.flags)
@@ -58,22 +58,22 @@ def new_caveats(subject: Subject) -> Finding | None:
     return sanity_failure(subject.spec.name, words)
 
 
-def findings(protocol: GateProtocol, subjects: Sequence[Subject], run: GateRun, rules: Rules) -> list[Finding]:
+def results(protocol: GateProtocol, subjects: Sequence[Subject], run: GateRun, rules: Rules) -> list[Result]:
     """One for every question, in the order of the subjects."""
     by_name = {subject.spec.name: subject for subject in subjects}
     is_void = attack_became_weaker(run.answers)
     found = []
     for question, answer in run.answers.items():
-        finding = _finding(protocol, by_name[question.subject], question, answer, run, rules)
+        result = _result(protocol, by_name[question.subject], question, answer, run, rules)
         if is_void and (question.kind is not Kind.CANARY or answer.outcome is Outcome.OPEN):
-            finding = replace(finding, outcome=Outcome.VOID, words="says nothing: the attack became weaker")
-        found.append(finding)
+            result = replace(result, outcome=Outcome.VOID, words="says nothing: the attack became weaker")
+        found.append(result)
     return found
 
 
-def _finding(
+def _result(
     protocol: GateProtocol, subject: Subject, question: Question, answer: Answer, run: GateRun, rules: Rules
-) -> Finding:
+) -> Result:
     """What decided a question, and what was known then."""
     assert subject.before is not None
     n, questions = len(protocol.split), len(run.answers)
@@ -95,7 +95,7 @@ def _finding(
         words = _canary(answer.outcome, robust, now)
     else:
         words = _regression(protocol, subject, answer.outcome, numbers, rules)
-    return Finding(question, answer.outcome, words, answer.seen, **numbers, p_fail=answer.p_fail, p_pass=answer.p_pass)
+    return Result(question, answer.outcome, words, answer.seen, **numbers, p_fail=answer.p_fail, p_pass=answer.p_pass)
 
 
 def _threshold(now: float, outcome: Outcome, rules: Rules) -> str:
