@@ -29,6 +29,7 @@ length that it divides by, so that its points are so much short of epsilon, and 
 THREATS = [ThreatModel("Linf", 0.01), ThreatModel("L2", 0.2)]
 GENERATOR = torch.Generator().manual_seed(0)
 FIRST, SECOND = (torch.randn(shape, generator=GENERATOR, dtype=torch.float64) for shape in ((300, 24), (24, 6)))
+FIRST = torch.cat([FIRST, FIRST])
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +41,7 @@ def patterns_in_float64(float64: None) -> Iterator[None]:  # noqa: ARG001
 
 
 def network(x: Tensor) -> Tensor:
-    """Six classes, of images of up to 300 values."""
+    """Six classes, of images of up to 600 values."""
     return (0.3 * (x.flatten(1) - 0.5) @ FIRST[: x[0].numel()]).sin() @ SECOND
 
 
@@ -95,7 +96,7 @@ class OurDraws:
     """Stands for `torch.rand` while the reference attacks one image: gives our draws in the order in which it draws.
 
     Places are given as the fractions of the reference's range that lead to the place of ours: so its range, which
-    leaves out the last row and column, does not act.
+    leaves out the last row and column, does not act. Images are square.
     """
 
     def __init__(self, threat: ThreatModel, x: Tensor, draws: Draws, queries: int, steps: int) -> None:
@@ -104,9 +105,11 @@ class OurDraws:
         if threat.norm == "Linf":
             self._left.append(draws.uniform((channels, 1, width), stream=1))
         else:
-            tiles = height // (height // 5), width // (height // 5)
-            sign, swap = draws.uniform((channels, *tiles), stream=1), draws.uniform(tiles, stream=2)
-            for row, column in product(*map(range, tiles)):
+            bump = height // 5
+            tiles = math.ceil((height - height % 5 // 2) / bump)  # the reference's own last tile may be empty
+            sign, swap = draws.uniform((channels, tiles, tiles), stream=1), draws.uniform((tiles, tiles), stream=2)
+            for tile in product(range(height // bump), repeat=2):
+                row, column = (min(place, tiles - 1) for place in tile)
                 self._left += [swap[:, row, column], sign[:, :, row, column]]
         for step in range(steps):
             drawn = replace(draws, step=draws.step + step).uniform((queries, 5 + channels))[0]
@@ -168,7 +171,7 @@ def one(draws: Draws, image: int) -> Draws:
 
 
 @pytest.mark.parametrize("threat", THREATS, ids=lambda t: t.norm)
-@pytest.mark.parametrize(("side", "channels"), [(5, 3), (6, 3), (10, 3), (15, 1)])
+@pytest.mark.parametrize(("side", "channels"), [(5, 3), (6, 3), (7, 3), (8, 3), (9, 3), (10, 3), (15, 1), (20, 1)])
 def test_the_start_is_the_references_where_its_grid_of_bumps_fills_the_image(
     threat: ThreatModel, side: int, channels: int
 ) -> None:
