@@ -57,7 +57,8 @@ def step(oracle: Oracle, state: State, *, targeted: bool, alpha_max: float, eta:
 
     Returns: the next state; its x_adv, the projected point, lies inside the threat model.
     Source: Croce and Hein, arXiv:1907.02044, Algorithm 1; targets as in arXiv:2003.01690, Section 4.
-    Deviations: none.
+    Deviations: a random start behind the first is half way to the clipped random point, where the authors' code clips
+        the half-way point; the two differ where the pixel range cuts.
     """
     threat = oracle.threat
     if targeted:

@@ -66,7 +66,8 @@ def step(oracle: Oracle, state: State, *, queries_per_step: int, p_init: float) 
     Source: Andriushchenko et al., arXiv:1912.00049, Algorithms 1 to 3.
     Deviations: a square may touch the last row and column, which the authors' code leaves out; squares are drawn for
         each image, not for each batch; a small image is asked about no point twice (`attacks/query_cache.py`),
-        unless the classifier's answers are random.
+        unless the classifier's answers are random; in L2 the start covers rows and columns that whole tiles leave over
+        by parts of tiles, where the authors' code leaves them as they are (28x28: two rows and columns).
     """
     threat, y = oracle.threat, state.y
     x_best, margin = state.x_adv, state.margin
