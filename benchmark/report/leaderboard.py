@@ -1,7 +1,6 @@
 """The leaderboard of a suite as numbers: worst cases, intervals, ranks that the images can tell apart, caveats."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import pandas as pd
 
@@ -23,7 +22,8 @@ def leaderboard(suite: SuiteScores) -> pd.DataFrame:
     Returns: columns `FIRST`, the attacks, `LAST`; accuracies in percent; `n` images of the worst case.
     """
     rows, compared = [], flag_table(suite)
-    attacks = list(dict.fromkeys(white(suite.scores)["attack"]))
+    own = white(suite.scores).assign(shown=lambda scores: shown_accuracy(suite, scores))
+    attacks = list(own["attack"].unique())
     for model, scores in suite.scores.groupby("model", sort=False):
         worst = suite.worst[str(model)]
         low, high = wilson(int(worst.sum()), len(worst))
@@ -34,7 +34,6 @@ def leaderboard(suite: SuiteScores) -> pd.DataFrame:
                 "defense": first["defense"],
                 "architecture": first["architecture"],
                 "clean": first["clean_acc"],
-                **{str(s["attack"]): s[shown_column(suite, s)] for _, s in white(scores).iterrows()},
                 "worst case": percent(worst),
                 "ci_low": low,
                 "ci_high": high,
@@ -50,8 +49,10 @@ def leaderboard(suite: SuiteScores) -> pd.DataFrame:
                 "n": len(worst),
             }
         )
-    columns = [*FIRST[1:], *attacks, *LAST]
-    board = pd.DataFrame(rows, columns=columns).sort_values(["worst case", "clean"], ascending=False, kind="stable")
+    board = pd.DataFrame(rows, columns=[*FIRST[1:], *LAST])
+    board = board.join(own.pivot(index="model", columns="attack", values="shown"), on="model")
+    board = board[[*FIRST[1:], *attacks, *LAST]]
+    board = board.sort_values(["worst case", "clean"], ascending=False, kind="stable")
     board.insert(0, "rank", ranks(suite, list(board["model"])))
     return board
 
@@ -109,9 +110,10 @@ def white(scores: pd.DataFrame) -> pd.DataFrame:
     return scores[scores["source_model"] == ""]
 
 
-def shown_column(suite: SuiteScores, score: "pd.Series[Any]") -> str:
-    """The column that the suite's tables read; an attack without a last iterate has one reading only."""
-    return "robust_acc_last" if suite.reading == "last" and pd.notna(score["robust_acc_last"]) else "robust_acc"
+def shown_accuracy(suite: SuiteScores, scores: pd.DataFrame) -> "pd.Series[float]":
+    """The accuracies that the suite's tables read; an attack without a last iterate has one reading only."""
+    own = scores["robust_acc"]
+    return scores["robust_acc_last"].astype(float).fillna(own) if suite.reading == "last" else own
 
 
 def _incomplete(suite: SuiteScores, model: str, attacks: Sequence[str]) -> list[str]:

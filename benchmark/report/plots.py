@@ -144,11 +144,10 @@ def _transfer(suite: SuiteScores) -> Figure | None:
     targets = list(dict.fromkeys(suite.scores["model"]))
     there = set(crossed[crossed["attack"] == attack]["source_model"])
     sources = [*(model for model in targets if model in there), *sorted(there - set(targets))]
-    values = np.full((len(sources), len(targets)), np.nan)
-    for score in suite.scores[suite.scores["attack"] == attack].to_dict("records"):
-        source = score["source_model"] or score["model"]
-        if source in sources:
-            values[sources.index(source), targets.index(score["model"])] = score["robust_acc"]
+    scores = suite.scores[suite.scores["attack"] == attack]
+    source = scores["source_model"].where(scores["source_model"] != "", scores["model"])
+    crossed = scores.assign(source=source).pivot(index="source", columns="model", values="robust_acc")
+    values = crossed.reindex(index=sources, columns=targets).to_numpy(float)
     figure, axes = _figure(2.2 + 0.42 * len(targets), 1.9 + 0.42 * len(sources))
     _heat(figure, axes, values, sources, targets)
     axes.set(xlabel="judged on", ylabel="crafted on", title=f"{attack}, robust accuracy (%): {suite.suite}")

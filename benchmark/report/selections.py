@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from benchmark.report.score import SuiteScores
@@ -101,25 +100,19 @@ def seed_table(suite: SuiteScores, others: Sequence[SuiteScores]) -> pd.DataFram
 
     Returns: columns model, attack, source_model, seeds, mean, std, lowest, highest; the sample's standard deviation.
     """
-    values: dict[tuple[str, str, str], list[float]] = {}
-    for cell, value in _over_seeds(suite, others):
-        values.setdefault(cell, []).append(value)
-    lines = [
-        {
-            **dict(zip(("model", "attack", "source_model"), cell, strict=True)),
-            "seeds": len(found),
-            "mean": float(np.mean(found)),
-            "std": float(np.std(found, ddof=1)),
-            "lowest": min(found),
-            "highest": max(found),
-        }
-        for cell, found in values.items()
-        if len(found) > 1
-    ]
-    return pd.DataFrame(lines)
+    cell = ["model", "attack", "source_model"]
+    values = pd.DataFrame(_over_seeds(suite, others), columns=[*cell, "accuracy"])
+    table = values.groupby(cell, sort=False).agg(
+        seeds=("accuracy", "size"),
+        mean=("accuracy", "mean"),
+        std=("accuracy", "std"),
+        lowest=("accuracy", "min"),
+        highest=("accuracy", "max"),
+    )
+    return table[table["seeds"] > 1].reset_index()
 
 
-def _over_seeds(suite: SuiteScores, others: Sequence[SuiteScores]) -> Iterator[tuple[tuple[str, str, str], float]]:
+def _over_seeds(suite: SuiteScores, others: Sequence[SuiteScores]) -> Iterator[tuple[str, str, str, float]]:
     """Every accuracy at the epsilon of the tables, by the model without its seed; the clean one once a network."""
     networks: set[str] = set()
     for scores in (suite, *others):
@@ -129,5 +122,5 @@ def _over_seeds(suite: SuiteScores, others: Sequence[SuiteScores]) -> Iterator[t
             model = FAMILY.sub("", entry.model)
             if entry.model not in networks:
                 networks.add(entry.model)
-                yield (model, "clean", ""), percent(judged.correct)
-            yield (model, entry.attack, FAMILY.sub("", entry.source_model)), percent(judged.robust)
+                yield model, "clean", "", percent(judged.correct)
+            yield model, entry.attack, FAMILY.sub("", entry.source_model), percent(judged.robust)

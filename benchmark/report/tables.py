@@ -1,16 +1,16 @@
 """Scores to tables: CSV for programs, Markdown for people. The same store gives the same bytes."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 import pandas as pd
 
 from benchmark.report.attack_flags import SIGNIFICANT, flag_table
 from benchmark.report.exports import latex, model_info
 from benchmark.report.html import page
-from benchmark.report.leaderboard import for_people, leaderboard, legend, shown_column, white
+from benchmark.report.leaderboard import for_people, leaderboard, legend, shown_accuracy, white
 from benchmark.report.papers import paper_table, papers_markdown
 from benchmark.report.score import SuiteScores
 from benchmark.report.selections import epsilon_table, seed_table
@@ -83,18 +83,16 @@ def write_tables(
 
 def _white_box(suite: SuiteScores) -> pd.DataFrame:
     """Robust accuracy by attack and model, any iterate and (where there is one) the last; and what the attack cost."""
-    rows: dict[str, dict[str, Any]] = {}
-    columns: dict[str, None] = {}
-    for _, score in white(suite.scores).iterrows():
-        row = rows.setdefault(str(score["attack"]), {"attack": score["attack"]})
-        row[str(score["model"])] = score["robust_acc"]
-        row[f"{score['model']}{LAST}"] = score["robust_acc_last"]
-        columns.update(dict.fromkeys((str(score["model"]), f"{score['model']}{LAST}")))
-    for attack, row in rows.items():
-        cost = white(suite.scores)[white(suite.scores)["attack"] == attack]
-        row["forward passes"] = cost["forwards_per_image"].mean()
-        row["backward passes"] = cost["backwards_per_image"].mean()
-    return pd.DataFrame(list(rows.values()), columns=["attack", *columns, "forward passes", "backward passes"])
+    scores = white(suite.scores).astype({"robust_acc_last": float})  # no attack may have a last iterate
+    passes = ["forwards_per_image", "backwards_per_image"]
+    readings = {"robust_acc": "", "robust_acc_last": LAST}
+    crossed = scores.pivot(index="attack", columns="model", values=list(readings))
+    columns = [(reading, model) for model in scores["model"].unique() for reading in readings]
+    table = crossed.reindex(index=pd.Index(scores["attack"].unique(), name="attack"))[columns]
+    table.columns = pd.Index([f"{model}{readings[reading]}" for reading, model in columns])
+    cost = scores.groupby("attack")[passes].agg(pd.Series.mean)  # a group's own mean rounds differently
+    cost.columns = pd.Index(["forward passes", "backward passes"])
+    return table.join(cost).reset_index()
 
 
 def _raised(compared: pd.DataFrame) -> str:
@@ -124,22 +122,18 @@ def _with_last(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _black_box(suite: SuiteScores) -> pd.DataFrame:
-    """Robust accuracy of each target (columns) under examples crafted on each source (rows)."""
-    crossed = suite.scores[suite.scores["source_model"] != ""]
-    rows: dict[tuple[str, str], dict[str, Any]] = {}
-    for _, score in crossed.iterrows():
-        key = str(score["attack"]), str(score["source_model"])
-        row = rows.setdefault(key, {"attack": key[0], "source": key[1]})
-        row[str(score["model"])] = score[shown_column(suite, score)]
-    targets = list(dict.fromkeys(crossed["model"]))
-    ordered = sorted(rows.items(), key=lambda item: _rank(suite, item[0]))
-    return pd.DataFrame([row for _, row in ordered], columns=["attack", "source", *targets] if rows else None)
+    """Robust accuracy of each target (columns) under examples crafted on each source (rows).
 
-
-def _rank(suite: SuiteScores, key: tuple[str, str]) -> tuple[int, int]:
-    """Attacks in the order of the suite, sources in the order of the models."""
-    attacks, models = list(dict.fromkeys(suite.scores["attack"])), list(dict.fromkeys(suite.scores["model"]))
-    return attacks.index(key[0]), models.index(key[1]) if key[1] in models else len(models)
+    Attacks are in the order of the suite, sources in the order of the models.
+    """
+    scores = suite.scores[suite.scores["source_model"] != ""].rename(columns={"source_model": "source"})
+    scores = scores.assign(shown=shown_accuracy(suite, scores))
+    if scores.empty:
+        return pd.DataFrame()
+    crossed = scores.pivot(index=["attack", "source"], columns="model", values="shown")
+    sources = pd.unique(pd.concat([suite.scores["model"], scores["source"]]))
+    rows = [row for row in itertools.product(suite.scores["attack"].unique(), sources) if row in crossed.index]
+    return crossed.loc[rows, list(scores["model"].unique())].rename_axis(columns=None).reset_index()
 
 
 def _markdown(table: pd.DataFrame) -> str:
