@@ -31,7 +31,9 @@ from model_zoo.model_spec import ModelSpec
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 CPU = Hardware(torch.device("cpu"), torch.float32, 16)
-FIXED = ModelSpec("toy", (), "toy", "toy", "natural", "", "0" * 64)
+FIXED = ModelSpec(
+    "toy", suites=(), dataset="toy", architecture="toy", defense="natural", checkpoint="", sha256="0" * 64
+)
 SPEC = replace(FIXED, sha256="1" * 64, randomized=True)
 N = 40
 
