@@ -1,12 +1,38 @@
-"""Looking a name up in a table, with an answer that helps when it is not there."""
+"""Tables by name: built from entries that have one, and asked with an answer that helps when a name is unknown."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from attacks.errors import InputError
 
+
+class Named(Protocol):
+    """What a table may hold."""
+
+    @property
+    def name(self) -> str: ...
+
+
 T = TypeVar("T")
+N = TypeVar("N", bound=Named)
+
+
+def by_name(entries: Iterable[N], kind: str) -> dict[str, N]:
+    """A table of entries by their names, in the order given.
+
+    Args:
+        kind: as for `lookup`.
+
+    Raises:
+        InputError: two entries have the same name.
+    """
+    table: dict[str, N] = {}
+    for entry in entries:
+        if entry.name in table:
+            raise InputError(f"{kind} {entry.name!r} is registered twice; give one of them another name")
+        table[entry.name] = entry
+    return table
 
 
 def lookup(name: str, table: Mapping[str, T], kind: str) -> T:

@@ -1,11 +1,10 @@
 """Every named attack, in display order. `ATTACKS` names configurations (pgd-20); a module (pgd) is the algorithm."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
 from attacks import apgd, fab, foolbox_adapter, mi_fgsm, pgd, pyautoattack_adapter, square
-from attacks.errors import InputError
-from attacks.names import lookup
+from attacks.names import by_name, lookup
 from attacks.spec import AttackSpec, EarlyStopping, Ensemble, Proposer, Recurrence
 
 PGD = Recurrence(pgd.init, pgd.step)
@@ -16,16 +15,9 @@ MADRY = "Madry et al., arXiv:1706.06083"
 
 def _pgd(name: str, steps: int, **params: object) -> AttackSpec:
     defaults: dict[str, object] = {"start": "uniform", "loss": "cross-entropy", "rel_step_size": 0.1}
-    return AttackSpec(name, "pgd", PGD, {**defaults, **params}, steps=steps, version=2, source=MADRY)
-
-
-def _table(specs: Sequence[AttackSpec]) -> dict[str, AttackSpec]:
-    table: dict[str, AttackSpec] = {}
-    for spec in specs:
-        if spec.name in table:
-            raise InputError(f"attack {spec.name!r} is registered twice")
-        table[spec.name] = spec
-    return table
+    return AttackSpec(
+        name, algorithm="pgd", method=PGD, params={**defaults, **params}, steps=steps, version=2, source=MADRY
+    )
 
 
 AUTOATTACK = "Croce and Hein, arXiv:2003.01690"
@@ -36,7 +28,16 @@ def _apgd(name: str, loss: str, *, targeted: bool = False) -> AttackSpec:
     method = Recurrence(apgd.init, apgd.step)
     restarts = TARGETS if targeted else 1
     return AttackSpec(
-        name, "apgd", method, params, 100, restarts, reads_last=False, targeted=targeted, version=2, source=AUTOATTACK
+        name,
+        algorithm="apgd",
+        method=method,
+        params=params,
+        steps=100,
+        restarts=restarts,
+        reads_last=False,
+        targeted=targeted,
+        version=2,
+        source=AUTOATTACK,
     )
 
 
@@ -44,14 +45,22 @@ def _fab(name: str, *, targeted: bool, restarts: int) -> AttackSpec:
     params = {"targeted": targeted, "alpha_max": 0.1, "eta": 1.05, "beta": 0.9}
     method, source = Recurrence(fab.init, fab.step), "Croce and Hein, arXiv:1907.02044"
     return AttackSpec(
-        name, "fab", method, params, 100, restarts, reads_last=False, targeted=targeted, version=2, source=source
+        name,
+        algorithm="fab",
+        method=method,
+        params=params,
+        steps=100,
+        restarts=restarts,
+        reads_last=False,
+        targeted=targeted,
+        version=2,
+        source=source,
     )
 
 
 TARGETS = 9
-AUTOATTACK_MEMBERS: Mapping[str, AttackSpec] = {
-    spec.name: spec
-    for spec in (
+AUTOATTACK_MEMBERS: Mapping[str, AttackSpec] = by_name(
+    (
         _apgd("apgd-ce", "cross-entropy"),
         _apgd("apgd-dlr", "dlr"),
         _apgd("apgd-t", "dlr-targeted", targeted=True),
@@ -59,9 +68,9 @@ AUTOATTACK_MEMBERS: Mapping[str, AttackSpec] = {
         _fab("fab-t", targeted=True, restarts=TARGETS),
         AttackSpec(
             "square",
-            "square",
-            Recurrence(square.init, square.step),
-            {"queries_per_step": 50, "p_init": 0.8},
+            algorithm="square",
+            method=Recurrence(square.init, square.step),
+            params={"queries_per_step": 50, "p_init": 0.8},
             steps=100,
             reads_last=False,
             tolerates_rounding=False,
@@ -69,17 +78,18 @@ AUTOATTACK_MEMBERS: Mapping[str, AttackSpec] = {
             version=3,
             source="Andriushchenko et al., arXiv:1912.00049",
         ),
-    )
-}
+    ),
+    "member of AutoAttack",
+)
 
 
 def _reference(name: str, passes: int, params: Mapping[str, object]) -> AttackSpec:
     """The reference implementation, whole or one member of it."""
     return AttackSpec(
         name,
-        "pyautoattack-standard",
-        Proposer(pyautoattack_adapter.autoattack, "pyautoattack"),
-        {"version": "standard", **params},
+        algorithm="pyautoattack-standard",
+        method=Proposer(pyautoattack_adapter.autoattack, "pyautoattack"),
+        params={"version": "standard", **params},
         steps=passes,
         reads_last=False,
         is_black_box=params.get("members") == ("square",),
@@ -87,8 +97,8 @@ def _reference(name: str, passes: int, params: Mapping[str, object]) -> AttackSp
     )
 
 
-ATTACKS: Mapping[str, AttackSpec] = _table(
-    [
+ATTACKS: Mapping[str, AttackSpec] = by_name(
+    (
         replace(_pgd("fgsm", 1, start="none", rel_step_size=1.0), source="Goodfellow et al., arXiv:1412.6572"),
         _pgd("pgd-20", 20),
         _pgd("pgd-40", 40),
@@ -98,27 +108,27 @@ ATTACKS: Mapping[str, AttackSpec] = _table(
         replace(_pgd("cw-linf", 30, loss="margin"), norms=("Linf",), source="Carlini and Wagner, arXiv:1608.04644"),
         AttackSpec(
             "mi-fgsm",
-            "mi-fgsm",
-            MI_FGSM,
-            {"rel_step_size": 0.1, "momentum": 1.0},  # the paper's epsilon / T
+            algorithm="mi-fgsm",
+            method=MI_FGSM,
+            params={"rel_step_size": 0.1, "momentum": 1.0},  # the paper's epsilon / T
             steps=10,
             version=2,
             source="Dong et al., arXiv:1710.06081",
         ),
         AttackSpec(
             "foolbox-deepfool",
-            "foolbox-deepfool",
-            Proposer(foolbox_adapter.deepfool, "foolbox"),
-            {"steps": 50, "candidates": 10, "overshoot": 0.02},
+            algorithm="foolbox-deepfool",
+            method=Proposer(foolbox_adapter.deepfool, "foolbox"),
+            params={"steps": 50, "candidates": 10, "overshoot": 0.02},
             steps=500,
             reads_last=False,
             source="Moosavi-Dezfooli et al., arXiv:1511.04599",
         ),
         AttackSpec(
             "foolbox-cw-l2",
-            "foolbox-cw-l2",
-            Proposer(foolbox_adapter.carlini_wagner_l2, "foolbox"),
-            {"binary_search_steps": 5, "steps": 100, "stepsize": 0.05, "initial_const": 0.01},
+            algorithm="foolbox-cw-l2",
+            method=Proposer(foolbox_adapter.carlini_wagner_l2, "foolbox"),
+            params={"binary_search_steps": 5, "steps": 100, "stepsize": 0.05, "initial_const": 0.01},
             steps=500,
             reads_last=False,
             source="Carlini and Wagner, arXiv:1608.04644",
@@ -127,16 +137,16 @@ ATTACKS: Mapping[str, AttackSpec] = _table(
         replace(AUTOATTACK_MEMBERS["square"], name="square-500", steps=10),
         AttackSpec(
             "autoattack",
-            "autoattack-standard",
-            Ensemble([AUTOATTACK_MEMBERS[name] for name in ("apgd-ce", "apgd-t", "fab-t", "square")]),
+            algorithm="autoattack-standard",
+            method=Ensemble([AUTOATTACK_MEMBERS[name] for name in ("apgd-ce", "apgd-t", "fab-t", "square")]),
             reads_last=False,
             version=2,
             source=AUTOATTACK,
         ),
         AttackSpec(
             "autoattack-fast",
-            "autoattack-fast",
-            Ensemble(
+            algorithm="autoattack-fast",
+            method=Ensemble(
                 [
                     replace(AUTOATTACK_MEMBERS["apgd-ce"], restarts=3),
                     replace(AUTOATTACK_MEMBERS["apgd-dlr"], restarts=2),
@@ -160,8 +170,8 @@ ATTACKS: Mapping[str, AttackSpec] = _table(
         ),
         AttackSpec(
             "autoattack-brief",
-            "autoattack-brief",
-            Ensemble(
+            algorithm="autoattack-brief",
+            method=Ensemble(
                 [
                     AUTOATTACK_MEMBERS["apgd-ce"].with_settings(steps=20, iterations=20),
                     AUTOATTACK_MEMBERS["apgd-t"].with_settings(steps=20, iterations=20, restarts=3),
@@ -174,8 +184,8 @@ ATTACKS: Mapping[str, AttackSpec] = _table(
         ),
         AttackSpec(
             "autoattack-plus",
-            "autoattack-plus",
-            Ensemble(
+            algorithm="autoattack-plus",
+            method=Ensemble(
                 [
                     replace(AUTOATTACK_MEMBERS["apgd-ce"], restarts=5),
                     replace(AUTOATTACK_MEMBERS["apgd-dlr"], restarts=5),
@@ -188,8 +198,8 @@ ATTACKS: Mapping[str, AttackSpec] = _table(
         ),
         AttackSpec(
             "autoattack-rand",
-            "autoattack-rand",
-            Ensemble([AUTOATTACK_MEMBERS[name] for name in ("apgd-ce", "apgd-dlr")]),
+            algorithm="autoattack-rand",
+            method=Ensemble([AUTOATTACK_MEMBERS[name] for name in ("apgd-ce", "apgd-dlr")]),
             reads_last=False,
             eot=20,
             version=2,
@@ -206,7 +216,8 @@ ATTACKS: Mapping[str, AttackSpec] = _table(
                 "square": 5000,
             }.items()
         ),
-    ]
+    ),
+    "attack",
 )
 
 

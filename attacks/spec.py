@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from importlib import metadata
 from typing import Any
 
@@ -98,6 +98,7 @@ class AttackSpec:
     """
 
     name: str
+    _: KW_ONLY
     algorithm: str
     method: Recurrence | Proposer | Ensemble
     params: Mapping[str, Any] = field(default_factory=dict)

@@ -21,7 +21,7 @@ from attacks.randomness import JUDGE_DRAWS
 from attacks.registry import attack_spec
 from attacks.spec import CHUNK_SIZE, AttackSpec
 from attacks.threat_model import ThreatModel
-from benchmark.data.split import Split, digest
+from benchmark.data.split import Split
 from benchmark.evaluation.hardware import Hardware
 from benchmark.report.attack_flags import flag_table, raised_flags
 from benchmark.report.score import read_suite
@@ -144,7 +144,7 @@ def evaluate(
         hardware = Hardware(
             device, precision_for(precision, images, device), batch_size or CHUNK_SIZE, finds_batch=batch_size is None
         )
-        where, threat = digest(split), ThreatModel(norm, epsilon)
+        where, threat = split.digest, ThreatModel(norm, epsilon)
         cases = []
         for attack in specs:
             if norm not in attack.norms:

@@ -114,7 +114,17 @@ def robustbench_model(
     """
     model_id = name.removeprefix(PREFIX)
     code, factory = f"robustbench {package_version()}", factory_name(model_id, dataset, norm)
-    spec = ModelSpec(model_id, (suite,), dataset, factory, "", "", "", url=PAGE, code=f"{code} {factory}")
+    spec = ModelSpec(
+        model_id,
+        suites=(suite,),
+        dataset=dataset,
+        architecture=factory,
+        defense="",
+        checkpoint="",
+        sha256="",
+        url=PAGE,
+        code=f"{code} {factory}",
+    )
     model = load_model(spec, checkpoint_dir, classes=0)
     is_random = bool(shape) and answers_at_random(model, probe_images(shape))
     return replace(spec, sha256=state_digest(model.state_dict()), randomized=is_random)

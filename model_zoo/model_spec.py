@@ -1,7 +1,7 @@
 """A trained model: which network, whose weights, and what identifies its numbers."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
 from model_zoo.robustbench_adapter import PREFIX
@@ -33,6 +33,7 @@ class ModelSpec:
     """
 
     name: str
+    _: KW_ONLY
     suites: Sequence[str]
     dataset: str
     architecture: str

@@ -33,5 +33,14 @@ def program_model(
         raise InputError(
             f"{path}: a program of {kind}, whose code would run with your rights; give --trust-code if you trust it"
         )
-    spec = ModelSpec(path.stem, (suite,), dataset, kind, "", str(path), sha256_of(path), code=kind)
+    spec = ModelSpec(
+        path.stem,
+        suites=(suite,),
+        dataset=dataset,
+        architecture=kind,
+        defense="",
+        checkpoint=str(path),
+        sha256=sha256_of(path),
+        code=kind,
+    )
     return observed(spec, load_model(spec, Path(), classes=0), shape, output)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from attacks.names import lookup
+from attacks.names import by_name, lookup
 from model_zoo.authors import AUTHORS
 from model_zoo.card import read_card
 from model_zoo.defenses.registry import DEFENSES
@@ -28,7 +28,14 @@ def _shipped() -> list[ModelSpec]:
     return sorted(specs, key=lambda spec: (DATASETS.index(spec.dataset), defenses.index(spec.defense), spec.name))
 
 
-MODELS: Sequence[ModelSpec] = (*_shipped(), *(ModelSpec(**fields) for fields in AUTHORS))
+def distinct(specs: Sequence[ModelSpec]) -> Sequence[ModelSpec]:
+    """The same models. Raises: InputError where two models of one suite have the same name."""
+    for suite in dict.fromkeys(suite for spec in specs for suite in spec.suites):
+        by_name((spec for spec in specs if suite in spec.suites), f"model of suite {suite}")
+    return specs
+
+
+MODELS: Sequence[ModelSpec] = distinct((*_shipped(), *(ModelSpec(**fields) for fields in AUTHORS)))
 
 
 def models_of(suite: str, checkpoint_dir: Path) -> dict[str, ModelSpec]:

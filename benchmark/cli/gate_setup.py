@@ -8,7 +8,6 @@ from attacks.spec import AttackSpec, Ensemble, Proposer
 from benchmark.cli.options import Shared
 from benchmark.cli.resolve import choose_attacks, choose_suite
 from benchmark.cli.resolve_hardware import choose_hardware, choose_images, tuned
-from benchmark.data.split import digest
 from benchmark.evaluation.checks import check_images, check_model, check_randomness
 from benchmark.gate.baseline import Settings
 from benchmark.gate.canaries import canary_model, canary_spec
@@ -32,7 +31,7 @@ def protocol_of(shared: Shared, settings: Settings) -> GateProtocol:
     if hardware.device.type != "cpu":
         hardware = replace(hardware, workers=1)  # a worker on a GPU loads models anew, and none is a canary
     folder = shared.results_dir / "runs" / "gate"
-    return GateProtocol(chosen, spec, split, digest(split), settings.seed, hardware, folder)
+    return GateProtocol(chosen, spec, split, settings.seed, hardware, folder)
 
 
 def _refuse_third_party(attack: AttackSpec) -> None:

@@ -15,7 +15,7 @@ from attacks.judge import predict, predict_expected, refuse_outside
 from attacks.threat_model import ThreatModel
 from benchmark.cli.options import Shared
 from benchmark.data.datasets import DATASETS
-from benchmark.data.split import Split, digest
+from benchmark.data.split import Split
 from benchmark.store.audit import ever_shown
 from benchmark.store.chunk import Range, chunk_ranges, unpack, whole_content
 from benchmark.store.images import image_files, unpack_images
@@ -115,7 +115,7 @@ def rejudge_case(store: Store, key: str, model: nn.Module) -> Rejudged:
 def _digest(parts: Sequence[dict[str, Any]]) -> str:
     """Of the clean images of several files, as a case's record has it."""
     x, y, index = (torch.from_numpy(np.concatenate([part[name] for part in parts])) for name in ("x", "y", "index"))
-    return digest(Split("", "", x, y, index, 0))
+    return Split("", "", x, y, index, 0).digest
 
 
 def _covers(store: Store, key: str, chunks: Sequence[Range]) -> bool:

@@ -20,7 +20,7 @@ from benchmark.cli.resolve_hardware import (
     positive,
     use_threads,
 )
-from benchmark.data.split import Split, balanced_subset, digest, holdout
+from benchmark.data.split import Split, balanced_subset, holdout
 from benchmark.evaluation.hardware import VERSIONED
 from benchmark.suites.registry import SUITES
 from benchmark.suites.suite import Suite
@@ -75,7 +75,7 @@ def train(shared: Shared, *, defense: str, suite: str, recipe: str, overrides: S
             quiet=shared.quiet,
         )
         training = Training(
-            spec, params, settings, threat, shared.seed, f"{before.digest} {digest(validation)}", before.sha256
+            spec, params, settings, threat, shared.seed, f"{before.digest} {validation.digest}", before.sha256
         )
         sha256 = run_training(
             training,

@@ -5,7 +5,7 @@ import socket
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from attacks.errors import InputError
-from attacks.names import lookup
+from attacks.names import by_name, lookup
 from benchmark.data.class_names import class_folders
 from benchmark.data.split import Split, holdout
 
@@ -43,6 +43,7 @@ class DatasetSpec:
     """
 
     name: str
+    _: KW_ONLY
     classes: int
     shape: tuple[int, int, int]
     train_examples: int
@@ -261,11 +262,56 @@ def _one_line(error: Exception) -> str:
 
 
 _TABLE = (
-    DatasetSpec("digits", 10, (1, 8, 8), 1_297, 500, "scikit-learn"),
-    DatasetSpec("mnist", 10, (1, 28, 28), 60_000, 10_000, "MNIST", "MNIST/raw", _read_idx),
-    DatasetSpec("fashion-mnist", 10, (1, 28, 28), 60_000, 10_000, "FashionMNIST", "FashionMNIST/raw", _read_idx),
-    DatasetSpec("cifar10", 10, (3, 32, 32), 50_000, 10_000, "CIFAR10", "cifar-10-batches-py", _read_cifar),
-    DatasetSpec("cifar100", 100, (3, 32, 32), 50_000, 10_000, "CIFAR100", "cifar-100-python", _read_cifar),
-    DatasetSpec("svhn", 10, (3, 32, 32), 73_257, 26_032, "SVHN", "{part}_32x32.mat", _read_svhn),
+    DatasetSpec("digits", classes=10, shape=(1, 8, 8), train_examples=1_297, test_examples=500, source="scikit-learn"),
+    DatasetSpec(
+        "mnist",
+        classes=10,
+        shape=(1, 28, 28),
+        train_examples=60_000,
+        test_examples=10_000,
+        source="MNIST",
+        files="MNIST/raw",
+        read=_read_idx,
+    ),
+    DatasetSpec(
+        "fashion-mnist",
+        classes=10,
+        shape=(1, 28, 28),
+        train_examples=60_000,
+        test_examples=10_000,
+        source="FashionMNIST",
+        files="FashionMNIST/raw",
+        read=_read_idx,
+    ),
+    DatasetSpec(
+        "cifar10",
+        classes=10,
+        shape=(3, 32, 32),
+        train_examples=50_000,
+        test_examples=10_000,
+        source="CIFAR10",
+        files="cifar-10-batches-py",
+        read=_read_cifar,
+    ),
+    DatasetSpec(
+        "cifar100",
+        classes=100,
+        shape=(3, 32, 32),
+        train_examples=50_000,
+        test_examples=10_000,
+        source="CIFAR100",
+        files="cifar-100-python",
+        read=_read_cifar,
+    ),
+    DatasetSpec(
+        "svhn",
+        classes=10,
+        shape=(3, 32, 32),
+        train_examples=73_257,
+        test_examples=26_032,
+        source="SVHN",
+        files="{part}_32x32.mat",
+        read=_read_svhn,
+    ),
 )
-DATASETS: dict[str, DatasetSpec] = {spec.name: spec for spec in _TABLE}
+DATASETS = by_name(_TABLE, "dataset")

@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -35,15 +36,15 @@ class Split:
     def __len__(self) -> int:
         return len(self.y)
 
-
-def digest(split: Split) -> str:
-    """sha256, in hex, of the images, labels and indices (with their shapes); names are no part of it."""
-    sha = hashlib.sha256()
-    for tensor, dtype in ((split.x, "<f4"), (split.y, "<i8"), (split.index, "<i8")):
-        array = np.ascontiguousarray(tensor.cpu().numpy(), dtype=dtype)
-        sha.update(np.array(array.shape, dtype="<i8").tobytes())
-        sha.update(array.data)
-    return sha.hexdigest()
+    @cached_property
+    def digest(self) -> str:
+        """sha256, in hex, of the images, labels and indices (with their shapes); names are no part of it."""
+        sha = hashlib.sha256()
+        for tensor, dtype in ((self.x, "<f4"), (self.y, "<i8"), (self.index, "<i8")):
+            array = np.ascontiguousarray(tensor.cpu().numpy(), dtype=dtype)
+            sha.update(np.array(array.shape, dtype="<i8").tobytes())
+            sha.update(array.data)
+        return sha.hexdigest()
 
 
 def take(split: Split, positions: NDArray[np.int64]) -> Split:

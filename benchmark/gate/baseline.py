@@ -106,7 +106,7 @@ def check_baseline(known: Baseline, protocol: GateProtocol) -> None:
         first = f"{changed[0]} was {before.get(changed[0])} and is {after.get(changed[0])}"
         more = f" ({len(changed) - 1} more differ)" if len(changed) > 1 else ""
         raise InputError(f"the baseline was made with another {protocol.attack.name}: {first}{more}, {RENEW}")
-    if recorded.images != protocol.images:
+    if recorded.images != protocol.split.digest:
         raise InputError(
             f"the images of suite {protocol.suite.name} are not those of the baseline; use its data set, or renew it: "
             "gate --update --models all"

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from attacks.spec import AttackSpec
-from benchmark.data.split import Split, digest, take
+from benchmark.data.split import Split, take
 from benchmark.evaluation.hardware import VERSIONED, Hardware
 from benchmark.stats.shares import Bools
 from benchmark.store.packed import PackedCase
@@ -33,21 +33,19 @@ class GateProtocol:
     """How all models are attacked: by which attack, under which threat model, on which images and hardware.
 
     Args:
-        images: digest of the split.
         folder: where earlier runs left verdicts, and this one leaves its own.
     """
 
     suite: Suite
     attack: AttackSpec
     split: Split
-    images: str
     seed: int
     hardware: Hardware
     folder: Path
 
     def case(self, spec: ModelSpec, images: Split) -> EvalCase:
         """The attack on some of the images."""
-        suite, where = self.suite, self.images if images is self.split else digest(images)
+        suite, where = self.suite, images.digest
         return drawn(
             EvalCase(suite.name, suite.dataset, where, len(images), spec, spec, self.attack, suite.threat, self.seed)
         )

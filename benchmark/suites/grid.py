@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from attacks.randomness import JUDGE_DRAWS
 from attacks.spec import AttackSpec
-from benchmark.data.split import Split, balanced_subset, digest
+from benchmark.data.split import Split, balanced_subset
 from benchmark.suites.case import EvalCase, drawn
 from benchmark.suites.suite import Suite
 from model_zoo.model_spec import ModelSpec
@@ -41,7 +41,7 @@ def cases(
         examples: split if examples is None else balanced_subset(split, examples, seed=seed)
         for examples in {examples for *_, examples in grid}
     }
-    digests = {examples: digest(part) for examples, part in images.items()}
+    digests = {examples: part.digest for examples, part in images.items()}
     return [
         drawn(
             EvalCase(

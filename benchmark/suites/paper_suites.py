@@ -40,7 +40,19 @@ def _paper(
     fewer: Mapping[str, int] | None = None,
 ) -> Suite:
     """All test images, the last iterate, a search in float32: how the papers measure."""
-    return Suite(name, dataset, threat, tuple(attacks), transfer, (), None, "last", summary, fewer or {}, "fp32")
+    return Suite(
+        name,
+        dataset=dataset,
+        threat=threat,
+        attacks=tuple(attacks),
+        transfer=transfer,
+        sources=(),
+        examples=None,
+        reading="last",
+        summary=summary,
+        fewer=fewer or {},
+        precision="fp32",
+    )
 
 
 PAPER_SUITES: Sequence[Suite] = (

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
+from attacks.names import by_name
 from attacks.registry import ATTACKS
 from attacks.threat_model import ThreatModel
 from benchmark.suites.paper_suites import PAPER_SUITES
@@ -37,12 +38,22 @@ def _suite(
         spec.with_settings(rel_step_size=rel_step_size) if spec.algorithm == "pgd" and spec.steps > 1 else spec
         for spec in specs
     ]
-    return Suite(name, dataset, threat, tuple(sized), TRANSFER, SOURCES, examples, "any", summary, fewer)
+    return Suite(
+        name,
+        dataset=dataset,
+        threat=threat,
+        attacks=tuple(sized),
+        transfer=TRANSFER,
+        sources=SOURCES,
+        examples=examples,
+        reading="any",
+        summary=summary,
+        fewer=fewer,
+    )
 
 
-SUITES: Mapping[str, Suite] = {
-    suite.name: suite
-    for suite in (
+SUITES: Mapping[str, Suite] = by_name(
+    (
         _suite(
             "digits",
             "digits",
@@ -71,5 +82,6 @@ SUITES: Mapping[str, Suite] = {
         ),
         _suite("svhn", "svhn", ThreatModel("Linf", 8 / 255), 1000, "1,000 balanced test images", rel_step_size=0.25),
         *PAPER_SUITES,
-    )
-}
+    ),
+    "suite",
+)

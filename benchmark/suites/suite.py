@@ -1,7 +1,7 @@
 """Suite: a benchmark that can be run by name."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 
 from attacks.spec import AttackSpec
 from attacks.threat_model import ThreatModel
@@ -29,6 +29,7 @@ class Suite:
     """
 
     name: str
+    _: KW_ONLY
     dataset: str
     threat: ThreatModel
     attacks: Sequence[AttackSpec]

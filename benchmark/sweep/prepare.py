@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from attacks.precision import is_tiny
 from attacks.search_model import COMPARED, search_model
-from benchmark.data.split import Split, balanced_subset, digest
+from benchmark.data.split import Split, balanced_subset
 from benchmark.evaluation.batch_size import fitting_batch, within_memory
 from benchmark.evaluation.checks import check_images, check_model, check_randomness
 from benchmark.evaluation.hardware import Hardware
@@ -120,7 +120,7 @@ def prepare(
 def _rows(split: Split, case: EvalCase) -> NDArray[np.int64]:
     """Where the images of a case stand in the split: all of them, or the seeded balanced subset of that size."""
     part = balanced_subset(split, case.n, seed=case.seed)
-    assert digest(part) == case.images
+    assert part.digest == case.images
     return np.searchsorted(split.index.numpy(), part.index.numpy())
 
 

@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 from torch import nn
 
-from benchmark.data.split import Split, digest
+from benchmark.data.split import Split
 from benchmark.evaluation.hardware import Hardware
 from benchmark.store.selection import show
 from benchmark.store.store import Store
@@ -45,5 +45,5 @@ def run_cases(
     with starting_ray(hardware, split) if missing else nullcontext():
         work = prepare(missing, split, store, hardware, checkpoint_dir=checkpoint_dir, models=models)
     with claim(store.root, f"suite {suite}", wait=True):
-        show(store, suite, reading, cases, ranks, images=digest(split))
+        show(store, suite, reading, cases, ranks, images=split.digest)
     sweep(work, store, hardware, quiet=quiet)

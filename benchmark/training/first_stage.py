@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from attacks.errors import InputError
 from attacks.threat_model import ThreatModel
-from benchmark.data.split import Split, digest, holdout
+from benchmark.data.split import Split, holdout
 from model_zoo.architectures.registry import MLP
 from model_zoo.defenses.registry import DefenseSpec, defense_spec
 from model_zoo.files.atomic import file_of, sha256_of
@@ -42,7 +42,7 @@ class FirstStageRun:
     @property
     def digest(self) -> str:
         """Of all images, and of the pool's pseudo-labels."""
-        return " ".join(digest(split) for split in (self.images, self.pool) if split is not None)
+        return " ".join(split.digest for split in (self.images, self.pool) if split is not None)
 
 
 def prepare_first_stage(
@@ -83,7 +83,7 @@ def prepare_first_stage(
         first = defense_spec(spec.first.defense)
         own = _first_recipe(spec.name, first, images.dataset, recipe_name, settings)
         on = withheld if withheld is not None and spec.takes_features else images
-        training = Training(first, dict(first.params), own, threat, seed, f"{digest(on)} {digest(validation)}")
+        training = Training(first, dict(first.params), own, threat, seed, f"{on.digest} {validation.digest}")
         train(
             training,
             on,

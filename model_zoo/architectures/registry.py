@@ -2,11 +2,11 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 
 from torch import nn
 
-from attacks.names import lookup
+from attacks.names import by_name, lookup
 from model_zoo.architectures.digits_cnn import DigitsCNN
 from model_zoo.architectures.head import with_mlp_head
 from model_zoo.architectures.normalize import Normalize
@@ -28,6 +28,7 @@ class ArchitectureSpec:
     """
 
     name: str
+    _: KW_ONLY
     build: Callable[[int], nn.Module]
     input_shape: tuple[int, int, int]
     paper: str
@@ -36,30 +37,35 @@ class ArchitectureSpec:
 def _wide(depth: int, width: int) -> ArchitectureSpec:
     return ArchitectureSpec(
         f"wrn-{depth}-{width}",
-        lambda num_classes: WideResNet(depth, width, num_classes),
-        (3, 32, 32),
-        "Zagoruyko and Komodakis, arXiv:1605.07146",
+        build=lambda num_classes: WideResNet(depth, width, num_classes),
+        input_shape=(3, 32, 32),
+        paper="Zagoruyko and Komodakis, arXiv:1605.07146",
     )
 
 
 _SPECS = (
-    ArchitectureSpec("digits-cnn", DigitsCNN, (1, 8, 8), "none (the project's own)"),
-    ArchitectureSpec("small-cnn", SmallCNN, (1, 28, 28), "Zhang et al. (TRADES), arXiv:1901.08573"),
-    ArchitectureSpec("strided-cnn", StridedCNN, (1, 28, 28), "Wong et al. (fast AT), arXiv:2001.03994"),
-    ArchitectureSpec("resnet-18", resnet18, (3, 32, 32), "He et al., arXiv:1512.03385"),
+    ArchitectureSpec("digits-cnn", build=DigitsCNN, input_shape=(1, 8, 8), paper="none (the project's own)"),
+    ArchitectureSpec(
+        "small-cnn", build=SmallCNN, input_shape=(1, 28, 28), paper="Zhang et al. (TRADES), arXiv:1901.08573"
+    ),
+    ArchitectureSpec(
+        "strided-cnn", build=StridedCNN, input_shape=(1, 28, 28), paper="Wong et al. (fast AT), arXiv:2001.03994"
+    ),
+    ArchitectureSpec("resnet-18", build=resnet18, input_shape=(3, 32, 32), paper="He et al., arXiv:1512.03385"),
     ArchitectureSpec(
         "resnet-18-w16",
-        lambda num_classes: resnet18(num_classes, width=16),
-        (3, 32, 32),
-        "He et al., arXiv:1512.03385; a quarter of the channels",
+        build=lambda num_classes: resnet18(num_classes, width=16),
+        input_shape=(3, 32, 32),
+        paper="He et al., arXiv:1512.03385; a quarter of the channels",
     ),
-    ArchitectureSpec("preact-resnet-18", preact_resnet18, (3, 32, 32), "He et al., arXiv:1603.05027"),
+    ArchitectureSpec(
+        "preact-resnet-18", build=preact_resnet18, input_shape=(3, 32, 32), paper="He et al., arXiv:1603.05027"
+    ),
     _wide(28, 10),
     _wide(34, 10),
 )
 
-ARCHITECTURES = {spec.name: spec for spec in _SPECS}
-assert len(ARCHITECTURES) == len(_SPECS), "two architectures share a name"
+ARCHITECTURES = by_name(_SPECS, "architecture")
 
 
 MLP = "+mlp"

@@ -60,7 +60,10 @@ def coarse_init(x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> pgd.
 
 # The margin's gradient is a difference of integers, where that of cross-entropy has exponentials. A step is 1/32.
 EXACT_PGD = AttackSpec(
-    "exact-pgd", "exact-pgd", Recurrence(coarse_init, pgd.step), {"loss": "margin", "rel_step_size": 0.25}
+    "exact-pgd",
+    algorithm="exact-pgd",
+    method=Recurrence(coarse_init, pgd.step),
+    params={"loss": "margin", "rel_step_size": 0.25},
 )
 
 
@@ -86,7 +89,7 @@ def walk_step(oracle: Oracle, state: Walk) -> Walk:
     return replace(state, x_adv=state.x_adv + 1 / 16, steps=state.steps + 1)
 
 
-WALK = AttackSpec("walk", "walk", Recurrence(walk_init, walk_step))
+WALK = AttackSpec("walk", algorithm="walk", method=Recurrence(walk_init, walk_step))
 WALK_THREAT = ThreatModel("Linf", 0.5)
 ZONE = range(8, 10)
 

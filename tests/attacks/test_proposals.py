@@ -62,7 +62,7 @@ def loss_against(oracle: Oracle, point: Tensor, y: Tensor) -> None:
 
 
 def proposed(asks: Callable[[Oracle, Tensor, Tensor], None], eot: int = 1) -> Proposals:
-    attack = AttackSpec("walk", "walk", Recurrence(init, step), {"asks": asks}, steps=4)
+    attack = AttackSpec("walk", algorithm="walk", method=Recurrence(init, step), params={"asks": asks}, steps=4)
     x, y = torch.full((3, 1, 2, 2), 0.25), torch.zeros(3, dtype=torch.int64)
     return propose(attack, classifier, x, y, torch.arange(3), THREAT, restart=0, seed=0, eot=eot)
 

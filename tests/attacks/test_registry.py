@@ -2,8 +2,9 @@ import pytest
 from torch import Tensor
 
 from attacks.errors import InputError
+from attacks.names import by_name
 from attacks.oracle import CountingClassifier
-from attacks.registry import ATTACKS, _table, attack_spec
+from attacks.registry import ATTACKS, attack_spec
 from attacks.spec import AttackSpec, Proposer, Recurrence
 from attacks.threat_model import LARGEST_EPSILON, ThreatModel
 
@@ -27,16 +28,19 @@ GOOD = {"start": "none", "rel_step_size": 0.5}
 
 
 def test_parameters_go_to_the_functions_that_take_them() -> None:
-    spec = AttackSpec("a", "a", RECURRENCE, GOOD)
+    spec = AttackSpec("a", algorithm="a", method=RECURRENCE, params=GOOD)
     assert (spec.init_params, spec.step_params, spec.propose_params) == ({"start": "none"}, {"rel_step_size": 0.5}, {})
-    third_party = AttackSpec("b", "b", PROPOSER, {"queries": 3})
+    third_party = AttackSpec("b", algorithm="b", method=PROPOSER, params={"queries": 3})
     assert (third_party.init_params, third_party.step_params) == ({}, {})
     assert third_party.propose_params == {"queries": 3}
 
 
 def test_a_parameter_with_a_default_may_be_left_out_or_given() -> None:
-    assert "spread" not in AttackSpec("a", "a", RECURRENCE, GOOD).init_params
-    assert AttackSpec("a", "a", RECURRENCE, {**GOOD, "spread": 2.0}).init_params == {"start": "none", "spread": 2.0}
+    assert "spread" not in AttackSpec("a", algorithm="a", method=RECURRENCE, params=GOOD).init_params
+    assert AttackSpec("a", algorithm="a", method=RECURRENCE, params={**GOOD, "spread": 2.0}).init_params == {
+        "start": "none",
+        "spread": 2.0,
+    }
 
 
 @pytest.mark.parametrize(
@@ -56,21 +60,31 @@ def test_unknown_and_missing_parameters_are_named(
     method: Recurrence | Proposer, params: dict[str, object], complaint: str
 ) -> None:
     with pytest.raises(InputError) as caught:
-        AttackSpec("mine", "mine", method, params)
+        AttackSpec("mine", algorithm="mine", method=method, params=params)
     assert str(caught.value) == f"attack mine: {complaint}"
 
 
 @pytest.mark.parametrize("settings", [{"steps": 0}, {"restarts": 0}, {"steps": -1}])
 def test_at_least_one_step_and_one_start_are_asked_for(settings: dict[str, int]) -> None:
     with pytest.raises(InputError, match="attack mine: steps and restarts must be at least 1, got"):
-        AttackSpec("mine", "mine", RECURRENCE, GOOD, **settings)  # type: ignore[arg-type]
+        AttackSpec("mine", algorithm="mine", method=RECURRENCE, params=GOOD, **settings)  # type: ignore[arg-type]
 
 
 def test_another_papers_settings_change_what_is_given_and_nothing_else() -> None:
-    spec = AttackSpec("a", "a", RECURRENCE, GOOD, steps=3, restarts=2, reads_last=False, version=4, source="s")
+    spec = AttackSpec(
+        "a", algorithm="a", method=RECURRENCE, params=GOOD, steps=3, restarts=2, reads_last=False, version=4, source="s"
+    )
     changed = spec.with_settings(steps=7, rel_step_size=0.25)
     expected = AttackSpec(
-        "a", "a", RECURRENCE, {**GOOD, "rel_step_size": 0.25}, 7, 2, reads_last=False, version=4, source="s"
+        "a",
+        algorithm="a",
+        method=RECURRENCE,
+        params={**GOOD, "rel_step_size": 0.25},
+        steps=7,
+        restarts=2,
+        reads_last=False,
+        version=4,
+        source="s",
     )
     assert changed == expected
     assert spec.params == GOOD
@@ -99,10 +113,10 @@ def test_an_unknown_attack_is_answered_with_the_nearest_one(name: str, nearest: 
 
 
 def test_no_name_is_registered_twice() -> None:
-    spec = AttackSpec("twin", "a", RECURRENCE, GOOD)
-    assert _table([spec]) == {"twin": spec}
-    with pytest.raises(InputError, match="attack 'twin' is registered twice"):
-        _table([spec, spec.with_settings(steps=2)])
+    spec = AttackSpec("twin", algorithm="a", method=RECURRENCE, params=GOOD)
+    assert by_name([spec], "attack") == {"twin": spec}
+    with pytest.raises(InputError, match="attack 'twin' is registered twice; give one of them another name"):
+        by_name([spec, spec.with_settings(steps=2)], "attack")
 
 
 @pytest.mark.parametrize("name", list(ATTACKS))

@@ -17,7 +17,7 @@ from model_zoo.card import card, read_card
 from model_zoo.files.atomic import sha256_of
 from model_zoo.load import external_model, find_checkpoint, load_model
 from model_zoo.model_spec import ModelSpec
-from model_zoo.registry import MODELS, SHIPPED, model_spec, models_of
+from model_zoo.registry import MODELS, SHIPPED, distinct, model_spec, models_of
 from model_zoo.weights.checkpoint import load_state_dict, save_state_dict
 
 NOWHERE = Path("no checkpoints of the user's")
@@ -103,6 +103,14 @@ def test_a_missing_checkpoint_says_where_to_put_it_and_where_to_get_it(tmp_path:
     assert spec.url in str(caught.value)
 
 
+def test_a_suite_has_no_two_models_of_one_name() -> None:
+    spec = MODELS[0]
+    elsewhere = replace(spec, suites=("elsewhere",))
+    assert distinct([spec, elsewhere]) == [spec, elsewhere]
+    with pytest.raises(InputError, match=f"model of suite {spec.suites[0]} {spec.name!r} is registered twice"):
+        distinct([spec, elsewhere, replace(spec, sha256="0" * 64)])
+
+
 # Trained by the user
 
 
@@ -110,7 +118,15 @@ def trained(folder: Path, name: str, suite: str = "digits") -> ModelSpec:
     """A model of the user's in a checkpoint folder, with its card; its weights are those of madry."""
     path = folder / suite / f"{name}.safetensors"
     sha256 = save_state_dict(load_state_dict(SHIPPED / "digits/madry.safetensors"), path, {"name": name})
-    spec = ModelSpec(name, (suite,), "digits", "digits-cnn", "madry", f"{suite}/{name}.safetensors", sha256)
+    spec = ModelSpec(
+        name,
+        suites=(suite,),
+        dataset="digits",
+        architecture="digits-cnn",
+        defense="madry",
+        checkpoint=f"{suite}/{name}.safetensors",
+        sha256=sha256,
+    )
     path.with_suffix(".json").write_bytes(card(spec, {"command": "python run_benchmark.py train"}))
     return spec
 

@@ -36,7 +36,16 @@ from model_zoo.registry import model_spec
 
 NOWHERE = Path("no checkpoints of the user's")
 CPU = Hardware(torch.device("cpu"), torch.float32, 250)
-SPEC = ModelSpec("randomised", (), "digits", "", "", "", "0" * 64, randomized=True)
+SPEC = ModelSpec(
+    "randomised",
+    suites=(),
+    dataset="digits",
+    architecture="",
+    defense="",
+    checkpoint="",
+    sha256="0" * 64,
+    randomized=True,
+)
 THREAT = ThreatModel("Linf", 0.2)
 
 
@@ -53,9 +62,14 @@ def best_by_loss(
     return threat.project(found.detach(), x)
 
 
-EXAMPLES = {"rand": AttackSpec("rand", "rand", Proposer(autoattack, "pyautoattack"), {"version": "rand"})}
+EXAMPLES = {
+    "rand": AttackSpec(
+        "rand", algorithm="rand", method=Proposer(autoattack, "pyautoattack"), params={"version": "rand"}
+    )
+}
 BEST = {
-    loss: AttackSpec(loss, loss, Proposer(best_by_loss, "pyautoattack"), {"member": loss}) for loss in ("ce", "dlr")
+    loss: AttackSpec(loss, algorithm=loss, method=Proposer(best_by_loss, "pyautoattack"), params={"member": loss})
+    for loss in ("ce", "dlr")
 }
 ATTACKERS = {"ours": {"rand": ATTACKS["autoattack-rand"]}, "reference": BEST, "its examples": EXAMPLES}
 LEGEND = (

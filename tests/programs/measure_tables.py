@@ -35,7 +35,15 @@ def write_store(store: Store, models: int, images: int) -> None:
     timing = {"seconds": 1.0, "device": "cpu", "precision": "fp32", "batch_size": 250, "threads": 1, "workers": 1}
     store.open()
     for model in range(models):
-        spec = ModelSpec(f"model-{model:03d}", (SUITE,), SUITE, "small-cnn", "madry", "made up", f"{model:064d}")
+        spec = ModelSpec(
+            f"model-{model:03d}",
+            suites=(SUITE,),
+            dataset=SUITE,
+            architecture="small-cnn",
+            defense="madry",
+            checkpoint="made up",
+            sha256=f"{model:064d}",
+        )
         prediction = np.where(draw.random(images) < 0.98, label, (label + 1) % 10)
         difficulty = draw.random(images)
         for strength, name in enumerate(MADE_UP):

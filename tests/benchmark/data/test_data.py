@@ -20,7 +20,7 @@ from attacks.errors import InputError
 from benchmark.data import datasets
 from benchmark.data.class_names import CLASS_NAMES
 from benchmark.data.datasets import DATASETS, load
-from benchmark.data.split import Split, _mix, balanced_subset, digest, holdout, take
+from benchmark.data.split import Split, _mix, balanced_subset, holdout, take
 
 DIGITS_SHA256 = {
     "train": "c30e6dca487d802ccbaccd706e0e562a42ea68d7593f45be4a5d1f319ee5a3a9",
@@ -102,7 +102,7 @@ def refused(call: Callable[[], object]) -> str:
 
 @pytest.mark.parametrize("part", ["train", "test"])
 def test_digits_digest_is_pinned(digits: dict[str, Split], part: str) -> None:
-    assert digest(digits[part]) == DIGITS_SHA256[part]
+    assert digits[part].digest == DIGITS_SHA256[part]
 
 
 @pytest.mark.parametrize(("part", "examples"), [("train", 1297), ("test", 500)])
@@ -145,8 +145,14 @@ def test_digest_tells_every_kind_of_content_apart_and_nothing_else() -> None:
     subset = take(split, np.arange(5))
     renamed = Split("other", "test", split.x.clone(), split.y, split.index, 2)
     strided = Split("toy", "train", split.x.expand(6, 2, 1, 1)[:, :1], split.y, split.index, 2)
-    assert len({digest(s) for s in (split, flipped, moved, brighter, reshaped, subset)}) == 6
-    assert digest(renamed) == digest(split) == digest(strided)
+    assert len({s.digest for s in (split, flipped, moved, brighter, reshaped, subset)}) == 6
+    assert renamed.digest == split.digest == strided.digest
+
+
+def test_the_digest_of_a_split_is_computed_once() -> None:
+    split = toy([3, 3])
+    assert split.digest is split.digest
+    assert take(split, np.arange(5)).digest != split.digest
 
 
 # Subsets
@@ -190,9 +196,9 @@ def test_subset_depends_on_its_seed_and_on_no_global_generator(digits: dict[str,
     random.seed(123)
     state = torch.get_rng_state()
     again = balanced_subset(digits["test"], 100, seed=0)
-    assert digest(first) == digest(again)
+    assert first.digest == again.digest
     assert torch.equal(state, torch.get_rng_state())
-    assert digest(first) != digest(balanced_subset(digits["test"], 100, seed=1))
+    assert first.digest != balanced_subset(digits["test"], 100, seed=1).digest
 
 
 def test_selections_are_pinned() -> None:
@@ -241,8 +247,8 @@ def test_holdout_shares_sum_to_the_examples_asked_for() -> None:
 def test_holdout_and_subset_of_one_seed_are_different_selections() -> None:
     split = toy([100, 100])
     _, validation = holdout(split, 20, seed=0)
-    assert digest(validation) != digest(balanced_subset(split, 20, seed=0))
-    assert digest(validation) != digest(holdout(split, 20, seed=1)[1])
+    assert validation.digest != balanced_subset(split, 20, seed=0).digest
+    assert validation.digest != holdout(split, 20, seed=1)[1].digest
 
 
 @pytest.mark.parametrize("examples", [0, 4, 5])
@@ -509,7 +515,7 @@ def test_download_is_moved_into_the_data_directory_and_happens_once(
     monkeypatch.setattr(torchvision.datasets, "MNIST", mnist)
     data_dir = tmp_path / "not/yet/there"
     first = load("mnist", "test", data_dir=data_dir)
-    assert digest(first) == digest(load("mnist", "test", data_dir=data_dir))
+    assert first.digest == load("mnist", "test", data_dir=data_dir).digest
     assert len(roots) == 1
     assert [p.name for p in data_dir.iterdir()] == ["MNIST"]
 

@@ -21,7 +21,9 @@ from benchmark.suites.case import EvalCase
 from model_zoo.model_spec import ModelSpec
 
 CPU = Hardware(torch.device("cpu"), torch.float32, 16)
-MODEL = ModelSpec("toy", (), "toy", "toy", "natural", "", "0" * 64)
+MODEL = ModelSpec(
+    "toy", suites=(), dataset="toy", architecture="toy", defense="natural", checkpoint="", sha256="0" * 64
+)
 
 
 class Doubled(nn.Flatten):

@@ -20,7 +20,7 @@ from attacks.registry import ATTACKS
 from attacks.spec import AttackSpec, Ensemble
 from attacks.threat_model import ThreatModel
 from benchmark.cli.rejudge import rejudge_case
-from benchmark.data.split import Split, digest
+from benchmark.data.split import Split
 from benchmark.evaluation.checks import check_randomness
 from benchmark.evaluation.evaluate import evaluate
 from benchmark.evaluation.hardware import Hardware
@@ -31,7 +31,9 @@ from model_zoo.model_spec import ModelSpec
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 CPU = Hardware(torch.device("cpu"), torch.float32, 16)
-FIXED = ModelSpec("toy", (), "toy", "toy", "natural", "", "0" * 64)
+FIXED = ModelSpec(
+    "toy", suites=(), dataset="toy", architecture="toy", defense="natural", checkpoint="", sha256="0" * 64
+)
 SPEC = replace(FIXED, sha256="1" * 64, randomized=True)
 N = 40
 
@@ -179,7 +181,7 @@ def test_by_transfer_the_source_is_averaged_and_the_target_judged_by_expectation
 def test_kept_images_of_a_randomised_model_are_judged_again_to_the_same_verdicts(tmp_path: Path) -> None:
     network, images = problem()
     model, store = Noisy(network, 0.1), Store(tmp_path)
-    case = replace(case_of(short("pgd-20"), 0.08), images=digest(images))
+    case = replace(case_of(short("pgd-20"), 0.08), images=images.digest)
     kept = FoundPoints(images.x)
     verdicts = evaluate([case], model, model, model, images, images.y, CPU, observe=kept.observe)[0]
     key = case_key(case)

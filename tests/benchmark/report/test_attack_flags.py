@@ -17,7 +17,15 @@ from benchmark.suites.case import EvalCase
 from model_zoo.model_spec import ModelSpec
 
 N = 500
-MODEL = ModelSpec("mine", ("digits",), "digits", "digits-cnn", "natural", "mine.safetensors", "a" * 64)
+MODEL = ModelSpec(
+    "mine",
+    suites=("digits",),
+    dataset="digits",
+    architecture="digits-cnn",
+    defense="natural",
+    checkpoint="mine.safetensors",
+    sha256="a" * 64,
+)
 SHOWN = shown_case(
     EvalCase("digits", "digits", "c" * 64, N, MODEL, MODEL, ATTACKS["fgsm"], ThreatModel("Linf", 0.2), 0), [0]
 )

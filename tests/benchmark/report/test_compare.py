@@ -22,7 +22,16 @@ TIMING = {"seconds": 1.0, "device": "cpu", "precision": "fp32", "batch_size": 1,
 def store_with(root: Path, robust: dict[str, list[int]], start: int = 0, epsilon: float = 0.1, n: int = N) -> Store:
     """Verdicts of some attacks on one model: each leaves the images of the given numbers standing."""
     store = Store(root)
-    model = ModelSpec("m", ("toy",), "toy", "digits-cnn", "natural", "m.pt", "0" * 64, "-")
+    model = ModelSpec(
+        "m",
+        suites=("toy",),
+        dataset="toy",
+        architecture="digits-cnn",
+        defense="natural",
+        checkpoint="m.pt",
+        sha256="0" * 64,
+        paper="-",
+    )
     for rank, (attack, standing) in enumerate(robust.items()):
         case = EvalCase(
             "toy", "toy", f"{n} images", n, model, model, ATTACKS[attack], ThreatModel("Linf", epsilon), seed=0

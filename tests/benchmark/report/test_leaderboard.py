@@ -58,7 +58,16 @@ def test_models_are_compared_on_the_images_that_both_worst_cases_are_over() -> N
 
 
 def test_the_folder_of_a_users_own_file_is_not_shown() -> None:
-    spec = ModelSpec("mine", ("digits",), "digits", "/home/me/secret/mine.py:make", "", "", "a" * 64, code="make@0")
+    spec = ModelSpec(
+        "mine",
+        suites=("digits",),
+        dataset="digits",
+        architecture="/home/me/secret/mine.py:make",
+        defense="",
+        checkpoint="",
+        sha256="a" * 64,
+        code="make@0",
+    )
     assert spec.network == "mine.py:make"
     assert replace(spec, architecture="package.module:make").network == "package.module:make"
     assert replace(spec, architecture="digits-cnn", code="").network == "digits-cnn"

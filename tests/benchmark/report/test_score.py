@@ -21,7 +21,15 @@ from benchmark.suites.case import EvalCase, case_key
 from model_zoo.model_spec import ModelSpec
 
 TIMING = {"seconds": 1.0, "device": "cpu", "precision": "fp32", "batch_size": 250, "threads": 1, "versions": "torch=2"}
-NATURAL = ModelSpec("natural", ("digits",), "digits", "digits-cnn", "natural", "digits/natural.safetensors", "a" * 64)
+NATURAL = ModelSpec(
+    "natural",
+    suites=("digits",),
+    dataset="digits",
+    architecture="digits-cnn",
+    defense="natural",
+    checkpoint="digits/natural.safetensors",
+    sha256="a" * 64,
+)
 MADRY = replace(NATURAL, name="madry", defense="madry", sha256="b" * 64)
 LINF = ThreatModel("Linf", 0.2)
 

@@ -34,7 +34,16 @@ def arena(norm: str = "Linf") -> Arena:
     x = torch.rand(N, 1, 4, 4, generator=generator)
     y = model(x).argmax(1)
     y[0] = (y[0] + 1) % 5
-    spec = ModelSpec("m", ("toy",), "toy", "digits-cnn", "natural", "m.pt", "0" * 64, "-")
+    spec = ModelSpec(
+        "m",
+        suites=("toy",),
+        dataset="toy",
+        architecture="digits-cnn",
+        defense="natural",
+        checkpoint="m.pt",
+        sha256="0" * 64,
+        paper="-",
+    )
     case = EvalCase("toy", "toy", "images", N, spec, spec, ATTACKS["pgd-20"], ThreatModel(norm, 0.05), seed=0)
     return Arena(
         case, model, Split("toy", "test", x, y, torch.arange(N), 5), Hardware(torch.device("cpu"), torch.float32, 8)

@@ -146,7 +146,9 @@ def test_an_edited_chunk_is_read_whole_or_refused_in_one_line(edits: Edits) -> N
 
 def packed_files(folder: Path) -> tuple[bytes, bytes]:
     """A summary, and the verdicts beside it."""
-    model = ModelSpec("m", ("s",), "s", "net", "", "m.safetensors", "0" * 64)
+    model = ModelSpec(
+        "m", suites=("s",), dataset="s", architecture="net", defense="", checkpoint="m.safetensors", sha256="0" * 64
+    )
     case = EvalCase("s", "s", "d", 40, model, model, ATTACKS["fgsm"], ThreatModel("Linf", 0.1), 0)
     packed = packed_case(shown_case(case, [0]), verdicts(40), (), {"seconds": 1.0})
     made_with = {"attack": "a", "seed": 0, "examples": None, "norm": "Linf", "epsilon": 0.1}
@@ -183,7 +185,9 @@ def test_forged_packed_verdicts_are_read_or_refused_in_one_line(
 @fuzzed
 @given(edits=EDITS)
 def test_an_edited_record_of_a_suite_is_read_or_refused_in_one_line(edits: Edits) -> None:
-    model = ModelSpec("m", ("s",), "s", "net", "", "m.safetensors", "0" * 64)
+    model = ModelSpec(
+        "m", suites=("s",), dataset="s", architecture="net", defense="", checkpoint="m.safetensors", sha256="0" * 64
+    )
     case = EvalCase("s", "s", "d", 40, model, model, ATTACKS["fgsm"], ThreatModel("Linf", 0.1), 0)
     selection = Selection("d", "Linf", 0.1, 0)
     record = SuiteRecord(selection, {selection: Shown("any", (shown_case(case, [0]),))})

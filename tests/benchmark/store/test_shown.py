@@ -12,7 +12,15 @@ from benchmark.store.shown import Selection, Shown, SuiteRecord, case_from, sele
 from benchmark.suites.case import EvalCase
 from model_zoo.model_spec import ModelSpec
 
-MODEL = ModelSpec("natural", ("digits",), "digits", "digits-cnn", "natural", "natural.safetensors", "a" * 64)
+MODEL = ModelSpec(
+    "natural",
+    suites=("digits",),
+    dataset="digits",
+    architecture="digits-cnn",
+    defense="natural",
+    checkpoint="natural.safetensors",
+    sha256="a" * 64,
+)
 CASE = EvalCase("digits", "digits", "c" * 64, 10, MODEL, MODEL, ATTACKS["fgsm"], ThreatModel("Linf", 8 / 255), 3)
 SHOWN = shown_case(CASE, [1, 0, 2])
 SELECTION = Selection("c" * 16, "Linf", 8 / 255, 3)

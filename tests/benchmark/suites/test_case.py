@@ -12,13 +12,21 @@ from attacks.threat_model import ThreatModel
 from benchmark.suites.case import EvalCase, case_key, drawn, identity, trajectory_key
 from model_zoo.model_spec import ModelSpec
 
-MODEL = ModelSpec("natural", ("digits",), "digits", "digits-cnn", "natural", "digits/natural.safetensors", "a" * 64)
+MODEL = ModelSpec(
+    "natural",
+    suites=("digits",),
+    dataset="digits",
+    architecture="digits-cnn",
+    defense="natural",
+    checkpoint="digits/natural.safetensors",
+    sha256="a" * 64,
+)
 OTHER = replace(MODEL, name="madry", sha256="b" * 64)
 ATTACK = AttackSpec(
     "pgd-20",
-    "pgd",
-    Recurrence(pgd.init, pgd.step),
-    {"start": "uniform", "loss": "cross-entropy", "rel_step_size": 0.1},
+    algorithm="pgd",
+    method=Recurrence(pgd.init, pgd.step),
+    params={"start": "uniform", "loss": "cross-entropy", "rel_step_size": 0.1},
     steps=20,
 )
 CASE = EvalCase("digits", "digits", "c" * 64, 40, MODEL, MODEL, ATTACK, ThreatModel("Linf", 0.2), 0)
@@ -111,7 +119,12 @@ def test_asking_for_the_trajectory_leaves_the_case_as_it_was() -> None:
 
 
 def test_the_algorithm_and_not_the_function_object_identifies_an_attack() -> None:
-    other = AttackSpec("x", "pgd", Recurrence(mi_fgsm.init, mi_fgsm.step), {"rel_step_size": 0.1, "momentum": 1.0})
+    other = AttackSpec(
+        "x",
+        algorithm="pgd",
+        method=Recurrence(mi_fgsm.init, mi_fgsm.step),
+        params={"rel_step_size": 0.1, "momentum": 1.0},
+    )
     assert identity(replace(CASE, attack=other))["attack"]["algorithm"] == "pgd"
 
 

@@ -18,7 +18,7 @@ import torch
 from attacks.registry import ATTACKS
 from attacks.threat_model import ThreatModel
 from benchmark.data.datasets import load
-from benchmark.data.split import Split, balanced_subset, digest
+from benchmark.data.split import Split, balanced_subset
 from benchmark.evaluation.evaluate import evaluate
 from benchmark.evaluation.hardware import Hardware
 from benchmark.store.store import Store
@@ -287,7 +287,7 @@ def test_transfer_is_crafted_on_the_source_and_judged_on_the_target(split: Split
     shown = {}
     for target, source in ((NATURAL, MADRY), (NATURAL, NATURAL), (MADRY, MADRY)):
         threat = ThreatModel("Linf", 0.2)
-        case = EvalCase("digits", "digits", digest(split), 40, target, source, ATTACKS["pgd-20"], threat, 0)
+        case = EvalCase("digits", "digits", split.digest, 40, target, source, ATTACKS["pgd-20"], threat, 0)
         shown[target.name, source.name] = verdicts(run([case], split, tmp_path), case)
     transferred = shown["natural", "madry"]
     np.testing.assert_array_equal(transferred.prediction, shown["natural", "natural"].prediction)

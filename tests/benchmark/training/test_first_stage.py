@@ -306,7 +306,7 @@ def test_a_setting_that_another_one_makes_void_is_refused(
 
 def test_a_first_stage_has_one_of_the_known_roles() -> None:
     with pytest.raises(InputError, match="the role of a first stage is one of labels-pool"):
-        FirstStage("natural", "watches")
+        FirstStage(defense="natural", role="watches")
     assert isinstance(head_of(nn.Sequential(nn.Linear(2, 3)))[1], nn.Linear)
 
 

@@ -442,7 +442,15 @@ def test_crafted_images_lie_in_the_threat_model_and_raise_the_loss(batch: Batch,
 @pytest.mark.parametrize("params", [{}, {"beta": 1.0, "weight": 1.0}, {"tau": 1.0}])
 def test_a_defense_with_parameters_that_its_loss_does_not_take_is_refused(params: Mapping[str, float]) -> None:
     with pytest.raises(InputError, match=r"expected parameters \['beta'\]"):
-        DefenseSpec("mine", DEFENSES["trades"].batch_loss, "mine", True, "-", "-", params)
+        DefenseSpec(
+            "mine",
+            batch_loss=DEFENSES["trades"].batch_loss,
+            model_name="mine",
+            is_robust=True,
+            paper="-",
+            summary="-",
+            params=params,
+        )
 
 
 @every_defense
