@@ -3,7 +3,7 @@
 runs/store.json                             the version of this layout
 runs/cases/KEY/case.json                    what the case is, and its flags
 runs/cases/KEY/START-STOP.SHA256.parquet    the verdicts of images START to STOP; its own checksum is in its name
-runs/cases/KEY/START-STOP.SHA256.npz        their adversarial images, where they are kept (kept.py)
+runs/cases/KEY/START-STOP.SHA256.npz        their adversarial images, where they are kept (images.py)
 runs/suites/SUITE.json                      which cases the suite's tables show
 """
 
