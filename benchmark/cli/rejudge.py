@@ -35,13 +35,13 @@ class Rejudged:
 
     Args:
         images: how many were judged again.
-        others: how many of their verdicts are others; others_rounded: how many would be after rounding to 8 bits.
+        changed: how many of their verdicts differ; changed_rounded: how many would after rounding to 8 bits.
         are_all: whether they are all that the case attacked, which its record proves; of a part nobody can tell.
     """
 
     images: int
-    others: int
-    others_rounded: int
+    changed: int
+    changed_rounded: int
     are_all: bool
 
 
@@ -66,10 +66,10 @@ def rejudge_store(shared: Shared) -> None:
             print(f"{key}: {error}")
             faults += 1
             continue
-        faults += result.others > 0
+        faults += result.changed > 0
         print(
-            f"{key}: {spec.name}, {result.images} images, {result.others} verdicts are others; rounded to 8 bits "
-            f"{result.others_rounded} would be"
+            f"{key}: {spec.name}, {result.images} images, {result.changed} verdicts differ; rounded to 8 bits "
+            f"{result.changed_rounded} would"
             + ("" if result.are_all else "; a part of the case's images, which nothing proves to be those")
         )
     print(f"{store.root}: {len(keys)} cases judged again, {faults} with faults")
@@ -87,7 +87,7 @@ def rejudge_case(store: Store, key: str, model: nn.Module) -> Rejudged:
     threat = ThreatModel(**identity["threat"])
     folder = store.root / "cases" / key
     verdicts = dict(store.chunks(key))
-    images = others = rounded = 0
+    images = changed = rounded = 0
     seen: list[dict[str, Any]] = []
     files = dict(image_files(folder))
     for chunk, path in files.items():
@@ -104,12 +104,12 @@ def rejudge_case(store: Store, key: str, model: nn.Module) -> Rejudged:
             for points in (x, x_adv, (x_adv * 255).round() / 255)
         )
         images += len(y)
-        others += int(((classes == y) & (on_x_adv == y) != robust).sum())
+        changed += int(((classes == y) & (on_x_adv == y) != robust).sum())
         rounded += int(((classes == y) & (on_eight_bits == y) != robust).sum())
     are_all = _digest(seen) == identity["images"]
     if not are_all and _covers(store, key, list(files)):
         raise ValueError("the clean images kept are not those that the case attacked")
-    return Rejudged(images, others, rounded, are_all)
+    return Rejudged(images, changed, rounded, are_all)
 
 
 def _digest(parts: Sequence[dict[str, Any]]) -> str:

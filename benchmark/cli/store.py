@@ -8,12 +8,12 @@ from tqdm.auto import tqdm
 
 from attacks.errors import InputError
 from benchmark.cli.options import Shared
-from benchmark.store.audit import Fault, case_faults, lacks, suite_faults, temporary_files, unshown_cases
+from benchmark.store.audit import Fault, case_faults, incomplete_cases, suite_faults, temporary_files, unshown_cases
 from benchmark.store.store import Store, discard
 from benchmark.sweep.local_pool import run_map
 from model_zoo.files.locks import alone
 
-SHOWN_LACKS = 20
+NAMED_CASES = 20
 """How many cases `verify` names; `missing` names all."""
 
 
@@ -24,8 +24,8 @@ def verify_store(shared: Shared) -> None:
     store = _store(shared)
     keys = store.case_keys()
     faults = suite_faults(store)
-    lacking = [] if faults else list(lacks(store))
-    incomplete = "not looked for" if faults else len(lacking)
+    incomplete = [] if faults else list(incomplete_cases(store))
+    count = "not looked for" if faults else len(incomplete)
     chunks = 0
     audited = run_map(functools.partial(_audited, store), keys, processes(shared))
     for found, read in tqdm(audited, total=len(keys), unit="case", disable=shared.quiet):
@@ -33,13 +33,13 @@ def verify_store(shared: Shared) -> None:
         chunks += read
     for fault in faults:
         print(f"{fault.path}: {fault.what}")
-    for lack in lacking[:SHOWN_LACKS]:
-        print(lack)
+    for case in incomplete[:NAMED_CASES]:
+        print(case)
     print(
-        f"{store.root}: {len(keys)} cases, {chunks} chunks, {len(faults)} faults, {incomplete} shown cases "
+        f"{store.root}: {len(keys)} cases, {chunks} chunks, {len(faults)} faults, {count} shown cases "
         f"incomplete, {len(temporary_files(shared.results_dir))} temporary files"
     )
-    if faults or lacking:
+    if faults or incomplete:
         first = "remove the faulty files by 'store gc', and " if any(fault.removable for fault in faults) else ""
         print(f"{first}run the sweeps again: they compute what lacks")
         sys.exit(1)
@@ -52,7 +52,7 @@ def _audited(store: Store, key: str) -> tuple[list[Fault], int]:
 
 def list_missing(shared: Shared) -> None:
     """A table of the cases that lack chunks or their record."""
-    rows = [vars(lack) for lack in lacks(_store(shared))]
+    rows = [vars(case) for case in incomplete_cases(_store(shared))]
     print(tabulate(rows, headers="keys") if rows else "Nothing is missing.")
 
 
@@ -61,17 +61,17 @@ def collect_garbage(shared: Shared, *, dry_run: bool, unshown: bool) -> None:
     store = _store(shared)
     with alone(store.root):
         unwanted = unshown_cases(store) if unshown else ()
-        rubbish = [Fault(path, "left by a process that was killed") for path in temporary_files(shared.results_dir)]
+        garbage = [Fault(path, "left by a process that was killed") for path in temporary_files(shared.results_dir)]
         for key in tqdm(store.case_keys(), unit="case", disable=shared.quiet):
             if key in unwanted:
-                rubbish.append(Fault(store.root / "cases" / key, "no table shows it"))
+                garbage.append(Fault(store.root / "cases" / key, "no table shows it"))
             else:
-                rubbish += [fault for fault in case_faults(store, key) if fault.removable]
-        for fault in rubbish:
+                garbage += [fault for fault in case_faults(store, key) if fault.removable]
+        for fault in garbage:
             print(f"{'would remove' if dry_run else 'removed'} {fault.path}: {fault.what}")
             if not dry_run:
                 discard(fault.path)
-    print(f"{store.root}: {len(rubbish)} {'to remove' if dry_run else 'removed'}")
+    print(f"{store.root}: {len(garbage)} {'to remove' if dry_run else 'removed'}")
 
 
 def _store(shared: Shared) -> Store:

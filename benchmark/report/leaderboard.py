@@ -85,7 +85,7 @@ def p_of_difference(suite: SuiteScores, first: str, second: str) -> float:
     return mcnemar(int((against & ~robust).sum()), int((robust & ~against).sum()))
 
 
-def for_people(board: pd.DataFrame) -> pd.DataFrame:
+def formatted(board: pd.DataFrame) -> pd.DataFrame:
     """The leaderboard with its interval in one column."""
     interval = [f"{low:.2f}-{high:.2f}" for low, high in zip(board["ci_low"], board["ci_high"], strict=True)]
     shown = board.drop(columns=["ci_low", "ci_high"])

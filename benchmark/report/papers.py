@@ -62,7 +62,7 @@ def _lines(suite: SuiteScores, row: Row, figure: Figure) -> Iterator[dict[str, A
         "published": figure.published,
         "std": figure.std,
     }
-    told = {"source": figure.source, "state": figure.state}
+    origin = {"source": figure.source, "state": figure.state}
     for entry, held in measured:
         low, high = wilson(int(held.sum()), len(held))
         numbers = {
@@ -75,11 +75,11 @@ def _lines(suite: SuiteScores, row: Row, figure: Figure) -> Iterator[dict[str, A
             "inside": "yes" if low <= figure.published <= high else "no",
             "why": "; ".join(_reasons(row, figure, entry, len(held))),
         }
-        yield {**shown, **numbers, **told, "command": ""}
+        yield {**shown, **numbers, **origin, "command": ""}
     if not measured:
         command = _command(suite, row, figure)
         why = "; ".join(filter(None, (row.note, figure.note, "" if command else "not in this project")))
-        yield {**shown, "model": "", "n": None, "measured": None, "why": why, **told, "command": command}
+        yield {**shown, "model": "", "n": None, "measured": None, "why": why, **origin, "command": command}
 
 
 def _measured(suite: SuiteScores, model: str, figure: Figure) -> tuple[ShownCase, Bools] | None:

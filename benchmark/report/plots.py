@@ -81,7 +81,7 @@ def _trade_off(board: pd.DataFrame, suite: SuiteScores) -> Figure:
             line["worst case"],
             xerr=[[line["clean"] - low], [high - line["clean"]]],
             yerr=[[line["worst case"] - line["ci_low"]], [line["ci_high"] - line["worst case"]]],
-            **_look(place),
+            **_style(place),
             linestyle="none",
             elinewidth=0.8,
             label=line["model"],
@@ -101,7 +101,7 @@ def _steps(suite: SuiteScores, board: pd.DataFrame) -> Figure | None:
     if len({steps for points in curves.values() for steps in points}) < 2:
         return None
     figure, axes = _figure(7, 4.6)
-    for place, model in enumerate(_few(board)):
+    for place, model in enumerate(_plotted_models(board)):
         points = curves.get(model, {})
         _curve(axes, place, model, sorted(points), [points[steps] for steps in sorted(points)])
     axes.set(
@@ -110,7 +110,7 @@ def _steps(suite: SuiteScores, board: pd.DataFrame) -> Figure | None:
     ticks = sorted({steps for points in curves.values() for steps in points})
     axes.set_xticks(ticks, [str(steps) for steps in ticks])
     axes.minorticks_off()
-    _legend(axes, len(_few(board)))
+    _legend(axes, len(_plotted_models(board)))
     return figure
 
 
@@ -119,13 +119,13 @@ def _epsilons(suite: SuiteScores, board: pd.DataFrame, curves: pd.DataFrame) -> 
     if curves.empty:
         return None
     figure, axes = _figure(7, 4.6)
-    for place, model in enumerate(_few(board)):
+    for place, model in enumerate(_plotted_models(board)):
         own = curves[curves["model"] == model]
         points = list(zip(own["robust_acc"], own["ci_low"], own["ci_high"], strict=True))
         _curve(axes, place, model, list(own["epsilon"]), points)
     attack = curves["attack"].iloc[0]
     axes.set(xlabel="epsilon", ylabel="robust accuracy (%)", ylim=(0, 100), title=f"{attack}: {suite.suite}")
-    _legend(axes, len(_few(board)))
+    _legend(axes, len(_plotted_models(board)))
     return figure
 
 
@@ -191,12 +191,12 @@ def _curve(axes: Axes, place: int, name: str, x: Sequence[float], points: Sequen
     if not points:
         return
     value, low, high = (np.array(column) for column in zip(*points, strict=True))
-    look = _look(place)
-    axes.plot(x, value, **look, linewidth=1.2, label=name)
-    axes.fill_between(x, low, high, color=look["color"], alpha=0.08, linewidth=0)
+    style = _style(place)
+    axes.plot(x, value, **style, linewidth=1.2, label=name)
+    axes.fill_between(x, low, high, color=style["color"], alpha=0.08, linewidth=0)
 
 
-def _look(place: int) -> dict[str, Any]:
+def _style(place: int) -> dict[str, Any]:
     """Colour and marker of the model at a place; no two of the first 70 look the same."""
     return {
         "color": COLOURS[place % len(COLOURS)],
@@ -209,7 +209,7 @@ def _legend(axes: Axes, count: int) -> None:
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=7, ncols=1 + count // 34, frameon=False)
 
 
-def _few(board: pd.DataFrame) -> list[str]:
+def _plotted_models(board: pd.DataFrame) -> list[str]:
     models = list(board["model"])
     return models if len(models) <= SHOWN else [*models[: SHOWN - 1], models[-1]]
 

@@ -23,7 +23,7 @@ from model_zoo.files.atomic import atomic_write
 
 VERDICTS = "verdicts"
 """The folder of the packed verdicts, beside those of the tables."""
-OTHER = "@"
+SEPARATOR = "@"
 """Between the name of a suite and what another selection of it differs in."""
 
 
@@ -32,7 +32,7 @@ def rebuild_tables(results_dir: Path) -> None:
     store, folder = Store(results_dir / "runs"), results_dir / VERDICTS
     store.check()
     there = store.suites()
-    packed = sorted({path.stem.partition(OTHER)[0] for path in folder.glob("*.json")} - set(there))
+    packed = sorted({path.stem.partition(SEPARATOR)[0] for path in folder.glob("*.json")} - set(there))
     if not (there or packed):
         raise InputError(
             f"expected verdicts in {store.root}, found none, nor packed ones in {folder}; "
@@ -41,7 +41,7 @@ def rebuild_tables(results_dir: Path) -> None:
     for suite in there:
         print_tables(store, suite, results_dir, with_pictures=True)
     for suite in packed:
-        others = [read_packed(path) for path in sorted(folder.glob(f"{suite}{OTHER}*.json"))]
+        others = [read_packed(path) for path in sorted(folder.glob(f"{suite}{SEPARATOR}*.json"))]
         _write_all(read_packed(folder / f"{suite}.json"), others, results_dir, with_pictures=True)
         print(f"Tables: {results_dir / suite}, from {folder / suite}.json")
 
@@ -99,9 +99,9 @@ def print_tables(store: Store, suite: str, results_dir: Path, *, with_pictures: 
         )
     print(f"Tables: {results_dir / suite}")
     if packed.cases:
-        for stale in folder.glob(f"{suite}{OTHER}*"):
+        for stale in folder.glob(f"{suite}{SEPARATOR}*"):
             stale.unlink()
-        for name, one in ((suite, packed), *((f"{suite}{OTHER}{name}", other) for name, other in others.items())):
+        for name, one in ((suite, packed), *((f"{suite}{SEPARATOR}{name}", other) for name, other in others.items())):
             write_packed(one, folder / name)
     if incomplete := [case.cell for case in store.shown(suite).cases if case.key not in packed.cases]:
         print(
@@ -113,7 +113,7 @@ def print_tables(store: Store, suite: str, results_dir: Path, *, with_pictures: 
 
 def _packed_before(folder: Path, shown: Packed) -> dict[str, Packed]:
     """Packed selections of the same images and norm as those shown, from a store that this one may not be."""
-    paths = [folder / f"{shown.suite}.json", *sorted(folder.glob(f"{shown.suite}{OTHER}*.json"))]
+    paths = [folder / f"{shown.suite}.json", *sorted(folder.glob(f"{shown.suite}{SEPARATOR}*.json"))]
     found = {selection_name(one): one for path in paths if path.is_file() for one in [read_packed(path)] if one.cases}
     return {name: one for name, one in found.items() if shown.cases and selects_beside(one, shown)}
 

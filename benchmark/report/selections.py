@@ -14,7 +14,7 @@ from benchmark.store.shown import Selection, Shown, ShownCase
 from benchmark.store.store import Store
 from benchmark.store.verdicts import Verdicts
 
-FAMILY = re.compile(r"-seed\d+$")
+SEED_SUFFIX = re.compile(r"-seed\d+$")
 """Behind the name of a model that was trained with another seed: `train --name trades-b6-seed1 --seed 1`."""
 
 
@@ -91,8 +91,8 @@ def epsilon_table(suite: SuiteScores, others: Sequence[SuiteScores]) -> pd.DataF
 
 def _line(entry: ShownCase, epsilon: float, held: Any) -> dict[str, Any]:
     low, high = wilson(int(held.sum()), len(held))
-    told = {"model": entry.model, "attack": entry.attack, "epsilon": epsilon, "n": len(held)}
-    return {**told, "robust_acc": percent(held), "ci_low": low, "ci_high": high}
+    names = {"model": entry.model, "attack": entry.attack, "epsilon": epsilon, "n": len(held)}
+    return {**names, "robust_acc": percent(held), "ci_low": low, "ci_high": high}
 
 
 def seed_table(suite: SuiteScores, others: Sequence[SuiteScores]) -> pd.DataFrame:
@@ -119,8 +119,8 @@ def _over_seeds(suite: SuiteScores, others: Sequence[SuiteScores]) -> Iterator[t
         for entry, judged in zip(scores.entries, scores.judged, strict=True):
             if entry.epsilon != suite.entries[0].epsilon:
                 continue
-            model = FAMILY.sub("", entry.model)
+            model = SEED_SUFFIX.sub("", entry.model)
             if entry.model not in networks:
                 networks.add(entry.model)
                 yield model, "clean", "", percent(judged.correct)
-            yield model, entry.attack, FAMILY.sub("", entry.source_model), percent(judged.robust)
+            yield model, entry.attack, SEED_SUFFIX.sub("", entry.source_model), percent(judged.robust)

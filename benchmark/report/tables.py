@@ -10,7 +10,7 @@ import pandas as pd
 from benchmark.report.attack_flags import SIGNIFICANT, flag_table
 from benchmark.report.exports import latex, model_info
 from benchmark.report.html import page
-from benchmark.report.leaderboard import for_people, leaderboard, legend, shown_accuracy, white
+from benchmark.report.leaderboard import formatted, leaderboard, legend, shown_accuracy, white
 from benchmark.report.papers import paper_table, papers_markdown
 from benchmark.report.score import SuiteScores
 from benchmark.report.selections import epsilon_table, seed_table
@@ -54,7 +54,7 @@ def write_tables(
     papers = paper_table(suite, rows, figures)
     curves, seeds = epsilon_table(suite, others), seed_table(suite, others)
     shown = {
-        "leaderboard": (board, "Leaderboard", _markdown(for_people(board)), f"{reading}\n{legend(suite, board)}"),
+        "leaderboard": (board, "Leaderboard", _markdown(formatted(board)), f"{reading}\n{legend(suite, board)}"),
         "white_box": (white_box, "White-box attacks", _markdown(_with_last(white_box)), BOTH_READINGS),
         "black_box": (crossed, "Transfer (black-box) attacks", _markdown(crossed), f"{CROSSED} {reading}"),
         "papers": (papers, "Beside the papers", papers_markdown(papers, suite.suite), reading),

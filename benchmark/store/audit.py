@@ -1,4 +1,4 @@
-"""What is wrong with a verdict store, and what in it is rubbish. Reads everything, trusts nothing, changes nothing."""
+"""What is wrong with a verdict store, and what in it is garbage. Reads everything, trusts nothing, changes nothing."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class Fault:
 
 
 @dataclass(frozen=True)
-class Lack:
+class IncompleteCase:
     """A case that a table shows and that lacks chunks, of `chunks` in all, or its record."""
 
     suite: str
@@ -124,13 +124,13 @@ def ever_shown(store: Store, suite: str) -> list[ShownCase]:
     return [] if record is None else [case for shown in record.selections.values() for case in shown.cases]
 
 
-def lacks(store: Store) -> Iterator[Lack]:
+def incomplete_cases(store: Store) -> Iterator[IncompleteCase]:
     """Cases shown that lack chunks or their record: by the names of the chunks' files, without reading those."""
     for suite in store.suites():
         for case in ever_shown(store, suite):
             absent, has_record = store.absent(case.key, case.n), store.read_case(case.key) is not None
             if absent or not has_record:
-                yield Lack(suite, case.title, len(absent), len(chunk_ranges(case.n)), has_record)
+                yield IncompleteCase(suite, case.title, len(absent), len(chunk_ranges(case.n)), has_record)
 
 
 def temporary_files(results_dir: Path) -> list[Path]:

@@ -86,8 +86,8 @@ class Packed:
             prediction=case.prediction.astype(np.int64),
             robust_any=case.robust_any,
             robust_last=case.robust_last,
-            forwards=_shares(case.forwards, n),
-            backwards=_shares(case.backwards, n),
+            forwards=_even_shares(case.forwards, n),
+            backwards=_even_shares(case.backwards, n),
             robust_single=case.robust_single,
         )
         return verdicts, [dict(case.timing)]
@@ -219,10 +219,10 @@ def _record(case: PackedCase, prediction: int) -> Line:
     """What the summary says of a case: its entry, and what it came to, as counts of images and of passes."""
     last = None if case.robust_last is None else int(case.robust_last.sum())
     counts = {"correct": int((case.prediction == case.label).sum()), "robust": int(case.robust_any.sum())}
-    passes = {"forwards": _whole(case.forwards), "backwards": _whole(case.backwards)}
+    passes = {"forwards": _int_if_whole(case.forwards), "backwards": _int_if_whole(case.backwards)}
     single = {} if case.robust_single is None else {"robust_single": int(case.robust_single.sum())}
-    told = {"flags": list(case.flags), "prediction": prediction, **counts, "robust_last": last, **single}
-    return {**case.entry.to_dict(), **told, **passes}
+    outcome = {"flags": list(case.flags), "prediction": prediction, **counts, "robust_last": last, **single}
+    return {**case.entry.to_dict(), **outcome, **passes}
 
 
 def _timing(packed: Packed) -> Line:
@@ -234,12 +234,12 @@ def _timing(packed: Packed) -> Line:
     return {"timing_common": alike, "timing": lines}
 
 
-def _shares(total: float, n: int) -> NDArray[np.float64]:
+def _even_shares(total: float, n: int) -> NDArray[np.float64]:
     """(n,) even shares in whole passes that sum to the total exactly; the first image has what is left over."""
     shares = np.full(n, total // n)
     shares[0] += total - n * (total // n)
     return shares
 
 
-def _whole(number: float) -> float:
+def _int_if_whole(number: float) -> float:
     return int(number) if number.is_integer() else number

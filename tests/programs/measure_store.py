@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmark.store.audit import lacks
+from benchmark.store.audit import incomplete_cases
 from benchmark.store.chunk import checksum, chunk_ranges, pack, stem
 from benchmark.store.shown import Selection, Shown, ShownCase, SuiteRecord
 from benchmark.store.store import Store
@@ -99,7 +99,7 @@ def main() -> None:
     }
     for turn in ("first", "second"):
         started = time.perf_counter()
-        figures[f"incomplete_{turn}"] = len(list(lacks(store)))
+        figures[f"incomplete_{turn}"] = len(list(incomplete_cases(store)))
         figures[f"list_missing_s_{turn}"] = round(time.perf_counter() - started, 2)
     for command in ("missing", "verify"):
         words = [sys.executable, str(ROOT / "run_benchmark.py"), "store", command, "--quiet"]

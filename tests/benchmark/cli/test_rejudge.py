@@ -42,7 +42,7 @@ def test_keeping_images_changes_no_verdict(command: Command, kept: Path, tmp_pat
 def test_kept_images_are_judged_again_to_the_same_verdicts_by_the_model_alone(command: Command, kept: Path) -> None:
     result = command(kept, "store", "rejudge")
     assert result.returncode == 0, result.stdout
-    assert result.stdout.count("40 images, 0 verdicts are others") == 12
+    assert result.stdout.count("40 images, 0 verdicts differ") == 12
     assert "12 cases judged again, 0 with faults" in result.stdout
 
 
@@ -69,7 +69,7 @@ def forge(path: Path, **changes: np.ndarray) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda arrays: {"x_adv": arrays["x"]}, "verdicts are others"),
+        (lambda arrays: {"x_adv": arrays["x"]}, "verdicts differ"),
         (lambda arrays: {"x_adv": 1 - arrays["x"]}, "outside the threat model"),
         (lambda arrays: {"y": arrays["y"][::-1]}, "are not those of the verdicts"),
         (lambda arrays: {"x": 0.999 * arrays["x"] + 0.001 * arrays["x_adv"]}, "not those that the case attacked"),
@@ -88,7 +88,7 @@ def test_images_that_do_not_show_what_is_claimed_are_found(
     result = command(tmp_path, "store", "rejudge")
     assert result.returncode == 1
     assert words in result.stdout
-    assert " 0 verdicts are others" not in result.stdout
+    assert " 0 verdicts differ" not in result.stdout
 
 
 def test_damaged_images_are_named(command: Command, tmp_path: Path) -> None:

@@ -190,8 +190,8 @@ def test_kept_images_of_a_randomised_model_are_judged_again_to_the_same_verdicts
     store.write_chunk(key, (0, N), verdicts, {"batch_size": CPU.batch_size})
     assert 5 < verdicts.robust_any.sum() < verdicts.correct.sum() - 5
     result = rejudge_case(store, key, model)
-    assert (result.images, result.others, result.are_all) == (N, 0, True)
-    assert rejudge_case(store, key, network).others > 0
+    assert (result.images, result.changed, result.are_all) == (N, 0, True)
+    assert rejudge_case(store, key, network).changed > 0
 
 
 def test_a_model_that_was_taken_for_deterministic_is_refused_where_it_is_not() -> None:

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from benchmark.report.leaderboard import leaderboard
-from benchmark.report.plots import _look, write_pictures
+from benchmark.report.plots import _style, write_pictures
 from benchmark.report.score import SuiteScores, read_suite
 from benchmark.store.packed import read_packed
 
@@ -75,5 +75,5 @@ def test_what_was_not_measured_is_not_drawn_and_old_pictures_of_it_go(suite: Sui
 
 
 def test_no_two_models_of_a_picture_look_the_same() -> None:
-    looks = [(look["color"], look["marker"]) for look in map(_look, range(70))]
+    looks = [(look["color"], look["marker"]) for look in map(_style, range(70))]
     assert len(set(looks)) == 70
