@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from attacks.draws import Draws
+from attacks.losses import TARGETED_LOSSES
 from attacks.oracle import Oracle
 from attacks.targets import first_targets
 from attacks.threat_model import ThreatModel
@@ -47,7 +48,7 @@ def init(x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, *, iterations:
 
     Args:
         x: (N, C, H, W) in [0, 1], not modified; y: (N,) class indices.
-        iterations: how many steps will be taken.
+        iterations: how many steps will be taken; an `AttackSpec` fills in its own number of steps.
     """
     x_adv = threat.on_sphere(x, draws)
     worst = torch.full((len(x),), -torch.inf, device=x.device)
@@ -77,7 +78,7 @@ def step(oracle: Oracle, state: State, *, loss: str, iterations: int, rho: float
     """Look at the loss and its gradient, decide on the step size, move.
 
     Args:
-        loss: a name of `attacks.losses.LOSSES`; one that ends in "targeted" aims at the class of the image's rank.
+        loss: a name of `attacks.losses.LOSSES`; one of `TARGETED_LOSSES` aims at the class of the image's rank.
         iterations: as for init.
         rho: the share of steps between two checks that must have raised the loss.
         momentum: weight of the new direction; the rest goes to the last move.
@@ -88,7 +89,7 @@ def step(oracle: Oracle, state: State, *, loss: str, iterations: int, rho: float
         of the start. The point after the last step is proposed without its gradient being taken.
     """
     threat = oracle.threat
-    if loss.endswith("targeted"):
+    if loss in TARGETED_LOSSES:
         target = first_targets(oracle, state.x, state.y, state.rank, state.target, state.steps)
         state = replace(state, target=target)
         label = torch.stack([state.y, target], 1)

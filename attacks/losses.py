@@ -104,3 +104,5 @@ LOSSES: Mapping[str, Loss] = {
     "dlr": dlr,
     "dlr-targeted": dlr_targeted,
 }
+TARGETED_LOSSES = ("difference", "dlr-targeted")
+"""Their labels are pairs (y, t) (N, 2) of the class and a target."""

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from attacks import apgd, fab, foolbox_adapter, mi_fgsm, pgd, pyautoattack_adapter, square
+from attacks.losses import TARGETED_LOSSES
 from attacks.names import by_name, lookup
 from attacks.spec import AttackSpec, EarlyStopping, Ensemble, Proposer, Recurrence
 
@@ -23,38 +24,31 @@ def _pgd(name: str, steps: int, **params: object) -> AttackSpec:
 AUTOATTACK = "Croce and Hein, arXiv:2003.01690"
 
 
-def _apgd(name: str, loss: str, *, targeted: bool = False) -> AttackSpec:
-    params = {"loss": loss, "iterations": 100, "rho": 0.75, "momentum": 0.75}
-    method = Recurrence(apgd.init, apgd.step)
-    restarts = TARGETS if targeted else 1
+def _apgd(name: str, loss: str) -> AttackSpec:
     return AttackSpec(
         name,
         algorithm="apgd",
-        method=method,
-        params=params,
+        method=Recurrence(apgd.init, apgd.step),
+        params={"loss": loss, "rho": 0.75, "momentum": 0.75},
         steps=100,
-        restarts=restarts,
+        restarts=TARGETS if loss in TARGETED_LOSSES else 1,
         reads_last=False,
-        targeted=targeted,
         version=2,
         source=AUTOATTACK,
     )
 
 
 def _fab(name: str, *, targeted: bool, restarts: int) -> AttackSpec:
-    params = {"targeted": targeted, "alpha_max": 0.1, "eta": 1.05, "beta": 0.9}
-    method, source = Recurrence(fab.init, fab.step), "Croce and Hein, arXiv:1907.02044"
     return AttackSpec(
         name,
         algorithm="fab",
-        method=method,
-        params=params,
+        method=Recurrence(fab.init, fab.step),
+        params={"targeted": targeted, "alpha_max": 0.1, "eta": 1.05, "beta": 0.9},
         steps=100,
         restarts=restarts,
         reads_last=False,
-        targeted=targeted,
         version=2,
-        source=source,
+        source="Croce and Hein, arXiv:1907.02044",
     )
 
 
@@ -63,7 +57,7 @@ AUTOATTACK_MEMBERS: Mapping[str, AttackSpec] = by_name(
     (
         _apgd("apgd-ce", "cross-entropy"),
         _apgd("apgd-dlr", "dlr"),
-        _apgd("apgd-t", "dlr-targeted", targeted=True),
+        _apgd("apgd-t", "dlr-targeted"),
         _fab("fab", targeted=False, restarts=5),
         _fab("fab-t", targeted=True, restarts=TARGETS),
         AttackSpec(
@@ -155,8 +149,8 @@ ATTACKS: Mapping[str, AttackSpec] = by_name(
                     replace(AUTOATTACK_MEMBERS["square"], steps=16),
                 ],
                 screening=[
-                    AUTOATTACK_MEMBERS["apgd-ce"].with_settings(steps=20, iterations=20),
-                    AUTOATTACK_MEMBERS["apgd-t"].with_settings(steps=10, iterations=10),
+                    AUTOATTACK_MEMBERS["apgd-ce"].with_settings(steps=20),
+                    AUTOATTACK_MEMBERS["apgd-t"].with_settings(steps=10),
                     replace(
                         AUTOATTACK_MEMBERS["square"],
                         early_stopping=EarlyStopping(checks=(2, 8, 20, 50), least_decrease=0.2),
@@ -173,8 +167,8 @@ ATTACKS: Mapping[str, AttackSpec] = by_name(
             algorithm="autoattack-brief",
             method=Ensemble(
                 [
-                    AUTOATTACK_MEMBERS["apgd-ce"].with_settings(steps=20, iterations=20),
-                    AUTOATTACK_MEMBERS["apgd-t"].with_settings(steps=20, iterations=20, restarts=3),
+                    AUTOATTACK_MEMBERS["apgd-ce"].with_settings(steps=20),
+                    AUTOATTACK_MEMBERS["apgd-t"].with_settings(steps=20, restarts=3),
                     AUTOATTACK_MEMBERS["square"].with_settings(steps=2),
                 ]
             ),

@@ -170,7 +170,7 @@ def _attack(
         return [walk(attack.method, task.y, attack_some, screens=screens)]
     if isinstance(attack.method, Proposer):
         return [_propose(task, attack, attack.method)]
-    if attack.targeted:
+    if attack.is_targeted:
         attack = replace(attack, restarts=min(attack.restarts, task.classes - 1))
     if setting.judge_draws:
         return [_expect(task, attack)]

@@ -9,8 +9,11 @@ from typing import Any
 from torch import Tensor
 
 from attacks.errors import InputError
+from attacks.losses import TARGETED_LOSSES
 
 ANY_NORM = ("Linf", "L2")
+LENGTH = "iterations"
+"""The parameter of a recurrence that is always its number of steps: no spec gives it, each fills it in."""
 CHUNK_SIZE = 250
 """Images a chunk. Third-party attacks draw by place in the batch, which is the chunk."""
 
@@ -81,12 +84,11 @@ class AttackSpec:
         name: as on the command line and in the tables.
         algorithm: the algorithm's name; with version, parameters, steps and restarts it identifies the numbers.
         method: the algorithm.
-        params: keyword arguments of the method's functions.
+        params: keyword arguments of the method's functions, but for `iterations`, which is `steps`.
         steps: of one restart; for a third-party attack what its progress bar weighs.
         restarts: independent starts of each image.
         reads_last: whether the last iterate is read beside any iterate (as the papers' tables do).
         norms: the threat models that it is defined for.
-        targeted: each restart aims at another class, so there are no more restarts than wrong classes.
         tolerates_rounding: whether searching in bfloat16 is enough; else what comes near is searched again in float32.
         is_black_box: whether it asks for logits alone.
         eot: how many passes each query averages, unless the case says so; a case's own, and no part of the identity.
@@ -106,7 +108,6 @@ class AttackSpec:
     restarts: int = 1
     reads_last: bool = True
     norms: Sequence[str] = ANY_NORM
-    targeted: bool = False
     tolerates_rounding: bool = True
     is_black_box: bool = False
     early_stopping: EarlyStopping | None = None
@@ -115,9 +116,11 @@ class AttackSpec:
     source: str = ""
 
     def __post_init__(self) -> None:
+        if LENGTH in self.params and isinstance(self.method, Recurrence):
+            raise InputError(f"attack {self.name}: {LENGTH} is the number of steps; set steps in its place")
         bound = {**self.init_params, **self.step_params, **self.propose_params}
         surplus = set(self.params) - set(bound)
-        missing = {name for function in self._functions() for name in _required(function)} - set(self.params)
+        missing = {name for function in self._functions() for name in _required(function)} - set(self.all_params)
         if surplus or missing:
             raise InputError(f"attack {self.name}: unknown parameters {sorted(surplus)}, missing {sorted(missing)}")
         if self.early_stopping is not None and (
@@ -133,12 +136,23 @@ class AttackSpec:
             )
 
     @property
+    def all_params(self) -> dict[str, Any]:
+        """The parameters, with the number of steps where a recurrence takes it."""
+        takes_length = isinstance(self.method, Recurrence) and any(LENGTH in _keywords(f) for f in self._functions())
+        return {**self.params, LENGTH: self.steps} if takes_length else dict(self.params)
+
+    @property
+    def is_targeted(self) -> bool:
+        """Whether each restart aims at another class, so that there are no more restarts than wrong classes."""
+        return bool(self.params.get("targeted")) or self.params.get("loss") in TARGETED_LOSSES
+
+    @property
     def init_params(self) -> dict[str, Any]:
-        return _accepted(self.method.init, self.params) if isinstance(self.method, Recurrence) else {}
+        return _accepted(self.method.init, self.all_params) if isinstance(self.method, Recurrence) else {}
 
     @property
     def step_params(self) -> dict[str, Any]:
-        return _accepted(self.method.step, self.params) if isinstance(self.method, Recurrence) else {}
+        return _accepted(self.method.step, self.all_params) if isinstance(self.method, Recurrence) else {}
 
     @property
     def propose_params(self) -> dict[str, Any]:
@@ -156,7 +170,7 @@ class AttackSpec:
     @property
     def identity(self) -> dict[str, Any]:
         """All that determines the attack's numbers; its name does not."""
-        own = {"algorithm": self.algorithm, "version": self.version, "params": dict(sorted(self.params.items()))}
+        own = {"algorithm": self.algorithm, "version": self.version, "params": dict(sorted(self.all_params.items()))}
         if isinstance(self.method, Ensemble):
             screening = {
                 "scouts": [attack.identity for attack in self.method.screening],  # the names are those of stored keys

@@ -60,7 +60,7 @@ def _attacks(_: Path) -> Rows:
             "restarts": spec.restarts if isinstance(spec.method, Recurrence) else "",
             "settings": " ".join(member.name for member in spec.method.members)
             if isinstance(spec.method, Ensemble)
-            else " ".join(f"{key}={value}" for key, value in spec.params.items()),
+            else " ".join(f"{key}={value}" for key, value in spec.all_params.items()),
             "source": spec.source,
         }
         for spec in ATTACKS.values()

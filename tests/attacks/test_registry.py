@@ -99,6 +99,32 @@ def test_settings_that_the_attack_does_not_take_are_refused(change: dict[str, in
         attack_spec("pgd-20").with_settings(**change)
 
 
+def test_the_length_that_a_method_is_made_for_is_the_number_of_its_steps() -> None:
+    spec = ATTACKS["apgd-ce"].with_settings(steps=7)
+    assert spec.init_params == {"iterations": 7}
+    assert spec.step_params["iterations"] == spec.identity["params"]["iterations"] == spec.identity["steps"] == 7
+    assert "iterations" not in ATTACKS["pgd-20"].identity["params"]
+    with pytest.raises(InputError, match="attack apgd-ce: iterations is the number of steps; set steps in its place"):
+        spec.with_settings(iterations=7)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "is_targeted"),
+    [
+        ("apgd-t", {}, True),
+        ("apgd-t", {"loss": "dlr"}, False),
+        ("apgd-ce", {"loss": "difference"}, True),
+        ("fab-t", {}, True),
+        ("fab-t", {"targeted": False}, False),
+        ("pgd-20", {}, False),
+    ],
+)
+def test_an_attack_is_targeted_where_its_parameters_say_so(
+    name: str, changes: dict[str, object], is_targeted: bool
+) -> None:
+    assert ATTACKS[name].with_settings(**changes).is_targeted == is_targeted  # type: ignore[arg-type]
+
+
 def test_an_attack_is_found_by_its_name() -> None:
     assert attack_spec("pgd-40") is ATTACKS["pgd-40"]
     assert attack_spec("pgd-40").steps == 40

@@ -39,8 +39,7 @@ FREED = {"given back": {"MALLOC_MMAP_THRESHOLD_": "131072"}, "as it is": {}}
 
 def brief(member: AttackSpec) -> AttackSpec:
     """An attack that holds as much as the whole, and is soon over."""
-    length = {"iterations": 8} if "iterations" in member.params else {}
-    return member.with_settings(steps=8, restarts=min(2, member.restarts), **length)
+    return member.with_settings(steps=8, restarts=min(2, member.restarts))
 
 
 def peaks(what: str, data: Path, checkpoints: Path, model: str, precision: torch.dtype) -> tuple[float, float]:

@@ -91,8 +91,7 @@ def short(name: str) -> AttackSpec:
     if isinstance(spec.method, Ensemble):
         members = [short(member.name) for member in spec.method.members]
         return replace(spec, method=replace(spec.method, members=members))
-    params = {"iterations": 3} if "iterations" in spec.params else {}
-    return spec.with_settings(steps=3, restarts=min(spec.restarts, 2), **params)
+    return spec.with_settings(steps=3, restarts=min(spec.restarts, 2))
 
 
 def assert_same(first: Verdicts, second: Verdicts) -> None:
