@@ -1,4 +1,4 @@
-"""The generators that a stranger's model draws from: seeded for a while, then as they were."""
+"""The generators that a user's model draws from: seeded for a while, then as they were."""
 
 import hashlib
 import random

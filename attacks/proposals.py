@@ -1,4 +1,4 @@
-"""The loop for randomised models: an attack runs its course, and proposes points; none is judged on the way.
+"""The loop for randomised models: an attack takes all its steps and proposes points; none is judged before.
 
 Where answers are random every query may break an image by chance, so the loop that learns of broken images from the
 attack's own queries (`attacks/loop.py`) would call each image broken after enough of them.
@@ -23,7 +23,7 @@ class Proposals:
 
     Args:
         best: (N, C, H, W) of the points inside the threat model that were asked about the one with the largest loss;
-            where the attack asks for logits alone, the one where the true class leads least.
+            where the attack asks for logits alone, the one with the least logit margin.
         last: (N, C, H, W) the last iterate.
         forwards, backwards: (N,) int64 passes spent on each image.
     """
@@ -63,7 +63,7 @@ def propose(
     forwards, backwards = torch.zeros_like(y), torch.zeros_like(y)
     everyone, has_losses = torch.arange(len(x), device=x.device), False
 
-    def hear(query: Query) -> None:
+    def observe(query: Query) -> None:
         nonlocal has_losses
         rows = everyone if query.rows is None else query.rows
         forwards[rows] += query.forwards
@@ -79,7 +79,7 @@ def propose(
         best[rows], value_of_best[rows] = query.points[better], value[better]
 
     assert isinstance(attack.method, Recurrence)
-    oracle = Oracle(classifier, threat, precision=precision, eot=eot, watch=hear, demands_finite=True)
+    oracle = Oracle(classifier, threat, precision=precision, eot=eot, watch=observe, demands_finite=True)
     draws = Draws.start(seed, index, torch.full_like(index, restart))
     state, params = attack.method.init(x, y, threat, draws, **attack.init_params), attack.step_params
     for _ in range(attack.steps):

@@ -62,7 +62,7 @@ def search_model(model: nn.Module, x: Tensor, precision: torch.dtype, *, randomi
     try:
         searched = _copy(model, x[:COMPARED])
         agrees = _difference(searched, model, x[:COMPARED], precision) <= ROUNDED
-    except Exception:  # a stranger's module may fail in any way when it is copied, traced or autocast
+    except Exception:  # a user's module may fail in any way when it is copied, traced or autocast
         return InFloat32(model)
     return searched if agrees else InFloat32(model)
 

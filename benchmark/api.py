@@ -33,7 +33,7 @@ from benchmark.sweep.run import run_cases
 from model_zoo.files.locks import in_use
 from model_zoo.load import observed
 from model_zoo.model_spec import ModelSpec
-from model_zoo.user_models.user_model import Quirks, Stranger
+from model_zoo.user_models.user_model import Quirks, UserModel
 from model_zoo.weights.checkpoint import state_digest
 
 SUITE = "python"
@@ -139,7 +139,7 @@ def evaluate(
     with unchanged(model), _folder(store) as root:
         spec = _spec(model, images, name, output)
         quirks = spec.quirks or Quirks()
-        wrapped = Stranger(model, quirks)
+        wrapped = UserModel(model, quirks)
         split = Split(SUITE, "test", images, labels, torch.arange(len(labels)), _classes(wrapped, images, device))
         hardware = Hardware(
             device, precision_for(precision, images, device), batch_size or CHUNK_SIZE, finds_batch=batch_size is None

@@ -29,9 +29,9 @@ GAIRAT = {
 FAST = {"paper": "arXiv:2001.03994", "url": "https://github.com/locuslab/fast_adversarial", "defense": "fast"}
 
 
-def _cifar10(name: str, checkpoint: str, architecture: str, *suites: str, **told: str) -> dict[str, Any]:
+def _cifar10(name: str, checkpoint: str, architecture: str, *suites: str, **fields: str) -> dict[str, Any]:
     own = {"name": name, "suites": ("cifar10", *suites), "dataset": "cifar10", "sha256": ""}
-    return {**own, "architecture": architecture, "checkpoint": checkpoint, **told}
+    return {**own, "architecture": architecture, "checkpoint": checkpoint, **fields}
 
 
 def _fat(name: str, file: str, defense: str, *suites: str) -> dict[str, Any]:

@@ -22,9 +22,9 @@ def read_card(path: Path) -> ModelSpec:
     """
     try:
         content = json.loads(path.read_bytes())
-        told = {name: value for name, value in content["model"].items() if name != "published"}  # older cards have it
+        fields = {name: value for name, value in content["model"].items() if name != "published"}  # older cards have it
         schedule = _schedule(content.get("training", {}))
-        spec = ModelSpec(**{**told, "suites": tuple(told["suites"]), "schedule": schedule})
+        spec = ModelSpec(**{**fields, "suites": tuple(fields["suites"]), "schedule": schedule})
         texts = {name: value for name, value in vars(spec).items() if name not in ("suites", *OPTIONAL)}
         for name, value in (*texts.items(), *(("suites", suite) for suite in spec.suites)):
             if not isinstance(value, str) or not value.isprintable():
@@ -33,8 +33,8 @@ def read_card(path: Path) -> ModelSpec:
             raise ValueError("answers or quirks, which are a user's own model's")
         if spec.code or Path(spec.checkpoint).is_absolute() or ".." in Path(spec.checkpoint).parts:
             raise ValueError("code or a file outside of the checkpoint folder, which a card may not name")
-        if not isinstance(told["suites"], list):
-            raise ValueError(f"suites that are no list: {told['suites']!r}")
+        if not isinstance(fields["suites"], list):
+            raise ValueError(f"suites that are no list: {fields['suites']!r}")
         if not spec.checkpoint:
             raise ValueError("no checkpoint")
         if type(spec.size) is not int or spec.size < 0:
@@ -53,8 +53,8 @@ def _schedule(training: Mapping[str, Any]) -> str:
     recipe = training.get("settings", {}).get("recipe", {})
     words = str(training.get("command", "")).split()
     name = words[words.index("--recipe") + 1] if "--recipe" in words else ""
-    told = [f"{name} recipe" if name else "", f"{recipe['epochs']} epochs" if "epochs" in recipe else ""]
-    return ", ".join(part for part in told if part)
+    parts = [f"{name} recipe" if name else "", f"{recipe['epochs']} epochs" if "epochs" in recipe else ""]
+    return ", ".join(part for part in parts if part)
 
 
 def card(spec: ModelSpec, record: Mapping[str, Any]) -> bytes:

@@ -20,7 +20,7 @@ from model_zoo.user_models.factory import call_factory, code_of, find_factory
 from model_zoo.user_models.modes import frozen
 from model_zoo.user_models.probe_digest import probe_digest
 from model_zoo.user_models.quirks import find_quirks
-from model_zoo.user_models.user_model import Quirks, Stranger
+from model_zoo.user_models.user_model import Quirks, UserModel
 from model_zoo.weights.checkpoint import load_into, load_state_dict, silent, state_digest
 from model_zoo.weights.names import unparallel
 from model_zoo.weights.program import KINDS, load_program
@@ -76,7 +76,7 @@ def load_model(
     Raises: InputError for a checkpoint that is missing, damaged, unsafe, or for another architecture.
     """
     model = _bare_model(spec, checkpoint_dir, classes, tell)
-    return model if spec.quirks is None else Stranger(model, spec.quirks)
+    return model if spec.quirks is None else UserModel(model, spec.quirks)
 
 
 def _bare_model(spec: ModelSpec, checkpoint_dir: Path, classes: int, tell: Callable[[str], None]) -> nn.Module:
@@ -188,7 +188,7 @@ def observed(spec: ModelSpec, model: nn.Module, shape: Sequence[int], output: st
         quirks = find_quirks(model, images, output)
     except InputError as error:
         raise InputError(f"--model {spec.architecture}: {error}") from None
-    asked = Stranger(model, quirks)
+    asked = UserModel(model, quirks)
     return replace(spec, quirks=quirks, randomized=answers_at_random(asked, images), answers=probe_digest(asked, shape))
 
 

@@ -106,4 +106,4 @@ def test_every_package_is_listed_for_installation() -> None:
 def test_every_package_has_tests_beside_it() -> None:
     folders = {*PACKAGES, *(f"{package}/{folder}" for package, inside in FOLDERS.items() for folder in inside)}
     tested = {folder for folder in folders if list((ROOT / "tests" / folder).rglob("test_*.py"))}
-    assert folders - tested == {"model_zoo/user_models"}  # by way of the command line: test_strangers_*.py
+    assert folders - tested == {"model_zoo/user_models"}  # by way of the command line: test_user_models_*.py

@@ -54,17 +54,17 @@ def _sharing(hardware: Hardware) -> int:
 def bytes_for_gradient(model: nn.Module, x: Tensor, y: Tensor, precision: torch.dtype) -> int:
     """What a model keeps of a batch between its forward and its backward pass: each storage once, weights aside."""
     own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
-    kept: dict[int, int] = {}
+    storages: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage.nbytes()
+            storages[storage.data_ptr()] = storage.nbytes()
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         Oracle(model, ThreatModel("Linf", 0.0), precision=precision).loss_and_gradient(x, y, "margin")
-    return sum(kept.values())
+    return sum(storages.values())
 
 
 def free_bytes(device: torch.device) -> int | None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from attacks.errors import InputError
+from attacks.errors import InputError, one_line
 from attacks.judge import predict
 from attacks.out_of_memory import is_out_of_memory
 from benchmark.data.split import Split
@@ -14,7 +14,7 @@ from benchmark.evaluation.gradient_flags import gradient_flags
 from benchmark.evaluation.hardware import Hardware
 from benchmark.evaluation.model_flags import flags, misses_normalisation
 from model_zoo.model_spec import ModelSpec
-from model_zoo.user_models.user_model import is_raised_backwards, quoted
+from model_zoo.user_models.user_model import raised_in_backward
 
 PROBE = 64
 """How many images the checks of the logits look at."""
@@ -73,7 +73,7 @@ def check_model(
     except Exception as error:  # the model may be the user's own code, and raise what it likes
         if is_out_of_memory(error):
             raise
-        reason = error if isinstance(error, InputError) else f"the model raised {quoted(error)}"
+        reason = error if isinstance(error, InputError) else f"the model raised {one_line(error)}"
         raise InputError(
             f"model {name}: cannot take {split.dataset} images of shape {tuple(x.shape)}: {reason}"
         ) from error
@@ -141,8 +141,8 @@ def _check_gradient(model: nn.Module, x: Tensor) -> None:
         except Exception as error:  # the model may be the user's own code, and raise what it likes
             if is_out_of_memory(error):
                 raise
-            reason = error if isinstance(error, InputError) else f"the model raised {quoted(error)}"
-            where = "in its backward pass" if is_raised_backwards(error) else "where a gradient is asked for"
+            reason = error if isinstance(error, InputError) else f"the model raised {one_line(error)}"
+            where = "in its backward pass" if raised_in_backward(error) else "where a gradient is asked for"
             raise InputError(f"{where}: {reason}; {remedy}") from error
     if gradient is None:
         raise InputError(

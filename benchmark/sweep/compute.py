@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from attacks.errors import InputError
+from attacks.errors import InputError, one_line
 from attacks.found_points import FoundPoints
 from attacks.out_of_memory import is_out_of_memory
 from attacks.search_model import precision_of
@@ -23,7 +23,7 @@ from benchmark.store.verdicts import Verdicts
 from benchmark.suites.case import EvalCase, case_key, trajectory_key
 from benchmark.sweep.prepare import Work, lacking_chunks
 from model_zoo.files.locks import claim
-from model_zoo.user_models.user_model import Stranger, is_raised_backwards, quoted
+from model_zoo.user_models.user_model import UserModel, raised_in_backward
 
 Advance = Callable[[int], None]
 
@@ -55,15 +55,15 @@ def compute_chunk(
         if not (is_ours and lacking):
             return hardware
         started = time.perf_counter()
-        (verdicts, kept), hardware = within_memory(
+        (verdicts, found), hardware = within_memory(
             _title(group), hardware, lambda hw: _evaluate(group, work, chunk, hw, advance)
         )
         precision = precision_of(work.searched[group[0].source.name], hardware.precision)
         timing = _timing(hardware, precision, (time.perf_counter() - started) / len(group))
         for case, verdict in zip(group, verdicts, strict=True):  # the longest last: it decides who shared a batch
             if case_key(case) in lacking:
-                if kept is not None:
-                    store.write_images(case_key(case), chunk, *kept)
+                if found is not None:
+                    store.write_images(case_key(case), chunk, *found)
                 store.write_chunk(case_key(case), chunk, verdict, timing)
     return hardware
 
@@ -82,28 +82,28 @@ def _evaluate(
     images = take(work.split, rows)
     prediction = work.predictions[target][torch.from_numpy(rows).to(hardware.device)]
     on = work.models[target], work.models[source], work.searched[source]
-    kept = FoundPoints(images.x.to(hardware.device)) if hardware.keeps_images else None
+    found = FoundPoints(images.x.to(hardware.device)) if hardware.keeps_images else None
 
     def observe(rows: Tensor, points: Tensor, correct: Tensor) -> None:
-        if kept is not None:
-            kept.observe(rows, points, correct)
+        if found is not None:
+            found.observe(rows, points, correct)
 
-    with _told(group, work.models[source]):
+    with _errors_with_names(group, work.models[source]):
         verdicts = evaluate(group, *on, images, prediction, hardware, progress=advance, observe=observe)
-    return verdicts, None if kept is None else (images, kept.x_adv)
+    return verdicts, None if found is None else (images, found.x_adv)
 
 
 @contextmanager
-def _told(group: Sequence[EvalCase], source: nn.Module) -> Iterator[None]:
-    """What is wrong is told with the model and the attack; of a user's own model what its backward pass raises, too."""
+def _errors_with_names(group: Sequence[EvalCase], source: nn.Module) -> Iterator[None]:
+    """Errors name the model and the attack; what a user's model raises in its backward pass is an InputError, too."""
     try:
         yield
     except InputError as error:
         raise InputError(f"{_title(group)}: {error}") from None
     except Exception as error:
-        if is_out_of_memory(error) or not (isinstance(source, Stranger) and is_raised_backwards(error)):
+        if is_out_of_memory(error) or not (isinstance(source, UserModel) and raised_in_backward(error)):
             raise
-        raise InputError(f"{_title(group)}: in its backward pass the model raised {quoted(error)}") from error
+        raise InputError(f"{_title(group)}: in its backward pass the model raised {one_line(error)}") from error
 
 
 def _timing(hardware: Hardware, precision: torch.dtype, seconds: float) -> dict[str, Any]:

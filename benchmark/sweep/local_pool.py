@@ -21,11 +21,11 @@ A = TypeVar("A")
 B = TypeVar("B")
 
 TRIES = 3
-"""How often new processes are started without one finished task, before the sweep gives up."""
+"""How often new processes are started without one finished task, before the sweep ends with an error."""
 
 
 class WorkerKilledError(InputError):
-    """A process ended that was not told to."""
+    """A worker process was ended from outside."""
 
 
 _compute: Callable[[int], None]
@@ -55,7 +55,7 @@ def run_all(tasks: int, compute: Callable[[int], None], workers: int) -> Iterato
         return
     context = multiprocessing.get_context("fork")
     yield from _run(
-        lambda: ProcessPoolExecutor(min(workers, tasks), context, initializer=_enter, initargs=(compute,)),
+        lambda: ProcessPoolExecutor(min(workers, tasks), context, initializer=_start_worker, initargs=(compute,)),
         tasks,
         workers,
     )
@@ -74,7 +74,7 @@ def run_spawned(tasks: int, job: Callable[[], Callable[[int], None]], workers: i
         for number in range(workers):
             numbers.put(number)
         arguments = job, numbers, torch.get_num_threads()
-        return ProcessPoolExecutor(workers, context, initializer=_enter_afresh, initargs=arguments)
+        return ProcessPoolExecutor(workers, context, initializer=_start_spawned_worker, initargs=arguments)
 
     yield from _run(start_pool, tasks, workers)
 
@@ -84,17 +84,17 @@ def run_map(function: Callable[[A], B], items: Sequence[A], workers: int) -> Ite
     if workers == 1 or len(items) < 2 * workers:
         yield from map(function, items)
         return
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("fork"), initializer=_obey)
-    with _ended(pool):
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("fork"), initializer=_depend_on_parent)
+    with _closing(pool):
         yield from pool.map(function, items, chunksize=-(-len(items) // (32 * workers)))
 
 
 def _run(start_pool: Callable[[], ProcessPoolExecutor], tasks: int, workers: int) -> Iterator[int]:
-    order, in_vain = list(range(tasks)), 0
+    order, fruitless = list(range(tasks)), 0
     while order:
         pool, done = start_pool(), set[int]()
         try:
-            with _ended(pool):
+            with _closing(pool):
                 futures = {pool.submit(_call, task): task for task in order}
                 for future in as_completed(futures):
                     if failure := future.result():
@@ -102,8 +102,8 @@ def _run(start_pool: Callable[[], ProcessPoolExecutor], tasks: int, workers: int
                     done.add(futures[future])
                     yield futures[future]
         except WorkerKilledError as error:
-            in_vain = 0 if done else in_vain + 1
-            if in_vain == TRIES:
+            fruitless = 0 if done else fruitless + 1
+            if fruitless == TRIES:
                 raise
             print(f"{error}: starting new ones for the {len(order) - len(done)} tasks that are left", file=sys.stderr)
         left = [task for task in order if task not in done]
@@ -111,7 +111,7 @@ def _run(start_pool: Callable[[], ProcessPoolExecutor], tasks: int, workers: int
 
 
 @contextmanager
-def _ended(pool: ProcessPoolExecutor) -> Iterator[None]:
+def _closing(pool: ProcessPoolExecutor) -> Iterator[None]:
     """Its processes end with the block. Raises: WorkerKilledError where one was killed."""
     try:
         yield
@@ -120,28 +120,28 @@ def _ended(pool: ProcessPoolExecutor) -> Iterator[None]:
             "a worker process was killed, maybe for want of memory (fewer --workers take less); what was done is kept"
         ) from None
     finally:
-        _leave(pool)
+        _stop(pool)
 
 
-def _leave(pool: ProcessPoolExecutor) -> None:
+def _stop(pool: ProcessPoolExecutor) -> None:
     """Have idle workers end, and busy ones, of which there are none unless something went wrong, stopped."""
     pool.shutdown(wait=False, cancel_futures=True)
     for process in multiprocessing.active_children():
         process.terminate()
 
 
-def _enter(compute: Callable[[int], None]) -> None:
+def _start_worker(compute: Callable[[int], None]) -> None:
     global _compute
     _compute = compute
-    _obey()
+    _depend_on_parent()
 
 
-def _obey() -> None:
+def _depend_on_parent() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent says what happened, and ends the workers
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
-def _enter_afresh(job: Callable[[], Callable[[int], None]], numbers: "SimpleQueue[int]", threads: int) -> None:
+def _start_spawned_worker(job: Callable[[], Callable[[int], None]], numbers: "SimpleQueue[int]", threads: int) -> None:
     number = numbers.get()
     torch.set_num_threads(threads)
     if torch.cuda.is_available():
@@ -149,14 +149,14 @@ def _enter_afresh(job: Callable[[], Callable[[int], None]], numbers: "SimpleQueu
     made: list[Callable[[int], None]] = []
 
     def compute(task: int) -> None:
-        if not made:  # here, where what goes wrong is told
+        if not made:  # here, where an error reaches the parent
             made.append(job())
         made[0](task)
 
-    _enter(compute)
+    _start_worker(compute)
 
 
-def _leave_with_parent() -> None:
+def _end_with_parent() -> None:
     """A worker whose parent was killed would wait for tasks for ever."""
     parent = multiprocessing.parent_process()
     assert parent is not None

@@ -48,11 +48,11 @@ def features_and_logits(model: nn.Module, x: Tensor, *, train_features: bool = T
 def _reading(model: nn.Module, *, detach: bool) -> Iterator[list[Tensor]]:
     read: list[Tensor] = []
 
-    def hear(_module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Tensor, ...]:
+    def record(_module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Tensor, ...]:
         read.append(inputs[0].detach() if detach else inputs[0])
         return (read[-1],)
 
-    hook = head_of(model)[1].register_forward_pre_hook(hear)
+    hook = head_of(model)[1].register_forward_pre_hook(record)
     try:
         yield read
     finally:

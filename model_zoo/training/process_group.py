@@ -120,8 +120,8 @@ def assemble(size: int, device: torch.device) -> Team:
 
     def speaks_first() -> bool:
         try:
-            count: int = distributed_c10d._get_default_store().add("told", 1)
-        except RuntimeError:  # the store is gone with the first process, which has told
+            count: int = distributed_c10d._get_default_store().add("reported", 1)
+        except RuntimeError:  # the store is gone with the first process, which has reported its error
             return False
         return count == 1
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from attacks.errors import InputError
+from attacks.errors import InputError, one_line
 from attacks.names import lookup
 from model_zoo.files.atomic import sha256_of
 from model_zoo.user_models.surroundings import Surroundings, is_ours
@@ -34,7 +34,7 @@ def call_factory(factory: str) -> nn.Module:
             torch.manual_seed(0)  # weights that the factory draws are the same at every call
             model = function()
     except (Exception, SystemExit) as error:  # the user's own code may raise what it likes
-        raise InputError(f"--model {factory}: the factory failed: {_quoted(error)}") from error
+        raise InputError(f"--model {factory}: the factory failed: {_reason(error)}") from error
     if not isinstance(model, nn.Module):
         raise InputError(
             f"--model {factory}: expected the factory to return a torch.nn.Module, got {type(model).__name__}"
@@ -87,7 +87,7 @@ def _import_file(path: Path) -> ModuleType:
         return _imported(name, Surroundings(path.parent, str(path)), run)
     except (Exception, SystemExit) as error:
         del sys.modules[name]
-        raise InputError(f"--model: {path} cannot be imported: {_quoted(error)}") from error
+        raise InputError(f"--model: {path} cannot be imported: {_reason(error)}") from error
 
 
 def _import_module(name: str) -> ModuleType:
@@ -95,7 +95,7 @@ def _import_module(name: str) -> ModuleType:
     try:
         return _imported(name, surroundings, lambda: importlib.import_module(name))
     except (Exception, SystemExit) as error:  # the user's own code may raise what it likes
-        raise InputError(f"--model: module {name!r} cannot be imported: {_quoted(error)}") from error
+        raise InputError(f"--model: module {name!r} cannot be imported: {_reason(error)}") from error
 
 
 def _imported(name: str, surroundings: Surroundings, run: Callable[[], ModuleType]) -> ModuleType:
@@ -111,8 +111,8 @@ def _imported(name: str, surroundings: Surroundings, run: Callable[[], ModuleTyp
     return module
 
 
-def _quoted(error: BaseException) -> str:
+def _reason(error: BaseException) -> str:
     """What the user's code raised, in words that follow a colon."""
     if isinstance(error, SystemExit):
         return f"it ended the program (SystemExit: {error}); keep what reads arguments below if __name__ == '__main__':"
-    return f"{type(error).__name__}: {error}"
+    return one_line(error)

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from attacks.errors import InputError
+from attacks.errors import InputError, one_line
 
 
 def frozen(model: nn.Module) -> nn.Module:
@@ -19,7 +19,7 @@ def frozen(model: nn.Module) -> nn.Module:
     except Exception as error:  # the user's own code may raise what it likes
         raise InputError(
             f"{type(model).__name__}: expected a model with an eval mode, but eval() raised "
-            f"{type(error).__name__}: {error}; mend its eval or train"
+            f"{one_line(error)}; mend its eval or train"
         ) from error
     for parameter in model.parameters():
         parameter.requires_grad_(False)

@@ -17,7 +17,7 @@ from attacks.generators import seeded
 from attacks.out_of_memory import is_out_of_memory
 from attacks.randomness import differ
 from model_zoo.user_models.own_generators import own_generators
-from model_zoo.user_models.user_model import ModelError, OutputError, Quirks, Stranger
+from model_zoo.user_models.user_model import ModelError, OutputError, Quirks, UserModel
 
 BATCHES = (4, 10, 16, 20, 25, 32, 40, 50, 64, 100, 125, 128, 200, 250, 256, 500, 512, 1000, 1024)
 """Fixed batches that are tried, beside those that the model's own messages name."""
@@ -96,7 +96,7 @@ def _failure(model: nn.Module, quirks: Quirks, x: Tensor) -> str:
 
 def _answers(model: nn.Module, quirks: Quirks, x: Tensor) -> Tensor:
     with seeded("trial"):
-        logits: Tensor = Stranger(model, replace(quirks, returns_arrays=True))(x.clone())
+        logits: Tensor = UserModel(model, replace(quirks, returns_arrays=True))(x.clone())
     return logits
 
 
@@ -130,7 +130,7 @@ def _changes_images(model: nn.Module, quirks: Quirks, x: Tensor) -> bool:
     given = x.clone()
     before = given._version
     with seeded("trial"):
-        Stranger(_copied(model), quirks)(given)
+        UserModel(_copied(model), quirks)(given)
     return given._version != before or given.requires_grad or not torch.equal(given, x)
 
 
@@ -175,7 +175,7 @@ def _has_gradient(model: nn.Module, quirks: Quirks, x: Tensor) -> bool:
     with torch.enable_grad(), seeded("trial"):
         x = x.clone().requires_grad_()
         try:
-            torch.autograd.grad(Stranger(_copied(model), quirks)(x).sum(), x)
+            torch.autograd.grad(UserModel(_copied(model), quirks)(x).sum(), x)
         except Exception:  # the user's own code may raise what it likes
             return False
     return True
@@ -188,7 +188,7 @@ def _must_be_contiguous(model: nn.Module, quirks: Quirks, x: Tensor) -> bool:
     laid_out = _copied(model)
     if laid_out is model:
         return True
-    Stranger(laid_out, quirks).to(memory_format=torch.channels_last)
+    UserModel(laid_out, quirks).to(memory_format=torch.channels_last)
     if _failure(laid_out, quirks, x):
         return True
     here, there = _answers(_copied(model), quirks, x), _answers(_copied(laid_out), quirks, x)

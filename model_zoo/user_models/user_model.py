@@ -11,13 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils import checkpoint
 
-from attacks.errors import InputError
+from attacks.errors import InputError, one_line
 from attacks.out_of_memory import is_out_of_memory
 from model_zoo.user_models.modes import moved
 from model_zoo.user_models.own_generators import seed_own_generators
-
-IN_TORCHSCRIPT = "The following operation failed in the TorchScript interpreter"
-"""How TorchScript begins its messages; what went wrong stands in their last line."""
 
 
 class ModelError(InputError):
@@ -60,7 +57,7 @@ class Quirks:
     returns_arrays: bool = False
 
 
-class Stranger(nn.Module):
+class UserModel(nn.Module):
     """A user's own model, run as its quirks demand.
 
     Args:
@@ -77,7 +74,7 @@ class Stranger(nn.Module):
         self.training = False  # of this wrapper alone
         self._is_plain = quirks in (Quirks(), Quirks(is_contiguous=True))
 
-    def to(self, *args: Any, **kwargs: Any) -> "Stranger":
+    def to(self, *args: Any, **kwargs: Any) -> "UserModel":
         """The user's own `to` may move what is no parameter; it may lack a return value, or some of the arguments."""
         self.model = moved(self.model, *args, **kwargs)
         return self
@@ -125,20 +122,10 @@ class Stranger(nn.Module):
         except (Exception, SystemExit) as error:  # the user's own code may raise what it likes
             if is_out_of_memory(error):
                 raise
-            raise ModelError(f"the model raised {quoted(error)}") from error
+            raise ModelError(f"the model raised {one_line(error)}") from error
 
 
-def quoted(error: BaseException) -> str:
-    """An exception in one line: its class, and the line of its message that says most."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if not lines:
-        return type(error).__name__
-    if lines[0].startswith(IN_TORCHSCRIPT):
-        return lines[-1]
-    return f"{type(error).__name__}: {lines[0]}"
-
-
-def is_raised_backwards(error: BaseException) -> bool:
+def raised_in_backward(error: BaseException) -> bool:
     """Whether an exception came out of a backward pass."""
     trace = error.__traceback__
     while trace is not None:

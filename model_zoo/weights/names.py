@@ -85,8 +85,8 @@ def fitted(state_dict: Mapping[str, Tensor], own: Collection[str]) -> tuple[dict
             left_out[name] = None
         else:
             result[name.removeprefix(prefix)] = state_dict[name]
-    told = {"stripped": stripped, "added": added, "left out": left_out}
-    return result, ", ".join(f"{word} {', '.join(map(repr, what))}" for word, what in told.items() if what)
+    changes = {"stripped": stripped, "added": added, "left out": left_out}
+    return result, ", ".join(f"{word} {', '.join(map(repr, what))}" for word, what in changes.items() if what)
 
 
 def _target(name: str, own: Collection[str]) -> tuple[str | None, str]:

@@ -10,7 +10,7 @@ from typing import BinaryIO
 import torch
 from torch import nn
 
-from attacks.errors import InputError
+from attacks.errors import InputError, one_line
 
 TORCHSCRIPT = "torch.jit"
 EXPORTED = "torch.export"
@@ -52,8 +52,7 @@ def load_program(path: Path, kind: str, *, sha256: str) -> nn.Module:
             model: nn.Module = torch.jit.load(io.BytesIO(data), map_location="cpu")
             return model
     except Exception as error:  # other versions and damage fail in any of torch's ways
-        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(
-            f"{path}: expected a program of {kind} that torch {torch.__version__} loads, got: {reason}; "
+            f"{path}: expected a program of {kind} that torch {torch.__version__} loads, got: {one_line(error)}; "
             "save it anew with this version"
         ) from None

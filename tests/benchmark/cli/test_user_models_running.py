@@ -24,11 +24,11 @@ from model_zoo.load import external_model
 from model_zoo.model_spec import ModelSpec
 from model_zoo.registry import SHIPPED
 from model_zoo.user_models.quirks import find_quirks
-from model_zoo.user_models.user_model import ModelError, Quirks, Stranger
+from model_zoo.user_models.user_model import ModelError, Quirks, UserModel
 from model_zoo.weights.checkpoint import state_digest
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
-ZOO = Path(__file__).with_name("strangers.py")
+ZOO = Path(__file__).with_name("user_models.py")
 CHECKPOINT = SHIPPED / "digits/madry.safetensors"
 CPU = Hardware(torch.device("cpu"), torch.float32, 64)
 FAST = ("--attacks", "pgd-20", "--examples", "20", "--transfer", "none", "--workers", "1", "--quiet")
@@ -121,7 +121,7 @@ def test_a_well_behaved_model_has_no_quirks_and_its_batch_norm_is_folded_for_the
     model.requires_grad_(False)
     x = probe_images((3, 8, 8))
     assert find_quirks(model, x) == Quirks()
-    searched = search_model(Stranger(model, Quirks()), x, torch.bfloat16)
+    searched = search_model(UserModel(model, Quirks()), x, torch.bfloat16)
     assert not [module for module in searched.modules() if isinstance(module, nn.BatchNorm2d)]
 
 
@@ -278,7 +278,7 @@ def test_a_defect_of_ours_still_shows_its_traceback(
     def broken(*_args: object, **_kwargs: object) -> None:
         raise ZeroDivisionError("ours")
 
-    monkeypatch.setattr("benchmark.evaluation.evaluate.loop.run", broken)
+    monkeypatch.setattr("attacks.loop.run", broken)
     with pytest.raises(ZeroDivisionError, match="ours"):
         command(tmp_path, "--model", f"{ZOO}:plain", *FAST)
 
@@ -289,13 +289,13 @@ def test_want_of_memory_is_no_fault_of_the_models() -> None:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
     with pytest.raises(torch.OutOfMemoryError):
-        Stranger(Hungry(), Quirks())(torch.zeros(1, 1, 2, 2))
+        UserModel(Hungry(), Quirks())(torch.zeros(1, 1, 2, 2))
 
 
 def test_torchscript_is_quoted_by_its_last_line() -> None:
     model = torch.jit.script(nn.Linear(3, 2))
     with pytest.raises(ModelError, match=r"^the model raised RuntimeError: mat1 and mat2"):
-        Stranger(model, Quirks())(torch.zeros(1, 4))
+        UserModel(model, Quirks())(torch.zeros(1, 4))
 
 
 def test_lazy_layers_take_their_weights_from_a_checkpoint(digits: Split) -> None:
@@ -320,7 +320,7 @@ def test_a_users_own_way_to_a_device_is_taken() -> None:
             self.moved = True
 
     model = Moving()
-    stranger = Stranger(model, Quirks()).to(torch.device("cpu"))
-    assert stranger.model is model
+    model_of_user = UserModel(model, Quirks()).to(torch.device("cpu"))
+    assert model_of_user.model is model
     assert model.moved
-    stranger.to(memory_format=torch.channels_last)  # which the user's own does not take
+    model_of_user.to(memory_format=torch.channels_last)  # which the user's own does not take
