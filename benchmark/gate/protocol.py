@@ -20,7 +20,7 @@ from benchmark.store.store import Store
 from benchmark.store.verdicts import Verdicts
 from benchmark.suites.case import EvalCase, case_key, drawn
 from benchmark.suites.suite import Suite
-from benchmark.sweep.prepare import Work
+from benchmark.sweep.prepare import PreparedSweep
 from benchmark.sweep.sweep import sweep
 from model_zoo.model_spec import ModelSpec
 
@@ -115,7 +115,7 @@ def _attack_into(
     images = take(protocol.split, rows)
     cases = {subject.spec.name: protocol.case(subject.spec, images) for subject in subjects}
     known = {name for name, case in cases.items() if not store.absent(case_key(case), case.n)}
-    work = Work(
+    prepared = PreparedSweep(
         list({case_key(case): case for case in cases.values()}.values()),
         protocol.split,
         {case.images: rows for case in cases.values()},
@@ -124,7 +124,7 @@ def _attack_into(
         {subject.spec.name: subject.prediction for subject in subjects},
     )
     store.open()
-    sweep(work, store, protocol.hardware, quiet=quiet)
+    sweep(prepared, store, protocol.hardware, quiet=quiet)
     results = {}
     for name, case in cases.items():
         stored = store.read(case_key(case), case.n)

@@ -21,7 +21,7 @@ from benchmark.store.chunk import Range
 from benchmark.store.store import Store
 from benchmark.store.verdicts import Verdicts
 from benchmark.suites.case import EvalCase, case_key, trajectory_key
-from benchmark.sweep.prepare import Work, lacking_chunks
+from benchmark.sweep.prepare import PreparedSweep, lacking_chunks
 from model_zoo.files.locks import claim
 from model_zoo.user_models.user_model import UserModel, raised_in_backward
 
@@ -35,7 +35,7 @@ Task = tuple[Sequence[EvalCase], Range]
 def compute_chunk(
     group: Sequence[EvalCase],
     chunk: Range,
-    work: Work,
+    prepared: PreparedSweep,
     store: Store,
     hardware: Hardware,
     *,
@@ -56,9 +56,9 @@ def compute_chunk(
             return hardware
         started = time.perf_counter()
         (verdicts, found), hardware = within_memory(
-            _title(group), hardware, lambda hw: _evaluate(group, work, chunk, hw, advance)
+            _title(group), hardware, lambda hw: _evaluate(group, prepared, chunk, hw, advance)
         )
-        precision = precision_of(work.searched[group[0].source.name], hardware.precision)
+        precision = precision_of(prepared.searched[group[0].source.name], hardware.precision)
         timing = _timing(hardware, precision, (time.perf_counter() - started) / len(group))
         for case, verdict in zip(group, verdicts, strict=True):  # the longest last: it decides who shared a batch
             if case_key(case) in lacking:
@@ -74,21 +74,21 @@ def _title(group: Sequence[EvalCase]) -> str:
 
 
 def _evaluate(
-    group: Sequence[EvalCase], work: Work, chunk: Range, hardware: Hardware, advance: Advance
+    group: Sequence[EvalCase], prepared: PreparedSweep, chunk: Range, hardware: Hardware, advance: Advance
 ) -> tuple[list[Verdicts], tuple[Split, Tensor] | None]:
     """The verdicts of each case, and the images with their adversarial ones where they are kept."""
     target, source = group[0].model.name, group[0].source.name
-    rows = work.rows[group[0].images][slice(*chunk)]
-    images = take(work.split, rows)
-    prediction = work.predictions[target][torch.from_numpy(rows).to(hardware.device)]
-    on = work.models[target], work.models[source], work.searched[source]
+    rows = prepared.rows[group[0].images][slice(*chunk)]
+    images = take(prepared.split, rows)
+    prediction = prepared.predictions[target][torch.from_numpy(rows).to(hardware.device)]
+    on = prepared.models[target], prepared.models[source], prepared.searched[source]
     found = FoundPoints(images.x.to(hardware.device)) if hardware.keeps_images else None
 
     def observe(rows: Tensor, points: Tensor, correct: Tensor) -> None:
         if found is not None:
             found.observe(rows, points, correct)
 
-    with _errors_with_names(group, work.models[source]):
+    with _errors_with_names(group, prepared.models[source]):
         verdicts = evaluate(group, *on, images, prediction, hardware, progress=advance, observe=observe)
     return verdicts, None if found is None else (images, found.x_adv)
 

@@ -27,7 +27,7 @@ from model_zoo.user_models.modes import moved
 
 
 @dataclass(frozen=True)
-class Work:
+class PreparedSweep:
     """Cases that lack verdicts, and all that computing them needs, checked.
 
     Args:
@@ -63,37 +63,37 @@ def lacking_cases(cases: Sequence[EvalCase], store: Store, hardware: Hardware) -
 
 
 def prepare(
-    work: Sequence[EvalCase],
+    cases: Sequence[EvalCase],
     split: Split,
     store: Store,
     hardware: Hardware,
     *,
     checkpoint_dir: Path,
     models: Mapping[str, nn.Module] = MappingProxyType({}),
-) -> Work:
+) -> PreparedSweep:
     """Load the models that the cases take, check them and the images, and write the cases' records.
 
     Args:
-        work: what `lacking_cases` found; the order changes no byte of any verdict.
+        cases: what `lacking_cases` found; the order changes no byte of any verdict.
         split: the images that all cases attack, or a part of them.
         checkpoint_dir: where the models' weights are looked for first.
         models: by name, those that are loaded already: on the device, in eval mode, frozen.
 
     Raises: InputError, before any attack, for images or a model that no number would mean anything for.
     """
-    if not work:
-        return Work((), split, {}, {}, {}, {})
+    if not cases:
+        return PreparedSweep((), split, {}, {}, {}, {})
     store.open()
     check_images(split)
     loaded = {
         spec.name: models[spec.name] if spec.name in models else load_on(hardware, spec, split, checkpoint_dir)
-        for spec in _distinct(spec for case in work for spec in (case.model, case.source))
+        for spec in _distinct(spec for case in cases for spec in (case.model, case.source))
     }
-    specs = _distinct(case.model for case in work)
+    specs = _distinct(case.model for case in cases)
     judged = [spec.name for spec in specs]
     if hardware.finds_batch:
         hardware = replace(hardware, batch_size=fitting_batch(list(loaded.values()), split.x, split.y, hardware))
-    by_gradient = {case.source.name for case in work if case.attack.needs_gradients}
+    by_gradient = {case.source.name for case in cases if case.attack.needs_gradients}
     checked = {}
     for name in judged:
         checked[name], hardware = within_memory(
@@ -103,18 +103,18 @@ def prepare(
         )
     for spec in specs:
         check_randomness(spec, checked[spec.name].flags)
-    for case in work:
+    for case in cases:
         flags = checked[case.model.name].flags
         store.write_case(case_key(case), {"identity": identity(case), "flags": list(flags)})
-    sources = _distinct(case.source for case in work)
+    sources = _distinct(case.source for case in cases)
     examples = split.x[:COMPARED].to(hardware.device)
     searched = {
         spec.name: search_model(loaded[spec.name], examples, hardware.precision, randomized=spec.randomized)
         for spec in sources
     }
-    rows = {case.images: _rows(split, case) for case in {case.images: case for case in work}.values()}
+    rows = {case.images: _rows(split, case) for case in {case.images: case for case in cases}.values()}
     predictions = {name: checked[name].prediction for name in judged}
-    return Work(work, split, rows, loaded, searched, predictions, checkpoint_dir, hardware.batch_size)
+    return PreparedSweep(cases, split, rows, loaded, searched, predictions, checkpoint_dir, hardware.batch_size)
 
 
 def _rows(split: Split, case: EvalCase) -> NDArray[np.int64]:

@@ -43,7 +43,7 @@ def run_cases(
     suite = cases[0].suite
     missing = lacking_cases(cases, store, hardware)
     with starting_ray(hardware, split) if missing else nullcontext():
-        work = prepare(missing, split, store, hardware, checkpoint_dir=checkpoint_dir, models=models)
+        prepared = prepare(missing, split, store, hardware, checkpoint_dir=checkpoint_dir, models=models)
     with claim(store.root, f"suite {suite}", wait=True):
         show(store, suite, reading, cases, ranks, images=split.digest)
-    sweep(work, store, hardware, quiet=quiet)
+    sweep(prepared, store, hardware, quiet=quiet)

@@ -14,22 +14,22 @@ from benchmark.store.store import Store
 from benchmark.suites.case import EvalCase, case_key, trajectory_key
 from benchmark.sweep.compute import Task, _title, compute_chunk
 from benchmark.sweep.local_pool import run_all
-from benchmark.sweep.prepare import Work, lacking_chunks
+from benchmark.sweep.prepare import PreparedSweep, lacking_chunks
 
 
-def sweep(work: Work, store: Store, hardware: Hardware, *, quiet: bool = False) -> None:
+def sweep(prepared: PreparedSweep, store: Store, hardware: Hardware, *, quiet: bool = False) -> None:
     """Compute every missing chunk, trajectory by trajectory in the order of the cases.
 
     Chunks that another process has claimed are left to it; when all else is done they are waited for, and computed here
     if it died.
     """
-    if work.batch_size is not None:
-        hardware = replace(hardware, batch_size=min(hardware.batch_size, work.batch_size))
+    if prepared.batch_size is not None:
+        hardware = replace(hardware, batch_size=min(hardware.batch_size, prepared.batch_size))
     for wait in (False, True):
-        todo = _missing(work.cases, store, hardware)
+        todo = _missing(prepared.cases, store, hardware)
         if todo and wait:
             print(f"waiting for what another process is computing ({len(todo)} of the chunks)", file=sys.stderr)
-        _compute_all(todo, work, store, hardware, wait=wait, quiet=quiet)
+        _compute_all(todo, prepared, store, hardware, wait=wait, quiet=quiet)
 
 
 def _missing(cases: Sequence[EvalCase], store: Store, hardware: Hardware) -> list[Task]:
@@ -44,7 +44,7 @@ def _missing(cases: Sequence[EvalCase], store: Store, hardware: Hardware) -> lis
 
 
 def _compute_all(
-    todo: Sequence[Task], work: Work, store: Store, hardware: Hardware, *, wait: bool, quiet: bool
+    todo: Sequence[Task], prepared: PreparedSweep, store: Store, hardware: Hardware, *, wait: bool, quiet: bool
 ) -> None:
     if not todo:
         return
@@ -57,10 +57,10 @@ def _compute_all(
         def compute(task: int) -> None:
             nonlocal hardware
             if hardware.workers > 1:  # the bar is in another process
-                hardware = compute_chunk(*todo[task], work, store, hardware, wait=wait)
+                hardware = compute_chunk(*todo[task], prepared, store, hardware, wait=wait)
             else:
                 bar.set_description(_title(todo[task][0]))
-                hardware = compute_chunk(*todo[task], work, store, hardware, wait=wait, advance=advance)
+                hardware = compute_chunk(*todo[task], prepared, store, hardware, wait=wait, advance=advance)
 
         shares_memory = hardware.workers == 1 or hardware.device.type == "cpu"  # a GPU's state survives no fork
         if hardware.executor == "local" and shares_memory:
@@ -68,7 +68,7 @@ def _compute_all(
         else:
             from benchmark.sweep.worker import run_remote
 
-            finished = run_remote(todo, work, store, hardware, wait=wait)
+            finished = run_remote(todo, prepared, store, hardware, wait=wait)
         for task in finished:
             done += _weight(*todo[task])
             bar.update(done - bar.n)
@@ -89,7 +89,7 @@ def _weight(group: Sequence[EvalCase], chunk: Range) -> int:
 
 @contextmanager
 def starting_ray(hardware: Hardware, split: Split) -> Iterator[None]:
-    """Ray and its workers start while the block prepares the work, and end where it fails; else nothing happens."""
+    """Ray and its workers start while the block prepares a sweep, and end where it fails; else nothing happens."""
     if hardware.executor != "ray":
         yield
         return

@@ -20,7 +20,7 @@ from benchmark.evaluation.hardware import Hardware
 from benchmark.store.store import Store
 from benchmark.sweep.compute import Task, compute_chunk
 from benchmark.sweep.local_pool import run_spawned
-from benchmark.sweep.prepare import Work, load_on
+from benchmark.sweep.prepare import PreparedSweep, load_on
 from benchmark.sweep.ray_pool import RayWorkers, run_on_ray
 
 
@@ -58,7 +58,7 @@ class Job:
 
     Args:
         images: a split without its tensors; x, y, index: these.
-        rows, predictions: as in `Work`.
+        rows, predictions: as in `PreparedSweep`.
     """
 
     todo: Sequence[Task]
@@ -87,12 +87,12 @@ class Job:
             lambda name: search_model(models[name], examples.to(device), precision, randomized=specs[name].randomized)
         )
         predictions = {name: torch.from_numpy(classes.copy()).to(device) for name, classes in self.predictions.items()}
-        work = Work((), split, self.rows, models, searched, predictions)
+        prepared = PreparedSweep((), split, self.rows, models, searched, predictions)
         hardware = self.hardware
 
         def compute(task: int) -> None:
             nonlocal hardware
-            hardware = compute_chunk(*self.todo[task], work, self.store, hardware, wait=self.wait)
+            hardware = compute_chunk(*self.todo[task], prepared, self.store, hardware, wait=self.wait)
 
         return compute
 
@@ -109,20 +109,22 @@ class _OnDemand(dict[str, nn.Module]):
         return self[name]
 
 
-def run_remote(todo: Sequence[Task], work: Work, store: Store, hardware: Hardware, *, wait: bool) -> Iterator[int]:
+def run_remote(
+    todo: Sequence[Task], prepared: PreparedSweep, store: Store, hardware: Hardware, *, wait: bool
+) -> Iterator[int]:
     """Have every task done elsewhere, and yield the number of each when it is done."""
-    split = work.split
+    split = prepared.split
     job = Job(
         todo=todo,
         images={"dataset": split.dataset, "part": split.part, "classes": split.classes},
         x=split.x.numpy(),
         y=split.y.numpy(),
         index=split.index.numpy(),
-        rows=work.rows,
-        predictions={name: classes.cpu().numpy() for name, classes in work.predictions.items()},
+        rows=prepared.rows,
+        predictions={name: classes.cpu().numpy() for name, classes in prepared.predictions.items()},
         store=Store(store.root.resolve()),
         hardware=hardware,
-        checkpoint_dir=work.checkpoint_dir.resolve(),
+        checkpoint_dir=prepared.checkpoint_dir.resolve(),
         wait=wait,
     )
     if hardware.executor == "ray":
