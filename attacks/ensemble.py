@@ -1,4 +1,4 @@
-"""Several attacks as one: each is for the images that those before it left standing."""
+"""Several attacks as one: each attacks the images that those before it did not break."""
 
 from collections.abc import Callable, Sequence
 
@@ -9,7 +9,7 @@ from attacks.loop import Reading
 from attacks.spec import AttackSpec, Ensemble
 
 AttackSome = Callable[[AttackSpec, Tensor, Sequence[int], bool], list[Reading]]
-"""An attack, rows of a batch (M,), step counts, and whether to tell how near it came; to a reading a step count."""
+"""An attack, rows of a batch (M,), step counts, and whether to track logit margins; to one reading a step count."""
 
 
 def walk(ensemble: Ensemble, y: Tensor, attack_some: AttackSome, *, screens: bool) -> Reading:
@@ -25,7 +25,7 @@ def walk(ensemble: Ensemble, y: Tensor, attack_some: AttackSome, *, screens: boo
     forwards, backwards = (torch.zeros_like(y, dtype=torch.float64) for _ in range(2))
 
     def attack_rows(attack: AttackSpec, rows: Tensor, *, tracks_closest: bool = False) -> Tensor | None:
-        """Attack some images, and return how near it came to them, by its first check if it stops early."""
+        """Attack some images, and return their least logit margins, by the attack's first check if it stops early."""
         checks = [] if attack.early_stopping is None else attack.early_stopping.checks[:1]
         readings = attack_some(attack, rows, [*checks, attack.steps], tracks_closest)
         correct[rows] = readings[-1].correct_any
@@ -45,7 +45,7 @@ def walk(ensemble: Ensemble, y: Tensor, attack_some: AttackSome, *, screens: boo
             assert closest is not None
             nearest = by_gradient if backwards[rows].sum() > before else by_queries
             nearest[rows] = torch.minimum(nearest[rows], closest)
-        # where queries alone came nearer than gradients did, the gradients say nothing
+        # where black-box search reached smaller logit margins than gradients did, the gradients say nothing
         wanted = (torch.minimum(by_gradient, by_queries) < ensemble.screening_margin) | (by_queries < by_gradient)
     for attack in ensemble.members:
         rows = (correct & wanted).nonzero().squeeze(1)

@@ -71,7 +71,7 @@ def run(
         seed: of the draws, which belong to the images.
         batch_size: how many images are attacked at a time; it changes no draw.
         judge_every_iterate: for transfer, where the searched classifier's own logits tell nothing of the judge.
-        tracks_closest: whether the readings tell how near the attack came.
+        tracks_closest: whether the readings have the least margin that the attack reached.
         precision, eot: of the oracle.
         progress: called after every step with the number of images that took it.
 
@@ -209,7 +209,7 @@ class _Tally:
         self._closest[position] = torch.where(asked, torch.minimum(before, margin[:, None]), before)
 
     def check(self, position: Tensor, steps: Tensor, stopping: EarlyStopping) -> None:
-        """Stop on the images that have come to a check, and not nearer the decision boundary since the one before."""
+        """Stop on the images at a check whose least logit margin has not fallen enough since the check before."""
         assert self._closest is not None
         checks = torch.tensor(stopping.checks, device=steps.device)
         here = position[(steps[:, None] == checks).any(1)]

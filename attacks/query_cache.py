@@ -1,7 +1,7 @@
 """Which points a query attack has asked about already: of those it need not ask again.
 
 Small images are asked about the same point over and over: of the 353,000 changes that Square tries on 100 digits (8x8
-pixels, the Madry model) 43% move nothing, and 42% lead where it has been.
+pixels, the Madry model) 43% move nothing, and 42% lead to points that were asked about before.
 """
 
 import functools

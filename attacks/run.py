@@ -18,7 +18,7 @@ from attacks.spec import AttackSpec, Ensemble, Proposer
 from attacks.threat_model import ThreatModel
 
 ROUNDING_REACH = 0.1
-"""How near (a margin relative to the logits' spread, as in the DLR loss) a search that rounds may lose its way."""
+"""The logit margin (relative to the logits' spread, as in the DLR loss) below which rounding may mislead a search."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,7 @@ def _attack(
         ) -> list[loop.Reading]:
             return _attack(task.of(rows), member, steps, tracks_closest=tracks_closest)
 
-        # by transfer the source's boundary is not the target's; of a randomised model nobody knows how near it came
+        # by transfer the source's boundary is not the target's; of a randomised model no least logit margin is known
         screens = not (setting.is_transfer or setting.judge_draws)
         return [walk(attack.method, task.y, attack_some, screens=screens)]
     if isinstance(attack.method, Proposer):
@@ -204,7 +204,7 @@ def _search(
 
 
 def _search_twice(task: _Task, attack: AttackSpec, readings: Sequence[int]) -> list[loop.Reading]:
-    """Search in the setting's precision, then again in float32 for those left standing within its reach."""
+    """Search in the setting's precision, then in float32 for unbroken images within rounding's reach."""
     fast = _search(task, attack, readings, task.setting.precision, tracks_closest=True)
     last = fast[-1]
     assert last.closest is not None

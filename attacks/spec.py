@@ -43,9 +43,10 @@ class Ensemble:
 
     Args:
         members: in order, the cheap ones first.
-        screening: cheap attacks that come before them. An image that none of them brought near the decision boundary
-            is left standing, unless one without gradients came nearer to it than those with.
-        screening_margin: near is a logit margin below this, relative to the logits' spread (as in the DLR loss).
+        screening: cheap screening attacks that come before them. The members do not attack an image whose logit margin
+            no screening attack brought below `screening_margin`, unless a black-box search brought it lower than the
+            attacks with gradients did.
+        screening_margin: a logit margin relative to the logits' spread (as in the DLR loss).
     """
 
     members: Sequence["AttackSpec"]
@@ -54,7 +55,7 @@ class Ensemble:
 
     def __post_init__(self) -> None:
         if not all(isinstance(attack.method, Recurrence) for attack in self.screening):
-            raise InputError("screening attacks must be recurrences: of others it is not known how near they came")
+            raise InputError("screening attacks must be recurrences: of others the least logit margin is not known")
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class EarlyStopping:
     """When an attack stops on an image that it does not break.
 
     Args:
-        checks: step counts, ascending, at which it is asked whether the attack comes nearer.
+        checks: step counts, ascending, at which the least logit margin is compared with that at the check before.
         least_decrease: the share that the least logit margin (relative to the logits' spread, as in the DLR loss) must
             have lost since the check before; else the attack stops on the image.
     """
@@ -89,7 +90,8 @@ class AttackSpec:
         restarts: independent starts of each image.
         reads_last: whether the last iterate is read beside any iterate (as the papers' tables do).
         norms: the threat models that it is defined for.
-        tolerates_rounding: whether searching in bfloat16 is enough; else what comes near is searched again in float32.
+        tolerates_rounding: whether searching in bfloat16 is enough; else images of a small
+            logit margin are searched again in float32.
         is_black_box: whether it asks for logits alone.
         eot: how many passes each query averages, unless the case says so; a case's own, and no part of the identity.
         early_stopping: when a recurrence stops on an image before its last step; None for never.

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from attacks.number import number
+from attacks.number import parse_number
 from benchmark.cli.headings import Decorator, option
 
 
@@ -55,7 +55,7 @@ class Number(click.ParamType[float]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         try:
-            return number(str(value))
+            return parse_number(str(value))
         except ValueError:
             self.fail(f"expected a number or a fraction such as 8/255, got {value!r}", param, ctx)
 

@@ -23,7 +23,7 @@ SHARE = 0.5
 MEMINFO, LIMITS = Path("/proc/meminfo"), (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current"))
 
 
-def fitting_batch(models: Sequence[nn.Module], x: Tensor, y: Tensor, hardware: Hardware) -> int:
+def find_batch_size(models: Sequence[nn.Module], x: Tensor, y: Tensor, hardware: Hardware) -> int:
     """The largest batch, at most the hardware's, that every model can take a gradient of in the memory that is free.
 
     Args:
@@ -36,7 +36,7 @@ def fitting_batch(models: Sequence[nn.Module], x: Tensor, y: Tensor, hardware: H
     needed = 1.0
     for model in models:
         try:
-            needed = max(needed, bytes_for_gradient(model, x, y, hardware.precision) / len(x))
+            needed = max(needed, measure_gradient_bytes(model, x, y, hardware.precision) / len(x))
         except Exception:  # it cannot take the images, or has no gradient: the checks say so, and why
             continue
     return max(1, min(hardware.batch_size, int(SHARE * free / _sharing(hardware) / needed)))
@@ -51,7 +51,7 @@ def _sharing(hardware: Hardware) -> int:
     return -(-hardware.workers // torch.cuda.device_count())
 
 
-def bytes_for_gradient(model: nn.Module, x: Tensor, y: Tensor, precision: torch.dtype) -> int:
+def measure_gradient_bytes(model: nn.Module, x: Tensor, y: Tensor, precision: torch.dtype) -> int:
     """What a model keeps of a batch between its forward and its backward pass: each storage once, weights aside."""
     own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     storages: dict[int, int] = {}

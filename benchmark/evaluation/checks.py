@@ -12,7 +12,7 @@ from attacks.out_of_memory import is_out_of_memory
 from benchmark.data.split import Split
 from benchmark.evaluation.gradient_flags import gradient_flags
 from benchmark.evaluation.hardware import Hardware
-from benchmark.evaluation.model_flags import flags, misses_normalisation
+from benchmark.evaluation.model_flags import find_flags, misses_normalisation
 from model_zoo.model_spec import ModelSpec
 from model_zoo.user_models.user_model import raised_in_backward
 
@@ -90,7 +90,7 @@ def check_model(
     y = split.y.to(hardware.device)
     size, device = hardware.batch_size, hardware.device
     try:
-        found = list(flags(model, x, first, second))
+        found = list(find_flags(model, x, first, second))
         prediction = predict(model, split.x, batch_size=size, bring=lambda part: part.to(device))
         if needs_gradients:
             _check_gradient(model, x)

@@ -16,7 +16,7 @@ BETTER = 0.05
 """How much more of the images another normalisation must get right before it is worth a word."""
 
 
-def flags(model: nn.Module, x: Tensor, logits: Tensor, again: Tensor) -> Iterator[str]:
+def find_flags(model: nn.Module, x: Tensor, logits: Tensor, again: Tensor) -> Iterator[str]:
     """The caveats that show on some images.
 
     Args:

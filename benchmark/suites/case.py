@@ -83,7 +83,7 @@ def case_key(case: EvalCase) -> str:
 def trajectory_key(case: EvalCase) -> str:
     """The same for all cases that differ in their step count only, which one trajectory serves.
 
-    A randomised model draws on as long as it is asked, so there each case walks alone.
+    A randomised model makes new draws at every query, so there each case has a trajectory of its own.
     """
     shared = identity(case)
     if not case.is_randomized:

@@ -82,7 +82,7 @@ PAPER_SUITES: Sequence[Suite] = (
             ATTACKS["square"],
             ATTACKS["autoattack"],
         ),
-        "TRADES (arXiv:1901.08573) on MNIST: 40 steps of 0.01, no random start; the dear attacks on 1,000 images",
+        "TRADES (arXiv:1901.08573) on MNIST: 40 steps of 0.01, no random start; the costly attacks on 1,000 images",
         transfer=("pgd-40",),
         fewer={"pgd-1000": 1000, "square": 1000, "autoattack": 1000},
     ),
@@ -158,7 +158,7 @@ PAPER_SUITES: Sequence[Suite] = (
             ATTACKS["square"],
             ATTACKS["autoattack"],
         ),
-        "Madry et al. (arXiv:1706.06083), MNIST challenge: steps of 0.01; the dear attacks on 1,000 images",
+        "Madry et al. (arXiv:1706.06083), MNIST challenge: steps of 0.01; the costly attacks on 1,000 images",
         fewer=dict.fromkeys(("pgd-100x50", "pgd-100-cw-x50", "square", "autoattack"), 1000),
     ),
 )

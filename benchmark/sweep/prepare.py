@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from attacks.precision import is_tiny
 from attacks.search_model import COMPARED, search_model
 from benchmark.data.split import Split, balanced_subset
-from benchmark.evaluation.batch_size import fitting_batch, within_memory
+from benchmark.evaluation.batch_size import find_batch_size, within_memory
 from benchmark.evaluation.checks import check_images, check_model, check_randomness
 from benchmark.evaluation.hardware import Hardware
 from benchmark.store.chunk import Range
@@ -92,7 +92,7 @@ def prepare(
     specs = _distinct(case.model for case in cases)
     judged = [spec.name for spec in specs]
     if hardware.finds_batch:
-        hardware = replace(hardware, batch_size=fitting_batch(list(loaded.values()), split.x, split.y, hardware))
+        hardware = replace(hardware, batch_size=find_batch_size(list(loaded.values()), split.x, split.y, hardware))
     by_gradient = {case.source.name for case in cases if case.attack.needs_gradients}
     checked = {}
     for name in judged:

@@ -33,7 +33,7 @@ def sweep(prepared: PreparedSweep, store: Store, hardware: Hardware, *, quiet: b
 
 
 def _missing(cases: Sequence[EvalCase], store: Store, hardware: Hardware) -> list[Task]:
-    """Trajectories, and the chunks that one of their cases lacks; a case whose images are kept walks alone."""
+    """Trajectories, and the chunks that one of their cases lacks; where images are kept, each case has its own."""
     lacking = {case_key(case): lacking_chunks(case, store, hardware) for case in cases}
     groups = [[case] for case in cases] if hardware.keeps_images else _trajectories(cases)
     return [

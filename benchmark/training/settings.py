@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 
 from attacks.errors import InputError
 from attacks.names import lookup
-from attacks.number import number
+from attacks.number import parse_number
 from benchmark.suites.suite import Suite
 from model_zoo.defenses.registry import DefenseSpec
 from model_zoo.training.recipe import Recipe, with_overrides
@@ -37,7 +37,7 @@ def training_settings(
     for key, value in given.items():
         if key in params:
             try:
-                params[key] = number(value)
+                params[key] = parse_number(value)
             except ValueError:
                 raise InputError(f"--set {key} must be a finite number, got {value!r}") from None
             if params[key] < 0 and key not in SIGNED:

@@ -39,7 +39,7 @@ def fat_loss(model: nn.Module, x: Tensor, y: Tensor, ctx: TrainingContext, *, la
 
     Returns: a scalar.
     Source: Zhang et al., arXiv:2010.01736 (GAIR_FAT.py).
-    Deviations: the authors' code re-orders the logits by its early stop, but not the labels; here they stay together.
+    Deviations: early stopping in the authors' code re-orders the logits, but not the labels; here they stay together.
     """
     found = search(ctx, model, x, y, loss="cross-entropy", start="uniform", stop=after_mistakes(tau))
     return (weights(found.correct, ctx.steps, lam) * F.cross_entropy(model(found.x_adv), y, reduction="none")).mean()

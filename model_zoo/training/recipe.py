@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from attacks.errors import InputError
-from attacks.number import number
+from attacks.number import parse_number
 
 AUGMENTATIONS = ("none", "crop-flip")
 SCHEDULES = ("milestones", "cosine", "cyclic")
@@ -135,7 +135,7 @@ def with_overrides(chosen: Recipe, overrides: Mapping[str, Any]) -> Recipe:
         declared = types[name]
         kind = declared.__name__ if isinstance(declared, type) else str(declared)
         try:
-            parsed[name] = text if kind == "str" else number(text) if "float" in kind else int(text)
+            parsed[name] = text if kind == "str" else parse_number(text) if "float" in kind else int(text)
         except ValueError:
             raise InputError(f"--set {name} must be {kind}, got {text!r}") from None
     return replace(chosen, **parsed)

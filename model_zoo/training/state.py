@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from attacks.errors import InputError
 from model_zoo.files.atomic import atomic_write, file_of
-from model_zoo.weights.torch_file import hostile
+from model_zoo.weights.torch_file import find_hostile_content
 
 Weights = dict[str, Tensor]
 
@@ -61,7 +61,7 @@ def resume(stem: Path, settings: Mapping[str, Any]) -> Progress | None:
         return None
     try:
         data = path.read_bytes()
-        if reason := hostile(data):
+        if reason := find_hostile_content(data):
             raise ValueError(reason)
         saved = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         left = saved.pop("settings")

@@ -21,7 +21,7 @@ from model_zoo.files.atomic import atomic_write
 from model_zoo.weights.names import fitted, unwrapped
 from model_zoo.weights.numpy_numbers import NUMPY_NUMBERS
 from model_zoo.weights.program import kind_of_program
-from model_zoo.weights.torch_file import hostile, what_instead
+from model_zoo.weights.torch_file import find_hostile_content, what_instead
 
 LARGEST = 64 * 2**30
 """Bytes of a checkpoint; what claims to be larger is none."""
@@ -196,7 +196,7 @@ def _parse_torch(path: Path, data: bytes) -> object:
             f"{path}: expected a torch checkpoint, got a program of {kind}: refused because it wants to run code; "
             "save a plain state dict, or give it without --model and with --trust-code"
         )
-    if reason := hostile(data):
+    if reason := find_hostile_content(data):
         raise InputError(f"{path}: expected a torch checkpoint, got {reason}: refused; save a plain state dict instead")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # on odd pickles; whether it loads is all that matters

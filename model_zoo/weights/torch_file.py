@@ -26,7 +26,7 @@ REFUSED = ("builtins.bytearray", "__builtin__.bytearray")
 _IN_PLACE = ("APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS", "BUILD")
 
 
-def hostile(data: bytes) -> str | None:
+def find_hostile_content(data: bytes) -> str | None:
     """What is hostile in a torch file, in words that follow "got"; None for nothing that shows here."""
     if data.startswith(ZIP):
         try:
