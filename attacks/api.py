@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
+from attacks.checks import check_data, check_mode, check_settings, class_count, require_gradient
 from attacks.errors import InputError
 from attacks.found_points import FoundPoints
 from attacks.precision import precision_for
@@ -33,12 +34,12 @@ class AttackResult:
         is_randomized: whether the model answers at random, and so was judged by its mean probabilities.
     """
 
-    x_adv: Tensor
-    correct: Tensor
-    robust: Tensor
-    robust_last: Tensor | None
-    forwards: Tensor
-    backwards: Tensor
+    x_adv: Tensor = field(repr=False)
+    correct: Tensor = field(repr=False)
+    robust: Tensor = field(repr=False)
+    robust_last: Tensor | None = field(repr=False)
+    forwards: Tensor = field(repr=False)
+    backwards: Tensor = field(repr=False)
     is_randomized: bool
 
     @property
@@ -70,10 +71,12 @@ def attack(
 ) -> AttackResult:
     """Attack a model, and judge what the attack proposes: same draws and numbers as the command line's.
 
+    It raises no flags; `benchmark.evaluate` looks for caveats of the model, too.
+
     Args:
         model: images (N, C, H, W) in [0, 1] to logits (N, K); in eval mode. It is left as it is: its mode, its
-            parameters, their gradients.
-        x: (N, C, H, W) float in [0, 1]; y: (N,) labels in [0, K).
+            parameters, their gradients; buffers that a pass changes stay changed.
+        x: (N, C, H, W) float in [0, 1], of which float32 is attacked; y: (N,) integer labels in [0, K).
         name: as in `run_benchmark.py list attacks`, or a spec of your own settings.
         epsilon: of the threat model, in pixel scale: 8 / 255, not 8.
         norm: "Linf" or "L2".
@@ -93,15 +96,22 @@ def attack(
         >>> result.robust_acc, result.x_adv
     """
     spec = attack_spec(name) if isinstance(name, str) else name
+    check_settings(epsilon=epsilon, seed=seed, batch_size=batch_size, judge_draws=judge_draws, eot=eot)
     threat = ThreatModel(norm, epsilon)
     crafted_on = model if source is None else source
     if norm not in spec.norms:
         raise InputError(f"attack {spec.name} is defined for {', '.join(spec.norms)}, got {norm}")
-    device = _checked_device(model, crafted_on, x, y)
+    check_data(x, y)
+    x, y = x.float(), y.long()
+    for one in (model, crafted_on):
+        check_mode(one)
+    device = model_device(model, crafted_on, default=x.device)
     examples = x[:COMPARED].to(device)
     dtype = precision_for(precision, x, device)
     with unchanged(model), unchanged(crafted_on):
-        classes = _classes(model, examples, y)
+        classes = class_count(model, examples, y)
+        if spec.needs_gradients:
+            require_gradient(crafted_on, examples)
         randomized = answers_at_random(model, examples)
         source_randomized = randomized if source is None else answers_at_random(crafted_on, examples)
         searched = search_model(crafted_on, examples, dtype, randomized=source_randomized)
@@ -156,40 +166,12 @@ def _joined(outcomes: list[Outcome], x_adv: Tensor, y: Tensor, *, is_randomized:
     )
 
 
-def _checked_device(model: nn.Module, source: nn.Module, x: Tensor, y: Tensor) -> torch.device:
-    """The models' device. Raises: InputError for images, labels or modes that no number would mean anything for."""
-    if x.ndim != 4 or not x.is_floating_point():
-        raise InputError(f"expected float images (N, C, H, W), got {x.dtype!s} of shape {tuple(x.shape)}")
-    if y.shape != x.shape[:1] or y.is_floating_point() or not len(y):
-        raise InputError(f"expected a class index for each of {len(x)} images, got {y.dtype} of shape {tuple(y.shape)}")
-    low, high = x.aminmax()
-    if not (low >= 0 and high <= 1):
-        raise InputError(f"expected pixels in [0, 1], got [{low:g}, {high:g}]; divide by 255, normalise in the model")
-    for one in (model, source):
-        if one.training:
-            raise InputError("expected a model in eval mode, got one in train mode; call model.eval()")
-    return model_device(model, source, default=x.device)
-
-
 def model_device(*models: nn.Module, default: torch.device) -> torch.device:
     """The device that all parameters and buffers are on; the default where there are none."""
     devices = {tensor.device for model in models for tensor in (*model.parameters(), *model.buffers())}
     if len(devices) > 1:
         raise InputError(f"expected models on one device, got {', '.join(sorted(map(str, devices)))}")
     return devices.pop() if devices else default
-
-
-def _classes(model: nn.Module, x: Tensor, y: Tensor) -> int:
-    """How many classes a model knows. Raises: InputError where it returns no logits, or the labels are of others."""
-    with torch.no_grad():
-        logits = model(x)
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(x):
-        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise InputError(f"expected logits of shape ({len(x)}, K), got {got}; have the model return its logits alone")
-    classes = logits.shape[1]
-    if not (y.min() >= 0 and y.max() < classes):
-        raise InputError(f"expected labels in 0..{classes - 1}, got {int(y.min())}..{int(y.max())}")
-    return classes
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from attacks.errors import InputError
-from attacks.losses import TARGETED_LOSSES
+from attacks.losses import LOSSES, TARGETED_LOSSES
 
 ANY_NORM = ("Linf", "L2")
 LENGTH = "iterations"
@@ -56,6 +56,12 @@ class Ensemble:
     def __post_init__(self) -> None:
         if not all(isinstance(attack.method, Recurrence) for attack in self.screening):
             raise InputError("screening attacks must be recurrences: of others the least logit margin is not known")
+
+
+def require_count(what: str, value: object, *, least: int = 1, most: int = 2**63 - 1) -> None:
+    """Raise InputError for what is no whole number within bounds."""
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise InputError(f"{what} must be a whole number of at least {least}, got {value!r}")
 
 
 @dataclass(frozen=True)
@@ -132,9 +138,14 @@ class AttackSpec:
                 f"attack {self.name}: early stopping is for a recurrence of one start that is read by any iterate: an "
                 "image on which it stops has no last one"
             )
-        if self.steps < 1 or self.restarts < 1:
+        for what in ("steps", "restarts", "eot"):
+            require_count(f"attack {self.name}: {what}", getattr(self, what))
+        step = self.params.get("rel_step_size", 1.0)
+        if isinstance(step, bool) or not isinstance(step, (int, float)) or not 0 < step < float("inf"):
+            raise InputError(f"attack {self.name}: rel_step_size must be a positive share of epsilon, got {step!r}")
+        if "loss" in self.params and self.params["loss"] not in LOSSES:
             raise InputError(
-                f"attack {self.name}: steps and restarts must be at least 1, got {self.steps}, {self.restarts}"
+                f"attack {self.name}: loss must be one of {', '.join(LOSSES)}, got {self.params['loss']!r}"
             )
 
     @property
@@ -160,10 +171,18 @@ class AttackSpec:
     def propose_params(self) -> dict[str, Any]:
         return _accepted(self.method.propose, self.params) if isinstance(self.method, Proposer) else {}
 
-    def with_settings(self, *, steps: int | None = None, restarts: int | None = None, **params: object) -> "AttackSpec":
-        """The same attack by another paper's settings."""
+    def with_settings(
+        self, *, name: str = "", steps: int | None = None, restarts: int | None = None, **params: object
+    ) -> "AttackSpec":
+        """The same attack by another paper's settings; under another name where one is given.
+
+        Raises: InputError for settings that the attack has not; those of an ensemble are its members'.
+        """
+        if isinstance(self.method, Ensemble) and (steps is not None or restarts is not None or params):
+            raise InputError(f"attack {self.name} is an ensemble: its settings are those of its members; replace these")
         return replace(
             self,
+            name=name or self.name,
             steps=self.steps if steps is None else steps,
             restarts=self.restarts if restarts is None else restarts,
             params={**self.params, **params},

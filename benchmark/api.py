@@ -1,10 +1,11 @@
 """One call from Python: a model and images of the caller's, attacked and judged as the command line does it."""
 
 import copy
+import re
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,17 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from attacks.api import model_device, unchanged
+from attacks.checks import check_mode, check_settings, class_count
 from attacks.errors import InputError
 from attacks.precision import precision_for
 from attacks.randomness import JUDGE_DRAWS
 from attacks.registry import attack_spec
 from attacks.spec import CHUNK_SIZE, AttackSpec
 from attacks.threat_model import ThreatModel
+from benchmark.data.collect import collect
 from benchmark.data.split import Split
 from benchmark.evaluation.hardware import Hardware
 from benchmark.report.attack_flags import flag_table, raised_flags
@@ -62,7 +65,7 @@ class Report:
     worst_case: float
     worst_case_interval: tuple[float, float]
     flags: Sequence[str]
-    verdicts: Mapping[str, Verdicts]
+    verdicts: Mapping[str, Verdicts] = field(repr=False)
 
     def to_frame(self) -> pd.DataFrame:
         """One row an attack: n, clean_acc, robust_acc, robust_acc_last, its interval and passes per image."""
@@ -129,18 +132,38 @@ def evaluate(
         >>> report = evaluate(model, x, y, epsilon=8 / 255, attacks=["pgd-20", "autoattack"], store="runs")
         >>> report.robust_acc["autoattack"], report.worst_case, report.flags
     """
+    if isinstance(attacks, (str, AttackSpec)):
+        attacks = [attacks]
     specs = [attack_spec(attack) if isinstance(attack, str) else attack for attack in attacks]
     if not specs or len({spec.name for spec in specs}) < len(specs):
-        raise InputError(f"expected attacks of different names, got {[spec.name for spec in specs]}")
-    if model.training:
-        raise InputError("expected a model in eval mode, got one in train mode; call model.eval()")
-    images, labels = _images(x, y)
+        raise InputError(
+            f"expected one attack at least, each of another name, got {[spec.name for spec in specs]}; "
+            "with_settings(name=...) gives a name"
+        )
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise InputError(f"name must be letters, digits, '.', '_' and '-', got {name!r}")
+    check_settings(
+        epsilon=epsilon,
+        seed=seed,
+        batch_size=CHUNK_SIZE if batch_size is None else batch_size,
+        judge_draws=judge_draws,
+        eot=eot,
+    )
+    check_mode(model)
+    images, labels = collect(x, y)
     device = model_device(model, default=images.device)
     with unchanged(model), _folder(store) as root:
         spec = _spec(model, images, name, output)
         quirks = spec.quirks or Quirks()
         wrapped = UserModel(model, quirks)
-        split = Split(SUITE, "test", images, labels, torch.arange(len(labels)), _classes(wrapped, images, device))
+        split = Split(
+            SUITE,
+            "test",
+            images,
+            labels,
+            torch.arange(len(labels)),
+            class_count(wrapped, images[:2].to(device), labels),
+        )
         hardware = Hardware(
             device, precision_for(precision, images, device), batch_size or CHUNK_SIZE, finds_batch=batch_size is None
         )
@@ -184,36 +207,13 @@ def _report(name: str, cases: Sequence[EvalCase], store: Store) -> Report:
 
 def _folder(store: str | Path | None) -> Any:
     """The folder of the store as a context; a temporary one where nothing is to be kept."""
-    return tempfile.TemporaryDirectory() if store is None else nullcontext(store)
-
-
-def _images(x: Any, y: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Images (N, C, H, W) float32 and labels (N,) int64 on the CPU. Raises: InputError for anything else."""
-    if y is None:
-        if isinstance(x, Tensor):
-            raise InputError("expected labels y beside images x, got none; without y, x is a DataLoader or a data set")
-        pairs = list(x) if isinstance(x, DataLoader) else [_pair(x, place) for place in range(len(x))]
-        if not pairs:
-            raise InputError("expected images, got an empty data set")
-        parts = [tuple(torch.as_tensor(part) for part in pair[:2]) for pair in pairs]
-        join = torch.cat if isinstance(x, DataLoader) else torch.stack
-        x, y = (join([part[place] for part in parts]) for place in (0, 1))
-    if not isinstance(x, Tensor) or x.ndim != 4 or not x.is_floating_point():
-        got = f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
-        raise InputError(f"expected float images (N, C, H, W), got {got}")
-    if y.shape != x.shape[:1] or y.is_floating_point() or not len(y):
-        raise InputError(f"expected a class index for each of {len(x)} images, got {y.dtype} of shape {tuple(y.shape)}")
-    return x.detach().float().cpu().contiguous(), y.detach().long().cpu()
-
-
-def _pair(dataset: Any, place: int) -> tuple[Any, Any]:
-    image, label = dataset[place][:2]
-    if not isinstance(image, Tensor):
-        raise InputError(
-            f"expected images as tensors, got {type(image).__name__}; give the data set a transform such as "
-            "torchvision.transforms.ToTensor()"
-        )
-    return image, label
+    if store is None:
+        return tempfile.TemporaryDirectory()
+    try:
+        Path(store).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"store: expected a folder that can be written to, got {store} ({error.strerror})") from None
+    return nullcontext(store)
 
 
 def _spec(model: nn.Module, x: Tensor, name: str, output: str) -> ModelSpec:
@@ -234,12 +234,3 @@ def _spec(model: nn.Module, x: Tensor, name: str, output: str) -> ModelSpec:
     except Exception:  # a model may hold what cannot be copied
         probed = model
     return observed(spec, probed, tuple(x.shape[1:]), output)
-
-
-def _classes(model: nn.Module, x: Tensor, device: torch.device) -> int:
-    with torch.no_grad():
-        logits = model(x[:2].to(device))
-    if not isinstance(logits, Tensor) or logits.ndim != 2:
-        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise InputError(f"expected logits of shape (N, K), got {got}; have the model return its logits alone")
-    return int(logits.shape[1])

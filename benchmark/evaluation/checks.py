@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from attacks.checks import require_gradient
 from attacks.errors import InputError, one_line
 from attacks.judge import predict
 from attacks.out_of_memory import is_out_of_memory
@@ -14,7 +15,6 @@ from benchmark.evaluation.gradient_flags import gradient_flags
 from benchmark.evaluation.hardware import Hardware
 from benchmark.evaluation.model_flags import find_flags, misses_normalisation
 from model_zoo.model_spec import ModelSpec
-from model_zoo.user_models.user_model import raised_in_backward
 
 PROBE = 64
 """How many images the checks of the logits look at."""
@@ -93,7 +93,7 @@ def check_model(
         found = list(find_flags(model, x, first, second))
         prediction = predict(model, split.x, batch_size=size, bring=lambda part: part.to(device))
         if needs_gradients:
-            _check_gradient(model, x)
+            require_gradient(model, x)
             found += gradient_flags(model, _correct(split, prediction, hardware))
         elif not _has_gradient(model, x):
             found.append("no-gradients")
@@ -101,12 +101,13 @@ def check_model(
         raise InputError(f"model {name}: {error}") from None
     correct = int((prediction == y).sum())
     wants_other = misses_normalisation(model, split.x, y, correct, batch_size=size, device=device)
-    chance = int(split.y.bincount().max())
+    of_class = split.y.bincount()
+    chance = int(of_class.max()) if (of_class > 0).sum() > 1 else 0  # of one class alone, naming it says nothing
     if correct <= chance:
         hint = "check input range, normalisation and the order of the classes"
         if wants_other:
             hint = "it wants its images normalised otherwise: put that into the model, once"
-        if torch.equal(first, first[:1].expand_as(first)):
+        if len(first) > 1 and torch.equal(first, first[:1].expand_as(first)):
             hint = "its logits are the same for every image: check its weights"
         raise NotAboveChanceError(
             f"model {name}: {correct} of {len(split)} clean images are classified correctly, and always "
@@ -124,28 +125,7 @@ def _correct(split: Split, prediction: Tensor, hardware: Hardware) -> Iterator[t
 
 def _has_gradient(model: nn.Module, x: Tensor) -> bool:
     try:
-        _check_gradient(model, x)
+        require_gradient(model, x)
     except InputError:
         return False
     return True
-
-
-def _check_gradient(model: nn.Module, x: Tensor) -> None:
-    """Raise InputError for logits without a gradient with respect to the images (N, C, H, W), and say why."""
-    remedy = "mend it, or use attacks that need no gradient: --attacks square"
-    with torch.enable_grad():
-        x = x.clone().requires_grad_()
-        try:
-            total = model(x).sum()
-            (gradient,) = torch.autograd.grad(total, x, allow_unused=True) if total.requires_grad else (None,)
-        except Exception as error:  # the model may be the user's own code, and raise what it likes
-            if is_out_of_memory(error):
-                raise
-            reason = error if isinstance(error, InputError) else f"the model raised {one_line(error)}"
-            where = "in its backward pass" if raised_in_backward(error) else "where a gradient is asked for"
-            raise InputError(f"{where}: {reason}; {remedy}") from error
-    if gradient is None:
-        raise InputError(
-            "its logits have no gradient with respect to the image; remove no_grad, detach, numpy, or use attacks that "
-            "need none: --attacks square"
-        )

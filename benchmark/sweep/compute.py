@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from attacks.checks import raised_in_backward
 from attacks.errors import InputError, one_line
 from attacks.found_points import FoundPoints
 from attacks.out_of_memory import is_out_of_memory
@@ -23,7 +24,7 @@ from benchmark.store.verdicts import Verdicts
 from benchmark.suites.case import EvalCase, case_key, trajectory_key
 from benchmark.sweep.prepare import PreparedSweep, lacking_chunks
 from model_zoo.files.locks import claim
-from model_zoo.user_models.user_model import UserModel, raised_in_backward
+from model_zoo.user_models.user_model import UserModel
 
 Advance = Callable[[int], None]
 

@@ -125,19 +125,6 @@ class UserModel(nn.Module):
             raise ModelError(f"the model raised {one_line(error)}") from error
 
 
-def raised_in_backward(error: BaseException) -> bool:
-    """Whether an exception came out of a backward pass."""
-    trace = error.__traceback__
-    while trace is not None:
-        if trace.tb_frame.f_code in _BACKWARD:
-            return True
-        trace = trace.tb_next
-    return False
-
-
-_BACKWARD = tuple(function.__code__ for function in (torch.autograd.grad, torch.autograd.backward, Tensor.backward))
-
-
 def _filled(x: Tensor, size: int) -> Tensor:
     missing = size - len(x)
     return torch.cat([x, x[-1:].detach().expand(missing, *x.shape[1:])]) if missing > 0 else x

@@ -3,6 +3,7 @@
 import copy
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -96,6 +97,13 @@ def test_a_model_that_answers_at_random_is_judged_by_its_mean(problem: tuple[nn.
     assert result.backwards.max() == 40
 
 
+class Detached(nn.Module):
+    """Logits without a gradient."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.detach().flatten(1)
+
+
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"x": torch.zeros(2, 4)}, r"expected float images \(N, C, H, W\)"),
     ({"x": torch.zeros(2, 1, 4, 4, dtype=torch.uint8)}, "expected float images"),
@@ -108,6 +116,24 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"epsilon": 8.0}, "epsilon"),
     ({"norm": "L2", "name": "cw-linf"}, "is defined for Linf"),
     ({"precision": "fp16"}, "precision must be"),
+    ({"eot": 0}, "eot must be"),
+    ({"eot": -3}, "eot must be"),
+    ({"judge_draws": 0}, "judge_draws must be"),
+    ({"batch_size": 0}, "batch_size must be"),
+    ({"seed": -1}, "seed must be"),
+    ({"seed": 1.5}, "seed must be"),
+    ({"epsilon": None}, "epsilon must be a number"),
+    ({"epsilon": "8/255"}, "epsilon must be a number"),
+    ({"x": np.zeros((2, 1, 4, 4))}, "images x as a tensor, got ndarray"),
+    ({"y": [0, 1]}, "labels y as a tensor, got list"),
+    ({"y": torch.tensor([True, False])}, "class index for each"),
+    ({"x": torch.zeros(0, 1, 4, 4), "y": torch.zeros(0).long()}, "one at least"),
+    ({"x": torch.full((2, 1, 4, 4), 1.0001)}, "clip them"),
+    ({"x": torch.zeros(2, 3, 4, 4)}, "cannot take images of shape"),
+    ({"model": "resnet18"}, "expected a torch.nn.Module, got str"),
+    ({"model": lambda x: x}, "expected a torch.nn.Module, got function"),
+    ({"model": nn.Sequential(nn.Flatten(), nn.Linear(16, 1)).eval()}, "two classes at least"),
+    ({"model": Detached().eval()}, "no gradient with respect to the image"),
 ]
 
 
@@ -116,9 +142,9 @@ def test_what_means_nothing_is_refused_in_one_line(
     wrong: dict[str, Any], words: str, problem: tuple[nn.Sequential, Tensor, Tensor]
 ) -> None:
     network, x, y = problem
-    given: dict[str, Any] = {"x": x[:2], "y": y[:2], "name": "pgd-20", "epsilon": 0.08, **wrong}
+    given: dict[str, Any] = {"model": network, "x": x[:2], "y": y[:2], "name": "pgd-20", "epsilon": 0.08, **wrong}
     with pytest.raises(InputError, match=words) as raised:
-        attack(network, **given)
+        attack(**given)
     assert "\n" not in str(raised.value)
 
 

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 from torch import Tensor
 
@@ -66,7 +68,7 @@ def test_unknown_and_missing_parameters_are_named(
 
 @pytest.mark.parametrize("settings", [{"steps": 0}, {"restarts": 0}, {"steps": -1}])
 def test_at_least_one_step_and_one_start_are_asked_for(settings: dict[str, int]) -> None:
-    with pytest.raises(InputError, match="attack mine: steps and restarts must be at least 1, got"):
+    with pytest.raises(InputError, match="attack mine: (steps|restarts) must be a whole number of at least 1, got"):
         AttackSpec("mine", algorithm="mine", method=RECURRENCE, params=GOOD, **settings)  # type: ignore[arg-type]
 
 
@@ -93,10 +95,26 @@ def test_another_papers_settings_change_what_is_given_and_nothing_else() -> None
     assert spec.with_settings(restarts=9).restarts == 9
 
 
-@pytest.mark.parametrize("change", [{"moment": 1}, {"steps": 0}, {"restarts": 0}])
-def test_settings_that_the_attack_does_not_take_are_refused(change: dict[str, int]) -> None:
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"moment": 1},
+        *({"steps": wrong} for wrong in (0, 2.5, "5", True)),
+        *({"restarts": wrong} for wrong in (0, 2.5)),
+        *({"rel_step_size": wrong} for wrong in (0.0, -0.1, float("nan"), float("inf"), "x", None)),
+        {"loss": "foo"},
+    ],
+    ids=str,
+)
+def test_settings_that_the_attack_does_not_take_are_refused(change: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="attack pgd-20: "):
         attack_spec("pgd-20").with_settings(**change)
+
+
+def test_settings_of_an_ensemble_are_its_members() -> None:
+    with pytest.raises(InputError, match="settings are those of its members"):
+        attack_spec("autoattack").with_settings(steps=5)
+    assert attack_spec("autoattack").with_settings(name="mine").identity == attack_spec("autoattack").identity
 
 
 def test_the_length_that_a_method_is_made_for_is_the_number_of_its_steps() -> None:

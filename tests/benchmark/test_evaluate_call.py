@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from attacks.errors import InputError
+from attacks.registry import attack_spec
 from benchmark import Report, evaluate
 from benchmark.data.datasets import load
 from benchmark.data.split import Split, balanced_subset
@@ -121,8 +122,15 @@ def test_logits_that_stand_inside_of_what_a_model_returns_are_named(madry: nn.Mo
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ({"attacks": []}, "expected attacks"),
-        ({"attacks": ["fgsm", "fgsm"]}, "different names"),
+        ({"attacks": []}, "expected one attack at least"),
+        ({"attacks": ["fgsm", "fgsm"]}, "each of another name"),
+        ({"eot": -3}, "eot must be"),
+        ({"batch_size": 0}, "batch_size must be"),
+        ({"name": 3}, "name must be"),
+        ({"name": "../a/b"}, "name must be"),
+        ({"x": iter([]), "y": None}, "a data set with a length"),
+        ({"x": [torch.zeros(1, 8, 8)], "y": None}, r"expected pairs \(image, label\)"),
+        ({"y": None, "x": [({}, 1)]}, "images as tensors, got dict"),
         ({"attacks": ["pgd-2O"]}, "pgd-20"),
         ({"attacks": ["cw-linf"], "norm": "L2"}, "is defined for Linf"),
         ({"epsilon": 8.0}, "epsilon"),
@@ -140,3 +148,25 @@ def test_what_means_nothing_is_refused_in_one_line(
     with pytest.raises(InputError, match=words) as raised:
         evaluate(madry, given.pop("x"), given.pop("y"), **given, quiet=True)
     assert "\n" not in str(raised.value)
+
+
+def test_a_store_that_cannot_be_written_to_is_named(madry: nn.Module, images: Split, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="a folder that can be written to"):
+        evaluate(madry, images.x, images.y, attacks="fgsm", epsilon=0.2, store=tmp_path / "file", quiet=True)
+
+
+def test_images_of_one_class_and_a_single_image_are_evaluated(madry: nn.Module, images: Split) -> None:
+    ones = images.y == 1
+    report = evaluate(madry, images.x[ones], images.y[ones], attacks="fgsm", epsilon=0.2, quiet=True)
+    assert report.n == int(ones.sum())
+    right = images.x[madry(images.x).argmax(1) == images.y][:1]
+    single = evaluate(madry, right, madry(right).argmax(1), attacks="fgsm", epsilon=0.0, quiet=True)
+    assert (single.n, single.robust_acc["fgsm"]) == (1, 100.0)
+
+
+def test_one_attack_under_two_settings_has_two_names(madry: nn.Module, images: Split) -> None:
+    short = attack_spec("pgd-20").with_settings(name="pgd-3", steps=3)
+    report = evaluate(madry, images.x, images.y, attacks=["pgd-20", short], epsilon=0.2, quiet=True)
+    assert report.robust_acc["pgd-3"] >= report.robust_acc["pgd-20"]
+    assert len(repr(report)) < 500
