@@ -68,7 +68,7 @@ def test_unknown_and_missing_parameters_are_named(
 
 @pytest.mark.parametrize("settings", [{"steps": 0}, {"restarts": 0}, {"steps": -1}])
 def test_at_least_one_step_and_one_start_are_asked_for(settings: dict[str, int]) -> None:
-    with pytest.raises(InputError, match="attack mine: (steps|restarts) must be a whole number of at least 1, got"):
+    with pytest.raises(InputError, match=r"attack mine: (steps|restarts) must be a whole number of at least 1, got"):
         AttackSpec("mine", algorithm="mine", method=RECURRENCE, params=GOOD, **settings)  # type: ignore[arg-type]
 
 
