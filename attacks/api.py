@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from attacks.checks import check_data, check_mode, check_settings, class_count, require_gradient
+from attacks.checks import check_data, check_index, check_mode, check_settings, class_count, require_gradient
 from attacks.errors import InputError
 from attacks.found_points import FoundPoints
 from attacks.precision import precision_for
@@ -63,6 +63,7 @@ def attack(
     norm: str = "Linf",
     seed: int = 0,
     source: nn.Module | None = None,
+    index: Tensor | None = None,
     batch_size: int = CHUNK_SIZE,
     precision: str = "auto",
     judge_draws: int = JUDGE_DRAWS,
@@ -80,8 +81,10 @@ def attack(
         name: as in `run_benchmark.py list attacks`, or a spec of your own settings.
         epsilon: of the threat model, in pixel scale: 8 / 255, not 8.
         norm: "Linf" or "L2".
-        seed: of all draws, which are keyed by an image's place in x.
+        seed: of all draws, which are keyed by an image's index.
         source: what the attack is crafted on, for transfer; the model itself where it is None.
+        index: (N,) integers, where each image stands in its data set, which the command line keys draws by; its place
+            in x where it is None.
         batch_size: how many images are attacked at a time; it changes no draw.
         precision: of the search: "auto" for the device's fastest, "fp32" or "bf16". Judging is always in float32.
         judge_draws: passes whose mean probabilities decide on a model that answers at random.
@@ -97,12 +100,12 @@ def attack(
     """
     spec = attack_spec(name) if isinstance(name, str) else name
     check_settings(epsilon=epsilon, seed=seed, batch_size=batch_size, judge_draws=judge_draws, eot=eot)
-    threat = ThreatModel(norm, epsilon)
+    threat = ThreatModel(norm, float(epsilon))
     crafted_on = model if source is None else source
     if norm not in spec.norms:
         raise InputError(f"attack {spec.name} is defined for {', '.join(spec.norms)}, got {norm}")
     check_data(x, y)
-    x, y = x.float(), y.long()
+    x, y, index = x.detach().float(), y.long(), check_index(index, len(x))
     for one in (model, crafted_on):
         check_mode(one)
     device = model_device(model, crafted_on, default=x.device)
@@ -123,12 +126,10 @@ def attack(
             eot=query_passes(spec, source_randomized=source_randomized, asked=eot),
             judge_draws=judge_draws if randomized else 0,
             is_randomized=randomized or source_randomized,
-            is_transfer=source is not None,
+            is_transfer=crafted_on is not model,
         )
         outcomes, found = [], []
-        for part_x, part_y, index in zip(
-            *(whole.split(CHUNK_SIZE) for whole in (x, y, torch.arange(len(x)))), strict=True
-        ):
+        for part_x, part_y, part_index in zip(*(whole.split(CHUNK_SIZE) for whole in (x, y, index)), strict=True):
             points = FoundPoints(part_x.to(device))
             outcomes += run_attack(
                 spec,
@@ -137,7 +138,7 @@ def attack(
                 searched,
                 part_x.to(device),
                 part_y.to(device),
-                index.to(device),
+                part_index.to(device),
                 setting,
                 classes=classes,
                 progress=progress,

@@ -1,5 +1,7 @@
 """What must hold before an attack: settings, images, labels and a model that a number can mean something for."""
 
+from numbers import Real
+
 import torch
 from torch import Tensor, nn
 
@@ -12,7 +14,7 @@ MOST_PASSES = 10_000
 
 def check_settings(*, epsilon: float, seed: int, batch_size: int, judge_draws: int, eot: int | None) -> None:
     """Raise InputError for settings out of the bounds that the command line has."""
-    if isinstance(epsilon, bool) or not isinstance(epsilon, (int, float)):
+    if isinstance(epsilon, bool) or not isinstance(epsilon, Real):
         raise InputError(f"epsilon must be a number in pixel scale such as 8 / 255, got {epsilon!r}")
     require_count("seed", seed, least=0)
     require_count("batch_size", batch_size)
@@ -33,6 +35,18 @@ def check_data(x: Tensor, y: Tensor) -> None:
     if not (low >= 0 and high <= 1):
         remedy = "clip them" if low > -0.01 and high < 1.01 else "divide by 255, normalise in the model"
         raise InputError(f"expected pixels in [0, 1], got [{low:.8g}, {high:.8g}]; {remedy}")
+
+
+def check_index(index: Tensor | None, n: int) -> Tensor:
+    """(n,) int64, ascending: the images' places in their data set, or 0 to n - 1. Raises: InputError for others."""
+    if index is None:
+        return torch.arange(n)
+    if not isinstance(index, Tensor) or index.shape != (n,) or index.is_floating_point() or index.dtype == torch.bool:
+        raise InputError(f"expected index as a tensor of {n} whole numbers, got {index!r}")
+    index = index.long().cpu()
+    if n and (index[0] < 0 or (index.diff() <= 0).any()):
+        raise InputError("expected index to ascend from 0 or more, got others; sort images and labels by it")
+    return index
 
 
 def check_mode(model: nn.Module) -> None:

@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from importlib import metadata
+from numbers import Integral
 from typing import Any
 
 from torch import Tensor
@@ -59,9 +60,10 @@ class Ensemble:
 
 
 def require_count(what: str, value: object, *, least: int = 1, most: int = 2**63 - 1) -> None:
-    """Raise InputError for what is no whole number within bounds."""
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise InputError(f"{what} must be a whole number of at least {least}, got {value!r}")
+    """Raise InputError unless the value is a whole number from `least` to `most`."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or not least <= int(value) <= most:
+        bounds = f"of at least {least}" if most == 2**63 - 1 else f"from {least} to {most}"
+        raise InputError(f"{what} must be a whole number {bounds}, got {value!r}")
 
 
 @dataclass(frozen=True)

@@ -5,18 +5,17 @@ import re
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from attacks.api import model_device, unchanged
-from attacks.checks import check_mode, check_settings, class_count
+from attacks.checks import check_index, check_mode, check_settings, class_count
 from attacks.errors import InputError
 from attacks.precision import precision_for
 from attacks.randomness import JUDGE_DRAWS
@@ -27,7 +26,7 @@ from benchmark.data.collect import collect
 from benchmark.data.split import Split
 from benchmark.evaluation.hardware import Hardware
 from benchmark.report.attack_flags import flag_table, raised_flags
-from benchmark.report.score import read_suite
+from benchmark.report.score import SuiteScores, read_suite
 from benchmark.stats.shares import Bools, percent, wilson
 from benchmark.store.store import Store
 from benchmark.store.verdicts import Verdicts
@@ -95,6 +94,7 @@ def evaluate(
     attacks: Sequence[str | AttackSpec] = ("autoattack",),
     norm: str = "Linf",
     seed: int = 0,
+    index: Tensor | None = None,
     store: str | Path | None = None,
     name: str = "model",
     output: str = "",
@@ -108,13 +108,15 @@ def evaluate(
 
     Args:
         model: images (N, C, H, W) in [0, 1] to logits (N, K); in eval mode, on the device to compute on. It is left as
-            it is.
+            it is, but for buffers that a pass changes.
         x: (N, C, H, W) float in [0, 1]; or, without y, a `DataLoader` or a data set of pairs (image, label).
         y: (N,) labels in [0, K).
         epsilon: of the threat model, in pixel scale: 8 / 255, not 8.
         attacks: names as in `run_benchmark.py list attacks`, or specs of your own settings.
         norm: "Linf" or "L2".
-        seed: of all draws, which are keyed by an image's place.
+        seed: of all draws, which are keyed by an image's index.
+        index: (N,) integers, ascending, where each image stands in its data set, which the command line keys draws by;
+            its place in x where it is None.
         store: folder to keep verdicts in; a call that was interrupted goes on from there, and one that was not costs
             nothing again. None to keep nothing.
         name: of the model, in the report and in the store.
@@ -161,13 +163,13 @@ def evaluate(
             "test",
             images,
             labels,
-            torch.arange(len(labels)),
+            check_index(index, len(labels)),
             class_count(wrapped, images[:2].to(device), labels),
         )
         hardware = Hardware(
             device, precision_for(precision, images, device), batch_size or CHUNK_SIZE, finds_batch=batch_size is None
         )
-        where, threat = split.digest, ThreatModel(norm, epsilon)
+        where, threat = split.digest, ThreatModel(norm, float(epsilon))
         cases = []
         for attack in specs:
             if norm not in attack.norms:
@@ -189,7 +191,7 @@ def _report(name: str, cases: Sequence[EvalCase], store: Store) -> Report:
         assert stored is not None
         verdicts[case.attack.name] = stored[0]
         flags.update(dict.fromkeys(record["flags"] if record else ()))
-    flags.update(dict.fromkeys(raised_flags(flag_table(read_suite(store, SUITE)), name)))
+    flags.update(dict.fromkeys(raised_flags(flag_table(_only(read_suite(store, SUITE), cases)), name)))
     correct = next(iter(verdicts.values())).correct
     worst: Bools = np.all([found.robust_any for found in verdicts.values()], axis=0)
     return Report(
@@ -203,6 +205,13 @@ def _report(name: str, cases: Sequence[EvalCase], store: Store) -> Report:
         flags=sorted(flags),
         verdicts=verdicts,
     )
+
+
+def _only(suite: SuiteScores, cases: Sequence[EvalCase]) -> SuiteScores:
+    """The scores of some cases alone."""
+    keys = {case_key(case) for case in cases}
+    pairs = [pair for pair in zip(suite.entries, suite.judged, strict=True) if pair[0].key in keys]
+    return replace(suite, entries=[entry for entry, _ in pairs], judged=[judged for _, judged in pairs])
 
 
 def _folder(store: str | Path | None) -> Any:

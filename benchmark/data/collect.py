@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from attacks.checks import check_data
-from attacks.errors import InputError
+from attacks.errors import InputError, one_line
 
 
 def collect(x: Any, y: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -35,8 +35,11 @@ def _collected(data: Any) -> tuple[Any, Any]:
                 "torchvision.transforms.ToTensor()"
             )
         images.append(pair[0])
-        labels.append(torch.as_tensor(pair[1]))
+        labels.append(pair[1])
     if not images:
         raise InputError("expected images, got an empty data set")
     join = torch.cat if is_loader else torch.stack
-    return join(images), join(labels)
+    try:
+        return join(images), join([torch.as_tensor(label) for label in labels])
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise InputError(f"expected images of one shape and a whole number as each label: {one_line(error)}") from None

@@ -10,7 +10,7 @@ from benchmark.suites.paper_suites import PAPER_SUITES
 from benchmark.suites.suite import TRANSFERRED, Suite
 
 CHECKS = ("pgd-40-x10", "square-500")
-"""Attacks that others are compared with, for the flags of `table_flags.py`."""
+"""Attacks that others are compared with, for the flags of `report/attack_flags.py`."""
 STANDARD = ("fgsm", "pgd-20", "pgd-40", "pgd-100", "cw-linf", "mi-fgsm", *CHECKS, "autoattack")
 DIGITS = (*STANDARD[:-1], "foolbox-deepfool", "foolbox-cw-l2", "autoattack-fast")
 TRANSFER = ("pgd-20", "mi-fgsm")

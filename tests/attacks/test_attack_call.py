@@ -63,6 +63,8 @@ def test_transfer_crafts_on_the_source_and_judges_on_the_model(problem: tuple[nn
         for parameter in other.parameters():
             parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
     white, crossed = (attack(network, x, y, "pgd-20", epsilon=0.08, source=source) for source in (None, other))
+    assert not (network(crossed.x_adv).argmax(1) == y)[~crossed.robust].any()
+    assert torch.equal(attack(network, x, y, "pgd-20", epsilon=0.08, source=network).x_adv, white.x_adv)
     assert crossed.robust.sum() >= white.robust.sum()
     assert not torch.equal(crossed.x_adv, white.x_adv)
 
@@ -122,6 +124,9 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"batch_size": 0}, "batch_size must be"),
     ({"seed": -1}, "seed must be"),
     ({"seed": 1.5}, "seed must be"),
+    ({"judge_draws": 20_000}, "from 1 to 10000, got 20000"),
+    ({"index": torch.tensor([1, 0])}, "index to ascend"),
+    ({"index": [0, 1]}, "index as a tensor of 2"),
     ({"epsilon": None}, "epsilon must be a number"),
     ({"epsilon": "8/255"}, "epsilon must be a number"),
     ({"x": np.zeros((2, 1, 4, 4))}, "images x as a tensor, got ndarray"),

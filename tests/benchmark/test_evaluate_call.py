@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from attacks import attack
 from attacks.errors import InputError
 from attacks.registry import attack_spec
 from benchmark import Report, evaluate
@@ -49,6 +50,31 @@ def test_numbers_are_those_of_the_command_line(madry: nn.Module, command: Comman
         assert list(frame[column]) == pytest.approx(list(scores.loc[ATTACKS, column]), abs=1e-4), column
     assert report.worst_case == pytest.approx(board["worst case"], abs=1e-4)
     assert report.interval["pgd-20"] == pytest.approx(tuple(scores.loc["pgd-20", ["ci_low", "ci_high"]]), abs=1e-4)
+
+
+def test_numbers_of_a_subset_are_those_of_the_command_line_by_its_index(
+    madry: nn.Module, images: Split, command: Command, tmp_path: Path
+) -> None:
+    words = ("--models", "madry", "--attacks", "pgd-20", "--examples", "40", "--transfer", "none", "--quiet")
+    done = command(tmp_path, *words, "--results-dir", tmp_path)
+    assert done.returncode == 0, done.stderr
+    (path,) = (tmp_path / "runs/cases").glob("*/*.parquet")
+    stored = pd.read_parquet(path)
+    report = evaluate(madry, images.x, images.y, index=images.index, attacks=["pgd-20"], epsilon=0.2, quiet=True)
+    found = report.verdicts["pgd-20"]
+    assert list(found.index) == list(stored["index"])
+    assert list(found.forwards) == list(stored["forwards"])
+    assert list(found.robust_any) == list(stored["robust_any"])
+    result = attack(madry, images.x, images.y, "pgd-20", index=images.index, epsilon=0.2)
+    assert result.forwards.tolist() == list(stored["forwards"])
+
+
+def test_flags_are_of_this_calls_attacks(madry: nn.Module, images: Split, tmp_path: Path) -> None:
+    weak = attack_spec("pgd-20").with_settings(name="pgd-40-x10", steps=1, rel_step_size=1e-6)
+    strong = ["pgd-40", "square-500"]
+    evaluate(madry, images.x, images.y, attacks=[*strong, weak], epsilon=0.3, store=tmp_path, quiet=True)
+    alone = evaluate(madry, images.x, images.y, attacks=[weak], epsilon=0.3, store=tmp_path, quiet=True)
+    assert alone.flags == []
 
 
 def test_the_worst_case_is_over_all_attacks_image_by_image(madry: nn.Module, images: Split) -> None:
@@ -131,6 +157,8 @@ def test_logits_that_stand_inside_of_what_a_model_returns_are_named(madry: nn.Mo
         ({"x": iter([]), "y": None}, "a data set with a length"),
         ({"x": [torch.zeros(1, 8, 8)], "y": None}, r"expected pairs \(image, label\)"),
         ({"y": None, "x": [({}, 1)]}, "images as tensors, got dict"),
+        ({"y": None, "x": [(torch.zeros(1, 8, 8), "one")]}, "a whole number as each label"),
+        ({"y": None, "x": [(torch.zeros(1, 8, 8), 0), (torch.zeros(1, 9, 9), 0)]}, "images of one shape"),
         ({"attacks": ["pgd-2O"]}, "pgd-20"),
         ({"attacks": ["cw-linf"], "norm": "L2"}, "is defined for Linf"),
         ({"epsilon": 8.0}, "epsilon"),
