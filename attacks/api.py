@@ -1,6 +1,6 @@
 """One call from Python: an attack by its name on a model and images of the caller's."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -77,7 +77,7 @@ def attack(
     Args:
         model: images (N, C, H, W) in [0, 1] to logits (N, K); in eval mode. It is left as it is: its mode, its
             parameters, their gradients; buffers that a pass changes stay changed.
-        x: (N, C, H, W) float in [0, 1], of which float32 is attacked; y: (N,) integer labels in [0, K).
+        x: (N, C, H, W) float in [0, 1], converted to float32; y: (N,) integer labels in [0, K).
         name: as in `run_benchmark.py list attacks`, or a spec of your own settings.
         epsilon: of the threat model, in pixel scale: 8 / 255, not 8.
         norm: "Linf" or "L2".
@@ -102,8 +102,7 @@ def attack(
     check_settings(epsilon=epsilon, seed=seed, batch_size=batch_size, judge_draws=judge_draws, eot=eot)
     threat = ThreatModel(norm, float(epsilon))
     crafted_on = model if source is None else source
-    if norm not in spec.norms:
-        raise InputError(f"attack {spec.name} is defined for {', '.join(spec.norms)}, got {norm}")
+    spec.require_norm(norm)
     check_data(x, y)
     x, y, index = x.detach().float(), y.long(), check_index(index, len(x))
     for one in (model, crafted_on):
@@ -151,19 +150,18 @@ def attack(
 def _joined(outcomes: list[Outcome], x_adv: Tensor, y: Tensor, *, is_randomized: bool) -> AttackResult:
     """The outcomes of all chunks as one result, where the images are."""
 
-    def column(name: str) -> Tensor | None:
-        parts = [getattr(outcome, name) for outcome in outcomes]
-        return None if parts[0] is None else torch.cat(parts).to(x_adv.device)
+    def whole(parts: Iterable[Tensor]) -> Tensor:
+        return torch.cat(list(parts)).to(x_adv.device)
 
-    prediction, robust, forwards, backwards = (
-        column(name) for name in ("prediction", "robust_any", "forwards", "backwards")
-    )
-    assert prediction is not None
-    assert robust is not None
-    assert forwards is not None
-    assert backwards is not None
+    last = [outcome.robust_last for outcome in outcomes if outcome.robust_last is not None]
     return AttackResult(
-        x_adv, prediction == y.to(x_adv.device), robust, column("robust_last"), forwards, backwards, is_randomized
+        x_adv,
+        correct=whole(outcome.prediction for outcome in outcomes) == y.to(x_adv.device),
+        robust=whole(outcome.robust_any for outcome in outcomes),
+        robust_last=whole(last) if last else None,
+        forwards=whole(outcome.forwards for outcome in outcomes),
+        backwards=whole(outcome.backwards for outcome in outcomes),
+        is_randomized=is_randomized,
     )
 
 

@@ -150,6 +150,11 @@ class AttackSpec:
                 f"attack {self.name}: loss must be one of {', '.join(LOSSES)}, got {self.params['loss']!r}"
             )
 
+    def require_norm(self, norm: str) -> None:
+        """Raise InputError for a norm that the attack is not defined for."""
+        if norm not in self.norms:
+            raise InputError(f"attack {self.name} is defined for {', '.join(self.norms)}, got {norm}")
+
     @property
     def all_params(self) -> dict[str, Any]:
         """The parameters, with the number of steps where a recurrence takes it."""

@@ -5,7 +5,7 @@ import re
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,10 @@ from attacks.threat_model import ThreatModel
 from benchmark.data.collect import collect
 from benchmark.data.split import Split
 from benchmark.evaluation.hardware import Hardware
-from benchmark.report.attack_flags import flag_table, raised_flags
-from benchmark.report.score import SuiteScores, read_suite
+from benchmark.report.attack_flags import flags_of
+from benchmark.report.score import judged_from, score
 from benchmark.stats.shares import Bools, percent, wilson
+from benchmark.store.selection import shown_case
 from benchmark.store.store import Store
 from benchmark.store.verdicts import Verdicts
 from benchmark.suites.case import EvalCase, case_key, drawn
@@ -35,11 +36,16 @@ from benchmark.sweep.run import run_cases
 from model_zoo.files.locks import in_use
 from model_zoo.load import observed
 from model_zoo.model_spec import ModelSpec
-from model_zoo.user_models.user_model import Quirks, UserModel
+from model_zoo.user_models.user_model import UserModel
 from model_zoo.weights.checkpoint import state_digest
 
 SUITE = "python"
 """Under which the cases of this call stand in a store."""
+FRAME = (
+    *("attack", "n", "clean_acc", "robust_acc", "robust_acc_last", "ci_low", "ci_high"),
+    *("forwards_per_image", "backwards_per_image"),
+)
+"""The columns of `Report.to_frame`."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,7 @@ class Report:
         worst_case: the share of images that withstood every attack; worst_case_interval: its interval.
         flags: caveats of these numbers, explained in docs/flags.md.
         verdicts: by attack, image by image, with what each image cost.
+        scores: a row an attack, as in scores.csv.
     """
 
     model: str
@@ -65,24 +72,11 @@ class Report:
     worst_case_interval: tuple[float, float]
     flags: Sequence[str]
     verdicts: Mapping[str, Verdicts] = field(repr=False)
+    scores: pd.DataFrame = field(repr=False)
 
     def to_frame(self) -> pd.DataFrame:
         """One row an attack: n, clean_acc, robust_acc, robust_acc_last, its interval and passes per image."""
-        rows = [
-            {
-                "attack": attack,
-                "n": self.n,
-                "clean_acc": self.clean_acc,
-                "robust_acc": self.robust_acc[attack],
-                "robust_acc_last": None if found.robust_last is None else percent(found.robust_last),
-                "ci_low": self.interval[attack][0],
-                "ci_high": self.interval[attack][1],
-                "forwards_per_image": float(np.mean(found.forwards)),
-                "backwards_per_image": float(np.mean(found.backwards)),
-            }
-            for attack, found in self.verdicts.items()
-        ]
-        return pd.DataFrame(rows)
+        return self.scores[list(FRAME)].copy()
 
 
 def evaluate(
@@ -156,8 +150,8 @@ def evaluate(
     device = model_device(model, default=images.device)
     with unchanged(model), _folder(store) as root:
         spec = _spec(model, images, name, output)
-        quirks = spec.quirks or Quirks()
-        wrapped = UserModel(model, quirks)
+        assert spec.quirks is not None
+        wrapped = UserModel(model, spec.quirks)
         split = Split(
             SUITE,
             "test",
@@ -172,8 +166,7 @@ def evaluate(
         where, threat = split.digest, ThreatModel(norm, float(epsilon))
         cases = []
         for attack in specs:
-            if norm not in attack.norms:
-                raise InputError(f"attack {attack.name} is defined for {', '.join(attack.norms)}, got {norm}")
+            attack.require_norm(norm)
             case = EvalCase(SUITE, SUITE, where, len(split), spec, spec, attack, threat, seed)
             cases.append(drawn(case, judge_draws=judge_draws, eot=eot))
         verdicts_store = Store(Path(root))
@@ -191,27 +184,22 @@ def _report(name: str, cases: Sequence[EvalCase], store: Store) -> Report:
         assert stored is not None
         verdicts[case.attack.name] = stored[0]
         flags.update(dict.fromkeys(record["flags"] if record else ()))
-    flags.update(dict.fromkeys(raised_flags(flag_table(_only(read_suite(store, SUITE), cases)), name)))
-    correct = next(iter(verdicts.values())).correct
+    judged = {(attack, ""): judged_from(found, "any") for attack, found in verdicts.items()}
+    flags.update(dict.fromkeys(flags_of(name, judged)))
+    rows = [score(shown_case(case, [0]), verdicts[case.attack.name], ()) for case in cases]
     worst: Bools = np.all([found.robust_any for found in verdicts.values()], axis=0)
     return Report(
         model=name,
         n=len(worst),
-        clean_acc=percent(correct),
-        robust_acc={attack: percent(found.robust_any) for attack, found in verdicts.items()},
-        interval={attack: wilson(int(found.robust_any.sum()), len(worst)) for attack, found in verdicts.items()},
+        clean_acc=rows[0]["clean_acc"],
+        robust_acc={row["attack"]: row["robust_acc"] for row in rows},
+        interval={row["attack"]: (row["ci_low"], row["ci_high"]) for row in rows},
         worst_case=percent(worst),
         worst_case_interval=wilson(int(worst.sum()), len(worst)),
         flags=sorted(flags),
         verdicts=verdicts,
+        scores=pd.DataFrame(rows),
     )
-
-
-def _only(suite: SuiteScores, cases: Sequence[EvalCase]) -> SuiteScores:
-    """The scores of some cases alone."""
-    keys = {case_key(case) for case in cases}
-    pairs = [pair for pair in zip(suite.entries, suite.judged, strict=True) if pair[0].key in keys]
-    return replace(suite, entries=[entry for entry, _ in pairs], judged=[judged for _, judged in pairs])
 
 
 def _folder(store: str | Path | None) -> Any:

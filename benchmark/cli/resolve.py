@@ -50,8 +50,7 @@ def choose_attacks(suite: Suite, names: str) -> list[AttackSpec]:
         else [suite.attack(name) or attack_spec(name) for name in names_in(names)]
     )
     for spec in specs:
-        if suite.threat.norm not in spec.norms:
-            raise InputError(f"attack {spec.name} is defined for {', '.join(spec.norms)}, got {suite.threat.norm}")
+        spec.require_norm(suite.threat.norm)
     return specs
 
 

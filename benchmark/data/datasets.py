@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm.auto import tqdm
 
-from attacks.errors import InputError
+from attacks.errors import InputError, one_line
 from attacks.names import by_name, lookup
 from benchmark.data.class_names import class_folders
 from benchmark.data.split import Split, holdout
@@ -135,7 +135,9 @@ def _read_png(spec: DatasetSpec, file: Path) -> NDArray[np.uint8]:
     except InputError:
         raise
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # PIL's ways with a damaged PNG
-        raise InputError(f"{file}: expected a PNG image, could not read it ({_one_line(error)}); replace it") from error
+        raise InputError(
+            f"{file}: expected a PNG image, could not read it ({one_line(error)[:200]}); replace it"
+        ) from error
     if depth.startswith(("I", "F")):
         raise InputError(f"{file}: expected 8 bits per channel, got PIL mode {depth}; convert it")
     return pixels.reshape(height, width, channels).transpose(2, 0, 1)
@@ -223,7 +225,7 @@ def _download(spec: DatasetSpec, part: str, data_dir: Path, mirror: Path | None)
         split = f"split='{part}', " if spec.source == "SVHN" else ""
         raise InputError(
             f"no {part} images of {spec.name}: neither class folders {data_dir / spec.name / part}/<class>/*.png nor "
-            f"{data_dir / spec.files.format(part=part)} is there, and the download failed ({_one_line(error)}); "
+            f"{data_dir / spec.files.format(part=part)} is there, and the download failed ({one_line(error)[:200]}); "
             f"put one of them there, point --data-dir at a folder that has it, or run this where there is a network: "
             f"python -c \"from torchvision.datasets import {spec.source} as D; D('{data_dir}', {split}download=True)\""
         ) from error
@@ -255,10 +257,6 @@ def _network_timeout() -> Iterator[None]:
         yield
     finally:
         socket.setdefaulttimeout(before)
-
-
-def _one_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]
 
 
 _TABLE = (

@@ -81,7 +81,15 @@ COLUMNS = [
 
 def flag_table(suite: SuiteScores) -> pd.DataFrame:
     """A row a comparison: what was compared, by how many points, how surely, and whether the flag is raised."""
-    found = comparisons(suite)
+    return _table(comparisons(suite))
+
+
+def flags_of(model: str, cases: Cases) -> list[str]:
+    """The flags that some cases of one model raise, corrected for the comparisons among these."""
+    return raised_flags(_table([found for found in _of_model(model, cases) if found.n]), model)
+
+
+def _table(found: Sequence[Comparison]) -> pd.DataFrame:
     rows = [
         {
             "model": one.model,

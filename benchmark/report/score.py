@@ -81,6 +81,11 @@ class Judged:
         return robust
 
 
+def judged_from(verdicts: Verdicts, reading: str) -> Judged:
+    """A case's verdicts by the reading "any" or "last"."""
+    return Judged(verdicts.index, verdicts.label, verdicts.correct, verdicts.robust(reading))
+
+
 @dataclass(frozen=True)
 class SuiteScores:
     """Everything the tables of a suite are made of.
@@ -122,7 +127,7 @@ def read_suite(store: Readable, suite: str) -> SuiteScores:
             continue
         verdicts, chunks = stored
         entries.append(entry)
-        judged.append(Judged(verdicts.index, verdicts.label, verdicts.correct, verdicts.robust(shown.reading)))
+        judged.append(judged_from(verdicts, shown.reading))
         rows.append(score(entry, verdicts, record["flags"]))
         names = {"model": entry.model, "attack": entry.attack, "source_model": entry.source_model}
         timing.append({**names, **total_timing(chunks)})
