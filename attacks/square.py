@@ -15,7 +15,7 @@ from attacks.scale import PER_CHANNEL, PER_IMAGE, unit
 from attacks.threat_model import ThreatModel
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
-"""After so many queries the share of pixels in a square halves."""
+"""The numbers of queries after which the share of pixels in a square halves."""
 
 SAME_ANSWER = 1e-4
 """Largest relative difference of two margins of one point in one batch; randomised models differ by more."""

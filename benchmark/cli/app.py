@@ -1,13 +1,14 @@
 """The command line: words to suite, models, attacks and hardware, and one line for every mistake."""
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
 from click.core import ParameterSource
 
 from attacks.errors import InputError
-from benchmark.cli.gate_options import GATE
+from benchmark.cli.gate_options import COMPARING, UPDATING
 from benchmark.cli.headings import HeadedGroup, option
 from benchmark.cli.options import (
     ATTACK_WORKERS,
@@ -55,7 +56,7 @@ from benchmark.cli.options import (
 @option(
     "--examples",
     WHAT,
-    "All attacks, or one of them (or transfer), see a class-balanced subset of so many test images.",
+    "The number of test images, a class-balanced subset; ATTACK=N (or transfer=N) is for one attack alone.",
     type=Examples(),
     metavar="all|N,[ATTACK=N,...]",
 )
@@ -64,15 +65,20 @@ from benchmark.cli.options import (
 @click.pass_context
 def cli(ctx: click.Context, /, *, shared: Shared, **options: Any) -> None:
     """Robust accuracy that you can defend. Without a command: run the benchmark and print its tables."""
-    given = [name for name in ctx.params if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE]
-    if ctx.invoked_subcommand is None:
+    if _is_alone(ctx):
         from benchmark.cli.run import run
 
         run(shared, **options)
-    elif given:
+
+
+def _is_alone(ctx: click.Context) -> bool:
+    """Whether no command follows that of the context. Raises: InputError for options that stand before one."""
+    given = [name for name in ctx.params if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+    if ctx.invoked_subcommand is not None and given:
         raise InputError(
             f"--{given[0].replace('_', '-')} stands before {ctx.invoked_subcommand!r}; options go behind it"
         )
+    return ctx.invoked_subcommand is None
 
 
 @cli.command("list")
@@ -107,7 +113,7 @@ def list_command(*, shared: Shared, what: str) -> None:
 @takes(
     *(SEED, DATA, CHECKPOINTS, DEVICE),
     precision("The training computes in this precision; auto takes the device's fastest, float32 for tiny images."),
-    workers("So many processes train one model, each on its GPU or on the CPU; auto starts a single one."),
+    workers("The number of processes that train one model, each on its GPU or on the CPU; auto is one."),
     QUIET,
 )
 def train_command(*, shared: Shared, **options: Any) -> None:
@@ -138,8 +144,8 @@ def table_command(*, shared: Shared, papers: bool) -> None:
     metavar="NAME",
 )
 @option("--contests", WHAT, "All contests are run, or these: pgd-20, autoattack, ...", default="all")
-@option("--rounds", WHAT, "Each program runs so many times, once a round.", type=click.IntRange(1), default=3)
-@option("--examples", WHAT, "So many test images are attacked.", type=click.IntRange(1), default=100)
+@option("--rounds", WHAT, "The number of rounds; each program runs once a round.", type=click.IntRange(1), default=3)
+@option("--examples", WHAT, "The number of test images.", type=click.IntRange(1), default=100)
 @option("--name", PLACES, "The files in --results-dir have this name.", default="speed")
 @takes(THREAT, SEED, OWN_MODEL, DATASET, DATA, CHECKPOINTS, RESULTS, ATTACKING, QUIET)
 def speed_command(*, shared: Shared, **options: Any) -> None:
@@ -174,7 +180,7 @@ def store_group() -> None:
 
 
 @store_group.command("verify")
-@takes(RESULTS, workers("So many processes read the chunks; auto starts one on each core."), QUIET)
+@takes(RESULTS, workers("The number of processes that read chunks; auto is one a core."), QUIET)
 def verify_command(*, shared: Shared) -> None:
     """Check every chunk: readable, of the right case, complete, consistent. Exit code 1 where one is not."""
     from benchmark.cli.store import verify_store
@@ -211,14 +217,40 @@ def gc_command(*, shared: Shared, **options: Any) -> None:
     collect_garbage(shared, **options)
 
 
-@cli.command("gate")
-@takes(GATE, OWN_MODEL, DATA, CHECKPOINTS, RESULTS, ATTACKING, ATTACK_WORKERS, QUIET)
-def gate_command(*, shared: Shared, recorded_seed: int | None, **options: Any) -> None:
+class GateGroup(HeadedGroup):
+    """The gate, where --update is another word for its command `update`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if "--update" in args:
+            args = ["update", *(word for word in args if word != "--update")]
+        return super().parse_args(ctx, args)
+
+
+GATE = (OWN_MODEL, DATA, CHECKPOINTS, RESULTS, ATTACKING, ATTACK_WORKERS, QUIET)
+
+
+@cli.group("gate", cls=GateGroup, invoke_without_command=True)
+@takes(COMPARING, *GATE)
+@click.pass_context
+def gate_group(ctx: click.Context, /, *, shared: Shared, baseline: Path | None, **options: Any) -> None:
     """Compare robust accuracy with a baseline: exit code 1 where it fell, or the attack became weaker."""
+    if not _is_alone(ctx):
+        return
+    if baseline is None:
+        raise click.MissingParameter(ctx=ctx, param=next(p for p in ctx.command.params if p.name == "baseline"))
     from benchmark.cli.gate import gate
 
-    if not gate(shared, **options, seed=recorded_seed):
+    if not gate(shared, baseline, **options):
         sys.exit(1)
+
+
+@gate_group.command("update")
+@takes(UPDATING, *GATE)
+def gate_update_command(*, shared: Shared, baseline: Path, recorded_seed: int | None, **options: Any) -> None:
+    """Attack all images, and write the baseline, or the part of it that is of the models named."""
+    from benchmark.cli.gate_update import update_baseline
+
+    update_baseline(shared, baseline, **options, seed=recorded_seed)
 
 
 def main() -> None:

@@ -1,16 +1,13 @@
-"""What the gate command does: options to suite, models and canaries, and on to baseline, run and report."""
+"""What the gate command does: options and a baseline to suite, models and canaries, and on to run and report."""
 
-import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from attacks.errors import InputError
-from benchmark.cli.gate_setup import canary_of, protocol_of, subject_of
-from benchmark.cli.gate_update import Chosen, update_baseline
+from benchmark.cli.gate_setup import canary_of, protocol_of, refuse_other_names, refuse_unwritable, subject_of
 from benchmark.cli.options import OwnModel, Shared
 from benchmark.cli.resolve import names_in
 from benchmark.cli.resolve_models import choose_models
@@ -32,9 +29,8 @@ from model_zoo.registry import model_spec
 
 def gate(
     shared: Shared,
-    *,
     baseline: Path,
-    update: bool,
+    *,
     models: str | None,
     own: OwnModel,
     tolerance: float,
@@ -45,33 +41,17 @@ def gate(
     undecided: str,
     junit: Path | None,
     summary: Path | None,
-    canaries: str | None,
-    **given: Any,
 ) -> bool:
-    """Compare with the baseline, or write it.
-
-    Args:
-        given: what the user says of the baseline's `Settings`; None where nothing.
-
-    Returns: whether the gate passed.
-    """
-    if baseline.suffix != ".json":
-        raise InputError(f"--baseline takes a name ending in .json (the packed verdicts lie beside it), got {baseline}")
-    _refuse_unwritable({"--junit": junit, "--summary": summary})
-    chosen = Chosen(models, own, canaries)
-    if update:
-        _refuse_unwritable({"--baseline": baseline})
-        update_baseline(shared, baseline, chosen, given)
-        return True
-    refused = [f"--{name}" for name, value in {**given, "canaries": canaries}.items() if value is not None]
-    if refused:
-        raise InputError(f"{', '.join(refused)}: the baseline says so; change it by gate --update")
+    """Compare with the baseline. Returns: whether the gate passed."""
+    refuse_other_names(baseline)
+    refuse_unwritable("--junit", junit)
+    refuse_unwritable("--summary", summary)
     started = time.monotonic()
     known = read_baseline(baseline)
     rules = Rules(tolerance, alpha, miss, min_robust_acc)
     protocol = protocol_of(shared, known.settings)
     check_baseline(known, protocol)
-    specs = _tested(protocol.suite, known, chosen, shared)
+    specs = _tested(protocol.suite, known, models, own, shared)
     subjects, failed = _subjects(protocol, specs, known, shared)
     seconds = None if budget is None else 60 * budget
     notify = _silent if shared.quiet else _to_stderr
@@ -88,22 +68,11 @@ def gate(
     return report.passed
 
 
-def _refuse_unwritable(paths: Mapping[str, Path | None]) -> None:
-    """Raise InputError for a file that could not be written in the end, before anything is computed."""
-    for option, path in paths.items():
-        if path is None:
-            continue
-        folder = path.absolute().parent
-        if path.is_dir() or not folder.is_dir() or not os.access(path if path.exists() else folder, os.W_OK):
-            raise InputError(f"expected a file to write in a folder that exists, got {path}; mend {option}")
-
-
-def _tested(suite: Suite, known: Baseline, chosen: Chosen, shared: Shared) -> list[ModelSpec]:
+def _tested(suite: Suite, known: Baseline, models: str | None, given: OwnModel, shared: Shared) -> list[ModelSpec]:
     """The models under test, each known to the baseline, with other weights where the user gives some."""
     canaries = {canary_name(kind) for kind in known.canaries}
     recorded = [name for name in known.cases if name not in canaries]
-    models = chosen.models
-    if models is None and not chosen.own.is_given:
+    if models is None and not given.is_given:
         models = ",".join(name for name in recorded)
     items = [item.partition("=") for item in names_in(models)] if models not in (None, "all") else []
     for name, equals, file in items:
@@ -121,12 +90,12 @@ def _tested(suite: Suite, known: Baseline, chosen: Chosen, shared: Shared) -> li
             f"the baseline's {own} is your own model ({known.cases[own].entry.architecture}): give it by --model "
             "PATH.py:FACTORY, or name the models to compare by --models"
         )
-    specs = choose_models(suite, names, chosen.own, shared)
+    specs = choose_models(suite, names, given, shared)
     for spec in specs:
         if spec.name not in recorded:
             raise InputError(
                 f"model {spec.name} is not in the baseline, which has {', '.join(recorded)}; "
-                "record all of them anew by gate --update --models"
+                "record it, too, by gate update --models"
             )
     return [_with_weights(spec, named.get(spec.name, "")) for spec in specs]
 
@@ -166,7 +135,11 @@ def _subjects(
         spec = model_spec(name, protocol.suite.name, shared.checkpoint_dir)
         if spec.sha256 != before.entry.checkpoint_sha256:
             words = f"{name} has other weights than recorded, so nobody knows whether the attack is as strong as it was"
-            failed.append(sanity_failure(canary_name(kind), f"{words}; keep a canary's weights, or gate --update"))
+            failed.append(
+                sanity_failure(
+                    canary_name(kind), f"{words}; keep a canary's weights, or write the baseline anew by gate update"
+                )
+            )
             continue
         subjects.append(canary_of(protocol, kind, spec, before, shared))
     return subjects, failed

@@ -1,22 +1,20 @@
-"""The options that the gate alone has."""
+"""The options that the gate alone has: those of a comparison, and those of writing the baseline."""
 
 import click
 
 from benchmark.cli.headings import option
 from benchmark.cli.options import FILE, NORMS, SEEDS, WHAT, FiniteRange, Number
 
-RULES, REPORTS, UPDATING = "When a model fails", "Reports", "What --update records"
+RULES, REPORTS = "When a model fails", "Reports"
 
-GATE = (
+COMPARING = (
     option(
         "--baseline",
         WHAT,
-        "The models are compared with this file, or with --update it is written.",
-        required=True,
+        "The models are compared with this file; it must be given.",
         type=FILE,
         metavar="FILE.json",
     ),
-    option("--update", WHAT, "The baseline is written; nothing is compared with it.", is_flag=True),
     option(
         "--models",
         WHAT,
@@ -26,14 +24,14 @@ GATE = (
     option(
         "--tolerance",
         RULES,
-        "A model may lose so many points of robust accuracy.",
+        "A model may lose this many points of robust accuracy.",
         type=FiniteRange(0, 100),
         default=1.0,
     ),
     option(
         "--min-robust-acc",
         RULES,
-        "A model fails whose robust accuracy is significantly below so many percent.",
+        "A model fails if its robust accuracy, in percent, is significantly below this.",
         type=FiniteRange(0, 100),
     ),
     option(
@@ -46,55 +44,71 @@ GATE = (
     option(
         "--miss",
         RULES,
-        "The probability that a question is passed early which all images would fail.",
+        "The probability that a model passes early which would fail on all images.",
         type=FiniteRange(1e-6, 0.5),
         default=0.05,
     ),
     option(
         "--budget",
         RULES,
-        "The run stops after so many minutes, decided or not.",
+        "The run stops after this time, decided or not.",
         type=FiniteRange(0, min_open=True),
         metavar="MINUTES",
     ),
     option(
         "--undecided",
         RULES,
-        "A run that stopped with open questions comes to this.",
+        "This is the outcome of a run that stopped before every model was decided.",
         type=click.Choice(["fail", "pass"]),
         default="fail",
     ),
     option("--junit", REPORTS, "JUnit XML is written to this file.", type=FILE, metavar="FILE"),
     option("--summary", REPORTS, "A summary in Markdown is appended to this file.", type=FILE, metavar="FILE"),
+)
+UPDATING = (
+    option(
+        "--baseline",
+        WHAT,
+        "This file is written, or a part of it anew.",
+        required=True,
+        type=FILE,
+        metavar="FILE.json",
+    ),
+    option(
+        "--models",
+        WHAT,
+        "These models are recorded, and the others stay as they are.  [default: all, or none beside --model]",
+        metavar="all|NAME,...",
+    ),
     option(
         "--suite",
-        UPDATING,
+        WHAT,
         "The models and images are of this suite.  [default: as before, else digits]",
         metavar="NAME",
     ),
-    option("--attack", UPDATING, "This attack is run.  [default: as before, else autoattack-brief]", metavar="NAME"),
+    option("--attack", WHAT, "This attack is run.  [default: as before, else autoattack-brief]", metavar="NAME"),
     option(
         "--examples",
-        UPDATING,
-        "A class-balanced subset of so many test images is attacked.  [default: the suite's]",
+        WHAT,
+        "The number of test images, a class-balanced subset.  [default: the suite's]",
         type=click.IntRange(1),
     ),
-    option("--norm", UPDATING, "This norm is used in place of the suite's.", type=NORMS),
+    option("--norm", WHAT, "This norm is used in place of the suite's.", type=NORMS),
     option(
         "--epsilon",
-        UPDATING,
+        WHAT,
         "This radius is used in place of the suite's; it is in pixel scale: 8/255, not 8.",
         type=Number(),
     ),
     option(
         "--canaries",
-        UPDATING,
-        "An undefended and a robust model of the suite show whether the attack works, or none does.",
-        metavar="UNDEFENDED,ROBUST",
+        WHAT,
+        "These two models, undefended and robust, show in each run whether the attack still works.",
+        metavar="UNDEFENDED,ROBUST|none",
     ),
     option(
         "--seed",
-        UPDATING,
+        WHAT,
         "The subset, the order of images and all random draws follow this seed.  [default: as before, else 0]",
         dest="recorded_seed",
         type=SEEDS,

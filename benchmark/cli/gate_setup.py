@@ -1,6 +1,8 @@
 """What the gate attacks, and with what: a baseline's settings to suite, attack and images, specs to models."""
 
+import os
 from dataclasses import replace
+from pathlib import Path
 
 from attacks.errors import InputError
 from attacks.search_model import COMPARED, search_model
@@ -17,6 +19,20 @@ from benchmark.sweep.prepare import load_on
 from model_zoo.model_spec import ModelSpec
 
 DEFAULT_ATTACK = "autoattack-brief"
+
+
+def refuse_other_names(baseline: Path) -> None:
+    if baseline.suffix != ".json":
+        raise InputError(f"--baseline takes a name ending in .json (the packed verdicts lie beside it), got {baseline}")
+
+
+def refuse_unwritable(option: str, path: Path | None) -> None:
+    """Raise InputError for a file that could not be written in the end, before anything is computed."""
+    if path is None:
+        return
+    folder = path.absolute().parent
+    if path.is_dir() or not folder.is_dir() or not os.access(path if path.exists() else folder, os.W_OK):
+        raise InputError(f"expected a file to write in a folder that exists, got {path}; mend {option}")
 
 
 def protocol_of(shared: Shared, settings: Settings) -> GateProtocol:

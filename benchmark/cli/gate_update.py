@@ -1,13 +1,20 @@
-"""What `gate --update` does: attack all images of models and canaries, and write a baseline, or a part of it anew."""
+"""What `gate update` does: attack all images of models and canaries, and write a baseline, or a part of it anew."""
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from attacks.errors import InputError
-from benchmark.cli.gate_setup import DEFAULT_ATTACK, canary_of, protocol_of, subject_of
+from benchmark.cli.gate_setup import (
+    DEFAULT_ATTACK,
+    canary_of,
+    protocol_of,
+    refuse_other_names,
+    refuse_unwritable,
+    subject_of,
+)
 from benchmark.cli.options import OwnModel, Shared
 from benchmark.cli.resolve_models import choose_models
 from benchmark.gate.baseline import Baseline, Settings, check_baseline, read_baseline, read_settings, write_baseline
@@ -17,34 +24,26 @@ from benchmark.store.verdicts import Verdicts
 from model_zoo.model_spec import ModelSpec
 
 
-@dataclass(frozen=True)
-class Chosen:
-    """Which models a baseline is written of, or compared with, in the words of the options."""
-
-    models: str | None
-    own: OwnModel
-    canaries: str | None
-
-    @property
-    def are_all(self) -> bool:
-        return self.models == "all" or (self.models is None and not self.own.is_given)
-
-
-def update_baseline(shared: Shared, path: Path, chosen: Chosen, given: Mapping[str, Any]) -> None:
+def update_baseline(
+    shared: Shared, path: Path, *, models: str | None, own: OwnModel, canaries: str | None, **given: Any
+) -> None:
     """Write a baseline; where it is there and some models are named, its other models and its canaries stay in it.
 
     Args:
         given: by name of `Settings`, what the user says; None for what the baseline that is there was made with.
     """
-    if "=" in (chosen.models or ""):
+    refuse_other_names(path)
+    refuse_unwritable("--baseline", path)
+    if "=" in (models or ""):
         raise InputError(
-            f"--models {chosen.models}: NAME=FILE is for a comparison; to record such weights leave out '=FILE', and "
+            f"--models {models}: NAME=FILE is for a comparison; to record such weights leave out '=FILE', and "
             "put the checkpoint and its card into --checkpoint-dir"
         )
-    known = read_baseline(path) if path.exists() and not chosen.are_all else None
+    are_all = models == "all" or (models is None and not own.is_given)
+    known = read_baseline(path) if path.exists() and not are_all else None
     settings = _settings(path, given)
-    if known is not None and (settings != known.settings or chosen.canaries is not None):
-        options = [f"--{name}" for name, value in {**given, "canaries": chosen.canaries}.items() if value is not None]
+    if known is not None and (settings != known.settings or canaries is not None):
+        options = [f"--{name}" for name, value in {**given, "canaries": canaries}.items() if value is not None]
         raise InputError(
             f"{', '.join(options)}: {path} has other models and canaries, which stay as they are; leave that out, or "
             "write all of it anew by --models all"
@@ -52,8 +51,11 @@ def update_baseline(shared: Shared, path: Path, chosen: Chosen, given: Mapping[s
     protocol = protocol_of(shared, settings)
     if known is not None:
         check_baseline(known, protocol)
-    specs = choose_models(protocol.suite, chosen.models, chosen.own, shared)
-    of_kind = {} if known is not None else _canaries(protocol, specs, chosen, shared)
+    specs = choose_models(protocol.suite, models, own, shared)
+    of_kind: Mapping[str, ModelSpec] = {}
+    if known is None and canaries != "none":
+        among = specs if are_all else choose_models(protocol.suite, "all", OwnModel(), shared)
+        of_kind = choose_canaries(canaries, among)
     subjects = [subject_of(protocol, spec, None, shared) for spec in specs]
     subjects += [canary_of(protocol, kind, spec, None, shared) for kind, spec in of_kind.items()]
     _refuse_twins(subjects, known)
@@ -80,18 +82,6 @@ def _settings(path: Path, given: Mapping[str, Any]) -> Settings:
     if said.get("suite", settings.suite) != settings.suite:
         settings = Settings(said["suite"], DEFAULT_ATTACK, 0)
     return replace(settings, **said)
-
-
-def _canaries(
-    protocol: GateProtocol, specs: Sequence[ModelSpec], chosen: Chosen, shared: Shared
-) -> Mapping[str, ModelSpec]:
-    """The model of each kind of canary, among all of the suite."""
-    if chosen.canaries == "none":
-        return {}
-    suite = protocol.suite
-    return choose_canaries(
-        chosen.canaries, specs if chosen.are_all else choose_models(suite, "all", OwnModel(), shared)
-    )
 
 
 def _refuse_twins(subjects: Sequence[Subject], known: Baseline | None) -> None:

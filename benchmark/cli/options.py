@@ -169,13 +169,13 @@ ATTACKING = (
     option(
         "--batch-size",
         MACHINE,
-        "Attacks take so many images at a time; auto takes as many as fit into memory.",
+        "The number of images that are attacked at a time; auto is as many as fit into memory.",
         default="auto",
         metavar="auto|N",
     ),
 )
 ATTACK_WORKERS = workers(
-    "So many processes attack side by side; auto starts one on each core for tiny images, else a single one."
+    "The number of processes that attack side by side; auto is one a core for tiny images, else one."
 )
 RAY = (
     option(
@@ -188,7 +188,7 @@ RAY = (
     option(
         "--gpus-per-worker",
         MACHINE,
-        "Each of Ray's workers takes so many GPUs, or this fraction of one.  [default: 1 on a GPU, else 0]",
+        "The number of GPUs of each of Ray's workers, or the fraction of one.  [default: 1 on a GPU, else 0]",
         type=Number(),
     ),
 )
@@ -231,14 +231,14 @@ DRAWS = (
     option(
         "--judge-draws",
         WHAT,
-        "A randomised model is judged by its mean probabilities over so many passes.",
+        "The number of passes over which a randomised model's probabilities are averaged to judge an image.",
         type=click.IntRange(1, 10_000),
         default=20,
     ),
     option(
         "--eot",
         WHAT,
-        "Each query of our own attacks averages so many passes.  [default: 1; 20 for randomised models]",
+        "The number of passes that each query of our own attacks averages.  [default: 1; 20 for randomised models]",
         type=click.IntRange(1, 10_000),
     ),
 )

@@ -25,8 +25,8 @@ SETTINGS: Mapping[str, type | tuple[type, ...]] = {
     "epsilon": (float, int, NoneType),
 }
 """What `Settings` has beside the suite, and of which type."""
-ANEW = "take both files from git, or write them again: gate --update"
-RENEW = "which says nothing of today's attack; renew it: gate --update --models all"
+ANEW = "take both files from git, or write them again: gate update"
+RENEW = "which says nothing of today's attack; renew it: gate update --models all"
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Baseline:
-    """What `gate --update` recorded.
+    """What `gate update` recorded.
 
     Args:
         settings: what it was made with. attack: what these meant by the attack, down to its parameters and version.
@@ -82,7 +82,7 @@ def read_settings(path: Path) -> Settings:
 def _read(path: Path) -> Packed:
     packed = read_packed(path)
     if packed.notes.get("kind") != KIND:
-        raise InputError(f"{path}: expected a baseline of the gate, got other packed verdicts; use gate --update")
+        raise InputError(f"{path}: expected a baseline of the gate, got other packed verdicts; use gate update")
     return packed
 
 
@@ -109,7 +109,7 @@ def check_baseline(known: Baseline, protocol: GateProtocol) -> None:
     if recorded.images != protocol.split.digest:
         raise InputError(
             f"the images of suite {protocol.suite.name} are not those of the baseline; use its data set, or renew it: "
-            "gate --update --models all"
+            "gate update --models all"
         )
 
 

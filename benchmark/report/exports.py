@@ -14,7 +14,7 @@ from model_zoo.model_spec import ModelSpec
 from model_zoo.registry import MODELS
 
 LEVELS = 32
-"""Up to so many grey levels an epsilon is written as a fraction."""
+"""The most grey levels at which an epsilon is written as a fraction."""
 LEFT = ("model", "defense", "architecture")
 
 

@@ -13,13 +13,13 @@ FLAGS: Mapping[str, str] = {
     "normalisation": "it does better on images normalised once more, or once less: its own may be missing or doubled",
     "no-gradients": "attacks by gradients cannot be run on it, and black-box searches alone tell little",
     "zero-gradients": "the share of images without any gradient: attacks by gradients tell little",
-    "transfer-beats-white-box": "an attack breaks more from another model: so many points; its gradients are masked",
-    "black-box-beats-gradients": (
-        "a black-box search breaks more than the best attack by gradients: so many points; its gradients are masked"
-    ),
-    "pgd-overestimates": "PGD-100 leaves so many points more standing than AutoAttack; 3 to 8 are usual",
-    "one-step-beats-iterative": "FGSM breaks more than the longest PGD: so many points; its gradients are masked",
-    "logit-scaling": "PGD-40 breaks so many points more by ten times the logits: its loss hides the way",
+    "transfer-beats-white-box": "a transfer attack breaks this many points more than the white-box attacks; "
+    "gradients are masked",
+    "black-box-beats-gradients": "a black-box search breaks this many points more than the attacks by gradients; "
+    "gradients are masked",
+    "pgd-overestimates": "PGD-100 leaves this many points more standing than AutoAttack; 3 to 8 are usual",
+    "one-step-beats-iterative": "FGSM breaks this many points more than the longest PGD; gradients are masked",
+    "logit-scaling": "PGD-40 breaks this many points more with the logits times ten; the loss hides the way",
     "fewer-images": "the worst case is over fewer images than that of other models",
     "fewer-attacks": "not all attacks of this table were run: its worst case is over fewer",
 }

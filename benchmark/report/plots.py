@@ -33,7 +33,7 @@ STYLE = {
 }
 DPI = 150
 SHOWN = 12
-"""So many models a line plot shows; the most robust ones, and the least robust one."""
+"""The number of models that a line plot shows: the most robust ones, and the least robust one."""
 
 
 def write_pictures(suite: SuiteScores, board: pd.DataFrame, curves: pd.DataFrame, folder: Path) -> list[str]:

@@ -19,7 +19,7 @@ from scipy.stats import binom
 FIRST_LOOK = 50
 GROWTH = 2
 CROWDED = 2.5
-"""Looks up to so many times sooner than one that is wanted are left out: each costs all steps of the attack."""
+"""A look that comes up to this many times sooner than a wanted one is left out: each costs all steps of the attack."""
 STAKES = {1.0: 0.5, 0.75: 0.2, 0.5: 0.15, 0.25: 0.15}
 """Parts of the capital bet at each image (all or less of what may be lost), and how the capital is split among them."""
 

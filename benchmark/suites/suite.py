@@ -20,7 +20,7 @@ class Suite:
         attacks: white-box, in display order.
         transfer: names of the attacks that are also crafted on every other model.
         sources: names of the models that these are crafted on when all models of the suite run; empty for all of them.
-        examples: a seeded class-balanced subset of so many test images; None for all of them.
+        examples: the size of a seeded class-balanced subset of the test images; None for all of them.
         fewer: for an attack that costs much, or "transfer" for all that are crafted on other models, how many of those
             images it sees: under one seed a part of what the others see.
         reading: which iterate its tables show, "any" or "last".

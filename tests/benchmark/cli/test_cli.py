@@ -373,7 +373,7 @@ def test_a_model_with_the_weights_of_another_is_left_out_of_the_tables_and_named
 
 def test_the_gate_leaves_no_model_out(command: Command, tmp_path: Path) -> None:
     add_twin_of_madry(tmp_path / "checkpoints")
-    words = ("gate", "--baseline", "b.json", "--update", "--models", "madry,mine", "--examples", "20", "--quiet")
+    words = ("gate", "update", "--baseline", "b.json", "--models", "madry,mine", "--examples", "20", "--quiet")
     result = command(tmp_path, *words, "--attack", "fgsm", "--canaries", "none")
     assert result.returncode == 2
     assert "madry and mine are one network with the same weights; leave one out" in result.stderr

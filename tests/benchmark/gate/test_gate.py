@@ -30,8 +30,8 @@ IMAGES = 160
 def folder(tmp_path_factory: pytest.TempPathFactory, command: Command) -> Path:
     """A folder with a baseline of one robust model and the three canaries."""
     folder = tmp_path_factory.mktemp("gate")
-    words = ("--baseline", "b.json", "--update", "--models", "madry", "--examples", IMAGES, "--quiet")
-    run = command(folder, "gate", *words, "--results-dir", "first")
+    words = ("--baseline", "b.json", "--models", "madry", "--examples", IMAGES, "--quiet")
+    run = command(folder, "gate", "update", *words, "--results-dir", "first")
     assert (run.returncode, run.stderr) == (0, "")
     return folder
 
@@ -206,8 +206,8 @@ def test_verdicts_of_a_users_own_code_are_not_cached(gate: Gate, tmp_path: Path)
 
 
 def test_an_attack_that_masking_blinds_is_named_when_the_baseline_is_written(tmp_path: Path, command: Command) -> None:
-    words = ("--baseline", "b.json", "--update", "--models", "madry", "--examples", 20, "--attack", "pgd-20", "--quiet")
-    run = command(tmp_path, "gate", *words)
+    words = ("--baseline", "b.json", "--models", "madry", "--examples", 20, "--attack", "pgd-20", "--quiet")
+    run = command(tmp_path, "gate", "update", *words)
     assert run.returncode == 0
     assert "a masked model would pass this gate" in run.stderr
 
@@ -221,7 +221,7 @@ def test_time_that_is_up_leaves_questions_open_and_says_so(gate: Gate) -> None:
     assert "gate passed, with" in run.stdout
 
 
-def test_the_same_baseline_is_the_same_bytes(folder: Path, command: Command) -> None:
+def test_the_same_baseline_is_the_same_bytes_by_the_option_update_too(folder: Path, command: Command) -> None:
     words = ("--update", "--models", "madry", "--examples", IMAGES, "--quiet", "--results-dir", "first")
     assert command(folder, "gate", "--baseline", "twice.json", *words).returncode == 0
     for suffix in (".json", ".bin"):
@@ -231,8 +231,8 @@ def test_the_same_baseline_is_the_same_bytes(folder: Path, command: Command) -> 
 def test_an_update_of_one_model_leaves_the_others_in_the_baseline(folder: Path, command: Command) -> None:
     for suffix in (".json", ".bin"):
         shutil.copy(folder / f"b{suffix}", folder / f"more{suffix}")
-    words = ("--update", "--models", "fat", "--quiet", "--results-dir", "first")
-    run = command(folder, "gate", "--baseline", "more.json", *words)
+    words = ("--models", "fat", "--quiet", "--results-dir", "first")
+    run = command(folder, "gate", "update", "--baseline", "more.json", *words)
     assert (run.returncode, run.stderr) == (0, "")
     assert "1 models, 0 canaries" in run.stdout
     assert "1 other models and 3 canaries stay" in run.stdout
@@ -249,8 +249,8 @@ def test_an_update_of_one_model_leaves_the_others_in_the_baseline(folder: Path, 
 def test_a_baseline_of_a_users_own_model_says_that_it_wants_it(tmp_path: Path, command: Command) -> None:
     own = MASKED.format(checkpoint=str(shipped("madry")), forward="self.net(x)").replace("def madry", "def mine")
     (tmp_path / "own.py").write_text(own)
-    words = ("--baseline", "own.json", "--update", "--model", "own.py:mine", "--examples", 20, "--quiet")
-    assert command(tmp_path, "gate", *words).returncode == 0
+    words = ("--baseline", "own.json", "--model", "own.py:mine", "--examples", 20, "--quiet")
+    assert command(tmp_path, "gate", "update", *words).returncode == 0
     run = command(tmp_path, "gate", "--baseline", "own.json")
     assert (run.returncode, run.stderr.count("\n")) == (2, 1)
     assert "mine is your own model (own.py:mine): give it by --model" in run.stderr
@@ -273,7 +273,7 @@ def test_a_baseline_of_another_epsilon_says_so_in_a_line(gate: Gate, monkeypatch
     run = gate()
     assert (run.returncode, run.stderr.count("\n")) == (2, 1)
     assert "epsilon was 0.2 and is 0.3" in run.stderr
-    assert "gate --update --models all" in run.stderr
+    assert "gate update --models all" in run.stderr
 
 
 def test_a_threshold_row_reports_the_threshold(gate: Gate) -> None:
@@ -288,19 +288,24 @@ def test_a_threshold_row_reports_the_threshold(gate: Gate) -> None:
     [
         (["--baseline", "b.txt"], "a name ending in .json"),
         (["--baseline", "none.json"], "found none"),
-        (["--baseline", "b.json", "--attack", "pgd-20"], "--attack: the baseline says so"),
+        (
+            ["--baseline", "b.json", "--attack", "pgd-20"],
+            "'--attack'. See: run_benchmark.py gate --help",
+        ),
+        ([], "Missing option '--baseline'"),
+        (["--baseline", "b.json", "update"], "--baseline stands before 'update'"),
+        (["update", "--baseline", "b.json", "--tolerance", "2"], "See: run_benchmark.py gate update --help"),
         (["--baseline", "b.json", "--models", "fat"], "model fat is not in the baseline, which has madry"),
         (["--baseline", "b.json", "--models", "madry=none.pt"], "expected a checkpoint at"),
         (["--baseline", "b.json", "--models", "madry="], "expected a checkpoint after '='"),
         (["--baseline", "b.json", "--models", "madry=a.pt,madry=b.pt"], "names madry more than once"),
         (["--baseline", "b.json", "--junit", "nowhere/j.xml"], "mend --junit"),
-        (["--baseline", "nowhere/b.json", "--update"], "mend --baseline"),
-        (["--baseline", "b.json", "--seed", "1"], "--seed: the baseline says so"),
-        (["--baseline", "b.json", "--update", "--models", "madry=x.safetensors"], "NAME=FILE is for a comparison"),
-        (["--baseline", "b.json", "--update", "--models", "fat", "--seed", "1"], "which stay as they are"),
-        (["--baseline", "b.json", "--update", "--models", "fat", "--canaries", "none"], "which stay as they are"),
-        (["--baseline", "b.json", "--update", "--attack", "foolbox-deepfool"], "third-party attacks draw by place"),
-        (["--baseline", "b.json", "--update", "--canaries", "natural"], "UNDEFENDED,ROBUST"),
+        (["update", "--baseline", "nowhere/b.json"], "mend --baseline"),
+        (["update", "--baseline", "b.json", "--models", "madry=x.safetensors"], "NAME=FILE is for a comparison"),
+        (["update", "--baseline", "b.json", "--models", "fat", "--seed", "1"], "which stay as they are"),
+        (["update", "--baseline", "b.json", "--models", "fat", "--canaries", "none"], "which stay as they are"),
+        (["update", "--baseline", "b.json", "--attack", "foolbox-deepfool"], "third-party attacks draw by place"),
+        (["update", "--baseline", "b.json", "--canaries", "natural"], "UNDEFENDED,ROBUST"),
     ],
 )
 def test_a_mistake_is_one_line(folder: Path, command: Command, words: list[str], line: str) -> None:

@@ -132,7 +132,7 @@ def test_a_row_opens_to_its_attacks_with_the_numbers_of_the_csv_and_closes_again
         ]
         assert cells[4] == f"{score['ci_low']:.2f}-{score['ci_high']:.2f}"
         assert cells[7:] == [f"{score['forwards_per_image']:.0f}", f"{score['backwards_per_image']:.0f}"]
-    assert "pgd-overestimates(17.4): PGD-100 leaves so many points more standing" in page.inner_text("tr.details")
+    assert "pgd-overestimates(17.4): PGD-100 leaves this many points more standing" in page.inner_text("tr.details")
     page.locator("tr.row[data-model=gairat]").get_by_role("button").click()
     assert page.locator("tr.details").count() == 0
 

@@ -242,7 +242,7 @@ def nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ["--models", "natural"],
         ["train", "--defense", "natural"],
-        ["gate", "--baseline", "b.json", "--update", "--models", "natural"],
+        ["gate", "update", "--baseline", "b.json", "--models", "natural"],
         ["gate", "--baseline", str(BASELINE)],
     ],
 )
