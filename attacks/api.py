@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from attacks.checks import check_data, check_index, check_mode, check_settings, class_count, require_gradient
 from attacks.errors import InputError
 from attacks.found_points import FoundPoints
+from attacks.out_of_memory import within_memory
 from attacks.precision import precision_for
 from attacks.randomness import JUDGE_DRAWS, answers_at_random, query_passes
 from attacks.registry import attack_spec
@@ -85,7 +87,7 @@ def attack(
         source: what the attack is crafted on, for transfer; the model itself where it is None.
         index: (N,) integers, where each image stands in its data set, which the command line keys draws by; its place
             in x where it is None.
-        batch_size: how many images are attacked at a time; it changes no draw.
+        batch_size: how many images are attacked at a time, halved where memory runs out; it changes no draw.
         precision: of the search: "auto" for the device's fastest, "fp32" or "bf16". Judging is always in float32.
         judge_draws: passes whose mean probabilities decide on a model that answers at random.
         eot: passes that each query of our own attacks averages; None for 1, and 20 on a source that answers at random.
@@ -129,21 +131,18 @@ def attack(
         )
         outcomes, found = [], []
         for part_x, part_y, part_index in zip(*(whole.split(CHUNK_SIZE) for whole in (x, y, index)), strict=True):
-            points = FoundPoints(part_x.to(device))
-            outcomes += run_attack(
-                spec,
-                model,
-                crafted_on,
-                searched,
-                part_x.to(device),
-                part_y.to(device),
-                part_index.to(device),
-                setting,
-                classes=classes,
-                progress=progress,
-                observe=points.observe,
-            )
-            found.append(points.x_adv.to(x.device))
+            part = part_x.to(device), part_y.to(device), part_index.to(device)
+
+            def run(size: int, part: tuple[Tensor, Tensor, Tensor] = part) -> tuple[list[Outcome], Tensor]:
+                points = FoundPoints(part[0])
+                smaller = replace(setting, batch_size=size)
+                watching = {"progress": progress, "observe": points.observe}
+                on: dict[str, Any] = {"classes": classes, **watching}
+                return run_attack(spec, model, crafted_on, searched, *part, smaller, **on), points.x_adv
+
+            (outcome, x_adv), batch_size = within_memory(spec.name, batch_size, run)
+            outcomes += outcome
+            found.append(x_adv.to(x.device))
     return _joined(outcomes, torch.cat(found), y, is_randomized=randomized)
 
 

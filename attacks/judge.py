@@ -64,6 +64,56 @@ def predict_expected(
     return total.argmax(1), first.argmax(1)
 
 
+class BatchJudge:
+    """Decides about a batch of images and about what an attack proposes for them.
+
+    A fixed model is asked once. A randomised one is judged by its mean probabilities (`predict_expected`).
+
+    Args:
+        x: (N, C, H, W); y: (N,).
+        draws: passes whose mean probabilities decide on a randomised model; 0 for a fixed one.
+        key: as for `predict_expected`.
+        prediction: (N,) the classes of the clean images, where they are known; of no use for a randomised model.
+
+    Attributes:
+        prediction: (N,) the classes of the clean images.
+        robust_single: (N,) bool, of a randomised model in its first draw alone, so far; None for a fixed one.
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        x: Tensor,
+        y: Tensor,
+        threat: ThreatModel,
+        *,
+        draws: int,
+        key: tuple[int, int],
+        batch_size: int,
+        prediction: Tensor | None = None,
+    ) -> None:
+        self._classifier, self._x, self._y, self._threat = classifier, x, y, threat
+        self._draws, self._key, self._batch_size = draws, key, batch_size
+        self.robust_single: Tensor | None = None
+        if draws:
+            prediction, first = self._expected(x)
+            self.robust_single = (prediction == y) & (first == y)
+        self.prediction = predict(classifier, x, batch_size=batch_size) if prediction is None else prediction
+
+    def still_correct(self, points: Tensor, rows: Tensor) -> Tensor:
+        """(M,) bool of proposals (M, C, H, W) for some rows (M,) of the batch. Raises: as `judge`."""
+        x, y = self._x[rows], self._y[rows]
+        if self.robust_single is None:
+            return judge(self._classifier, x, y, points, self._threat, batch_size=self._batch_size)
+        refuse_outside(x, points, self._threat)
+        correct, first = (classes[rows] == y for classes in self._expected(self._x.index_copy(0, rows, points)))
+        self.robust_single[rows] &= first
+        return correct
+
+    def _expected(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return predict_expected(self._classifier, x, draws=self._draws, key=self._key, batch_size=self._batch_size)
+
+
 def refuse_outside(x: Tensor, x_adv: Tensor, threat: ThreatModel) -> None:
     """Raise ValueError for proposals (N, C, H, W) outside the threat model, or outside [0, 1], or no numbers."""
     outside = ~threat.contains(x_adv, x)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from attacks import loop
 from attacks.ensemble import walk
 from attacks.generators import seeded
-from attacks.judge import judge, predict, predict_expected, refuse_outside
+from attacks.judge import BatchJudge
 from attacks.oracle import CountingClassifier
 from attacks.proposals import propose
 from attacks.search_model import precision_of
@@ -100,26 +101,13 @@ def run_attack(
     Returns: an outcome for each reading.
     """
     key = setting.seed, int(index[0])  # a model draws for the batch, so its draws belong to the batch
-    single: Tensor | None = None
-
-    def expected(points: Tensor) -> tuple[Tensor, Tensor]:
-        return predict_expected(target, points, draws=setting.judge_draws, key=key, batch_size=setting.batch_size)
-
-    if setting.judge_draws:
-        prediction, first = expected(x)
-        single = (prediction == y) & (first == y)
-    elif prediction is None:
-        prediction = predict(target, x, batch_size=setting.batch_size)
-    attacked = (prediction == y).nonzero().squeeze(1)
+    on: dict[str, Any] = {"draws": setting.judge_draws, "key": key, "batch_size": setting.batch_size}
+    judge = BatchJudge(target, x, y, setting.threat, prediction=prediction, **on)
+    attacked = (judge.prediction == y).nonzero().squeeze(1)
 
     def still_correct(points: Tensor, position: Tensor) -> Tensor:
         rows = attacked[position]
-        if single is None:
-            correct = judge(target, x[rows], y[rows], points, setting.threat, batch_size=setting.batch_size)
-        else:
-            refuse_outside(x[rows], points, setting.threat)
-            correct, first = (found[rows] == y[rows] for found in expected(x.index_copy(0, rows, points)))
-            single[rows] &= first
+        correct = judge.still_correct(points, rows)
         observe(rows, points, correct)
         return correct
 
@@ -127,7 +115,7 @@ def run_attack(
     task = _Task(setting, source, searched, still_correct, *everything, classes, progress)
     with seeded(*key, "search") if setting.is_randomized else nullcontext():
         found = _attack(task, attack, readings or [attack.steps])
-    return [_outcome(prediction, attacked, reading, single) for reading in found]
+    return [_outcome(judge, attacked, reading) for reading in found]
 
 
 @dataclass(frozen=True)
@@ -270,19 +258,19 @@ def _propose(task: _Task, attack: AttackSpec, method: Proposer) -> loop.Reading:
     return loop.Reading(attack.steps, correct, None, passes * counting.forwards + judged, passes * counting.backwards)
 
 
-def _outcome(prediction: Tensor, attacked: Tensor, reading: loop.Reading, single: Tensor | None) -> Outcome:
+def _outcome(judge: BatchJudge, attacked: Tensor, reading: loop.Reading) -> Outcome:
     """Images that are misclassified when clean are not robust, and cost nothing."""
 
     def spread(values: Tensor, dtype: torch.dtype) -> Tensor:
-        column = torch.zeros(len(prediction), dtype=dtype, device=prediction.device)
+        column = torch.zeros(len(judge.prediction), dtype=dtype, device=attacked.device)
         column[attacked] = values.to(dtype)
         return column
 
     return Outcome(
-        prediction=prediction,
+        prediction=judge.prediction,
         robust_any=spread(reading.correct_any, torch.bool),
         robust_last=None if reading.correct_last is None else spread(reading.correct_last, torch.bool),
         forwards=spread(reading.forwards, torch.float64),
         backwards=spread(reading.backwards, torch.float64),
-        robust_single=single,
+        robust_single=judge.robust_single,
     )

@@ -1,20 +1,14 @@
-"""How many images fit into memory at a time, found out by a few of them, and by running out of it."""
+"""How many images fit into memory at a time, found out by a few of them."""
 
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from attacks.errors import InputError
 from attacks.oracle import Oracle
-from attacks.out_of_memory import is_out_of_memory
 from attacks.threat_model import ThreatModel
-from benchmark.evaluation.hardware import Hardware, halved, workers_on_one_gpu
-
-T = TypeVar("T")
+from benchmark.evaluation.hardware import Hardware, workers_on_one_gpu
 
 PROBED = 4
 SHARE = 0.5
@@ -81,17 +75,3 @@ def free_bytes(device: torch.device) -> int | None:
         return min(free, int(limit) - int(used)) if limit != "max" else free
     except (OSError, ValueError):
         return free
-
-
-def within_memory(what: str, hardware: Hardware, run: Callable[[Hardware], T]) -> tuple[T, Hardware]:
-    """Halve the batch until it fits; the smaller batch is kept for what is to come."""
-    while True:
-        try:
-            return run(hardware), hardware
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-        if hardware.batch_size == 1:
-            raise InputError(f"{what}: out of memory with a single image; use another --device")
-        hardware = halved(hardware)
-        print(f"{what}: out of memory, going on with batches of {hardware.batch_size}", file=sys.stderr)

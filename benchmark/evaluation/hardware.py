@@ -1,6 +1,6 @@
 """How a run uses the machine. It is recorded beside the numbers, and no part of their identity."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
@@ -41,11 +41,6 @@ def describe(hardware: Hardware) -> str:
         torch.cuda.get_device_name() if hardware.device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     )
     return f"{device}, search in {hardware.precision}, batches of {hardware.batch_size}".replace("torch.", "")
-
-
-def halved(hardware: Hardware) -> Hardware:
-    """The same with half the batch, for when memory ran out; it changes no draw."""
-    return replace(hardware, batch_size=max(1, hardware.batch_size // 2))
 
 
 VERSIONED = ("torch", "torchvision", "numpy", "foolbox", "pyautoattack")

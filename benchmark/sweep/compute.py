@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
@@ -12,10 +13,9 @@ from torch import Tensor, nn
 from attacks.checks import raised_in_backward
 from attacks.errors import InputError, one_line
 from attacks.found_points import FoundPoints
-from attacks.out_of_memory import is_out_of_memory
+from attacks.out_of_memory import is_out_of_memory, within_memory
 from attacks.search_model import precision_of
 from benchmark.data.split import Split, take
-from benchmark.evaluation.batch_size import within_memory
 from benchmark.evaluation.evaluate import evaluate
 from benchmark.evaluation.hardware import VERSIONED, Hardware
 from benchmark.store.chunk import Range
@@ -56,9 +56,12 @@ def compute_chunk(
         if not (is_ours and lacking):
             return hardware
         started = time.perf_counter()
-        (verdicts, found), hardware = within_memory(
-            _title(group), hardware, lambda hw: _evaluate(group, prepared, chunk, hw, advance)
+        (verdicts, found), batch_size = within_memory(
+            _title(group),
+            hardware.batch_size,
+            lambda size: _evaluate(group, prepared, chunk, replace(hardware, batch_size=size), advance),
         )
+        hardware = replace(hardware, batch_size=batch_size)
         precision = precision_of(prepared.searched[group[0].source.name], hardware.precision)
         timing = _timing(hardware, precision, (time.perf_counter() - started) / len(group))
         for case, verdict in zip(group, verdicts, strict=True):  # the longest last: it decides who shared a batch

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from attacks import AttackResult, attack
 from attacks.errors import InputError
+from attacks.oracle import Oracle
 from attacks.registry import ATTACKS
 
 N = 12
@@ -67,6 +68,25 @@ def test_transfer_crafts_on_the_source_and_judges_on_the_model(problem: tuple[nn
     assert torch.equal(attack(network, x, y, "pgd-20", epsilon=0.08, source=network).x_adv, white.x_adv)
     assert crossed.robust.sum() >= white.robust.sum()
     assert not torch.equal(crossed.x_adv, white.x_adv)
+
+
+def test_a_batch_that_memory_does_not_hold_is_halved(
+    problem: tuple[nn.Sequential, Tensor, Tensor], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network, x, y = problem
+    want = attack(network, x, y, "pgd-20", epsilon=0.08)
+    ask = Oracle.loss_and_gradient
+
+    def short_of_memory(self: Oracle, images: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
+        if len(images) > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return ask(self, images, *arguments)
+
+    monkeypatch.setattr(Oracle, "loss_and_gradient", short_of_memory)
+    got = attack(network, x, y, "pgd-20", epsilon=0.08, batch_size=10)
+    assert torch.equal(got.x_adv, want.x_adv)
+    assert torch.equal(got.forwards, want.forwards)
+    assert "pgd-20: out of memory, going on with batches of 2" in capsys.readouterr().err
 
 
 def test_the_seed_and_the_batch_size_decide_what_they_should(problem: tuple[nn.Sequential, Tensor, Tensor]) -> None:
