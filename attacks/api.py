@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from attacks.attack_batch import Outcome, Setting, run_attack
 from attacks.checks import check_data, check_index, check_mode, check_settings, class_count, require_gradient
 from attacks.errors import InputError
 from attacks.found_points import FoundPoints
@@ -15,7 +16,6 @@ from attacks.out_of_memory import within_memory
 from attacks.precision import precision_for
 from attacks.randomness import JUDGE_DRAWS, answers_at_random, query_passes
 from attacks.registry import attack_spec
-from attacks.run import Outcome, Setting, run_attack
 from attacks.search_model import COMPARED, search_model
 from attacks.spec import CHUNK_SIZE, AttackSpec
 from attacks.threat_model import ThreatModel

@@ -66,7 +66,7 @@ def above(source: str, package: str, folder: str) -> list[str]:
 @pytest.mark.parametrize(
     ("source", "folder"),
     [
-        ("from benchmark.report.score import read_suite", "store"),
+        ("from benchmark.report.score import score_suite", "store"),
         ("def f():\n    from benchmark.cli.app import main", "gate"),
         ("from benchmark import report", "data"),
         ("from benchmark.api import evaluate", "cli"),

@@ -11,7 +11,7 @@ from benchmark.cli.gate_setup import canary_of, protocol_of, refuse_other_names,
 from benchmark.cli.options import OwnModel, Shared
 from benchmark.cli.resolve import names_in
 from benchmark.cli.resolve_models import choose_models
-from benchmark.evaluation.checks import NotAboveChanceError
+from benchmark.evaluation.model_checks import NotAboveChanceError
 from benchmark.gate.baseline import Baseline, check_baseline, read_baseline
 from benchmark.gate.canaries import canary_name
 from benchmark.gate.protocol import GateProtocol, Subject

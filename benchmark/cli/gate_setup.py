@@ -10,7 +10,7 @@ from attacks.spec import AttackSpec, Ensemble, Proposer
 from benchmark.cli.options import Shared
 from benchmark.cli.resolve import choose_attacks, choose_suite
 from benchmark.cli.resolve_hardware import choose_hardware, choose_images, tuned
-from benchmark.evaluation.checks import check_images, check_model, check_randomness
+from benchmark.evaluation.model_checks import check_images, check_model, check_randomness
 from benchmark.gate.baseline import Settings
 from benchmark.gate.canaries import canary_model, canary_spec
 from benchmark.gate.protocol import GateProtocol, Subject

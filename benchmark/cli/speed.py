@@ -7,8 +7,8 @@ from benchmark.cli.options import OwnModel, Shared
 from benchmark.cli.resolve import check_name, choose_suite, names_in
 from benchmark.cli.resolve_hardware import choose_hardware, choose_images, tuned
 from benchmark.cli.resolve_models import choose_models
-from benchmark.evaluation.checks import check_images, check_model
 from benchmark.evaluation.hardware import describe
+from benchmark.evaluation.model_checks import check_images, check_model
 from benchmark.speed.contests import CONTESTS, Arena, measure, write_speed
 from benchmark.suites.grid import cases
 from benchmark.sweep.prepare import load_on

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from attacks.run import Outcome, Setting, run_attack
+from attacks.attack_batch import Outcome, Setting, run_attack
 from benchmark.data.split import Split
 from benchmark.evaluation.hardware import Hardware
 from benchmark.store.verdicts import Verdicts

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from attacks.errors import InputError
-from benchmark.report.score import read_suite
+from benchmark.report.score import score_suite
 from benchmark.report.tables import write_csv
 from benchmark.stats.shares import difference_interval, percent
 from benchmark.stats.shares import mcnemar as mcnemar
@@ -124,7 +124,7 @@ def white_box(store: Store, suites: Sequence[str]) -> Found:
     """Every complete white-box case of some suites."""
     found = {}
     for suite in suites:
-        for entry in read_suite(store, suite).entries:
+        for entry in score_suite(store, suite).entries:
             stored = store.read(entry.key, entry.n) if not entry.source_model else None
             if stored is not None:
                 found[suite, entry.model, entry.attack] = entry, stored[0]

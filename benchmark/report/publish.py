@@ -11,7 +11,7 @@ from attacks.errors import InputError
 from benchmark.report.image_examples import example_images, write_examples
 from benchmark.report.leaderboard import leaderboard
 from benchmark.report.papers import paper_table, papers_markdown
-from benchmark.report.score import read_suite
+from benchmark.report.score import score_suite
 from benchmark.report.selections import epsilon_table, other_selections, selection_name, selects_beside
 from benchmark.report.tables import write_csv, write_tables
 from benchmark.store.packed import Packed, gather, read_packed, write_packed
@@ -51,7 +51,7 @@ def write_published(results_dir: Path) -> None:
     for name in dict.fromkeys(row.suite for row in ROWS):
         folder = results_dir / name
         if not (folder / "scores.csv").exists():
-            papers = paper_table(read_suite(Packed(name, "last", {}), name))
+            papers = paper_table(score_suite(Packed(name, "last", {}), name))
             what = f"{UNMEASURED.get(name) or _threat(SUITES[name])}; accuracies in percent."
             text = f"## Beside the papers: {name}\n\n{what}\n\n{papers_markdown(papers, name)}\n"
             atomic_write(folder / "papers.md", text.encode())
@@ -72,8 +72,8 @@ def _write_all(
     examples: Mapping[str, bytes] = MappingProxyType({}),
 ) -> None:
     """Write and print everything that can be made of a suite's verdicts."""
-    folder, suite = results_dir / packed.suite, read_suite(packed, packed.suite)
-    beside = [read_suite(other, other.suite) for other in others]
+    folder, suite = results_dir / packed.suite, score_suite(packed, packed.suite)
+    beside = [score_suite(other, other.suite) for other in others]
     print(write_tables(suite, folder, others=beside, examples=examples))
     write_examples(examples, folder / "examples")
     if with_pictures and suite.entries:

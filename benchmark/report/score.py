@@ -112,7 +112,7 @@ class SuiteScores:
     incomplete: Sequence[str]
 
 
-def read_suite(store: Readable, suite: str) -> SuiteScores:
+def score_suite(store: Readable, suite: str) -> SuiteScores:
     """The scores of all complete cases that a suite shows, from disk alone."""
     shown = store.shown(suite)
     rows: list[dict[str, Any]] = []

@@ -54,7 +54,7 @@ class PackedCase:
 
 @dataclass(frozen=True)
 class Packed:
-    """Cases that answer as a verdict store does, so that `read_suite` reads either.
+    """Cases that answer as a verdict store does, so that `score_suite` reads either.
 
     Args:
         suite, reading: as in the tables.

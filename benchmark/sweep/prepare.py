@@ -17,8 +17,8 @@ from attacks.precision import is_tiny
 from attacks.search_model import COMPARED, search_model
 from benchmark.data.split import Split, balanced_subset
 from benchmark.evaluation.batch_size import find_batch_size
-from benchmark.evaluation.checks import Checked, check_images, check_model, check_randomness
 from benchmark.evaluation.hardware import Hardware
+from benchmark.evaluation.model_checks import Checked, check_images, check_model, check_randomness
 from benchmark.store.chunk import Range
 from benchmark.store.store import Store, discard
 from benchmark.suites.case import EvalCase, case_key, identity

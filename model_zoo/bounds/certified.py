@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from model_zoo.bounds import convex, intervals
+from model_zoo.bounds import convex, interval_bounds
 
 
 class Margins(Protocol):
@@ -18,7 +18,7 @@ class Margins(Protocol):
 
 def by_intervals(model: nn.Module, x: Tensor, y: Tensor, epsilon: float) -> Tensor:
     """(N,) bool: interval propagation proves class y for every image within epsilon of x (N, C, H, W)."""
-    return _certified(intervals.margins, model, x, y, epsilon)
+    return _certified(interval_bounds.margins, model, x, y, epsilon)
 
 
 def by_convex_bound(model: nn.Module, x: Tensor, y: Tensor, epsilon: float) -> Tensor:

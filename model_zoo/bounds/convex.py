@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from attacks.errors import InputError
-from model_zoo.bounds.intervals import Box, image_box, margin_rows, margins_over, propagate
+from model_zoo.bounds.interval_bounds import Box, image_box, margin_rows, margins_over, propagate
 from model_zoo.bounds.layers import Convolution, Dense, Flatten, Layer, MaxPool, Relu, Shape, layers
 
 

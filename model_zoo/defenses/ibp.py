@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model_zoo.bounds.intervals import margins
+from model_zoo.bounds.interval_bounds import margins
 from model_zoo.defenses.context import TrainingContext
 from model_zoo.defenses.growth import grown, linf_epsilon
 

@@ -17,8 +17,8 @@ from attacks.search_model import search_model
 from attacks.threat_model import ThreatModel
 from benchmark.data.datasets import load
 from benchmark.data.split import Split, balanced_subset
-from benchmark.evaluation.checks import check_model
 from benchmark.evaluation.hardware import Hardware
+from benchmark.evaluation.model_checks import check_model
 from benchmark.sweep.prepare import load_on
 from model_zoo.load import external_model
 from model_zoo.model_spec import ModelSpec

@@ -21,9 +21,9 @@ from attacks.spec import AttackSpec, Ensemble
 from attacks.threat_model import ThreatModel
 from benchmark.cli.rejudge import rejudge_case
 from benchmark.data.split import Split
-from benchmark.evaluation.checks import check_randomness
 from benchmark.evaluation.evaluate import evaluate
 from benchmark.evaluation.hardware import Hardware
+from benchmark.evaluation.model_checks import check_randomness
 from benchmark.store.store import Store
 from benchmark.store.verdicts import Verdicts
 from benchmark.suites.case import EvalCase, case_key, identity

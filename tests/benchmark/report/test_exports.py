@@ -8,7 +8,7 @@ import pytest
 
 from benchmark.report.exports import latex, model_info
 from benchmark.report.leaderboard import leaderboard
-from benchmark.report.score import SuiteScores, read_suite
+from benchmark.report.score import SuiteScores, score_suite
 from benchmark.store.packed import read_packed
 
 VERDICTS = Path(__file__).resolve().parents[3] / "results/verdicts/digits.json"
@@ -22,7 +22,7 @@ FIELDS = {"link", "name", "authors", "additional_data", "number_forward_passes",
 
 @pytest.fixture(scope="module")
 def suite() -> SuiteScores:
-    return read_suite(read_packed(VERDICTS), "digits")
+    return score_suite(read_packed(VERDICTS), "digits")
 
 
 @pytest.fixture(scope="module")

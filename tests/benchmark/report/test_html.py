@@ -14,7 +14,7 @@ import pytest
 from benchmark.report.html import page as write_page
 from benchmark.report.leaderboard import leaderboard
 from benchmark.report.papers import paper_table
-from benchmark.report.score import read_suite
+from benchmark.report.score import score_suite
 from benchmark.report.tables import write_tables
 from benchmark.store.packed import read_packed
 
@@ -27,7 +27,7 @@ WIDTHS = {"wide": 1400, "narrow": 390}
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tables of the committed verdicts."""
     folder = tmp_path_factory.mktemp("tables")
-    write_tables(read_suite(read_packed(VERDICTS), "digits"), folder)
+    write_tables(score_suite(read_packed(VERDICTS), "digits"), folder)
     return folder
 
 
@@ -80,7 +80,7 @@ def test_the_table_is_there_without_scripts(chromium: Any, folder: Path) -> None
 
 
 def test_no_text_can_break_out_of_the_data(folder: Path) -> None:
-    suite = read_suite(read_packed(VERDICTS), "digits")
+    suite = score_suite(read_packed(VERDICTS), "digits")
     hostile = "</script><script>document.title = 'mine'</script>"
     nothing: dict[str, bytes] = {}
     board, papers = leaderboard(suite), paper_table(suite)

@@ -18,7 +18,7 @@ from benchmark.cli.options import Shared
 from benchmark.data.split import Split
 from benchmark.evaluation.hardware import Hardware
 from benchmark.report.papers import paper_table, papers_markdown
-from benchmark.report.score import SuiteScores, read_suite
+from benchmark.report.score import SuiteScores, score_suite
 from benchmark.store.packed import Packed
 from benchmark.store.selection import show
 from benchmark.store.store import Store
@@ -68,7 +68,7 @@ def measured(
         store.write_chunk(case_key(case), (0, n), verdicts, TIMING)
         cases.append(case)
     show(store, suite.name, suite.reading, cases, [(rank,) for rank in range(len(cases))])
-    return read_suite(store, suite.name)
+    return score_suite(store, suite.name)
 
 
 # The data
@@ -290,7 +290,7 @@ def test_an_attack_that_is_not_in_the_project_keeps_its_published_figure(tmp_pat
 
 
 def test_steps_that_do_not_lead_across_the_ball_are_said_below_the_table() -> None:
-    nothing = paper_table(read_suite(Packed("none", "last", {}), "none"))
+    nothing = paper_table(score_suite(Packed("none", "last", {}), "none"))
     said = {suite.name: papers_markdown(nothing, suite.name) for suite in SUITES.values()}
     assert said["trades-mnist"].startswith("pgd-40: its 40 steps add up to 1.33 epsilon")
     assert "pgd-20: its 20 steps add up to 1.94 epsilon" in said["fat-table2"]

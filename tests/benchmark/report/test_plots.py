@@ -11,7 +11,7 @@ from PIL import Image
 
 from benchmark.report.leaderboard import leaderboard
 from benchmark.report.plots import _style, write_pictures
-from benchmark.report.score import SuiteScores, read_suite
+from benchmark.report.score import SuiteScores, score_suite
 from benchmark.store.packed import read_packed
 
 VERDICTS = Path(__file__).resolve().parents[3] / "results/verdicts/digits.json"
@@ -27,7 +27,7 @@ def suite() -> SuiteScores:
         for key, case in packed.cases.items()
         if case.entry.model in FEW and case.entry.source_model in ("", *FEW)
     }
-    return read_suite(replace(packed, cases=cases), "digits")
+    return score_suite(replace(packed, cases=cases), "digits")
 
 
 def without(suite: SuiteScores, attacks: tuple[str, ...]) -> SuiteScores:

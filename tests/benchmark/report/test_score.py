@@ -12,7 +12,7 @@ import pytest
 
 from attacks.registry import ATTACKS
 from attacks.threat_model import ThreatModel
-from benchmark.report.score import COLUMNS, read_suite, score
+from benchmark.report.score import COLUMNS, score, score_suite
 from benchmark.stats.shares import wilson
 from benchmark.store.selection import show, shown_case
 from benchmark.store.store import Store
@@ -113,7 +113,7 @@ def test_scores_are_read_back_in_the_order_of_their_ranks(store: Store) -> None:
     shown = [(case(MADRY, "pgd-20"), verdicts("1" * 10)), (case(NATURAL, "fgsm"), verdicts("0" * 10))]
     fill(store, shown)
     show(store, "digits", "any", [item for item, _ in shown], [(1,), (0,)])
-    suite = read_suite(store, "digits")
+    suite = score_suite(store, "digits")
     assert list(suite.scores["model"]) == ["natural", "madry"]
     assert list(suite.scores["flags"]) == ["", "randomized"]
     assert list(suite.timing["seconds"]) == [1.0, 1.0]
@@ -129,7 +129,7 @@ def test_the_worst_case_is_a_fold_over_the_verdicts_image_by_image(store: Store)
             (case(MADRY, "pgd-20"), verdicts("0000000000")),
         ],
     )
-    worst = read_suite(store, "digits").worst
+    worst = score_suite(store, "digits").worst
     assert worst["natural"].tolist() == [False, True, False, True, True] + 5 * [False]
     assert not worst["madry"].any()
 
@@ -137,7 +137,7 @@ def test_the_worst_case_is_a_fold_over_the_verdicts_image_by_image(store: Store)
 def test_an_incomplete_case_is_left_out(store: Store) -> None:
     fill(store, [(case(NATURAL, "fgsm"), verdicts("1111100000"))])
     show(store, "digits", "any", [case(NATURAL, "pgd-20")], [(1,)])
-    suite = read_suite(store, "digits")
+    suite = score_suite(store, "digits")
     assert list(suite.scores["attack"]) == ["fgsm"]
     assert suite.worst["natural"].sum() == 5
 
@@ -145,15 +145,15 @@ def test_an_incomplete_case_is_left_out(store: Store) -> None:
 def test_tables_never_mix_images(store: Store) -> None:
     fill(store, [(case(NATURAL, "fgsm"), verdicts("1111100000"))])
     fill(store, [(case(NATURAL, "pgd-20", images="d" * 64), verdicts("1110000000"))])
-    assert list(read_suite(store, "digits").scores["attack"]) == ["pgd-20"]
+    assert list(score_suite(store, "digits").scores["attack"]) == ["pgd-20"]
     show(store, "digits", "any", [case(NATURAL, "fgsm")], [(0,)])
-    assert list(read_suite(store, "digits").scores["attack"]) == ["fgsm"]
+    assert list(score_suite(store, "digits").scores["attack"]) == ["fgsm"]
 
 
 def test_a_later_run_adds_to_the_rows_of_an_earlier_one(store: Store) -> None:
     fill(store, [(case(NATURAL, "fgsm"), verdicts("1111100000"))])
     fill(store, [(case(NATURAL, "pgd-20"), verdicts("1110000000"))])
-    assert sorted(read_suite(store, "digits").scores["attack"]) == ["fgsm", "pgd-20"]
+    assert sorted(score_suite(store, "digits").scores["attack"]) == ["fgsm", "pgd-20"]
 
 
 @pytest.mark.parametrize("change", [{"sha256": "e" * 64}, {"code": "factory@" + "e" * 64}])
@@ -163,13 +163,13 @@ def test_a_worst_case_never_mixes_two_networks_of_one_name(store: Store, change:
     )
     again = replace(NATURAL, **change)
     fill(store, [(case(again, "pgd-20"), verdicts("1111100000"))])
-    suite = read_suite(store, "digits")
+    suite = score_suite(store, "digits")
     assert list(suite.scores["attack"]) == ["pgd-20"]
     assert {name: int(worst.sum()) for name, worst in suite.worst.items()} == {"natural": 5}
 
 
 def test_a_suite_that_was_never_run_has_no_scores(store: Store) -> None:
-    suite = read_suite(store, "mnist")
+    suite = score_suite(store, "mnist")
     assert isinstance(suite.scores, pd.DataFrame)
     assert suite.scores.empty
     assert list(suite.scores.columns) == list(COLUMNS)

@@ -12,7 +12,7 @@ import pytest
 
 from attacks.registry import ATTACKS
 from attacks.threat_model import ThreatModel
-from benchmark.report.score import COLUMNS, SuiteScores, read_suite
+from benchmark.report.score import COLUMNS, SuiteScores, score_suite
 from benchmark.report.tables import write_tables
 from benchmark.store.selection import show
 from benchmark.store.store import Store
@@ -62,7 +62,7 @@ def suite_of(
         store.write_chunk(case_key(case), (0, 10), verdicts, TIMING)
         cases.append(case)
     show(store, "digits", reading, cases, [(rank,) for rank in range(len(cases))])
-    return read_suite(store, "digits")
+    return score_suite(store, "digits")
 
 
 BOTH: Sequence[Result] = (
@@ -196,7 +196,7 @@ def test_nothing_correct_when_clean_leaves_the_success_rate_empty(tmp_path: Path
 
 
 def test_no_complete_case_writes_no_table(tmp_path: Path) -> None:
-    assert "No case of suite digits is complete" in write_tables(read_suite(Store(tmp_path), "digits"), tmp_path / "t")
+    assert "No case of suite digits is complete" in write_tables(score_suite(Store(tmp_path), "digits"), tmp_path / "t")
     assert not (tmp_path / "t").exists()
 
 

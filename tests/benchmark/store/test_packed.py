@@ -10,7 +10,7 @@ import pytest
 from attacks.errors import InputError
 from attacks.registry import ATTACKS
 from attacks.threat_model import ThreatModel
-from benchmark.report.score import read_suite
+from benchmark.report.score import score_suite
 from benchmark.report.tables import write_tables
 from benchmark.store.chunk import chunk_ranges
 from benchmark.store.packed import gather, read_packed, write_packed
@@ -79,7 +79,7 @@ def store(tmp_path: Path) -> Store:
 
 def test_packed_verdicts_come_back_as_they_were(store: Store, tmp_path: Path) -> None:
     write_packed(gather(store, "digits"), tmp_path / "verdicts")
-    packed, suite = read_packed(tmp_path / "verdicts.json"), read_suite(store, "digits")
+    packed, suite = read_packed(tmp_path / "verdicts.json"), score_suite(store, "digits")
     for entry in suite.entries:
         before, after = store.read(entry.key, N), packed.read(entry.key, N)
         assert before is not None
@@ -93,9 +93,9 @@ def test_packed_verdicts_come_back_as_they_were(store: Store, tmp_path: Path) ->
 def test_the_tables_of_packed_verdicts_are_those_of_the_store_to_the_byte(store: Store, tmp_path: Path) -> None:
     write_packed(gather(store, "digits"), tmp_path / "verdicts")
     packed = read_packed(tmp_path / "verdicts.json")
-    assert read_suite(packed, "digits").entries == read_suite(store, "digits").entries
-    assert write_tables(read_suite(packed, "digits"), tmp_path / "a") == write_tables(
-        read_suite(store, "digits"), tmp_path / "b"
+    assert score_suite(packed, "digits").entries == score_suite(store, "digits").entries
+    assert write_tables(score_suite(packed, "digits"), tmp_path / "a") == write_tables(
+        score_suite(store, "digits"), tmp_path / "b"
     )
     names = {path.name for path in (tmp_path / "b").iterdir()}
     assert names >= {"scores.csv", "timing.csv", "leaderboard.md", "black_box.md", "white_box.md"}
@@ -118,7 +118,7 @@ def test_the_summary_has_a_line_a_case_and_no_time_where_none_is_wanted(store: S
     text = (tmp_path / "verdicts.json").read_text()
     lines = [json.loads(line.strip().rstrip(",")) for line in text.splitlines() if '"key"' in line]
     assert [line["attack"] for line in lines] == ["fgsm", "autoattack", "fgsm", "fgsm", "foolbox-deepfool"]
-    first = read_suite(store, "digits").scores.iloc[0]
+    first = score_suite(store, "digits").scores.iloc[0]
     assert lines[0]["correct"] == round(N * first["clean_acc"] / 100)
     assert lines[0]["robust_last"] == round(N * first["robust_acc_last"] / 100)
     assert "seconds" not in text
@@ -126,7 +126,7 @@ def test_the_summary_has_a_line_a_case_and_no_time_where_none_is_wanted(store: S
 
 def test_an_empty_suite_packs(tmp_path: Path) -> None:
     write_packed(gather(Store(tmp_path / "runs"), "digits"), tmp_path / "verdicts")
-    assert read_suite(read_packed(tmp_path / "verdicts.json"), "digits").scores.empty
+    assert score_suite(read_packed(tmp_path / "verdicts.json"), "digits").scores.empty
 
 
 def test_packed_verdicts_answer_for_their_own_suite_only(store: Store) -> None:

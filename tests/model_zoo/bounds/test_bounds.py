@@ -16,9 +16,9 @@ from benchmark.data.datasets import load
 from benchmark.data.split import balanced_subset
 from model_zoo.architectures.normalize import Normalize
 from model_zoo.architectures.registry import build, find
-from model_zoo.bounds import certified, convex, intervals
+from model_zoo.bounds import certified, convex, interval_bounds
 from model_zoo.bounds.convex import Step, relax
-from model_zoo.bounds.intervals import Box, image_box, propagate
+from model_zoo.bounds.interval_bounds import Box, image_box, propagate
 from model_zoo.bounds.layers import Convolution, Dense, layers
 from model_zoo.defenses.context import TrainingContext
 from model_zoo.load import load_model
@@ -27,7 +27,7 @@ from model_zoo.registry import MODELS
 Margins = Callable[[nn.Module, Tensor, Tensor, float], Tensor]
 Certified = Callable[[nn.Module, Tensor, Tensor, float], Tensor]
 
-both_bounds = pytest.mark.parametrize("margins", [intervals.margins, convex.margins], ids=["intervals", "convex"])
+both_bounds = pytest.mark.parametrize("margins", [interval_bounds.margins, convex.margins], ids=["intervals", "convex"])
 CHAINS = ["digits-cnn", "small-cnn", "strided-cnn"]
 
 
@@ -177,7 +177,7 @@ def test_a_network_that_is_no_chain_to_logits_is_refused(model: nn.Module, compl
 
 def test_max_pooling_has_intervals_but_no_convex_bound() -> None:
     model, x = network("small-cnn"), images("small-cnn")
-    assert intervals.margins(model, x, torch.tensor([0, 1]), 0.01).isfinite().all()
+    assert interval_bounds.margins(model, x, torch.tensor([0, 1]), 0.01).isfinite().all()
     with pytest.raises(InputError, match="layer MaxPool2d cannot be bounded by convex relaxation"):
         convex.margins(model, x, torch.tensor([0, 1]), 0.01)
 
@@ -266,7 +266,7 @@ def test_on_a_linear_model_the_bound_is_the_closed_form(margins: Margins, epsilo
 def test_the_convex_bound_is_never_looser_than_intervals(widths: tuple[int, ...], epsilon: float) -> None:
     model = perceptron(*widths)
     x, y = torch.rand(50, 1, 2, 2, dtype=torch.float64), torch.arange(50) % 3
-    loose, tight = intervals.margins(model, x, y, epsilon), convex.margins(model, x, y, epsilon)
+    loose, tight = interval_bounds.margins(model, x, y, epsilon), convex.margins(model, x, y, epsilon)
     assert (tight >= loose - 1e-12).all()
     if epsilon <= 0.1:
         assert (tight > loose + 1e-6).any()

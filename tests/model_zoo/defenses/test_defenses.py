@@ -16,7 +16,7 @@ from attacks.threat_model import ThreatModel
 from benchmark.data.datasets import load
 from benchmark.data.split import balanced_subset
 from model_zoo.architectures.digits_cnn import DigitsCNN
-from model_zoo.bounds import convex, intervals
+from model_zoo.bounds import convex, interval_bounds
 from model_zoo.defenses import cat, gairat, mart, transfer
 from model_zoo.defenses.context import TrainingContext
 from model_zoo.defenses.registry import DEFENSES, DefenseSpec, defense_spec
@@ -363,7 +363,7 @@ def test_after_a_clean_start_the_budget_of_ibp_grows_and_the_clean_part_falls(ba
     for epoch, growth in enumerate([0.0, 0.0, 0.5, 1.0, 1.0], start=1):
         when = replace(ctx, epoch=epoch, epochs=5)
         loss = loss_of(DEFENSES["ibp"], model, (x, y, when), kappa=0.6, clean_start=0.4, ramp=0.4)
-        worst = F.cross_entropy(-intervals.margins(model, x, y, 0.2 * growth), y)
+        worst = F.cross_entropy(-interval_bounds.margins(model, x, y, 0.2 * growth), y)
         torch.testing.assert_close(loss, (1 - 0.4 * growth) * clean + 0.4 * growth * worst)
 
 

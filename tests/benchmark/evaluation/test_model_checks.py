@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from attacks.errors import InputError
 from benchmark.data.split import Split
-from benchmark.evaluation.checks import Checked, check_images, check_model
 from benchmark.evaluation.hardware import Hardware
+from benchmark.evaluation.model_checks import Checked, check_images, check_model
 
 CPU = Hardware(torch.device("cpu"), torch.float32, 64)
 
