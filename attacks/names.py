@@ -1,5 +1,6 @@
 """Tables by name: built from entries that have one, and asked with an answer that helps when a name is unknown."""
 
+import re
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Protocol, TypeVar
@@ -50,3 +51,10 @@ def lookup(name: str, table: Mapping[str, T], kind: str) -> T:
     near = get_close_matches(name.lower(), known, n=1)
     guess = f"did you mean {known[near[0]]!r}? " if near else ""
     raise InputError(f"unknown {kind} {name!r}; {guess}known: {', '.join(table)}")
+
+
+def check_name(name: object, what: str) -> str:
+    """A name that the user gives, which becomes a file's. Raises: InputError for one that could lead elsewhere."""
+    if not isinstance(name, str) or name == "all" or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise InputError(f"{what} must be letters, digits, '.', '_' and '-' (and not 'all'), got {name!r}")
+    return name

@@ -1,7 +1,6 @@
 """One call from Python: a model and images of the caller's, attacked and judged as the command line does it."""
 
 import copy
-import re
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
@@ -17,6 +16,7 @@ from torch.utils.data import Dataset
 from attacks.api import model_device, unchanged
 from attacks.checks import check_index, check_mode, check_settings, class_count
 from attacks.errors import InputError
+from attacks.names import check_name
 from attacks.precision import precision_for
 from attacks.randomness import JUDGE_DRAWS
 from attacks.registry import attack_spec
@@ -136,8 +136,7 @@ def evaluate(
             f"expected one attack at least, each of another name, got {[spec.name for spec in specs]}; "
             "with_settings(name=...) gives a name"
         )
-    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-        raise InputError(f"name must be letters, digits, '.', '_' and '-', got {name!r}")
+    check_name(name, "name")
     check_settings(
         epsilon=epsilon,
         seed=seed,

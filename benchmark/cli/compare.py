@@ -4,14 +4,10 @@ import sys
 from pathlib import Path
 
 from attacks.errors import InputError
-from attacks.names import lookup
+from attacks.names import check_name, lookup
 from attacks.registry import attack_spec
 from benchmark.cli.options import Shared
-from benchmark.cli.resolve import (
-    all_names_in,
-    check_name,
-    names_in,
-)
+from benchmark.cli.resolve import all_names_in, names_in
 from benchmark.report.compare import Pair, compare, left_out, white_box, write_comparison
 from benchmark.store.store import Store
 from benchmark.suites.registry import SUITES
@@ -21,7 +17,7 @@ def compare_stored(
     shared: Shared, *, suites: str, attacks: str, against: str | None, against_dir: Path | None, name: str
 ) -> None:
     """Compare what is in the store, write the tables and print them."""
-    check_name(name)
+    check_name(name, "--name")
     firsts, seconds = all_names_in(attacks), all_names_in(against or attacks)
     for attack in (*firsts, *seconds):
         attack_spec(attack)

@@ -1,6 +1,5 @@
 """What the options name: suite, models, attacks and hardware, checked before anything is computed."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -76,10 +75,3 @@ def all_names_in(text: str) -> list[str]:
     if "all" in names and len(names) > 1:
         raise InputError(f"{text}: 'all' stands alone; leave out it, or the other names")
     return names
-
-
-def check_name(name: str) -> str:
-    """A name for files of ours. Raises: InputError for one that leads elsewhere."""
-    if name == "all" or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-        raise InputError(f"--name must be letters, digits, '.', '_' and '-' (and not 'all'), got {name!r}")
-    return name

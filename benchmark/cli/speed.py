@@ -1,10 +1,10 @@
 """What the speed command does: one model and its images to contests, and on to the table."""
 
 from attacks.errors import InputError
-from attacks.names import lookup
+from attacks.names import check_name, lookup
 from attacks.registry import ATTACKS
 from benchmark.cli.options import OwnModel, Shared
-from benchmark.cli.resolve import check_name, choose_suite, names_in
+from benchmark.cli.resolve import choose_suite, names_in
 from benchmark.cli.resolve_hardware import choose_hardware, choose_images, tuned
 from benchmark.cli.resolve_models import choose_models
 from benchmark.evaluation.hardware import describe
@@ -29,7 +29,7 @@ def speed(
     name: str,
 ) -> None:
     """Measure, write the table and print it."""
-    check_name(name)
+    check_name(name, "--name")
     chosen = choose_suite(suite, dataset, norm, epsilon, examples)
     entered = CONTESTS if contests == "all" else names_in(contests)
     for contest in entered:

@@ -9,9 +9,8 @@ from pathlib import Path
 import torch
 
 from attacks.errors import InputError
-from attacks.names import lookup
+from attacks.names import check_name, lookup
 from benchmark.cli.options import Shared
-from benchmark.cli.resolve import check_name
 from benchmark.cli.resolve_hardware import (
     choose_hardware,
     choose_images,
@@ -46,7 +45,7 @@ def train(shared: Shared, *, defense: str, suite: str, recipe: str, overrides: S
     spec = defense_spec(defense)
     chosen = lookup(suite, SUITES, "suite")
     params, settings = training_settings(spec, chosen, recipe, overrides)
-    name = check_name(name or spec.model_name.format(**params))
+    name = check_name(name or spec.model_name.format(**params), "--name")
     if name.endswith(OF_LAST):
         raise InputError(f"--name {name}: a name that ends in {OF_LAST} is that of the last epoch; use another")
     hardware = choose_hardware(shared)
