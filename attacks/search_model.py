@@ -1,13 +1,12 @@
 """The copy of a model that attacks search on: faster, and rounded otherwise. Judging is always the model's own."""
 
 import copy
-from collections.abc import Mapping
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
-from torch.nn.utils.parametrize import is_parametrized
 
+from attacks.folding import foldable
 from attacks.generators import seeded
 
 LAYERS = (nn.Conv2d, nn.Linear)
@@ -101,21 +100,11 @@ def _folded(model: nn.Module) -> nn.Module | None:
         traced = fx.symbolic_trace(model)
     except Exception:  # control flow on values, and whatever else a forward pass may do
         return None
-    modules: Mapping[str, nn.Module] = dict(traced.named_modules())
-    uses = [node.target for node in traced.graph.nodes if node.op == "call_module"]
-    for norm in list(traced.graph.nodes):
-        feed = norm.args[0] if norm.op == "call_module" and norm.args else None
-        if not isinstance(feed, fx.Node) or feed.op != "call_module" or len(feed.users) > 1:
-            continue
-        convolution, batch_norm = modules[str(feed.target)], modules[str(norm.target)]
-        if type(convolution) is not nn.Conv2d or type(batch_norm) is not nn.BatchNorm2d:
-            continue
-        if uses.count(feed.target) > 1 or batch_norm.running_var is None or batch_norm.training:
-            continue
-        if is_parametrized(convolution) or is_parametrized(batch_norm):
-            continue
+    modules = dict(traced.named_modules())
+    for feed, norm in foldable(traced):
         parent, _, child = str(feed.target).rpartition(".")
-        setattr(traced.get_submodule(parent), child, fuse_conv_bn_eval(convolution, batch_norm))
+        joined = fuse_conv_bn_eval(modules[str(feed.target)], modules[str(norm.target)])
+        setattr(traced.get_submodule(parent), child, joined)
         norm.replace_all_uses_with(feed)
         traced.graph.erase_node(norm)
     traced.delete_all_unused_submodules()

@@ -3,12 +3,14 @@
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attacks.draws import Draws
+from attacks.folding import Pairs, folded, pairs_of
 from attacks.loop import run_steps
 from attacks.oracle import Oracle
 from attacks.registry import PGD
@@ -98,6 +100,8 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
 def under_attack(model: nn.Module, *, keeps_mode: bool = False) -> Iterator[None]:
     """The model in eval mode, its parameters frozen, so that nobody computes gradients that nobody reads; and back.
 
+    In eval mode batch norm is folded into the convolutions, which is the same function but for rounding.
+
     Args:
         keeps_mode: the model stays in the mode that it is in.
     """
@@ -106,7 +110,18 @@ def under_attack(model: nn.Module, *, keeps_mode: bool = False) -> Iterator[None
         for parameter in trainable:
             parameter.requires_grad_(False)
         try:
-            yield
+            with nullcontext() if keeps_mode else folded(_pairs(model)):
+                yield
         finally:
             for parameter in trainable:
                 parameter.requires_grad_(True)
+
+
+_PAIRS: WeakKeyDictionary[nn.Module, Pairs] = WeakKeyDictionary()
+
+
+def _pairs(model: nn.Module) -> Pairs:
+    """`pairs_of`, which traces the model, once for each model."""
+    if model not in _PAIRS:
+        _PAIRS[model] = pairs_of(model)
+    return _PAIRS[model]
