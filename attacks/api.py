@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from attacks.attack_batch import Outcome, Setting, run_attack
-from attacks.checks import check_data, check_index, check_mode, check_settings, class_count, require_gradient
+from attacks.attack_batch import AttackOutcome, Setting, run_attack
 from attacks.errors import InputError
 from attacks.found_points import FoundPoints
+from attacks.input_checks import check_data, check_index, check_mode, check_settings, class_count, require_gradient
 from attacks.out_of_memory import within_memory
 from attacks.precision import precision_for
 from attacks.randomness import JUDGE_DRAWS, answers_at_random, query_passes
@@ -133,7 +133,7 @@ def attack(
         for part_x, part_y, part_index in zip(*(whole.split(CHUNK_SIZE) for whole in (x, y, index)), strict=True):
             part = part_x.to(device), part_y.to(device), part_index.to(device)
 
-            def run(size: int, part: tuple[Tensor, Tensor, Tensor] = part) -> tuple[list[Outcome], Tensor]:
+            def run(size: int, part: tuple[Tensor, Tensor, Tensor] = part) -> tuple[list[AttackOutcome], Tensor]:
                 points = FoundPoints(part[0])
                 smaller = replace(setting, batch_size=size)
                 watching = {"progress": progress, "observe": points.observe}
@@ -146,7 +146,7 @@ def attack(
     return _joined(outcomes, torch.cat(found), y, is_randomized=randomized)
 
 
-def _joined(outcomes: list[Outcome], x_adv: Tensor, y: Tensor, *, is_randomized: bool) -> AttackResult:
+def _joined(outcomes: list[AttackOutcome], x_adv: Tensor, y: Tensor, *, is_randomized: bool) -> AttackResult:
     """The outcomes of all chunks as one result, where the images are."""
 
     def whole(parts: Iterable[Tensor]) -> Tensor:

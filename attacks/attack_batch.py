@@ -13,9 +13,9 @@ from attacks.ensemble import walk
 from attacks.generators import seeded
 from attacks.judge import BatchJudge
 from attacks.oracle import CountingClassifier
-from attacks.proposals import propose
+from attacks.randomized_loop import run_unjudged
 from attacks.search_model import precision_of
-from attacks.spec import AttackSpec, Ensemble, Proposer
+from attacks.spec import AttackSpec, Ensemble, ThirdParty
 from attacks.threat_model import ThreatModel
 
 ROUNDING_REACH = 0.1
@@ -48,7 +48,7 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class AttackOutcome:
     """What one step count of an attack showed, one row an image.
 
     Args:
@@ -82,7 +82,7 @@ def run_attack(
     prediction: Tensor | None = None,
     progress: Callable[[int], None] = lambda _: None,
     observe: Callable[[Tensor, Tensor, Tensor], None] = lambda *_: None,
-) -> list[Outcome]:
+) -> list[AttackOutcome]:
     """Attack images once, and read the attack at several step counts.
 
     Args:
@@ -156,12 +156,12 @@ def _attack(
         # by transfer the source's boundary is not the target's; of a randomised model no least logit margin is known
         screens = not (setting.is_transfer or setting.judge_draws)
         return [walk(attack.method, task.y, attack_some, screens=screens)]
-    if isinstance(attack.method, Proposer):
-        return [_propose(task, attack, attack.method)]
+    if isinstance(attack.method, ThirdParty):
+        return [_third_party(task, attack, attack.method)]
     if attack.is_targeted:
         attack = replace(attack, restarts=min(attack.restarts, task.classes - 1))
     if setting.judge_draws:
-        return [_expect(task, attack)]
+        return [_randomized(task, attack)]
     precision = precision_of(task.searched, setting.precision)
     if attack.tolerates_rounding or precision == torch.float32:
         return _search(task, attack, readings, precision, tracks_closest=tracks_closest)
@@ -209,7 +209,7 @@ def _search_twice(task: _Task, attack: AttackSpec, readings: Sequence[int]) -> l
     return fast
 
 
-def _expect(task: _Task, attack: AttackSpec) -> loop.Reading:
+def _randomized(task: _Task, attack: AttackSpec) -> loop.Reading:
     """A randomised target is shown what each start proposes in the end: its best point and its last iterate."""
     setting = task.setting
     precision = precision_of(task.searched, setting.precision) if attack.tolerates_rounding else torch.float32
@@ -222,7 +222,7 @@ def _expect(task: _Task, attack: AttackSpec) -> loop.Reading:
             break
         best_points, last_points = torch.empty_like(task.x), torch.empty_like(task.x)
         for part in rows.split(setting.batch_size):
-            found = propose(
+            found = run_unjudged(
                 attack,
                 searched,
                 task.x[part],
@@ -243,7 +243,7 @@ def _expect(task: _Task, attack: AttackSpec) -> loop.Reading:
     return loop.Reading(attack.steps, any_, last if attack.reads_last else None, forwards, backwards)
 
 
-def _propose(task: _Task, attack: AttackSpec, method: Proposer) -> loop.Reading:
+def _third_party(task: _Task, attack: AttackSpec, method: ThirdParty) -> loop.Reading:
     """A third-party attack on the whole batch, whose passes are shared out evenly: who caused them is not known."""
     x, y = task.x, task.y
     counting = CountingClassifier(task.source)
@@ -258,7 +258,7 @@ def _propose(task: _Task, attack: AttackSpec, method: Proposer) -> loop.Reading:
     return loop.Reading(attack.steps, correct, None, passes * counting.forwards + judged, passes * counting.backwards)
 
 
-def _outcome(judge: BatchJudge, attacked: Tensor, reading: loop.Reading) -> Outcome:
+def _outcome(judge: BatchJudge, attacked: Tensor, reading: loop.Reading) -> AttackOutcome:
     """Images that are misclassified when clean are not robust, and cost nothing."""
 
     def spread(values: Tensor, dtype: torch.dtype) -> Tensor:
@@ -266,7 +266,7 @@ def _outcome(judge: BatchJudge, attacked: Tensor, reading: loop.Reading) -> Outc
         column[attacked] = values.to(dtype)
         return column
 
-    return Outcome(
+    return AttackOutcome(
         prediction=judge.prediction,
         robust_any=spread(reading.correct_any, torch.bool),
         robust_last=None if reading.correct_last is None else spread(reading.correct_last, torch.bool),

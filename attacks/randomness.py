@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from attacks.spec import AttackSpec, Proposer
+from attacks.spec import AttackSpec, ThirdParty
 
 PROBES = 8
 JUDGE_DRAWS = 20
@@ -43,6 +43,6 @@ def query_passes(attack: AttackSpec, *, source_randomized: bool, asked: int | No
         asked: by the user, of our own attacks; None for what the attack asks for, and `EOT` where the source is
             randomised. Third-party attacks ask as they like.
     """
-    if isinstance(attack.method, Proposer):
+    if isinstance(attack.method, ThirdParty):
         return 1
     return max(attack.eot, EOT if source_randomized else 1) if asked is None else asked

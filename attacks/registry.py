@@ -6,7 +6,7 @@ from dataclasses import replace
 from attacks import apgd, fab, foolbox_adapter, mi_fgsm, pgd, pyautoattack_adapter, square
 from attacks.losses import TARGETED_LOSSES
 from attacks.names import by_name, lookup
-from attacks.spec import AttackSpec, EarlyStopping, Ensemble, Proposer, Recurrence
+from attacks.spec import AttackSpec, EarlyStopping, Ensemble, Recurrence, ThirdParty
 
 PGD = Recurrence(pgd.init, pgd.step)
 MI_FGSM = Recurrence(mi_fgsm.init, mi_fgsm.step)
@@ -82,7 +82,7 @@ def _reference(name: str, passes: int, params: Mapping[str, object]) -> AttackSp
     return AttackSpec(
         name,
         algorithm="pyautoattack-standard",
-        method=Proposer(pyautoattack_adapter.autoattack, "pyautoattack"),
+        method=ThirdParty(pyautoattack_adapter.autoattack, "pyautoattack"),
         params={"version": "standard", **params},
         steps=passes,
         reads_last=False,
@@ -112,7 +112,7 @@ ATTACKS: Mapping[str, AttackSpec] = by_name(
         AttackSpec(
             "foolbox-deepfool",
             algorithm="foolbox-deepfool",
-            method=Proposer(foolbox_adapter.deepfool, "foolbox"),
+            method=ThirdParty(foolbox_adapter.deepfool, "foolbox"),
             params={"steps": 50, "candidates": 10, "overshoot": 0.02},
             steps=500,
             reads_last=False,
@@ -121,7 +121,7 @@ ATTACKS: Mapping[str, AttackSpec] = by_name(
         AttackSpec(
             "foolbox-cw-l2",
             algorithm="foolbox-cw-l2",
-            method=Proposer(foolbox_adapter.carlini_wagner_l2, "foolbox"),
+            method=ThirdParty(foolbox_adapter.carlini_wagner_l2, "foolbox"),
             params={"binary_search_steps": 5, "steps": 100, "stepsize": 0.05, "initial_const": 0.01},
             steps=500,
             reads_last=False,

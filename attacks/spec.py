@@ -28,7 +28,7 @@ class Recurrence:
 
 
 @dataclass(frozen=True)
-class Proposer:
+class ThirdParty:
     """A third-party attack, a batch in and a batch out: `propose(classifier, x, y, threat, *, seed) -> x_adv`.
 
     Its numbers depend on the batch that it is given, and on the version of the library that it comes from.
@@ -112,7 +112,7 @@ class AttackSpec:
     name: str
     _: KW_ONLY
     algorithm: str
-    method: Recurrence | Proposer | Ensemble
+    method: Recurrence | ThirdParty | Ensemble
     params: Mapping[str, Any] = field(default_factory=dict)
     steps: int = 1
     restarts: int = 1
@@ -176,7 +176,7 @@ class AttackSpec:
 
     @property
     def propose_params(self) -> dict[str, Any]:
-        return _accepted(self.method.propose, self.params) if isinstance(self.method, Proposer) else {}
+        return _accepted(self.method.propose, self.params) if isinstance(self.method, ThirdParty) else {}
 
     def with_settings(
         self, *, name: str = "", steps: int | None = None, restarts: int | None = None, **params: object
@@ -206,7 +206,7 @@ class AttackSpec:
             }
             members = {"members": [member.identity for member in self.method.members]}
             return {**own, **members, **(screening if self.method.screening else {})}
-        if isinstance(self.method, Proposer):
+        if isinstance(self.method, ThirdParty):
             return {**own, "library": f"{self.method.library} {metadata.version(self.method.library)}"}
         stopping = {} if self.early_stopping is None else {"patience": self.early_stopping.identity}
         return {**own, "steps": self.steps, "restarts": self.restarts, "reads_last": self.reads_last, **stopping}
@@ -228,7 +228,7 @@ class AttackSpec:
     def _functions(self) -> Sequence[Callable[..., Any]]:
         if isinstance(self.method, Recurrence):
             return self.method.init, self.method.step
-        return (self.method.propose,) if isinstance(self.method, Proposer) else ()
+        return (self.method.propose,) if isinstance(self.method, ThirdParty) else ()
 
 
 def _keywords(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:

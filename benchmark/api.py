@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from attacks.api import model_device, unchanged
-from attacks.checks import check_index, check_mode, check_settings, class_count
 from attacks.errors import InputError
+from attacks.input_checks import check_index, check_mode, check_settings, class_count
 from attacks.names import check_name
 from attacks.precision import precision_for
 from attacks.randomness import JUDGE_DRAWS
@@ -31,7 +31,7 @@ from benchmark.stats.shares import Bools, percent, wilson
 from benchmark.store.selection import shown_case
 from benchmark.store.store import Store
 from benchmark.store.verdicts import Verdicts
-from benchmark.suites.case import EvalCase, case_key, drawn
+from benchmark.suites.case import EvalCase, case_key, with_pass_counts
 from benchmark.sweep.run import run_cases
 from model_zoo.files.locks import in_use
 from model_zoo.load import observed
@@ -167,7 +167,7 @@ def evaluate(
         for attack in specs:
             attack.require_norm(norm)
             case = EvalCase(SUITE, SUITE, where, len(split), spec, spec, attack, threat, seed)
-            cases.append(drawn(case, judge_draws=judge_draws, eot=eot))
+            cases.append(with_pass_counts(case, judge_draws=judge_draws, eot=eot))
         verdicts_store = Store(Path(root))
         with in_use(verdicts_store.root):
             ranks = [(0, 0, place, 0) for place in range(len(cases))]

@@ -22,8 +22,8 @@ from model_zoo.user_models.probe_digest import probe_digest
 from model_zoo.user_models.quirks import find_quirks
 from model_zoo.user_models.user_model import Quirks, UserModel
 from model_zoo.weights.checkpoint import load_into, load_state_dict, silent, state_digest
-from model_zoo.weights.names import unparallel
 from model_zoo.weights.program import KINDS, load_program
+from model_zoo.weights.weight_keys import unparallel
 
 
 def find_checkpoint(spec: ModelSpec, checkpoint_dir: Path) -> Path:

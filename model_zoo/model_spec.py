@@ -23,7 +23,8 @@ class ModelSpec:
         sha256: of the checkpoint file; of the weights where there is no file.
         paper: arXiv number or citation.
         url: where the authors publish the file.
-        code: sha256 of a user's model code, which determines the numbers as the weights do.
+        code: of a model that is no registered architecture, what determines its numbers beside the weights: a user's
+            function and the sha256 of its code, the kind of a program, or the version of a package and its function.
         schedule: how it was trained here, in a few words; "" where that is not known.
         convert: a name of `CONVERTS`, where the authors' names of the weights are not ours.
         size: of the checkpoint file in bytes; 0 where nobody wrote it down.

@@ -16,7 +16,7 @@ from benchmark.gate.baseline import Baseline, check_baseline, read_baseline
 from benchmark.gate.canaries import canary_name
 from benchmark.gate.protocol import GateProtocol, Subject
 from benchmark.gate.question import Outcome
-from benchmark.gate.report import Report, publish
+from benchmark.gate.report import GateReport, publish
 from benchmark.gate.results import Result, new_caveats, results, sanity_failure
 from benchmark.gate.rules import Rules
 from benchmark.gate.run import GateRun, run_gate
@@ -57,7 +57,7 @@ def gate(
     notify = _silent if shared.quiet else _to_stderr
     run = run_gate(protocol, subjects, rules, budget=seconds, notify=notify)
     found = [*failed, *results(protocol, subjects, run, rules)]
-    report = Report(
+    report = GateReport(
         f"robustness gate: {protocol.suite.name} against {baseline.name}",
         sorted(found, key=lambda result: result.outcome is not Outcome.FAIL),
         _note(protocol, subjects, run, rules),

@@ -5,12 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from attacks.errors import InputError
+from attacks.out_of_memory import within_memory
 from attacks.search_model import COMPARED, search_model
-from attacks.spec import AttackSpec, Ensemble, Proposer
+from attacks.spec import AttackSpec, Ensemble, ThirdParty
 from benchmark.cli.options import Shared
 from benchmark.cli.resolve import choose_attacks, choose_suite
 from benchmark.cli.resolve_hardware import choose_hardware, choose_images, tuned
-from benchmark.evaluation.model_checks import check_images, check_model, check_randomness
+from benchmark.evaluation.model_checks import Checked, check_images, check_model, check_randomness
 from benchmark.gate.baseline import Settings
 from benchmark.gate.canaries import canary_model, canary_spec
 from benchmark.gate.protocol import GateProtocol, Subject
@@ -52,7 +53,7 @@ def protocol_of(shared: Shared, settings: Settings) -> GateProtocol:
 
 def _refuse_third_party(attack: AttackSpec) -> None:
     members = attack.method.members if isinstance(attack.method, Ensemble) else [attack]
-    if any(isinstance(member.method, Proposer) for member in members):
+    if any(isinstance(member.method, ThirdParty) for member in members):
         raise InputError(
             f"attack {attack.name}: third-party attacks draw by place in the batch, so their verdicts on a part of the "
             f"images are others; use one of this project, for instance {DEFAULT_ATTACK}"
@@ -61,8 +62,12 @@ def _refuse_third_party(attack: AttackSpec) -> None:
 
 def subject_of(protocol: GateProtocol, spec: ModelSpec, before: PackedCase | None, shared: Shared) -> Subject:
     model = load_on(protocol.hardware, spec, protocol.split, shared.checkpoint_dir)
-    needs_gradients = protocol.attack.needs_gradients
-    checked = check_model(spec.name, model, protocol.split, protocol.hardware, needs_gradients=needs_gradients)
+
+    def check(size: int) -> Checked:
+        hardware = replace(protocol.hardware, batch_size=size)
+        return check_model(spec.name, model, protocol.split, hardware, needs_gradients=protocol.attack.needs_gradients)
+
+    checked, _ = within_memory(spec.name, protocol.hardware.batch_size, check)
     check_randomness(spec, checked.flags)
     examples = protocol.split.x[:COMPARED].to(protocol.hardware.device)
     searched = search_model(model, examples, protocol.hardware.precision, randomized=spec.randomized)

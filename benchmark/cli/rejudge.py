@@ -1,4 +1,4 @@
-"""Published numbers judged again: from the kept images and the model alone, in one forward pass, without any attack."""
+"""Verdicts judged again: from the kept images and the model alone, in one forward pass, without any attack."""
 
 import sys
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What the options name: suite, models, attacks and hardware, checked before anything is computed."""
+"""What the options name: suite and attacks, checked before anything is computed."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

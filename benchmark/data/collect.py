@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from attacks.checks import check_data
 from attacks.errors import InputError, one_line
+from attacks.input_checks import check_data
 
 
 def collect(x: Any, y: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from attacks.checks import require_gradient
 from attacks.errors import InputError, one_line
+from attacks.input_checks import require_gradient
 from attacks.judge import predict
 from attacks.out_of_memory import is_out_of_memory
 from benchmark.data.split import Split

@@ -18,7 +18,7 @@ from benchmark.stats.shares import Bools
 from benchmark.store.packed import PackedCase
 from benchmark.store.store import Store
 from benchmark.store.verdicts import Verdicts
-from benchmark.suites.case import EvalCase, case_key, drawn
+from benchmark.suites.case import EvalCase, case_key, with_pass_counts
 from benchmark.suites.suite import Suite
 from benchmark.sweep.prepare import PreparedSweep
 from benchmark.sweep.sweep import sweep
@@ -46,7 +46,7 @@ class GateProtocol:
     def case(self, spec: ModelSpec, images: Split) -> EvalCase:
         """The attack on some of the images."""
         suite, where = self.suite, images.digest
-        return drawn(
+        return with_pass_counts(
             EvalCase(suite.name, suite.dataset, where, len(images), spec, spec, self.attack, suite.threat, self.seed)
         )
 
@@ -82,7 +82,7 @@ def attack_all(protocol: GateProtocol, subjects: Sequence[Subject], *, quiet: bo
     return {name: verdicts for name, (verdicts, _) in attacked.items()}
 
 
-def attack_batch(protocol: GateProtocol, subjects: Sequence[Subject], rows: Rows) -> dict[str, tuple[Bools, float]]:
+def attack_subjects(protocol: GateProtocol, subjects: Sequence[Subject], rows: Rows) -> dict[str, tuple[Bools, float]]:
     """Attack some images of every subject.
 
     Args:

@@ -14,7 +14,7 @@ from model_zoo.files.atomic import atomic_write
 
 
 @dataclass(frozen=True)
-class Report:
+class GateReport:
     """A run of the gate.
 
     Args:
@@ -49,7 +49,7 @@ class Report:
         return "gate failed: " + ", ".join(dict.fromkeys(result.question.subject for result in failed))
 
 
-def table(report: Report) -> str:
+def table(report: GateReport) -> str:
     """The results as a Markdown table."""
     rows = [
         {
@@ -71,12 +71,12 @@ def table(report: Report) -> str:
     return pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True)
 
 
-def text(report: Report) -> str:
+def text(report: GateReport) -> str:
     """What is printed."""
     return f"{table(report)}\n\n{report.note}\n{report.verdict}"
 
 
-def append_summary(report: Report, path: Path) -> None:
+def append_summary(report: GateReport, path: Path) -> None:
     """Append the Markdown summary to a file, as $GITHUB_STEP_SUMMARY wants it."""
     mark = ":white_check_mark:" if report.passed else ":x:"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -84,7 +84,7 @@ def append_summary(report: Report, path: Path) -> None:
         file.write(f"## {mark} {report.title}\n\n{report.verdict}\n\n{table(report)}\n\n{report.note}\n")
 
 
-def annotations(report: Report) -> list[str]:
+def annotations(report: GateReport) -> list[str]:
     """GitHub's workflow commands: an error for what fails the run, a warning for an open question that does not."""
     levels = {Outcome.FAIL: "error", Outcome.OPEN: "warning" if report.passes_open else "error"}
     return [
@@ -94,7 +94,7 @@ def annotations(report: Report) -> list[str]:
     ]
 
 
-def write_junit(report: Report, path: Path) -> None:
+def write_junit(report: GateReport, path: Path) -> None:
     """JUnit XML: a test case for each question; an open one is skipped, or an error where that fails the run."""
     elements = {
         Outcome.FAIL: "failure",
@@ -126,7 +126,7 @@ def write_junit(report: Report, path: Path) -> None:
     atomic_write(path, ElementTree.tostring(root, encoding="utf-8", xml_declaration=True) + b"\n")
 
 
-def publish(report: Report, *, junit: Path | None, summary: Path | None) -> None:
+def publish(report: GateReport, *, junit: Path | None, summary: Path | None) -> None:
     """Print the report, and write it where it is asked for."""
     print(text(report))
     if os.environ.get("GITHUB_ACTIONS") == "true":

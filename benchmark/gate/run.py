@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmark.data.split import random_order
-from benchmark.gate.protocol import GateProtocol, Subject, attack_batch
+from benchmark.gate.protocol import GateProtocol, Subject, attack_subjects
 from benchmark.gate.question import Kind, Outcome, Question
 from benchmark.gate.rules import (
     Answer,
@@ -77,7 +77,7 @@ def run_gate(
         batch = order[seen:count]
         waiting = {question.subject for question, answer in answers.items() if answer.outcome is Outcome.OPEN}
         active = [subject for subject in subjects if not seen or subject.spec.name in waiting]
-        for name, (robust, passes) in attack_batch(protocol, active, np.sort(batch)).items():
+        for name, (robust, passes) in attack_subjects(protocol, active, np.sort(batch)).items():
             records[name].robust.append(robust[np.argsort(np.argsort(batch))])
             records[name].passes += passes
         seen = count

@@ -12,6 +12,7 @@ import pandas as pd
 from scipy.stats import binom
 
 from attacks.registry import ATTACKS
+from attacks.spec import Recurrence
 from benchmark.report.score import Judged, SuiteScores, common_images
 from benchmark.stats.sequential import holm
 
@@ -27,7 +28,9 @@ MARGINS: Mapping[str, float] = {
 SIGNIFICANT = 0.05
 """Below this p, corrected, a difference is none of chance: the family-wise error rate of a table."""
 
-BY_GRADIENT = ("pgd", "mi-fgsm", "apgd", "fab")
+BY_GRADIENT = frozenset(
+    spec.algorithm for spec in ATTACKS.values() if isinstance(spec.method, Recurrence) and not spec.is_black_box
+)
 """Algorithms that follow the model's own gradient."""
 LONGEST_PGD = ("pgd-100", "pgd-40", "pgd-20")
 AUTOATTACK = ("autoattack", "autoattack-reference", "autoattack-plus", "autoattack-fast", "autoattack-brief")

@@ -1,4 +1,4 @@
-"""Published figures beside measured ones. The figures are data (`benchmark/published`).
+"""Published figures beside measured ones. The figures are data (`benchmark/suites/published`).
 
 A row of a paper's table is measured on one or more models of ours: the authors' checkpoint, and what our recipe trains.
 What is not measured here keeps its published figure, and gets the command that would measure it.

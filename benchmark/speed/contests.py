@@ -20,7 +20,7 @@ from attacks.registry import ATTACKS
 from attacks.search_model import COMPARED, search_model
 from attacks.spec import AttackSpec
 from benchmark.data.split import Split, take
-from benchmark.evaluation.evaluate import evaluate
+from benchmark.evaluation.evaluate_chunk import evaluate_chunk
 from benchmark.evaluation.hardware import Hardware
 from benchmark.report.tables import write_csv
 from benchmark.speed.peers import PEERS, Peer
@@ -42,7 +42,7 @@ COLUMNS = ("contest", "program", "note", *COST, "robust_acc")
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Achieved:
     """What an attack achieved on n images: robust ones (None: nothing was judged), and passes."""
 
     robust: int | None
@@ -55,7 +55,7 @@ class Entrant:
     """A program of a contest; `run` is None where it cannot take part, for the reason given."""
 
     program: str
-    run: Callable[[], Outcome] | None
+    run: Callable[[], Achieved] | None
     reason: str = ""
 
 
@@ -82,7 +82,7 @@ def measure(arena: Arena, contests: Sequence[str], *, rounds: int, quiet: bool) 
         entrants = _entrants(arena, contest)
         racing = [entrant for entrant in entrants if entrant.run is not None]
         seconds: dict[str, list[float]] = {entrant.program: [] for entrant in racing}
-        outcomes: dict[str, Outcome] = {}
+        outcomes: dict[str, Achieved] = {}
         for number in range(rounds if racing else 0):
             first_in_line = number % len(racing)
             for entrant in (*racing[first_in_line:], *racing[:first_in_line]):
@@ -123,7 +123,7 @@ def write_speed(table: pd.DataFrame, header: str, stem: Path) -> str:
     return text
 
 
-def _timed(entrant: Entrant, outcomes: dict[str, Outcome], device: torch.device) -> float:
+def _timed(entrant: Entrant, outcomes: dict[str, Achieved], device: torch.device) -> float:
     assert entrant.run is not None
     started = time.perf_counter()
     outcomes[entrant.program] = entrant.run()
@@ -162,9 +162,9 @@ def _training(arena: Arena) -> list[Entrant]:
     """An epoch on the images; every backward pass follows a forward pass of its own."""
 
     def entrant(program: str, epoch: Epoch) -> Entrant:
-        def run() -> Outcome:
+        def run() -> Achieved:
             passes = epoch(arena.model, arena.split, arena.case.threat, arena.hardware)
-            return Outcome(None, passes, passes)
+            return Achieved(None, passes, passes)
 
         return Entrant(program, run)
 
@@ -185,7 +185,7 @@ def _untrainable(model: nn.Module) -> str:
     return "" if parameters else "the model has no parameters to train"
 
 
-def _ours(arena: Arena, specs: Sequence[AttackSpec]) -> Outcome:
+def _ours(arena: Arena, specs: Sequence[AttackSpec]) -> Achieved:
     """All that a sweep does for a case, chunk by chunk, clean predictions included; the last of them is reported."""
     model, hardware = arena.model, arena.hardware
     searched = search_model(model, arena.split.x[:COMPARED].to(hardware.device), hardware.precision)
@@ -194,11 +194,11 @@ def _ours(arena: Arena, specs: Sequence[AttackSpec]) -> Outcome:
     for start, stop in chunk_ranges(len(arena.split)):
         chunk = take(arena.split, np.arange(start, stop))
         prediction = predict(model, chunk.x.to(hardware.device), batch_size=hardware.batch_size)
-        verdicts = evaluate(cases, model, model, searched, chunk, prediction, hardware)[-1]
+        verdicts = evaluate_chunk(cases, model, model, searched, chunk, prediction, hardware)[-1]
         robust += int(verdicts.robust_any.sum())
         forwards += float(np.sum(verdicts.forwards))
         backwards += float(np.sum(verdicts.backwards))
-    return Outcome(robust, forwards, backwards)
+    return Achieved(robust, forwards, backwards)
 
 
 def _peer(arena: Arena, peer: Peer) -> Entrant:
@@ -215,19 +215,19 @@ def _peer(arena: Arena, peer: Peer) -> Entrant:
         return Entrant(peer.library, None, f"not installed: pip install {peer.library}")
     x, y = (tensor.to(arena.hardware.device) for tensor in (arena.split.x, arena.split.y))
 
-    def run() -> Outcome:
+    def run() -> Achieved:
         counting.forwards = counting.backwards = 0
         size, threat = arena.hardware.batch_size, arena.case.threat
         clean = predict(arena.model, x, batch_size=size) == y
         parts = zip(x.split(size), y.split(size), strict=True)
         x_adv = torch.cat([attack(counting, *part).detach() for part in parts])
         robust = clean & judge(arena.model, x, y, threat.project(x_adv, x), threat, batch_size=size)
-        return Outcome(int(robust.sum()), counting.forwards + 2 * len(x), counting.backwards)
+        return Achieved(int(robust.sum()), counting.forwards + 2 * len(x), counting.backwards)
 
     return Entrant(peer.library, run)
 
 
-def _floor(arena: Arena, spec: AttackSpec) -> Outcome:
+def _floor(arena: Arena, spec: AttackSpec) -> Achieved:
     """As many forward and backward passes as our attack makes, on full batches, and nothing else."""
     hardware = arena.hardware
     x, y = (tensor.to(hardware.device) for tensor in (arena.split.x, arena.split.y))
@@ -238,4 +238,4 @@ def _floor(arena: Arena, spec: AttackSpec) -> Outcome:
     for part in correct.nonzero().squeeze(1).split(hardware.batch_size):
         for _ in range(spec.steps):
             oracle.loss_and_gradient(x[part], y[part], "cross-entropy")
-    return Outcome(None, oracle.forwards + len(x), oracle.backwards)
+    return Achieved(None, oracle.forwards + len(x), oracle.backwards)

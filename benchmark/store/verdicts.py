@@ -1,4 +1,4 @@
-"""The one place that says what "robust" means."""
+"""Verdicts: what is stored of each image of a case, and what is read of them."""
 
 from dataclasses import dataclass
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from attacks.randomness import JUDGE_DRAWS, query_passes
-from attacks.spec import CHUNK_SIZE, AttackSpec, Proposer
+from attacks.spec import CHUNK_SIZE, AttackSpec, ThirdParty
 from attacks.threat_model import ThreatModel
 from model_zoo.model_spec import ModelSpec
 
@@ -60,7 +60,7 @@ class EvalCase:
 
 def identity(case: EvalCase) -> dict[str, Any]:
     """All that determines the numbers of a case, and nothing else: no names, device, batch size or paths."""
-    by_batch = {"chunk": CHUNK_SIZE} if isinstance(case.attack.method, Proposer) else {}
+    by_batch = {"chunk": CHUNK_SIZE} if isinstance(case.attack.method, ThirdParty) else {}
     return {
         "key_version": KEY_VERSION,
         **by_batch,
@@ -91,7 +91,7 @@ def trajectory_key(case: EvalCase) -> str:
     return key_of(shared)
 
 
-def drawn(case: EvalCase, *, judge_draws: int = JUDGE_DRAWS, eot: int | None = None) -> EvalCase:
+def with_pass_counts(case: EvalCase, *, judge_draws: int = JUDGE_DRAWS, eot: int | None = None) -> EvalCase:
     """The case with the passes that its models and its attack ask for.
 
     Args:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from attacks.randomness import JUDGE_DRAWS
 from attacks.spec import AttackSpec
 from benchmark.data.split import Split, balanced_subset
-from benchmark.suites.case import EvalCase, drawn
+from benchmark.suites.case import EvalCase, with_pass_counts
 from benchmark.suites.suite import Suite
 from model_zoo.model_spec import ModelSpec
 
@@ -27,7 +27,7 @@ def cases(
     Args:
         split: the images; attacks in `suite.fewer` see a part of them.
         sources: some of the models, or others, which are not attacked themselves; all of the models if None.
-        judge_draws, eot: as for `drawn`.
+        judge_draws, eot: as for `with_pass_counts`.
     """
     crafted_on = models if sources is None else sources
     others = [source for source in crafted_on if source not in models]
@@ -43,7 +43,7 @@ def cases(
     }
     digests = {examples: part.digest for examples, part in images.items()}
     return [
-        drawn(
+        with_pass_counts(
             EvalCase(
                 suite.name,
                 suite.dataset,

@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from attacks.checks import raised_in_backward
 from attacks.errors import InputError, one_line
 from attacks.found_points import FoundPoints
+from attacks.input_checks import raised_in_backward
 from attacks.out_of_memory import is_out_of_memory, within_memory
 from attacks.search_model import precision_of
 from benchmark.data.split import Split, take
-from benchmark.evaluation.evaluate import evaluate
+from benchmark.evaluation.evaluate_chunk import evaluate_chunk
 from benchmark.evaluation.hardware import VERSIONED, Hardware
 from benchmark.store.chunk import Range
 from benchmark.store.store import Store
@@ -93,7 +93,7 @@ def _evaluate(
             found.observe(rows, points, correct)
 
     with _errors_with_names(group, prepared.models[source]):
-        verdicts = evaluate(group, *on, images, prediction, hardware, progress=advance, observe=observe)
+        verdicts = evaluate_chunk(group, *on, images, prediction, hardware, progress=advance, observe=observe)
     return verdicts, None if found is None else (images, found.x_adv)
 
 

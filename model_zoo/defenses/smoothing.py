@@ -1,4 +1,4 @@
-"""Gaussian-noise training: the base classifier of randomized smoothing (`model_zoo.smoothing` certifies it)."""
+"""Gaussian-noise training: the base classifier of randomized smoothing (`model_zoo.bounds.smoothing` certifies it)."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn

@@ -8,7 +8,7 @@ from torch import nn
 from model_zoo.architectures.head import head_of
 from model_zoo.architectures.registry import MLP, build
 from model_zoo.weights.checkpoint import load_into, load_state_dict
-from model_zoo.weights.names import unparallel
+from model_zoo.weights.weight_keys import unparallel
 
 
 def load_source(path: Path, architecture: str, classes: int, *, with_head: bool) -> nn.Module:

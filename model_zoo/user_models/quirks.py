@@ -22,7 +22,7 @@ from model_zoo.user_models.user_model import ModelError, OutputError, Quirks, Us
 BATCHES = (4, 10, 16, 20, 25, 32, 40, 50, 64, 100, 125, 128, 200, 250, 256, 500, 512, 1000, 1024)
 """Fixed batches that are tried, beside those that the model's own messages name."""
 SAME_LAYOUT = 1e-3
-"""The same of two layouts of the weights, for which other kernels are taken."""
+"""The largest relative difference that counts as rounding where weights in another memory layout meet other kernels."""
 
 
 @torch.no_grad()
@@ -48,7 +48,7 @@ def find_quirks(model: nn.Module, x: Tensor, output: str = "") -> Quirks:
     quirks = replace(quirks, returns_arrays=quirks == Quirks() and not _returns_tensor(model, x))
     quirks = replace(quirks, changes_images=_changes_images(model, quirks, x))
     quirks = replace(quirks, keeps_state=_keeps_state(model, quirks, x))
-    quirks = replace(quirks, checkpoints=_needs_checkpoints_out(model, quirks, x))
+    quirks = replace(quirks, unwraps_checkpointing=_needs_checkpoints_out(model, quirks, x))
     return replace(quirks, is_contiguous=_must_be_contiguous(model, quirks, x))
 
 
@@ -166,7 +166,7 @@ def _numbers(model: nn.Module) -> list[Any]:
 
 
 def _needs_checkpoints_out(model: nn.Module, quirks: Quirks, x: Tensor) -> bool:
-    without = replace(quirks, checkpoints=True)
+    without = replace(quirks, unwraps_checkpointing=True)
     return not _has_gradient(model, quirks, x) and _has_gradient(model, without, x)
 
 

@@ -39,8 +39,8 @@ class Quirks:
         keeps_state: whether a pass changes later ones, so that each must be made by a fresh copy of it.
         has_generators: whether it draws from generators of its own, which are then seeded by torch's at each pass.
         is_compiled: whether it is compiled, which batches of many sizes would have done again and again.
-        checkpoints: whether it recomputes activations by the reentrant kind of checkpoints, which allow no gradient
-            with respect to the images alone: they are kept instead.
+        unwraps_checkpointing: whether it recomputes activations by reentrant gradient checkpointing, which allows no
+            gradient with respect to the images alone: they are kept instead.
         returns_arrays: whether it returns what is no tensor that autograd may use.
     """
 
@@ -53,7 +53,7 @@ class Quirks:
     keeps_state: bool = False
     has_generators: bool = False
     is_compiled: bool = False
-    checkpoints: bool = False
+    unwraps_checkpointing: bool = False
     returns_arrays: bool = False
 
 
@@ -105,7 +105,7 @@ class UserModel(nn.Module):
         with ExitStack() as stack:
             if quirks.is_compiled:
                 stack.enter_context(torch.compiler.set_stance("force_eager"))
-            if quirks.checkpoints:
+            if quirks.unwraps_checkpointing:
                 stack.enter_context(_without_checkpoints())
             output = self._ask(model, x)
         logits = _selected(output, quirks.output)

@@ -18,10 +18,10 @@ from torch.nn.parameter import is_lazy
 
 from attacks.errors import InputError
 from model_zoo.files.atomic import atomic_write
-from model_zoo.weights.names import fitted, unwrapped
 from model_zoo.weights.numpy_numbers import NUMPY_NUMBERS
 from model_zoo.weights.program import kind_of_program
 from model_zoo.weights.torch_file import find_hostile_content, what_instead
+from model_zoo.weights.weight_keys import fitted, unwrapped
 
 LARGEST = 64 * 2**30
 """Bytes of a checkpoint; what claims to be larger is none."""

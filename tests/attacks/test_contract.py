@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from attacks import loop, pyautoattack_adapter
 from attacks.oracle import Classifier, CountingClassifier
 from attacks.registry import ATTACKS
-from attacks.spec import AttackSpec, Ensemble, Proposer, Recurrence
+from attacks.spec import AttackSpec, Ensemble, Recurrence, ThirdParty
 from attacks.threat_model import ThreatModel
 
 CASES = [
@@ -67,7 +67,7 @@ def attack(
         with torch.no_grad():
             return classifier(proposed).argmax(1) == y[position]
 
-    if isinstance(spec.method, Proposer):
+    if isinstance(spec.method, ThirdParty):
         counting = CountingClassifier(classifier)
         proposed = spec.method.propose(counting, x, y, threat, seed=1, **spec.propose_params)
         correct = judge(proposed, torch.arange(len(x)))

@@ -88,14 +88,14 @@ def test_normal_draws_are_box_and_muller_on_pairs_of_words() -> None:
 def test_a_draw_depends_neither_on_place_nor_batch_nor_the_other_images(kind: str) -> None:
     index, restart, step = [4, 1, 30000, 1, 9], [0, 2, 0, 0, 7], [3, 3, 0, 1, 50]
 
-    def drawn(rows: list[int]) -> Tensor:
+    def with_pass_counts(rows: list[int]) -> Tensor:
         index_of, restart_of, step_of = ([words[row] for row in rows] for words in (index, restart, step))
         values: Tensor = getattr(draws(index_of, restart=restart_of, step=step_of), kind)((1, 3, 3))
         return values
 
-    whole = drawn([0, 1, 2, 3, 4])
+    whole = with_pass_counts([0, 1, 2, 3, 4])
     for rows in ([0], [3], [4, 2, 0, 1, 3], [2, 2]):
-        assert torch.equal(drawn(rows), whole[rows])
+        assert torch.equal(with_pass_counts(rows), whole[rows])
 
 
 def test_draws_at_the_start_are_those_of_step_0_and_of_restart_0_unless_given() -> None:

@@ -109,7 +109,7 @@ def walkers(starts: Sequence[int]) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class AttackOutcome:
     """One reading as lists, which compare as a whole."""
 
     any: list[bool]
@@ -129,7 +129,7 @@ def attack(
     batch_size: int = 1000,
     judge: loop.Judge | None = None,
     **options: Any,
-) -> list[Outcome]:
+) -> list[AttackOutcome]:
     y = classifier(x).argmax(1)
 
     def correct(points: Tensor, position: Tensor) -> Tensor:
@@ -143,7 +143,7 @@ def attack(
     )  # fmt: skip
     assert [result.steps for result in results] == list(readings)
     return [
-        Outcome(
+        AttackOutcome(
             result.correct_any.tolist(),
             None if result.correct_last is None else result.correct_last.tolist(),
             result.forwards.tolist(),
@@ -153,7 +153,7 @@ def attack(
     ]
 
 
-def naive(spec: AttackSpec, classifier: Classifier, x: Tensor, threat: ThreatModel, steps: int) -> Outcome:
+def naive(spec: AttackSpec, classifier: Classifier, x: Tensor, threat: ThreatModel, steps: int) -> AttackOutcome:
     """One reading by the definitions of `Reading`: image by image, restart by restart, each iterate judged in turn."""
     assert isinstance(spec.method, Recurrence)
     oracle = Oracle(classifier, threat)
@@ -180,7 +180,7 @@ def naive(spec: AttackSpec, classifier: Classifier, x: Tensor, threat: ThreatMod
                         broken_any = broken_last = True
         rows.append((not broken_any, not broken_last, forwards, backwards))
     any_, last, forward, backward = (list(column) for column in zip(*rows, strict=True))
-    return Outcome(any_, last if spec.reads_last else None, forward, backward)
+    return AttackOutcome(any_, last if spec.reads_last else None, forward, backward)
 
 
 # --- Verdicts ---------------------------------------------------------------------------------------------------------
@@ -284,7 +284,7 @@ def test_the_judge_has_the_last_word() -> None:
 
 def test_no_images_give_empty_readings() -> None:
     (outcome,) = attack(WALK, zone, walkers([]), WALK_THREAT, [5])
-    assert outcome == Outcome([], [], [], [])
+    assert outcome == AttackOutcome([], [], [], [])
 
 
 # --- Costs ------------------------------------------------------------------------------------------------------------

@@ -200,11 +200,11 @@ def test_the_start_is_the_references_by_the_same_draws(threat: ThreatModel, monk
         asked.append(point.detach().clone())
         return network(point)
 
-    def drawn(kind: str) -> Callable[[torch.Size], Tensor]:
+    def with_pass_counts(kind: str) -> Callable[[torch.Size], Tensor]:
         return lambda shape: getattr(draws, kind)(shape[1:])
 
-    monkeypatch.setattr(torch, "rand", drawn("uniform"))
-    monkeypatch.setattr(torch, "randn", drawn("normal"))
+    monkeypatch.setattr(torch, "rand", with_pass_counts("uniform"))
+    monkeypatch.setattr(torch, "randn", with_pass_counts("normal"))
     attack = APGDAttack(model, n_iter=1, norm=threat.norm, eps=threat.epsilon)
     attack.init_hyperparam(x)
     attack.attack_single_run(x, y)

@@ -7,7 +7,7 @@ from attacks.errors import InputError
 from attacks.names import by_name
 from attacks.oracle import CountingClassifier
 from attacks.registry import ATTACKS, attack_spec
-from attacks.spec import AttackSpec, Proposer, Recurrence
+from attacks.spec import AttackSpec, Recurrence, ThirdParty
 from attacks.threat_model import LARGEST_EPSILON, ThreatModel
 
 
@@ -25,14 +25,14 @@ def propose(
     raise NotImplementedError
 
 
-RECURRENCE, PROPOSER = Recurrence(init, step), Proposer(propose, "foolbox")
+RECURRENCE, THIRD_PARTY = Recurrence(init, step), ThirdParty(propose, "foolbox")
 GOOD = {"start": "none", "rel_step_size": 0.5}
 
 
 def test_parameters_go_to_the_functions_that_take_them() -> None:
     spec = AttackSpec("a", algorithm="a", method=RECURRENCE, params=GOOD)
     assert (spec.init_params, spec.step_params, spec.propose_params) == ({"start": "none"}, {"rel_step_size": 0.5}, {})
-    third_party = AttackSpec("b", algorithm="b", method=PROPOSER, params={"queries": 3})
+    third_party = AttackSpec("b", algorithm="b", method=THIRD_PARTY, params={"queries": 3})
     assert (third_party.init_params, third_party.step_params) == ({}, {})
     assert third_party.propose_params == {"queries": 3}
 
@@ -52,14 +52,14 @@ def test_a_parameter_with_a_default_may_be_left_out_or_given() -> None:
         (RECURRENCE, {"start": "none"}, "unknown parameters [], missing ['rel_step_size']"),
         (RECURRENCE, {"rel_step_size": 0.5}, "unknown parameters [], missing ['start']"),
         (RECURRENCE, {"start": "none", "stepsize": 1}, "unknown parameters ['stepsize'], missing ['rel_step_size']"),
-        (PROPOSER, {}, "unknown parameters [], missing ['queries']"),
-        (PROPOSER, {"queries": 3, "start": "none"}, "unknown parameters ['start'], missing []"),
-        (PROPOSER, {"queries": 3, "seed": 0}, "unknown parameters ['seed'], missing []"),
+        (THIRD_PARTY, {}, "unknown parameters [], missing ['queries']"),
+        (THIRD_PARTY, {"queries": 3, "start": "none"}, "unknown parameters ['start'], missing []"),
+        (THIRD_PARTY, {"queries": 3, "seed": 0}, "unknown parameters ['seed'], missing []"),
         (RECURRENCE, {**GOOD, "x": 0}, "unknown parameters ['x'], missing []"),
     ],
 )
 def test_unknown_and_missing_parameters_are_named(
-    method: Recurrence | Proposer, params: dict[str, object], complaint: str
+    method: Recurrence | ThirdParty, params: dict[str, object], complaint: str
 ) -> None:
     with pytest.raises(InputError) as caught:
         AttackSpec("mine", algorithm="mine", method=method, params=params)

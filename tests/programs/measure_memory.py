@@ -23,7 +23,7 @@ from attacks.search_model import search_model
 from attacks.spec import AttackSpec, Ensemble
 from benchmark.data.datasets import load
 from benchmark.data.split import balanced_subset
-from benchmark.evaluation.evaluate import evaluate
+from benchmark.evaluation.evaluate_chunk import evaluate_chunk
 from benchmark.evaluation.hardware import Hardware
 from benchmark.suites.grid import cases
 from benchmark.suites.models import models_for
@@ -62,7 +62,7 @@ def peaks(what: str, data: Path, checkpoints: Path, model: str, precision: torch
         oracle.loss_and_gradient(images.x, images.y, "cross-entropy")
     else:
         predictions = predict(network, images.x, batch_size=IMAGES)
-        evaluate([case], network, network, searched, images, predictions, hardware)
+        evaluate_chunk([case], network, network, searched, images, predictions, hardware)
     return high_water() - before, high_water()
 
 

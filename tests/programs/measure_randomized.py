@@ -20,15 +20,15 @@ from torch import Tensor, nn
 from attacks.oracle import CountingClassifier
 from attacks.pyautoattack_adapter import autoattack
 from attacks.registry import ATTACKS
-from attacks.spec import AttackSpec, Proposer
+from attacks.spec import AttackSpec, ThirdParty
 from attacks.threat_model import ThreatModel
 from benchmark.data.datasets import load
 from benchmark.data.split import Split, balanced_subset
-from benchmark.evaluation.evaluate import evaluate
+from benchmark.evaluation.evaluate_chunk import evaluate_chunk
 from benchmark.evaluation.hardware import Hardware
 from benchmark.report.tables import write_csv
 from benchmark.stats.shares import percent, wilson
-from benchmark.suites.case import EvalCase, drawn
+from benchmark.suites.case import EvalCase, with_pass_counts
 from model_zoo.files.atomic import atomic_write
 from model_zoo.load import load_model
 from model_zoo.model_spec import ModelSpec
@@ -64,11 +64,11 @@ def best_by_loss(
 
 EXAMPLES = {
     "rand": AttackSpec(
-        "rand", algorithm="rand", method=Proposer(autoattack, "pyautoattack"), params={"version": "rand"}
+        "rand", algorithm="rand", method=ThirdParty(autoattack, "pyautoattack"), params={"version": "rand"}
     )
 }
 BEST = {
-    loss: AttackSpec(loss, algorithm=loss, method=Proposer(best_by_loss, "pyautoattack"), params={"member": loss})
+    loss: AttackSpec(loss, algorithm=loss, method=ThirdParty(best_by_loss, "pyautoattack"), params={"member": loss})
     for loss in ("ce", "dlr")
 }
 ATTACKERS = {"ours": {"rand": ATTACKS["autoattack-rand"]}, "reference": BEST, "its examples": EXAMPLES}
@@ -125,8 +125,8 @@ def measured(name: str, model: nn.Module, split: Split) -> dict[str, object]:
     for who, attacks in ATTACKERS.items():
         robust = np.ones(len(split), np.bool_)
         for attack in attacks.values():
-            case = drawn(EvalCase("digits", "digits", "", len(split), SPEC, SPEC, attack, THREAT, 0))
-            verdicts = evaluate([case], model, model, model, split, split.y, CPU)[0]
+            case = with_pass_counts(EvalCase("digits", "digits", "", len(split), SPEC, SPEC, attack, THREAT, 0))
+            verdicts = evaluate_chunk([case], model, model, model, split, split.y, CPU)[0]
             robust &= verdicts.robust_any
         row["clean"] = percent(verdicts.correct)
         row |= _share(who, int(robust.sum()), len(split))

@@ -85,7 +85,7 @@ TWINS = {
     "extra_state": Quirks(),
     "lazy_loaded": Quirks(),
     "double": Quirks(dtype="float64"),
-    "reentrant": Quirks(checkpoints=True),
+    "reentrant": Quirks(unwraps_checkpointing=True),
     "spiking": Quirks(keeps_state=True),
     "counting": Quirks(keeps_state=True),
     "in_place": Quirks(changes_images=True),

@@ -21,7 +21,7 @@ from attacks.spec import AttackSpec, Ensemble
 from attacks.threat_model import ThreatModel
 from benchmark.cli.rejudge import rejudge_case
 from benchmark.data.split import Split
-from benchmark.evaluation.evaluate import evaluate
+from benchmark.evaluation.evaluate_chunk import evaluate_chunk
 from benchmark.evaluation.hardware import Hardware
 from benchmark.evaluation.model_checks import check_randomness
 from benchmark.store.store import Store
@@ -82,7 +82,7 @@ def case_of(attack: AttackSpec, epsilon: float, *, draws: int = 20, eot: int = 2
 
 
 def run(case: EvalCase, model: nn.Module, images: Split, hardware: Hardware = CPU) -> Verdicts:
-    return evaluate([case], model, model, model, images, torch.zeros_like(images.y), hardware)[0]
+    return evaluate_chunk([case], model, model, model, images, torch.zeros_like(images.y), hardware)[0]
 
 
 def short(name: str) -> AttackSpec:
@@ -120,7 +120,7 @@ def test_chance_alone_breaks_no_image() -> None:
     verdicts = run(case_of(ATTACKS["pgd-20"], 1e-6), model, images)
     np.testing.assert_array_equal(verdicts.robust_any, np.arange(N) >= 3)
     by_every_query = replace(case_of(ATTACKS["pgd-20"], 1e-6, draws=0, eot=1), model=FIXED, source=FIXED)
-    assert evaluate([by_every_query], model, model, model, images, images.y, CPU)[0].robust_any.sum() < 0.75 * N
+    assert evaluate_chunk([by_every_query], model, model, model, images, images.y, CPU)[0].robust_any.sum() < 0.75 * N
     assert verdicts.robust_single is not None
     assert verdicts.robust_single.sum() < verdicts.robust_any.sum()
 
@@ -166,12 +166,12 @@ def test_by_transfer_the_source_is_averaged_and_the_target_judged_by_expectation
     network, images = problem()
     random_one, fixed = Noisy(network, 0.1), network
     case = replace(case_of(short("pgd-20"), 0.05), source=FIXED, eot=1)
-    onto_random = evaluate([case], random_one, fixed, fixed, images, images.y, CPU)[0]
+    onto_random = evaluate_chunk([case], random_one, fixed, fixed, images, images.y, CPU)[0]
     assert onto_random.robust_single is not None
     attacked = onto_random.correct
     np.testing.assert_array_equal(onto_random.forwards[attacked], 3 + 2 * 20)
     case = replace(case_of(short("pgd-20"), 0.05, draws=0), model=FIXED)
-    onto_fixed = [evaluate([case], fixed, random_one, random_one, images, images.y, CPU)[0] for _ in range(2)]
+    onto_fixed = [evaluate_chunk([case], fixed, random_one, random_one, images, images.y, CPU)[0] for _ in range(2)]
     assert_same(*onto_fixed)
     assert onto_fixed[0].robust_single is None
     np.testing.assert_array_equal(onto_fixed[0].backwards[onto_fixed[0].robust_any], 3 * 2)
@@ -182,7 +182,7 @@ def test_kept_images_of_a_randomised_model_are_judged_again_to_the_same_verdicts
     model, store = Noisy(network, 0.1), Store(tmp_path)
     case = replace(case_of(short("pgd-20"), 0.08), images=images.digest)
     kept = FoundPoints(images.x)
-    verdicts = evaluate([case], model, model, model, images, images.y, CPU, observe=kept.observe)[0]
+    verdicts = evaluate_chunk([case], model, model, model, images, images.y, CPU, observe=kept.observe)[0]
     key = case_key(case)
     store.write_case(key, {"identity": identity(case), "flags": []})
     store.write_images(key, (0, N), images, kept.x_adv)

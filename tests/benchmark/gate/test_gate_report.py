@@ -6,7 +6,7 @@ import pytest
 from junitparser import Error, Failure, JUnitXml, Skipped
 
 from benchmark.gate.question import Kind, Outcome, Question
-from benchmark.gate.report import Report, annotations, append_summary, publish, text, write_junit
+from benchmark.gate.report import GateReport, annotations, append_summary, publish, text, write_junit
 from benchmark.gate.results import Result, sanity_failure
 
 
@@ -22,8 +22,8 @@ LATE = result(REGRESSION, "third", OPEN, "undecided when the time was up", 50, 6
 WEAK = result(CANARY, "canary-robust", FAIL, "the attack became weaker: 9 of 40", 100, 60.0, 69.0, 3.0, 12.0, 0.01, 1.0)
 
 
-def report(*results: Result, passes_open: bool = True) -> Report:
-    return Report("robustness gate: digits against baseline.json", results, "the note", 1.5, passes_open)
+def report(*results: Result, passes_open: bool = True) -> GateReport:
+    return GateReport("robustness gate: digits against baseline.json", results, "the note", 1.5, passes_open)
 
 
 def test_the_verdict_says_what_failed() -> None:

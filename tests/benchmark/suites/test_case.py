@@ -9,7 +9,7 @@ from attacks import mi_fgsm, pgd
 from attacks.registry import ATTACKS
 from attacks.spec import AttackSpec, EarlyStopping, Recurrence
 from attacks.threat_model import ThreatModel
-from benchmark.suites.case import EvalCase, case_key, drawn, identity, trajectory_key
+from benchmark.suites.case import EvalCase, case_key, identity, trajectory_key, with_pass_counts
 from model_zoo.model_spec import ModelSpec
 
 MODEL = ModelSpec(
@@ -146,20 +146,20 @@ def test_a_third_party_attack_is_identified_by_library_and_chunk_and_not_by_its_
 
 def test_the_target_s_randomness_asks_for_draws_of_the_judge_and_the_source_s_for_passes_of_a_query() -> None:
     random = replace(OTHER, randomized=True)
-    assert drawn(CASE, judge_draws=7) == CASE
+    assert with_pass_counts(CASE, judge_draws=7) == CASE
     for target, source, draws, eot in ((random, random, 20, 20), (MODEL, random, 0, 20), (random, MODEL, 20, 1)):
-        asked = drawn(replace(CASE, model=target, source=source))
+        asked = with_pass_counts(replace(CASE, model=target, source=source))
         assert (asked.judge_draws, asked.eot) == (draws, eot)
-    asked = drawn(replace(CASE, model=random, source=random), judge_draws=7, eot=3)
+    asked = with_pass_counts(replace(CASE, model=random, source=random), judge_draws=7, eot=3)
     assert (asked.judge_draws, asked.eot) == (7, 3)
-    assert drawn(CASE, eot=3).eot == 3
+    assert with_pass_counts(CASE, eot=3).eot == 3
 
 
 def test_an_attack_may_ask_for_several_passes_itself_and_third_parties_ask_as_they_like() -> None:
     rand = replace(CASE, attack=ATTACKS["autoattack-rand"])
-    assert drawn(rand).eot == 20
-    assert drawn(rand, eot=3).eot == 3
-    assert drawn(replace(CASE, attack=ATTACKS["foolbox-deepfool"]), eot=3).eot == 1
+    assert with_pass_counts(rand).eot == 20
+    assert with_pass_counts(rand, eot=3).eot == 3
+    assert with_pass_counts(replace(CASE, attack=ATTACKS["foolbox-deepfool"]), eot=3).eot == 1
 
 
 def test_a_case_of_a_randomised_model_walks_alone() -> None:

@@ -19,7 +19,7 @@ from attacks.registry import ATTACKS
 from attacks.threat_model import ThreatModel
 from benchmark.data.datasets import load
 from benchmark.data.split import Split, balanced_subset
-from benchmark.evaluation.evaluate import evaluate
+from benchmark.evaluation.evaluate_chunk import evaluate_chunk
 from benchmark.evaluation.hardware import Hardware
 from benchmark.store.store import Store
 from benchmark.store.verdicts import Verdicts
@@ -62,9 +62,9 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
 
     def counting(group: Sequence[EvalCase], *arguments: Any, **options: Any) -> list[Verdicts]:
         seen.append((group[0].attack.name, len(arguments[3])))
-        return evaluate(group, *arguments, **options)
+        return evaluate_chunk(group, *arguments, **options)
 
-    monkeypatch.setattr(compute, "evaluate", counting)
+    monkeypatch.setattr(compute, "evaluate_chunk", counting)
     return seen
 
 
@@ -156,11 +156,11 @@ def test_a_sweep_that_was_stopped_between_chunks_goes_on_there(
         if len(calls) == 4:
             raise KeyboardInterrupt
         calls.append((group[0].attack.name, len(arguments[3])))
-        return evaluate(group, *arguments, **options)
+        return evaluate_chunk(group, *arguments, **options)
 
     calls.clear()
     with monkeypatch.context() as patch:
-        patch.setattr(compute, "evaluate", stopping)
+        patch.setattr(compute, "evaluate_chunk", stopping)
         with pytest.raises(KeyboardInterrupt):
             run(work, split, tmp_path / "stopped")
     store = run(work, split, tmp_path / "stopped")
@@ -330,9 +330,9 @@ def test_out_of_memory_halves_the_batch_and_changes_nothing(
             raise torch.OutOfMemoryError("CUDA out of memory")
         if hardware.batch_size > 16:
             torch.empty(1 << 60, dtype=torch.uint8)  # more than any processor addresses
-        return evaluate(*arguments, **options)
+        return evaluate_chunk(*arguments, **options)
 
-    monkeypatch.setattr(compute, "evaluate", short_of_memory)
+    monkeypatch.setattr(compute, "evaluate_chunk", short_of_memory)
     store = run(work, split, tmp_path / "short", replace(CPU, batch_size=40))
     assert sizes == [40, 20, 10, 10]  # the smaller batch is kept for the next trajectory
     assert "batches of 10" in capsys.readouterr().err
@@ -352,7 +352,7 @@ def test_out_of_memory_with_one_image_is_the_users_to_mend(
     def out_of_memory(*_arguments: Any, **_options: Any) -> list[Verdicts]:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(compute, "evaluate", out_of_memory)
+    monkeypatch.setattr(compute, "evaluate_chunk", out_of_memory)
     with pytest.raises(ValueError, match="out of memory with a single image"):
         run(grid(split, [MADRY], ["fgsm"], []), split, tmp_path)
 

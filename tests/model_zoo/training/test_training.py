@@ -363,13 +363,13 @@ def test_the_card_of_a_certified_defense_says_what_is_certified_of_the_test_imag
 # Augmentation
 
 
-def drawn(n: int, seed: int = 0) -> tuple[Tensor, Draws]:
+def with_pass_counts(n: int, seed: int = 0) -> tuple[Tensor, Draws]:
     x = torch.rand(n, 3, 16, 16, generator=torch.Generator().manual_seed(1))
     return x, Draws.start(seed, torch.arange(n))
 
 
 def test_augmentation_is_a_crop_of_the_padded_image_perhaps_flipped_and_every_one_occurs() -> None:
-    x, draws = drawn(600)
+    x, draws = with_pass_counts(600)
     before, y = x.clone(), augment(x, draws)
     assert torch.equal(x, before)
     assert y.shape == x.shape
@@ -384,16 +384,16 @@ def test_augmentation_is_a_crop_of_the_padded_image_perhaps_flipped_and_every_on
 
 
 def test_augmentation_belongs_to_the_image_and_not_to_its_place() -> None:
-    x, draws = drawn(64)
+    x, draws = with_pass_counts(64)
     order = torch.randperm(64, generator=torch.Generator().manual_seed(2))[:20]
     assert torch.equal(augment(x[order], Draws.start(0, draws.index[order])), augment(x, draws)[order])
 
 
 def test_augmentation_differs_between_epochs_and_seeds() -> None:
-    x, draws = drawn(64)
+    x, draws = with_pass_counts(64)
     epoch = Draws.start(0, draws.index, torch.ones_like(draws.index))
     assert not torch.equal(augment(x, draws), augment(x, epoch))
-    assert not torch.equal(augment(x, draws), augment(x, drawn(64, seed=1)[1]))
+    assert not torch.equal(augment(x, draws), augment(x, with_pass_counts(64, seed=1)[1]))
 
 
 # Settings

@@ -34,7 +34,7 @@ class Proposals:
     backwards: Tensor
 
 
-def propose(
+def run_unjudged(
     attack: AttackSpec,
     classifier: Classifier,
     x: Tensor,

@@ -14,7 +14,7 @@ from attacks.registry import ATTACKS
 from attacks.spec import AttackSpec, EarlyStopping, Ensemble
 from attacks.threat_model import ThreatModel
 from benchmark.data.split import Split
-from benchmark.evaluation.evaluate import evaluate
+from benchmark.evaluation.evaluate_chunk import evaluate_chunk
 from benchmark.evaluation.hardware import Hardware
 from benchmark.store.verdicts import Verdicts
 from benchmark.suites.case import EvalCase
@@ -51,7 +51,7 @@ def run(attack: AttackSpec, classes: int = 10, epsilon: float = 0.04) -> Verdict
     network, split = problem(classes)
     case = EvalCase("toy", "toy", "", len(split), MODEL, MODEL, attack, ThreatModel("Linf", epsilon), seed=0)
     prediction = predict(network, split.x, batch_size=16)
-    return evaluate([case], network, network, network, split, prediction, CPU)[0]
+    return evaluate_chunk([case], network, network, network, split, prediction, CPU)[0]
 
 
 def short(name: str) -> AttackSpec:
@@ -134,7 +134,7 @@ def test_where_gradients_say_nothing_no_image_is_given_up() -> None:
     def robust(ensemble: Ensemble) -> NDArray[np.bool_]:
         attack = replace(ATTACKS["autoattack"], method=ensemble)
         case = EvalCase("toy", "toy", "", len(split), MODEL, MODEL, attack, ThreatModel("Linf", 0.06), seed=0)
-        return evaluate([case], masked, masked, masked, split, prediction, CPU)[0].robust_any
+        return evaluate_chunk([case], masked, masked, masked, split, prediction, CPU)[0].robust_any
 
     far_away = robust(Ensemble(members, screening=screening, screening_margin=0.0))
     np.testing.assert_array_equal(far_away, robust(Ensemble([*screening, *members])))
@@ -167,7 +167,7 @@ def test_autoattack_fast_does_not_rely_on_gradients_alone() -> None:
 
     def robust(attack: AttackSpec, source: ModelSpec) -> NDArray[np.bool_]:
         case = EvalCase("toy", "toy", "", len(split), MODEL, source, attack, ThreatModel("Linf", 0.06), seed=0)
-        return evaluate([case], masked, masked, masked, split, prediction, CPU)[0].robust_any
+        return evaluate_chunk([case], masked, masked, masked, split, prediction, CPU)[0].robust_any
 
     for source in (MODEL, other):
         by_search = robust(ATTACKS["square"].with_settings(steps=16), source)
@@ -182,10 +182,10 @@ def test_what_a_rounded_search_brought_near_is_searched_again_in_float32() -> No
     spec = [square.with_settings(steps=steps) for steps in (1, 4)]
     grid = [EvalCase("toy", "toy", "", 40, MODEL, MODEL, one, ThreatModel("Linf", 0.04), seed=0) for one in spec]
     prediction = predict(network, split.x, batch_size=16)
-    exact = evaluate(grid, network, network, network, split, prediction, CPU)
+    exact = evaluate_chunk(grid, network, network, network, split, prediction, CPU)
     # A copy that answers with next to nothing breaks no image, and brings all of them near.
     blunt = nn.Sequential(network, Shrunk()).eval()
-    both = evaluate(grid, network, network, blunt, split, prediction, rounding)
+    both = evaluate_chunk(grid, network, network, blunt, split, prediction, rounding)
     for once, twice in zip(exact, both, strict=True):
         np.testing.assert_array_equal(once.robust_any, twice.robust_any)
     assert (both[1].forwards > exact[1].forwards)[exact[1].robust_any].all()

@@ -5,14 +5,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from attacks.attack_batch import Outcome, Setting, run_attack
+from attacks.attack_batch import AttackOutcome, Setting, run_attack
 from benchmark.data.split import Split
 from benchmark.evaluation.hardware import Hardware
 from benchmark.store.verdicts import Verdicts
 from benchmark.suites.case import EvalCase
 
 
-def evaluate(
+def evaluate_chunk(
     cases: Sequence[EvalCase],
     target: nn.Module,
     source: nn.Module,
@@ -50,7 +50,7 @@ def evaluate(
     return [_verdicts(chunk, outcome) for outcome in outcomes]
 
 
-def _verdicts(chunk: Split, outcome: Outcome) -> Verdicts:
+def _verdicts(chunk: Split, outcome: AttackOutcome) -> Verdicts:
     found = vars(outcome).items()
     columns: dict[str, Any] = {name: None if column is None else column.cpu().numpy() for name, column in found}
     return Verdicts(index=chunk.index.numpy(), label=chunk.y.numpy(), **columns)

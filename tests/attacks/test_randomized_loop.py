@@ -9,7 +9,7 @@ from torch import Tensor
 
 from attacks.draws import Draws
 from attacks.oracle import Oracle
-from attacks.proposals import Proposals, propose
+from attacks.randomized_loop import Proposals, run_unjudged
 from attacks.registry import ATTACKS
 from attacks.spec import AttackSpec, Recurrence
 from attacks.threat_model import ThreatModel
@@ -64,7 +64,7 @@ def loss_against(oracle: Oracle, point: Tensor, y: Tensor) -> None:
 def proposed(asks: Callable[[Oracle, Tensor, Tensor], None], eot: int = 1) -> Proposals:
     attack = AttackSpec("walk", algorithm="walk", method=Recurrence(init, step), params={"asks": asks}, steps=4)
     x, y = torch.full((3, 1, 2, 2), 0.25), torch.zeros(3, dtype=torch.int64)
-    return propose(attack, classifier, x, y, torch.arange(3), THREAT, restart=0, seed=0, eot=eot)
+    return run_unjudged(attack, classifier, x, y, torch.arange(3), THREAT, restart=0, seed=0, eot=eot)
 
 
 @pytest.mark.parametrize("asks", [logits, loss])
@@ -96,7 +96,7 @@ def test_every_recurrence_proposes_inside_the_threat_model_and_repeats(name: str
         return x.flatten(1) @ weight.T
 
     images = x, linear(x).argmax(1), torch.arange(4), THREAT
-    first, again = (propose(spec, linear, *images, restart=1, seed=0, eot=2) for _ in range(2))
+    first, again = (run_unjudged(spec, linear, *images, restart=1, seed=0, eot=2) for _ in range(2))
     for points in (first.best, first.last):
         assert THREAT.contains(points, x).all()
     assert torch.equal(first.best, again.best)
