@@ -14,8 +14,8 @@ from benchmark.store.shown import Selection, Shown, ShownCase
 from benchmark.store.store import Store
 from benchmark.store.verdicts import Verdicts
 
-SEED_SUFFIX = re.compile(r"-seed\d+$")
-"""Behind the name of a model that was trained with another seed: `train --name trades-b6-seed1 --seed 1`."""
+SEED_SUFFIX = re.compile(r"-seed\d+(?=(-last)?$)")
+"""In the name of a model that was trained with another seed: `train --name trades-b6-seed1 --seed 1`."""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from types import MappingProxyType
 import pandas as pd
 
 from benchmark.report.attack_flags import SIGNIFICANT, flag_table
+from benchmark.report.claims import claim_table, claims_markdown, claims_note
 from benchmark.report.exports import latex, model_info
 from benchmark.report.html import page
 from benchmark.report.leaderboard import formatted, leaderboard, legend, shown_accuracy, white
@@ -51,13 +52,14 @@ def write_tables(
     write_csv(folder / "timing.csv", suite.timing)
     board, white_box, reading = leaderboard(suite), _white_box(suite), READINGS[suite.reading]
     crossed, compared = _black_box(suite), flag_table(suite)
-    papers = paper_table(suite, rows, figures)
+    papers, claims = paper_table(suite, rows, figures), claim_table(suite)
     curves, seeds = epsilon_table(suite, others), seed_table(suite, others)
     shown = {
         "leaderboard": (board, "Leaderboard", _markdown(formatted(board)), f"{reading}\n{legend(suite, board)}"),
         "white_box": (white_box, "White-box attacks", _markdown(_with_last(white_box)), BOTH_READINGS),
         "black_box": (crossed, "Transfer (black-box) attacks", _markdown(crossed), f"{CROSSED} {reading}"),
         "papers": (papers, "Beside the papers", papers_markdown(papers, suite.suite), reading),
+        "claims": (claims, "Claims of the papers", claims_markdown(claims), f"{claims_note(claims)} {reading}"),
         "epsilon": (curves, "Against epsilon", _markdown(curves), f"At 0 the clean accuracy. {reading}"),
         "flags": (compared, "Flags", _raised(compared), _flag_note(compared)),
         "seeds": (seeds, "Over seeds", _markdown(seeds), f"Seeds of the attack and of the training. {reading}"),

@@ -8,6 +8,8 @@ from typing import Any
 
 import pandas as pd
 
+from attacks.errors import InputError
+
 STATES = ("authors' page", "RobustBench", "lecture slides", "unverified")
 """How far a figure was checked: on the authors' page, in RobustBench's data, on slides only, or not at all."""
 
@@ -68,6 +70,82 @@ class Figure:
     note: str
 
 
+@dataclass(frozen=True)
+class Case:
+    """What a claim speaks of, of one model: "clean", or an attack; crafted_on: a transfer attack's source, else ""."""
+
+    attack: str
+    crafted_on: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> "Case":
+        """From "ATTACK" or "ATTACK from SOURCE"."""
+        attack, _, source = text.strip().partition(" from ")
+        return cls(attack.strip(), source.strip())
+
+
+@dataclass(frozen=True)
+class Measure:
+    """Accuracy of a model in one case, or how much lower it is in another one.
+
+    Args:
+        model: its name without a seed.
+        case: whose accuracy it is. less: the case whose accuracy is taken off; None for none.
+    """
+
+    model: str
+    case: Case
+    less: Case | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> "Measure":
+        """From "MODEL: CASE" or "MODEL: CASE - CASE". Raises: InputError for other text."""
+        model, colon, cases = text.partition(": ")
+        first, minus, second = cases.partition(" - ")
+        if not (model and colon and first):
+            raise InputError(f"expected a measure, MODEL: ATTACK [from SOURCE] [- ATTACK [from SOURCE]], got {text!r}")
+        return cls(model, Case.parse(first), Case.parse(second) if minus else None)
+
+    @property
+    def text(self) -> str:
+        """As `parse` reads it."""
+        cases = [self.case, *([self.less] if self.less else [])]
+        return f"{self.model}: " + " - ".join(
+            case.attack + (f" from {case.crafted_on}" if case.crafted_on else "") for case in cases
+        )
+
+
+DIRECTIONS = ("more", "no less", "alike")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a paper says of two measures, which models of any size can put to the test.
+
+    Args:
+        paper: whose claim it is. claim: a sentence.
+        direction: "more": the first exceeds the second by more than `size` points; "no less": it is not lower by more;
+            "alike": they differ by less.
+        published: the difference in the paper, in points; None where it has no figure.
+        source: where that stands; state: one of `STATES`; note: what a reader must know.
+    """
+
+    paper: str
+    claim: str
+    first: Measure
+    second: Measure
+    direction: str
+    size: float
+    published: float | None
+    source: str
+    state: str
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        if self.direction not in DIRECTIONS:
+            raise InputError(f"claim {self.claim!r}: expected one of {', '.join(DIRECTIONS)}, got {self.direction!r}")
+
+
 def _records(name: str) -> list[dict[str, Any]]:
     text = (files("benchmark.suites.published") / name).read_text()
     frame = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
@@ -86,4 +164,17 @@ FIGURES: Sequence[Figure] = tuple(
         }
     )
     for record in _records("figures.csv")
+)
+
+CLAIMS: Sequence[Claim] = tuple(
+    Claim(
+        **{
+            **record,
+            "first": Measure.parse(record["first"]),
+            "second": Measure.parse(record["second"]),
+            "size": float(record["size"]),
+            "published": float(record["published"]) if record["published"] else None,
+        }
+    )
+    for record in _records("claims.csv")
 )
