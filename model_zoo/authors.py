@@ -28,6 +28,9 @@ GAIRAT = {
 }
 FAST = {"paper": "arXiv:2001.03994", "url": "https://github.com/locuslab/fast_adversarial", "defense": "fast"}
 
+PACKAGES = ("pyautoattack",)
+"""Installed packages that hold checkpoints; such a file is named by its path from the package on."""
+
 
 def _cifar10(name: str, checkpoint: str, architecture: str, *suites: str, **fields: str) -> dict[str, Any]:
     own = {"name": name, "suites": ("cifar10", *suites), "dataset": "cifar10", "sha256": ""}
@@ -39,6 +42,14 @@ def _fat(name: str, file: str, defense: str, *suites: str) -> dict[str, Any]:
 
 
 AUTHORS: Sequence[Mapping[str, Any]] = (
+    {
+        **_cifar10("natural-croce2020", "pyautoattack/examples/model_test.pt", "resnet-18", "trades-table5"),
+        "defense": "natural",
+        "sha256": "399f52da9f914c323fa5a6096d60f460a3449a59b64a6405200c1e629f8425a7",
+        "size": 44_754_497,
+        "paper": "arXiv:2003.01690",
+        "url": "https://github.com/fra31/auto-attack",
+    },
     {
         "name": "trades-mnist-zhang2019",
         "suites": ("mnist", "trades-mnist"),

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 from torch import nn
@@ -10,7 +11,7 @@ from torch.nn.parameter import is_lazy
 from attacks.errors import InputError
 from attacks.randomness import answers_at_random, probe_images
 from model_zoo.architectures.registry import build
-from model_zoo.authors import CONVERTS
+from model_zoo.authors import CONVERTS, PACKAGES
 from model_zoo.files.atomic import sha256_of
 from model_zoo.files.download import fetch
 from model_zoo.model_spec import ModelSpec
@@ -27,8 +28,8 @@ from model_zoo.weights.weight_keys import unparallel
 
 
 def find_checkpoint(spec: ModelSpec, checkpoint_dir: Path) -> Path:
-    """The checkpoint's file: in the user's folder, else among those shipped. Raises: InputError if in neither."""
-    candidates = [folder / spec.checkpoint for folder in (checkpoint_dir, SHIPPED)]
+    """The checkpoint's file: in the user's folder, else shipped, else in a package. Raises: InputError if in none."""
+    candidates = [folder / spec.checkpoint for folder in (checkpoint_dir, *_installed(spec))]
     there = [path for path in candidates if path.exists()]
     for path in there:  # a user's file of the same name may belong to another model
         if len(there) == 1 or sha256_of(path) == spec.sha256:
@@ -43,6 +44,13 @@ def find_checkpoint(spec: ModelSpec, checkpoint_dir: Path) -> Path:
     )
 
 
+def _installed(spec: ModelSpec) -> Sequence[Path]:
+    """Where a checkpoint may lie that came with this project, or with a package whose name its own begins with."""
+    package = Path(spec.checkpoint).parts[0] if spec.checkpoint else ""
+    found = find_spec(package) if package in PACKAGES else None
+    return [SHIPPED, *([Path(found.origin).parents[1]] if found and found.origin else [])]
+
+
 def obtain_checkpoint(spec: ModelSpec, checkpoint_dir: Path, mirror: Path | None) -> None:
     """See to it that the checkpoint's file is there: from the mirror folder, or from a direct link to the file.
 
@@ -50,7 +58,7 @@ def obtain_checkpoint(spec: ModelSpec, checkpoint_dir: Path, mirror: Path | None
     """
     name = Path(spec.checkpoint).name
     is_mirrored = mirror is not None and (mirror / name).is_file()
-    if any((folder / spec.checkpoint).exists() for folder in (checkpoint_dir, SHIPPED)):
+    if any((folder / spec.checkpoint).exists() for folder in (checkpoint_dir, *_installed(spec))):
         return
     if spec.sha256 and (is_mirrored or spec.url.endswith("/" + name)):
         fetch(spec.url, checkpoint_dir / spec.checkpoint, sha256=spec.sha256, size=spec.size, mirror=mirror)

@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 from attacks.errors import InputError
+from benchmark.data.split import Split
 from model_zoo.architectures.registry import build
 from model_zoo.architectures.wide_resnet import WideResNet
-from model_zoo.authors import AUTHORS, CONVERTS
+from model_zoo.authors import AUTHORS, CONVERTS, PACKAGES
 from model_zoo.files.atomic import sha256_of
 from model_zoo.load import find_checkpoint, identified, load_model, robustbench_model
 from model_zoo.model_spec import ModelSpec
@@ -28,7 +29,7 @@ def test_the_papers_that_the_tables_stand_beside_have_their_checkpoints_register
     assert defenses >= {"trades", "fat", "fat-trades", "gairat", "gair-rst", "mart", "rst", "fast"}
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if BY_NAME[name].checkpoint.split("/")[0] not in PACKAGES])
 def test_an_authors_checkpoint_that_is_not_here_is_one_line_with_its_page(name: str, tmp_path: Path) -> None:
     spec = BY_NAME[name]
     with pytest.raises(InputError) as caught:
@@ -36,6 +37,13 @@ def test_an_authors_checkpoint_that_is_not_here_is_one_line_with_its_page(name: 
     assert spec.url in str(caught.value)
     assert str(tmp_path / spec.checkpoint) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_checkpoint_of_an_installed_package_needs_no_download(tmp_path: Path, cifar10: Split) -> None:
+    model = load_model(BY_NAME["natural-croce2020"], tmp_path, classes=10)
+    with torch.no_grad():
+        right = model(cifar10.x[:200]).argmax(1) == cifar10.y[:200]
+    assert right.float().mean() > 0.9
 
 
 def test_a_file_that_its_page_gives_no_name_is_said_to_have_none(tmp_path: Path) -> None:
