@@ -7,18 +7,24 @@ import os
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 # Before torch is imported; subprocesses inherit it. The networks here are so small that threads mostly wait.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import numpy as np
 import pytest
 import torch
 
 from benchmark.cli.app import main
 from benchmark.data.datasets import load
 from benchmark.data.split import Split
+from benchmark.report.score import Judged, SuiteScores, score_suite
+from benchmark.stats.shares import Bools
+from benchmark.store.packed import Packed
+from benchmark.store.shown import ShownCase
 
 ROOT = Path(__file__).resolve().parents[1]
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -88,3 +94,53 @@ def cifar10(tmp_path_factory: pytest.TempPathFactory) -> Split:
     with zipfile.ZipFile(packed) as archive:
         archive.extractall(folder / "cifar10")
     return load("cifar10", "test", data_dir=folder, quiet=True)
+
+
+Cells = Mapping[tuple[str, str, str], int]
+"""(model, attack, source) to how many of the first images are robust."""
+
+
+@pytest.fixture
+def scores_of() -> Callable[..., SuiteScores]:
+    """Scores of models on 400 images, 390 correct when clean; keywords give a network where it is not that of all."""
+
+    def make(cells: Cells, **networks: str) -> SuiteScores:
+        entries, judged = [], []
+        for (model, attack, source), count in cells.items():
+            entry = ShownCase(
+                key="",
+                rank=(0,),
+                suite="digits",
+                dataset="digits",
+                model=model,
+                defense="",
+                architecture=networks.get(model, "network"),
+                checkpoint_sha256="",
+                networks={},
+                norm="Linf",
+                epsilon=0.2,
+                attack=attack,
+                source_model=source,
+                n=400,
+                images="",
+                seed=0,
+                version=1,
+                schedule="",
+            )
+            entries.append(entry)
+            judged.append(Judged(np.arange(400), np.zeros(400, dtype=np.int64), _first(390), _first(count)))
+        empty, models = score_suite(Packed("digits", "any", {}), "digits"), {entry.model for entry in entries}
+        worst = {
+            model: np.all(
+                [one.robust for entry, one in zip(entries, judged, strict=True) if entry.model == model], axis=0
+            )
+            for model in models
+        }
+        shared = {model: np.arange(400) for model in models}
+        return replace(empty, entries=entries, judged=judged, worst=dict(sorted(worst.items())), shared=shared)
+
+    return make
+
+
+def _first(count: int) -> Bools:
+    return np.arange(400) < count

@@ -11,7 +11,7 @@ import pandas as pd
 
 from benchmark.report.papers import CLEAN
 from benchmark.report.score import Judged, SuiteScores
-from benchmark.report.selections import SEED_SUFFIX
+from benchmark.report.trainings import trained_as
 from benchmark.stats.effects import FEWEST, Effect, Values, effect
 from benchmark.stats.sequential import holm
 from benchmark.suites.published import CLAIMS, Case, Claim, Measure
@@ -49,7 +49,7 @@ def claim_table(suite: SuiteScores, claims: Sequence[Claim] = CLAIMS) -> pd.Data
 def _found(suite: SuiteScores) -> Found:
     found: dict[tuple[str, Case], Judged] = {}
     for entry, judged in zip(suite.entries, suite.judged, strict=True):
-        found[entry.model, Case(entry.attack, SEED_SUFFIX.sub("", entry.source_model))] = judged
+        found[entry.model, Case(entry.attack, trained_as(entry.source_model))] = judged
         clean = found.get((entry.model, Case(CLEAN)))
         if clean is None or len(clean.index) < len(judged.index):
             found[entry.model, Case(CLEAN)] = Judged(judged.index, judged.label, judged.correct, judged.correct)
@@ -107,7 +107,7 @@ def _cases(measure: Measure) -> list[Case]:
 
 def _trainings(measure: Measure, found: Found) -> list[str]:
     """The names of the trainings of a measure's model that have all its cases."""
-    names = dict.fromkeys(name for name, _ in found if SEED_SUFFIX.sub("", name) == measure.model)
+    names = dict.fromkeys(name for name, _ in found if trained_as(name) == measure.model)
     return [name for name in names if all((name, case) in found for case in _cases(measure))]
 
 

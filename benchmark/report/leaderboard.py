@@ -7,6 +7,8 @@ import pandas as pd
 from benchmark.report.attack_flags import flag_table, raised_flags
 from benchmark.report.flags import FLAGS, flag_names
 from benchmark.report.score import Judged, SuiteScores, common_images
+from benchmark.report.trainings import trainings_of
+from benchmark.stats.ranks import ranks
 from benchmark.stats.shares import mcnemar, percent, wilson
 
 SEPARATED = 0.05
@@ -53,25 +55,16 @@ def leaderboard(suite: SuiteScores) -> pd.DataFrame:
     board = board.join(own.pivot(index="model", columns="attack", values="shown"), on="model")
     board = board[[*FIRST[1:], *attacks, *LAST]]
     board = board.sort_values(["worst case", "clean"], ascending=False, kind="stable")
-    board.insert(0, "rank", ranks(suite, list(board["model"])))
+    board.insert(0, "rank", board_ranks(suite, list(board["model"])))
     return board
 
 
-def ranks(suite: SuiteScores, models: Sequence[str]) -> list[int]:
+def board_ranks(suite: SuiteScores, models: Sequence[str]) -> list[int]:
     """The rank of each model, given from the most robust to the least.
 
-    A model shares the rank of the best one before it, unless the paired exact McNemar test on the images that both
-    worst cases are over tells the two apart; then its rank is its place.
+    Two are told apart by the paired exact McNemar test on the images that both worst cases are over.
     """
-    found: list[int] = []
-    leader = ""
-    for place, model in enumerate(models, 1):
-        if not leader or p_of_difference(suite, leader, model) < SEPARATED:
-            leader = model
-            found.append(place)
-        else:
-            found.append(found[-1])
-    return found
+    return ranks(models, lambda leader, model: p_of_difference(suite, leader, model) < SEPARATED)
 
 
 def p_of_difference(suite: SuiteScores, first: str, second: str) -> float:
@@ -102,7 +95,13 @@ def legend(suite: SuiteScores, board: pd.DataFrame) -> str:
         "Rank: shared with the best model above, unless an exact McNemar test on the same images tells the two "
         f"apart (p < {SEPARATED})."
     )
-    return " ".join([worst, ranked, *(f"Flag `{flag}`: {FLAGS[flag]}." for flag in used)])
+    several = max((len(names) for names in trainings_of(suite).values()), default=0) > 1
+    trained = (
+        "Between trainings: see trainings.md."
+        if several
+        else "One training of each model: a rank tells these weights apart, and says nothing of other trainings."
+    )
+    return " ".join([worst, ranked, trained, *(f"Flag `{flag}`: {FLAGS[flag]}." for flag in used)])
 
 
 def white(scores: pd.DataFrame) -> pd.DataFrame:

@@ -1,6 +1,5 @@
 """Other selections of a suite: the same images at another epsilon or under another seed, and what they add up to."""
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,14 +7,12 @@ from typing import Any
 import pandas as pd
 
 from benchmark.report.score import SuiteScores
+from benchmark.report.trainings import trained_as
 from benchmark.stats.shares import percent, wilson
 from benchmark.store.packed import Packed
 from benchmark.store.shown import Selection, Shown, ShownCase
 from benchmark.store.store import Store
 from benchmark.store.verdicts import Verdicts
-
-SEED_SUFFIX = re.compile(r"-seed\d+(?=(-last)?$)")
-"""In the name of a model that was trained with another seed: `train --name trades-b6-seed1 --seed 1`."""
 
 
 @dataclass(frozen=True)
@@ -119,8 +116,8 @@ def _over_seeds(suite: SuiteScores, others: Sequence[SuiteScores]) -> Iterator[t
         for entry, judged in zip(scores.entries, scores.judged, strict=True):
             if entry.epsilon != suite.entries[0].epsilon:
                 continue
-            model = SEED_SUFFIX.sub("", entry.model)
+            model = trained_as(entry.model)
             if entry.model not in networks:
                 networks.add(entry.model)
                 yield model, "clean", "", percent(judged.correct)
-            yield model, entry.attack, SEED_SUFFIX.sub("", entry.source_model), percent(judged.robust)
+            yield model, entry.attack, trained_as(entry.source_model), percent(judged.robust)

@@ -15,6 +15,7 @@ from benchmark.report.leaderboard import formatted, leaderboard, legend, shown_a
 from benchmark.report.papers import paper_table, papers_markdown
 from benchmark.report.score import SuiteScores
 from benchmark.report.selections import epsilon_table, seed_table
+from benchmark.report.trainings import training_table, trainings_note
 from benchmark.suites.published import FIGURES, ROWS, Figure, Row
 from model_zoo.files.atomic import atomic_write
 
@@ -54,6 +55,7 @@ def write_tables(
     crossed, compared = _black_box(suite), flag_table(suite)
     papers, claims = paper_table(suite, rows, figures), claim_table(suite)
     curves, seeds = epsilon_table(suite, others), seed_table(suite, others)
+    trainings = training_table(suite)
     shown = {
         "leaderboard": (board, "Leaderboard", _markdown(formatted(board)), f"{reading}\n{legend(suite, board)}"),
         "white_box": (white_box, "White-box attacks", _markdown(_with_last(white_box)), BOTH_READINGS),
@@ -62,6 +64,7 @@ def write_tables(
         "claims": (claims, "Claims of the papers", claims_markdown(claims), f"{claims_note(claims)} {reading}"),
         "epsilon": (curves, "Against epsilon", _markdown(curves), f"At 0 the clean accuracy. {reading}"),
         "flags": (compared, "Flags", _raised(compared), _flag_note(compared)),
+        "trainings": (trainings, "Over trainings", _markdown(trainings), f"{trainings_note()} {reading}"),
         "seeds": (seeds, "Over seeds", _markdown(seeds), f"Seeds of the attack and of the training. {reading}"),
     }
     html = page(

@@ -1,25 +1,20 @@
 """What papers claim: the data, and what is concluded of it."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
 from attacks.errors import InputError
 from attacks.registry import ATTACKS
 from benchmark.report.claims import claim_table, claims_markdown, claims_note
 from benchmark.report.papers import CLEAN
-from benchmark.report.score import Judged, SuiteScores, score_suite
-from benchmark.stats.shares import Bools
-from benchmark.store.packed import Packed
-from benchmark.store.shown import ShownCase
+from benchmark.report.score import SuiteScores
 from benchmark.suites.published import CLAIMS, DIRECTIONS, STATES, Claim, Measure
 from model_zoo.defenses.registry import DEFENSES
 from model_zoo.registry import MODELS, OF_LAST
 
-N = 400
 CLAIM = Claim(
     "a paper",
     "one is more robust than two",
@@ -31,43 +26,7 @@ CLAIM = Claim(
     source="a table",
     state="unverified",
 )
-Cells = Mapping[tuple[str, str, str], int]
-"""(model, attack, source) to how many of the first images are robust."""
-
-
-def robust(count: int) -> Bools:
-    return np.arange(N) < count
-
-
-def suite(cells: Cells, **networks: str) -> SuiteScores:
-    """Scores of models whose first images are robust; the first 390 are correct when clean."""
-    entries, judged = [], []
-    for model, attack, source in cells:
-        entry = ShownCase(
-            key="",
-            rank=(0,),
-            suite="digits",
-            dataset="digits",
-            model=model,
-            defense="",
-            architecture=networks.get(model, "network"),
-            checkpoint_sha256="",
-            networks={},
-            norm="Linf",
-            epsilon=0.2,
-            attack=attack,
-            source_model=source,
-            n=N,
-            images="",
-            seed=0,
-            version=1,
-            schedule="",
-        )
-        entries.append(entry)
-        judged.append(
-            Judged(np.arange(N), np.zeros(N, dtype=np.int64), robust(390), robust(cells[model, attack, source]))
-        )
-    return replace(score_suite(Packed("digits", "any", {}), "digits"), entries=entries, judged=judged)
+Scores = Callable[..., SuiteScores]
 
 
 # The data
@@ -145,43 +104,43 @@ ONE, TWO = ("one", "pgd-20", ""), ("two", "pgd-20", "")
     ],
 )
 def test_a_claim_holds_or_does_not_or_is_undecided(
-    direction: str, size: float, one: int, two: int, verdict: str
+    scores_of: Scores, direction: str, size: float, one: int, two: int, verdict: str
 ) -> None:
     claim = replace(CLAIM, direction=direction, size=size)
-    (line,) = claim_table(suite({ONE: one, TWO: two}), [claim]).to_dict("records")
+    (line,) = claim_table(scores_of({ONE: one, TWO: two}), [claim]).to_dict("records")
     assert line["verdict"] == verdict
     assert line["effect"] == pytest.approx((one - two) / 4)
     assert line["ci_low"] < line["effect"] < line["ci_high"]
     assert line["trainings"] == "1 and 1"
 
 
-def test_three_trainings_a_side_speak_of_the_defense() -> None:
+def test_three_trainings_a_side_speak_of_the_defense(scores_of: Scores) -> None:
     cells = {(f"{name}{seed}", "pgd-20", ""): 300 - 100 * k for k, name in enumerate(("one", "two")) for seed in SEEDS}
-    (line,) = claim_table(suite(cells), [CLAIM]).to_dict("records")
+    (line,) = claim_table(scores_of(cells), [CLAIM]).to_dict("records")
     assert (line["trainings"], line["verdict"]) == ("3 and 3", "holds")
     apart = {**cells, ("one", "pgd-20", ""): 390, ("one-seed1", "pgd-20", ""): 150}
-    assert claim_table(suite(apart), [CLAIM])["verdict"].tolist() == ["undecided"]
+    assert claim_table(scores_of(apart), [CLAIM])["verdict"].tolist() == ["undecided"]
 
 
 SEEDS = ("", "-seed1", "-seed2")
 
 
-def test_best_and_last_epochs_of_a_training_are_a_pair() -> None:
+def test_best_and_last_epochs_of_a_training_are_a_pair(scores_of: Scores) -> None:
     counts = {"": 150, "-seed1": 250, "-seed2": 350}
     cells = {(f"one{seed}", "pgd-20", ""): count for seed, count in counts.items()}
     cells |= {(f"one{seed}-last", "pgd-20", ""): count - 20 for seed, count in counts.items()}
     claim = replace(CLAIM, second=Measure.parse("one-last: pgd-20"))
-    (line,) = claim_table(suite(cells), [claim]).to_dict("records")
+    (line,) = claim_table(scores_of(cells), [claim]).to_dict("records")
     assert (line["effect"], line["verdict"]) == (pytest.approx(5.0), "holds")
 
 
-def test_a_drop_is_compared_with_a_drop_and_clean_accuracy_is_any_cases() -> None:
+def test_a_drop_is_compared_with_a_drop_and_clean_accuracy_is_any_cases(scores_of: Scores) -> None:
     cells = {(name, attack, ""): count for name, attack, count in DROPS}
     drop = replace(CLAIM, first=Measure.parse("one: pgd-20 - fgsm"), second=Measure.parse("two: pgd-20 - fgsm"))
     clean = replace(
         CLAIM, first=Measure.parse("one: clean"), second=Measure.parse("two: clean"), direction="alike", size=2
     )
-    table = claim_table(suite(cells), [drop, clean])
+    table = claim_table(scores_of(cells), [drop, clean])
     assert table["effect"].tolist() == pytest.approx([25.0, 0.0])
     assert table["verdict"].tolist() == ["holds for these models"] * 2
 
@@ -189,32 +148,32 @@ def test_a_drop_is_compared_with_a_drop_and_clean_accuracy_is_any_cases() -> Non
 DROPS = [("one", "pgd-20", 350), ("one", "fgsm", 200), ("two", "pgd-20", 350), ("two", "fgsm", 300)]
 
 
-def test_a_transfer_attack_is_of_its_source() -> None:
+def test_a_transfer_attack_is_of_its_source(scores_of: Scores) -> None:
     cells = {("one", "pgd-20", "natural"): 380, ("one", "pgd-20", "madry"): 200, ONE: 100}
     claims = [
         replace(CLAIM, first=Measure.parse("one: pgd-20 from natural"), second=Measure.parse(second))
         for second in ("one: pgd-20", "one: pgd-20 from madry", "one: pgd-20 from trades-b6")
     ]
-    assert claim_table(suite(cells), claims)["effect"].tolist() == pytest.approx([70.0, 45.0])
+    assert claim_table(scores_of(cells), claims)["effect"].tolist() == pytest.approx([70.0, 45.0])
 
 
-def test_models_of_two_networks_are_not_compared() -> None:
+def test_models_of_two_networks_are_not_compared(scores_of: Scores) -> None:
     cells = {ONE: 300, TWO: 200}
-    assert len(claim_table(suite(cells, one="wide", two="wide"), [CLAIM])) == 1
-    assert claim_table(suite(cells, one="wide"), [CLAIM]).empty
+    assert len(claim_table(scores_of(cells, one="wide", two="wide"), [CLAIM])) == 1
+    assert claim_table(scores_of(cells, one="wide"), [CLAIM]).empty
 
 
-def test_verdicts_are_corrected_for_all_claims_of_the_table() -> None:
+def test_verdicts_are_corrected_for_all_claims_of_the_table(scores_of: Scores) -> None:
     cells = {ONE: 212, TWO: 200}
-    alone = claim_table(suite(cells), [CLAIM])
-    beside = claim_table(suite(cells), [CLAIM] * 40)
+    alone = claim_table(scores_of(cells), [CLAIM])
+    beside = claim_table(scores_of(cells), [CLAIM] * 40)
     assert alone["verdict"].tolist() == ["holds for these models"]
     assert set(beside["verdict"]) == {"undecided"}
     assert beside["p_holm"].tolist() == pytest.approx([40 * alone["p"][0]] * 40)
 
 
-def test_people_read_what_was_asked_measured_and_decided() -> None:
-    table = claim_table(suite({ONE: 300, TWO: 200}), [CLAIM])
+def test_people_read_what_was_asked_measured_and_decided(scores_of: Scores) -> None:
+    table = claim_table(scores_of({ONE: 300, TWO: 200}), [CLAIM])
     text = claims_markdown(table)
     assert "one is more robust than two (a paper)" in text
     assert "above 0" in text
@@ -223,5 +182,5 @@ def test_people_read_what_was_asked_measured_and_decided() -> None:
     assert "Of 1 claims that the models here can test, 1 hold, 0 do not, 0 are undecided" in claims_note(table)
 
 
-def test_a_suite_without_such_models_has_no_table() -> None:
-    assert claim_table(suite({ONE: 300}), [CLAIM]).empty
+def test_a_suite_without_such_models_has_no_table(scores_of: Scores) -> None:
+    assert claim_table(scores_of({ONE: 300}), [CLAIM]).empty

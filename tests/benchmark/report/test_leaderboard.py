@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from scipy.stats import binomtest
 
-from benchmark.report.leaderboard import p_of_difference, ranks
+from benchmark.report.leaderboard import board_ranks, p_of_difference
 from benchmark.report.score import SuiteScores
 from benchmark.stats.shares import Bools
 from model_zoo.model_spec import ModelSpec
@@ -29,13 +29,13 @@ def first(count: int, *, n: int = N) -> Bools:
 def test_a_model_that_the_images_tell_apart_has_a_rank_of_its_own() -> None:
     suite = of({"a": first(80), "b": first(70), "c": first(40)})
     assert p_of_difference(suite, "a", "b") == pytest.approx(2 * 0.5**10)
-    assert ranks(suite, ["a", "b", "c"]) == [1, 2, 3]
+    assert board_ranks(suite, ["a", "b", "c"]) == [1, 2, 3]
 
 
 def test_models_that_mcnemar_does_not_tell_apart_share_a_rank() -> None:
     suite = of({"a": first(80), "b": first(76), "c": first(60)})
     assert p_of_difference(suite, "a", "b") == pytest.approx(0.125)
-    assert ranks(suite, ["a", "b", "c"]) == [1, 1, 3]
+    assert board_ranks(suite, ["a", "b", "c"]) == [1, 1, 3]
 
 
 def test_the_test_is_paired_so_the_same_accuracies_may_or_may_not_be_told_apart() -> None:
