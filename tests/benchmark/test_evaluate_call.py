@@ -101,7 +101,7 @@ def test_what_a_store_has_is_not_computed_again(
 
     first = run(["pgd-20"])
     run(["pgd-20", "fgsm"])
-    monkeypatch.setattr("benchmark.sweep.compute.evaluate", None)
+    monkeypatch.setattr("benchmark.sweep.compute.evaluate_chunk", None)
     again = run(["pgd-20", "fgsm"])
     assert again.robust_acc["pgd-20"] == first.robust_acc["pgd-20"]
     with pytest.raises(TypeError):

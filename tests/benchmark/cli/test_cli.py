@@ -268,7 +268,7 @@ def test_an_interrupt_says_that_nothing_is_lost(
     def interrupted(*_arguments: object, **_options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("benchmark.sweep.compute.evaluate", interrupted)
+    monkeypatch.setattr("benchmark.sweep.compute.evaluate_chunk", interrupted)
     result = command(tmp_path, "--models", "natural", *FAST)
     assert (result.returncode, result.stdout) == (130, "")
     assert result.stderr.strip().startswith("error: interrupted; what was stored is kept")
