@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -129,19 +129,27 @@ def attack(
             is_randomized=randomized or source_randomized,
             is_transfer=crafted_on is not model,
         )
+
+        def attack_chunk(chunk: tuple[Tensor, Tensor, Tensor], size: int) -> tuple[list[AttackOutcome], Tensor]:
+            points, smaller = FoundPoints(chunk[0]), replace(setting, batch_size=size)
+            reached = run_attack(
+                spec,
+                model,
+                crafted_on,
+                searched,
+                *chunk,
+                smaller,
+                classes=classes,
+                progress=progress,
+                observe=points.observe,
+            )
+            return reached, points.x_adv
+
         outcomes, found = [], []
         for part_x, part_y, part_index in zip(*(whole.split(CHUNK_SIZE) for whole in (x, y, index)), strict=True):
-            part = part_x.to(device), part_y.to(device), part_index.to(device)
-
-            def run(size: int, part: tuple[Tensor, Tensor, Tensor] = part) -> tuple[list[AttackOutcome], Tensor]:
-                points = FoundPoints(part[0])
-                smaller = replace(setting, batch_size=size)
-                watching = {"progress": progress, "observe": points.observe}
-                on: dict[str, Any] = {"classes": classes, **watching}
-                return run_attack(spec, model, crafted_on, searched, *part, smaller, **on), points.x_adv
-
-            (outcome, x_adv), batch_size = within_memory(spec.name, batch_size, run)
-            outcomes += outcome
+            chunk = part_x.to(device), part_y.to(device), part_index.to(device)
+            (reached, x_adv), batch_size = within_memory(spec.name, batch_size, partial(attack_chunk, chunk))
+            outcomes += reached
             found.append(x_adv.to(x.device))
     return _joined(outcomes, torch.cat(found), y, is_randomized=randomized)
 

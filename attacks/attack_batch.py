@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -101,8 +100,16 @@ def run_attack(
     Returns: an outcome for each reading.
     """
     key = setting.seed, int(index[0])  # a model draws for the batch, so its draws belong to the batch
-    on: dict[str, Any] = {"draws": setting.judge_draws, "key": key, "batch_size": setting.batch_size}
-    judge = BatchJudge(target, x, y, setting.threat, prediction=prediction, **on)
+    judge = BatchJudge(
+        target,
+        x,
+        y,
+        setting.threat,
+        draws=setting.judge_draws,
+        key=key,
+        batch_size=setting.batch_size,
+        prediction=prediction,
+    )
     attacked = (judge.prediction == y).nonzero().squeeze(1)
 
     def still_correct(points: Tensor, position: Tensor) -> Tensor:

@@ -3,10 +3,10 @@
 import copy
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from attacks.folding import foldable
+from attacks.folding import foldable, trace
 from attacks.generators import seeded
 
 LAYERS = (nn.Conv2d, nn.Linear)
@@ -96,9 +96,8 @@ def _keep_float32(layer: nn.Module) -> None:
 
 def _folded(model: nn.Module) -> nn.Module | None:
     """The model with each batch norm folded into the convolution that feeds it alone; None if it cannot be traced."""
-    try:
-        traced = fx.symbolic_trace(model)
-    except Exception:  # control flow on values, and whatever else a forward pass may do
+    traced = trace(model)
+    if traced is None:
         return None
     modules = dict(traced.named_modules())
     for feed, norm in foldable(traced):

@@ -3,7 +3,7 @@
 import copy
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -201,7 +201,7 @@ def _report(name: str, cases: Sequence[EvalCase], store: Store) -> Report:
     )
 
 
-def _folder(store: str | Path | None) -> Any:
+def _folder(store: str | Path | None) -> AbstractContextManager[str | Path]:
     """The folder of the store as a context; a temporary one where nothing is to be kept."""
     if store is None:
         return tempfile.TemporaryDirectory()

@@ -5,13 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from attacks.errors import InputError
-from attacks.out_of_memory import within_memory
 from attacks.search_model import COMPARED, search_model
 from attacks.spec import AttackSpec, Ensemble, ThirdParty
 from benchmark.cli.options import Shared
 from benchmark.cli.resolve import choose_attacks, choose_suite
 from benchmark.cli.resolve_hardware import choose_hardware, choose_images, tuned
-from benchmark.evaluation.model_checks import Checked, check_images, check_model, check_randomness
+from benchmark.evaluation.model_checks import check_images, check_on_fitting_batches, check_randomness
 from benchmark.gate.baseline import Settings
 from benchmark.gate.canaries import canary_model, canary_spec
 from benchmark.gate.protocol import GateProtocol, Subject
@@ -23,6 +22,7 @@ DEFAULT_ATTACK = "autoattack-brief"
 
 
 def refuse_other_names(baseline: Path) -> None:
+    """Raise InputError for a baseline whose name does not end as that of one does."""
     if baseline.suffix != ".json":
         raise InputError(f"--baseline takes a name ending in .json (the packed verdicts lie beside it), got {baseline}")
 
@@ -62,12 +62,9 @@ def _refuse_third_party(attack: AttackSpec) -> None:
 
 def subject_of(protocol: GateProtocol, spec: ModelSpec, before: PackedCase | None, shared: Shared) -> Subject:
     model = load_on(protocol.hardware, spec, protocol.split, shared.checkpoint_dir)
-
-    def check(size: int) -> Checked:
-        hardware = replace(protocol.hardware, batch_size=size)
-        return check_model(spec.name, model, protocol.split, hardware, needs_gradients=protocol.attack.needs_gradients)
-
-    checked, _ = within_memory(spec.name, protocol.hardware.batch_size, check)
+    checked, _ = check_on_fitting_batches(
+        spec.name, model, protocol.split, protocol.hardware, needs_gradients=protocol.attack.needs_gradients
+    )
     check_randomness(spec, checked.flags)
     examples = protocol.split.x[:COMPARED].to(protocol.hardware.device)
     searched = search_model(model, examples, protocol.hardware.precision, randomized=spec.randomized)

@@ -1,14 +1,19 @@
-"""How many images fit into memory at a time, found out by a few of them."""
+"""How many images fit into memory at a time, found out by a few of them, and by running out of it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from attacks.oracle import Oracle
+from attacks.out_of_memory import within_memory
 from attacks.threat_model import ThreatModel
 from benchmark.evaluation.hardware import Hardware, workers_on_one_gpu
+
+T = TypeVar("T")
 
 PROBED = 4
 SHARE = 0.5
@@ -75,3 +80,9 @@ def free_bytes(device: torch.device) -> int | None:
         return min(free, int(limit) - int(used)) if limit != "max" else free
     except (OSError, ValueError):
         return free
+
+
+def on_fitting_batches(what: str, hardware: Hardware, run: Callable[[Hardware], T]) -> tuple[T, Hardware]:
+    """`within_memory`, for what takes its batch size from the hardware: the smaller one is kept for what is to come."""
+    found, size = within_memory(what, hardware.batch_size, lambda size: run(replace(hardware, batch_size=size)))
+    return found, replace(hardware, batch_size=size)

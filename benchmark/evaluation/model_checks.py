@@ -11,6 +11,7 @@ from attacks.input_checks import require_gradient
 from attacks.judge import predict
 from attacks.out_of_memory import is_out_of_memory
 from benchmark.data.split import Split
+from benchmark.evaluation.batch_size import on_fitting_batches
 from benchmark.evaluation.gradient_flags import gradient_flags
 from benchmark.evaluation.hardware import Hardware
 from benchmark.evaluation.model_flags import find_flags, misses_normalisation
@@ -114,6 +115,17 @@ def check_model(
             f"naming one class would get {chance}; {hint}"
         )
     return Checked(prediction, [*found, *(["normalisation"] if wants_other else [])])
+
+
+def check_on_fitting_batches(
+    name: str, model: nn.Module, split: Split, hardware: Hardware, *, needs_gradients: bool
+) -> tuple[Checked, Hardware]:
+    """`check_model`, and the hardware with the batch that fits into memory."""
+    return on_fitting_batches(
+        name,
+        hardware,
+        lambda fitting: check_model(name, model, split, fitting, needs_gradients=needs_gradients),
+    )
 
 
 def _correct(split: Split, prediction: Tensor, hardware: Hardware) -> Iterator[tuple[Tensor, Tensor]]:

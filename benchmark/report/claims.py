@@ -8,17 +8,17 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
+from benchmark.report.attack_flags import SIGNIFICANT
 from benchmark.report.papers import CLEAN
-from benchmark.report.score import Judged, SuiteScores
+from benchmark.report.score import Judged, SuiteScores, common_images
 from benchmark.report.trainings import trained_as
 from benchmark.stats.effects import FEWEST, Effect, Values, effect
 from benchmark.stats.sequential import holm
 from benchmark.suites.published import CLAIMS, Case, Claim, Measure
 from model_zoo.registry import OF_LAST
 
-SIGNIFICANT = 0.05
-"""The family-wise error rate of a table of claims."""
 HOLDS, DOES_NOT, UNDECIDED = "holds", "does not", "undecided"
 COLUMNS = (
     *("claim", "paper", "first", "second", "direction", "size", "n", "trainings", "effect", "ci_low", "ci_high"),
@@ -52,30 +52,24 @@ def _found(suite: SuiteScores) -> Found:
         found[entry.model, Case(entry.attack, trained_as(entry.source_model))] = judged
         clean = found.get((entry.model, Case(CLEAN)))
         if clean is None or len(clean.index) < len(judged.index):
-            found[entry.model, Case(CLEAN)] = Judged(judged.index, judged.label, judged.correct, judged.correct)
+            found[entry.model, Case(CLEAN)] = judged.clean
     return found
 
 
 def _lines(claim: Claim, found: Found, networks: Mapping[str, str]) -> Iterator[dict[str, Any]]:
     """The line of a claim, where there is one."""
-    trainings = [_trainings(measure, found) for measure in (claim.first, claim.second)]
+    measures = claim.first, claim.second
+    trainings = [_trainings(measure, found) for measure in measures]
     if not all(trainings) or len({networks[name] for names in trainings for name in names}) > 1:
         return
-    cases = [
-        found[name, case]
-        for measure, names in zip((claim.first, claim.second), trainings, strict=True)
-        for name in names
-        for case in _cases(measure)
+    sides = [
+        [[found[name, case] for case in measure.cases] for name in names]
+        for measure, names in zip(measures, trainings, strict=True)
     ]
-    images = cases[0].index
-    for judged in cases[1:]:
-        images = np.intersect1d(images, judged.index, assume_unique=True)
+    images = common_images([judged for side in sides for cases in side for judged in cases])
     if not len(images):
         return
-    first, second = (
-        np.stack([_values(measure, name, found, images) for name in names])
-        for measure, names in zip((claim.first, claim.second), trainings, strict=True)
-    )
+    first, second = (np.stack([_values(cases, images) for cases in side]) for side in sides)
     same = [[name.removesuffix(OF_LAST) for name in names] for names in trainings]
     difference = effect(first, second, paired=same[0] == same[1])
     p, verdict = _decide(claim, difference)
@@ -101,18 +95,15 @@ def _lines(claim: Claim, found: Found, networks: Mapping[str, str]) -> Iterator[
     }
 
 
-def _cases(measure: Measure) -> list[Case]:
-    return [measure.case, *([measure.less] if measure.less else [])]
-
-
 def _trainings(measure: Measure, found: Found) -> list[str]:
     """The names of the trainings of a measure's model that have all its cases."""
     names = dict.fromkeys(name for name, _ in found if trained_as(name) == measure.model)
-    return [name for name in names if all((name, case) in found for case in _cases(measure))]
+    return [name for name in names if all((name, case) in found for case in measure.cases)]
 
 
-def _values(measure: Measure, name: str, found: Found, images: Any) -> Values:
-    first, *less = (found[name, case].on(images).astype(float) for case in _cases(measure))
+def _values(cases: Sequence[Judged], images: NDArray[np.int64]) -> Values:
+    """(N,) of one training: 1 where an image is robust; less 1 where it is under the second case, too."""
+    first, *less = (judged.on(images).astype(float) for judged in cases)
     values: Values = first - less[0] if less else first
     return values
 

@@ -6,13 +6,10 @@ import pandas as pd
 
 from benchmark.report.attack_flags import flag_table, raised_flags
 from benchmark.report.flags import FLAGS, flag_names
-from benchmark.report.score import Judged, SuiteScores, common_images
+from benchmark.report.score import SuiteScores, common_images
 from benchmark.report.trainings import trainings_of
-from benchmark.stats.ranks import ranks
+from benchmark.stats.ranks import SEPARATED, ranks
 from benchmark.stats.shares import mcnemar, percent, wilson
-
-SEPARATED = 0.05
-"""Below this p of the exact McNemar test two models are told apart."""
 
 FIRST = ("rank", "model", "defense", "architecture", "clean")
 LAST = ("worst case", "ci_low", "ci_high", "flags", "n")
@@ -69,10 +66,7 @@ def board_ranks(suite: SuiteScores, models: Sequence[str]) -> list[int]:
 
 def p_of_difference(suite: SuiteScores, first: str, second: str) -> float:
     """The p of the exact McNemar test of two models' worst cases on the images that both are over."""
-    one, other = (
-        Judged(suite.shared[model], suite.shared[model], suite.worst[model], suite.worst[model])
-        for model in (first, second)
-    )
+    one, other = suite.worst_case(first), suite.worst_case(second)
     images = common_images([one, other])
     robust, against = one.on(images), other.on(images)
     return mcnemar(int((against & ~robust).sum()), int((robust & ~against).sum()))

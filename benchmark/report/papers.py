@@ -94,7 +94,7 @@ def _measured(suite: SuiteScores, model: str, figure: Figure) -> tuple[ShownCase
     if not found:
         return None
     entry, judged = max(found, key=lambda pair: pair[0].n)
-    return entry, judged.correct if figure.attack == CLEAN else judged.robust
+    return entry, (judged.clean if figure.attack == CLEAN else judged).robust
 
 
 def _reasons(row: Row, figure: Figure, entry: ShownCase, n: int) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """Verdicts to scores: one row per model and attack. Nothing here needs a model."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -80,6 +80,11 @@ class Judged:
         robust: Bools = self.robust[np.searchsorted(self.index, images)]
         return robust
 
+    @property
+    def clean(self) -> "Judged":
+        """The same images under no attack."""
+        return replace(self, robust=self.correct)
+
 
 def judged_from(verdicts: Verdicts, reading: str) -> Judged:
     """A case's verdicts by the reading "any" or "last"."""
@@ -110,6 +115,11 @@ class SuiteScores:
     entries: Sequence[ShownCase]
     judged: Sequence[Judged]
     incomplete: Sequence[str]
+
+    def worst_case(self, model: str) -> Judged:
+        """What the worst case of a model left, on the images that it is over."""
+        images, robust = self.shared[model], self.worst[model]
+        return Judged(images, images, robust, robust)
 
 
 def score_suite(store: Readable, suite: str) -> SuiteScores:

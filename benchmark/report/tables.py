@@ -28,6 +28,9 @@ LAST = " (last)"
 """Behind a model's name: its column of the last iterate."""
 BOTH_READINGS = "Any iterate; in brackets, the last iterate. Passes are per image, averaged over the models."
 
+NOT_PRINTED = ("claims", "trainings")
+"""Tables too wide for a terminal: they are files only."""
+
 
 def write_tables(
     suite: SuiteScores,
@@ -45,19 +48,20 @@ def write_tables(
         examples: for some models a PNG of adversarial images.
         rows, figures: what is published.
 
-    Returns: the text to print: leaderboard, white-box and black-box tables.
+    Returns: the text to print: all of them but those of `NOT_PRINTED`.
     """
     if suite.scores.empty:
         return f"No case of suite {suite.suite} is complete yet; run the benchmark again to go on."
     write_csv(folder / "scores.csv", suite.scores.round(dict.fromkeys(suite.scores.columns.drop("epsilon"), 4)))
     write_csv(folder / "timing.csv", suite.timing)
     board, white_box, reading = leaderboard(suite), _white_box(suite), READINGS[suite.reading]
+    board_note = legend(suite, board)
     crossed, compared = _black_box(suite), flag_table(suite)
     papers, claims = paper_table(suite, rows, figures), claim_table(suite)
     curves, seeds = epsilon_table(suite, others), seed_table(suite, others)
     trainings = training_table(suite)
     shown = {
-        "leaderboard": (board, "Leaderboard", _markdown(formatted(board)), f"{reading}\n{legend(suite, board)}"),
+        "leaderboard": (board, "Leaderboard", _markdown(formatted(board)), f"{reading}\n{board_note}"),
         "white_box": (white_box, "White-box attacks", _markdown(_with_last(white_box)), BOTH_READINGS),
         "black_box": (crossed, "Transfer (black-box) attacks", _markdown(crossed), f"{CROSSED} {reading}"),
         "papers": (papers, "Beside the papers", papers_markdown(papers, suite.suite), reading),
@@ -67,11 +71,9 @@ def write_tables(
         "trainings": (trainings, "Over trainings", _markdown(trainings), f"{trainings_note()} {reading}"),
         "seeds": (seeds, "Over seeds", _markdown(seeds), f"Seeds of the attack and of the training. {reading}"),
     }
-    html = page(
-        suite, board, papers, what=_what(suite), reading=reading, legend=legend(suite, board), examples=examples
-    )
+    html = page(suite, board, papers, what=_what(suite), reading=reading, legend=board_note, examples=examples)
     atomic_write(folder / "leaderboard.html", html.encode())
-    note = f"{_what(suite)}\n{reading}\n{legend(suite, board)}"
+    note = f"{_what(suite)}\n{reading}\n{board_note}"
     atomic_write(folder / "leaderboard.tex", latex(board, note).encode())
     atomic_write(folder / "model_info.json", model_info(suite, board).encode())
     printed = []
@@ -80,8 +82,10 @@ def write_tables(
             for suffix in ("csv", "md"):
                 (folder / f"{name}.{suffix}").unlink(missing_ok=True)
             continue
-        printed.append(_section(title, suite, body, note))
-        atomic_write(folder / f"{name}.md", printed[-1].encode())
+        text = _section(title, suite, body, note)
+        atomic_write(folder / f"{name}.md", text.encode())
+        if name not in NOT_PRINTED:
+            printed.append(text)
         write_csv(folder / f"{name}.csv", table.round(dict.fromkeys(table.columns.difference(["p", "p_holm"]), 4)))
     return "\n".join(printed)
 

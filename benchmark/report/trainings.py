@@ -7,18 +7,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from scipy.stats import t
 
-from benchmark.report.score import Judged, SuiteScores, common_images
+from benchmark.report.score import SuiteScores, common_images
 from benchmark.stats.effects import FEWEST, Values, effect
-from benchmark.stats.ranks import ranks
-from benchmark.stats.shares import Bools, percent
+from benchmark.stats.ranks import SEPARATED, ranks
+from benchmark.stats.shares import percent
 
 SEED_SUFFIX = re.compile(r"-seed\d+(?=(-last)?$)")
 """In the name of a model that was trained with another seed: `train --name trades-b6-seed1 --seed 1`."""
-SEPARATED = 0.05
-"""Below this p two defenses are told apart."""
 COLUMNS = ("rank", "model", "trainings", "clean", "clean_std", "worst case", "std", "ci_low", "ci_high", "each", "n")
 
 
@@ -47,18 +44,14 @@ def training_table(suite: SuiteScores) -> pd.DataFrame:
     several = {model: names for model, names in trainings_of(suite).items() if len(names) > 1}
     if not several:
         return pd.DataFrame()
-    worst = {
-        name: Judged(suite.shared[name], suite.shared[name], suite.worst[name], suite.worst[name])
-        for names in several.values()
-        for name in names
-    }
+    worst = {name: suite.worst_case(name) for names in several.values() for name in names}
     images = common_images(list(worst.values()))
     robust = {
         model: np.stack([worst[name].on(images).astype(float) for name in names]) for model, names in several.items()
     }
-    right = {entry.model: judged for entry, judged in zip(suite.entries, suite.judged, strict=True)}
+    clean = {entry.model: judged.clean for entry, judged in zip(suite.entries, suite.judged, strict=True)}
     rows = [
-        _row(model, robust[model], np.array([percent(_correct(right[name], images)) for name in names]))
+        _row(model, robust[model], np.array([percent(clean[name].on(images)) for name in names]))
         for model, names in several.items()
     ]
     table = pd.DataFrame(rows).sort_values(["worst case", "clean"], ascending=False, kind="stable")
@@ -66,11 +59,6 @@ def training_table(suite: SuiteScores) -> pd.DataFrame:
         0, "rank", ranks(list(table["model"]), lambda leader, model: _told_apart(robust[leader], robust[model]))
     )
     return table[list(COLUMNS)]
-
-
-def _correct(judged: Judged, images: NDArray[np.int64]) -> Bools:
-    correct: Bools = judged.correct[np.searchsorted(judged.index, images)]
-    return correct
 
 
 def _row(model: str, robust: Values, clean: Values) -> dict[str, Any]:

@@ -2,6 +2,9 @@
 
 from collections.abc import Callable, Sequence
 
+SEPARATED = 0.05
+"""Below this p of their difference two models, or two defenses, are told apart."""
+
 
 def ranks(names: Sequence[str], told_apart: Callable[[str, str], bool]) -> list[int]:
     """The rank of each name, given from the best to the worst.

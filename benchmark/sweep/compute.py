@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
@@ -13,9 +12,10 @@ from torch import Tensor, nn
 from attacks.errors import InputError, one_line
 from attacks.found_points import FoundPoints
 from attacks.input_checks import raised_in_backward
-from attacks.out_of_memory import is_out_of_memory, within_memory
+from attacks.out_of_memory import is_out_of_memory
 from attacks.search_model import precision_of
 from benchmark.data.split import Split, take
+from benchmark.evaluation.batch_size import on_fitting_batches
 from benchmark.evaluation.evaluate_chunk import evaluate_chunk
 from benchmark.evaluation.hardware import VERSIONED, Hardware
 from benchmark.store.chunk import Range
@@ -56,12 +56,9 @@ def compute_chunk(
         if not (is_ours and lacking):
             return hardware
         started = time.perf_counter()
-        (verdicts, found), batch_size = within_memory(
-            _title(group),
-            hardware.batch_size,
-            lambda size: _evaluate(group, prepared, chunk, replace(hardware, batch_size=size), advance),
+        (verdicts, found), hardware = on_fitting_batches(
+            _title(group), hardware, lambda fitting: _evaluate(group, prepared, chunk, fitting, advance)
         )
-        hardware = replace(hardware, batch_size=batch_size)
         precision = precision_of(prepared.searched[group[0].source.name], hardware.precision)
         timing = _timing(hardware, precision, (time.perf_counter() - started) / len(group))
         for case, verdict in zip(group, verdicts, strict=True):  # the longest last: it decides who shared a batch

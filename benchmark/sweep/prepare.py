@@ -12,13 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from attacks.out_of_memory import within_memory
 from attacks.precision import is_tiny
 from attacks.search_model import COMPARED, search_model
 from benchmark.data.split import Split, balanced_subset
 from benchmark.evaluation.batch_size import find_batch_size
 from benchmark.evaluation.hardware import Hardware
-from benchmark.evaluation.model_checks import Checked, check_images, check_model, check_randomness
+from benchmark.evaluation.model_checks import check_images, check_on_fitting_batches, check_randomness
 from benchmark.store.chunk import Range
 from benchmark.store.store import Store, discard
 from benchmark.suites.case import EvalCase, case_key, identity
@@ -97,13 +96,9 @@ def prepare(
     by_gradient = {case.source.name for case in cases if case.attack.needs_gradients}
     checked = {}
     for name in judged:
-
-        def check(size: int, name: str = name, hardware: Hardware = hardware) -> Checked:
-            smaller = replace(hardware, batch_size=size)
-            return check_model(name, loaded[name], split, smaller, needs_gradients=name in by_gradient)
-
-        checked[name], batch_size = within_memory(name, hardware.batch_size, check)
-        hardware = replace(hardware, batch_size=batch_size)
+        checked[name], hardware = check_on_fitting_batches(
+            name, loaded[name], split, hardware, needs_gradients=name in by_gradient
+        )
     for spec in specs:
         check_randomness(spec, checked[spec.name].flags)
     for case in cases:

@@ -107,11 +107,15 @@ class Measure:
         return cls(model, Case.parse(first), Case.parse(second) if minus else None)
 
     @property
+    def cases(self) -> Sequence[Case]:
+        """Its one case, or both."""
+        return [self.case] if self.less is None else [self.case, self.less]
+
+    @property
     def text(self) -> str:
         """As `parse` reads it."""
-        cases = [self.case, *([self.less] if self.less else [])]
         return f"{self.model}: " + " - ".join(
-            case.attack + (f" from {case.crafted_on}" if case.crafted_on else "") for case in cases
+            case.attack + (f" from {case.crafted_on}" if case.crafted_on else "") for case in self.cases
         )
 
 
