@@ -1,7 +1,7 @@
 """One call from Python: an attack by its name on a model and images of the caller's."""
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -9,9 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from attacks.attack_batch import AttackOutcome, Setting, run_attack
-from attacks.errors import InputError
 from attacks.found_points import FoundPoints
 from attacks.input_checks import check_data, check_index, check_mode, check_settings, class_count, require_gradient
+from attacks.models.modes import device_of, unchanged
+from attacks.models.probe_images import probe_images
+from attacks.models.quirks import find_quirks
+from attacks.models.user_model import UserModel
 from attacks.out_of_memory import within_memory
 from attacks.precision import precision_for
 from attacks.randomness import JUDGE_DRAWS, answers_at_random, query_passes
@@ -70,6 +73,7 @@ def attack(
     precision: str = "auto",
     judge_draws: int = JUDGE_DRAWS,
     eot: int | None = None,
+    output: str = "",
     progress: Callable[[int], None] = lambda _: None,
 ) -> AttackResult:
     """Attack a model, and judge what the attack proposes: same draws and numbers as the command line's.
@@ -77,8 +81,9 @@ def attack(
     It raises no flags; `benchmark.evaluate` looks for caveats of the model, too.
 
     Args:
-        model: images (N, C, H, W) in [0, 1] to logits (N, K); in eval mode. It is left as it is: its mode, its
-            parameters, their gradients; buffers that a pass changes stay changed.
+        model: images (N, C, H, W) in [0, 1] to logits (N, K); in eval mode. It is run as `find_quirks` finds that it
+            must be, and left as it is: its mode, its parameters, their gradients; buffers that a pass changes stay
+            changed.
         x: (N, C, H, W) float in [0, 1], converted to float32; y: (N,) integer labels in [0, K).
         name: as in `run_benchmark.py list attacks`, or a spec of your own settings.
         epsilon: of the threat model, in pixel scale: 8 / 255, not 8.
@@ -91,6 +96,7 @@ def attack(
         precision: of the search: "auto" for the device's fastest, "fp32" or "bf16". Judging is always in float32.
         judge_draws: passes whose mean probabilities decide on a model that answers at random.
         eot: passes that each query of our own attacks averages; None for 1, and 20 on a source that answers at random.
+        output: where in what a model returns the logits are: a key, an attribute or an index; "" where it returns them.
         progress: called after every step with the number of images that took it.
 
     Returns: what it showed.
@@ -103,21 +109,24 @@ def attack(
     spec = attack_spec(name) if isinstance(name, str) else name
     check_settings(epsilon=epsilon, seed=seed, batch_size=batch_size, judge_draws=judge_draws, eot=eot)
     threat = ThreatModel(norm, float(epsilon))
-    crafted_on = model if source is None else source
     spec.require_norm(norm)
     check_data(x, y)
     x, y, index = x.detach().float(), y.long(), check_index(index, len(x))
-    for one in (model, crafted_on):
+    own = [model] if source is None or source is model else [model, source]
+    for one in own:
         check_mode(one)
-    device = model_device(model, crafted_on, default=x.device)
-    examples = x[:COMPARED].to(device)
+    device = device_of(*own, default=x.device)
+    examples, probes = x[:COMPARED].to(device), probe_images(x.shape[1:]).to(device)
     dtype = precision_for(precision, x, device)
-    with unchanged(model), unchanged(crafted_on):
-        classes = class_count(model, examples, y)
+    with ExitStack() as stack:
+        for one in own:
+            stack.enter_context(unchanged(one))
+        asked = [UserModel(one, find_quirks(one, probes, output)) for one in own]
+        target, crafted_on = asked[0], asked[-1]
+        classes = class_count(target, examples, y)
         if spec.needs_gradients:
             require_gradient(crafted_on, examples)
-        randomized = answers_at_random(model, examples)
-        source_randomized = randomized if source is None else answers_at_random(crafted_on, examples)
+        randomized, source_randomized = answers_at_random(target, probes), answers_at_random(crafted_on, probes)
         searched = search_model(crafted_on, examples, dtype, randomized=source_randomized)
         setting = Setting(
             threat,
@@ -127,14 +136,14 @@ def attack(
             eot=query_passes(spec, source_randomized=source_randomized, asked=eot),
             judge_draws=judge_draws if randomized else 0,
             is_randomized=randomized or source_randomized,
-            is_transfer=crafted_on is not model,
+            is_transfer=len(own) > 1,
         )
 
         def attack_chunk(chunk: tuple[Tensor, Tensor, Tensor], size: int) -> tuple[list[AttackOutcome], Tensor]:
             points, smaller = FoundPoints(chunk[0]), replace(setting, batch_size=size)
             reached = run_attack(
                 spec,
-                model,
+                target,
                 crafted_on,
                 searched,
                 *chunk,
@@ -170,24 +179,3 @@ def _joined(outcomes: list[AttackOutcome], x_adv: Tensor, y: Tensor, *, is_rando
         backwards=whole(outcome.backwards for outcome in outcomes),
         is_randomized=is_randomized,
     )
-
-
-def model_device(*models: nn.Module, default: torch.device) -> torch.device:
-    """The device that all parameters and buffers are on; the default where there are none."""
-    devices = {tensor.device for model in models for tensor in (*model.parameters(), *model.buffers())}
-    if len(devices) > 1:
-        raise InputError(f"expected models on one device, got {', '.join(sorted(map(str, devices)))}")
-    return devices.pop() if devices else default
-
-
-@contextmanager
-def unchanged(model: nn.Module) -> Iterator[None]:
-    """The model's parameters ask for no gradient in the block, and are afterwards as they were."""
-    wanted = [parameter.requires_grad for parameter in model.parameters()]
-    for parameter in model.parameters():
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter, wants in zip(model.parameters(), wanted, strict=True):
-            parameter.requires_grad_(wants)

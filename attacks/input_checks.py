@@ -53,7 +53,8 @@ def check_mode(model: nn.Module) -> None:
     """Raise InputError for what is no module in eval mode."""
     if not isinstance(model, nn.Module):
         raise InputError(f"expected a torch.nn.Module, got {type(model).__name__}; wrap it in a module's forward")
-    if model.training:
+    has_modes = getattr(model.train, "__module__", "") != "torch.export.exported_program"  # whose flag says nothing
+    if model.training and has_modes:
         raise InputError("expected a model in eval mode, got one in train mode; call model.eval()")
 
 
@@ -63,9 +64,10 @@ def class_count(model: nn.Module, x: Tensor, y: Tensor) -> int:
         with torch.no_grad():
             logits = model(x)
     except Exception as error:  # the model may be the user's own code, and raise what it likes
-        if is_out_of_memory(error) or isinstance(error, InputError):
+        if is_out_of_memory(error):
             raise
-        raise InputError(f"the model cannot take images of shape {tuple(x.shape)}: {one_line(error)}") from error
+        reason = error if isinstance(error, InputError) else one_line(error)
+        raise InputError(f"the model cannot take images of shape {tuple(x.shape)}: {reason}") from error
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(x) or logits.shape[1] < 2:
         got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise InputError(
@@ -80,7 +82,7 @@ def class_count(model: nn.Module, x: Tensor, y: Tensor) -> int:
 
 def require_gradient(model: nn.Module, x: Tensor) -> None:
     """Raise InputError for logits without a gradient with respect to the images (N, C, H, W), and say why."""
-    remedy = "mend it, or use attacks that need no gradient: --attacks square"
+    remedy = "mend it, or use an attack that needs no gradient, such as square"
     with torch.enable_grad():
         x = x.clone().requires_grad_()
         try:
@@ -94,8 +96,8 @@ def require_gradient(model: nn.Module, x: Tensor) -> None:
             raise InputError(f"{where}: {reason}; {remedy}") from error
     if gradient is None:
         raise InputError(
-            "its logits have no gradient with respect to the image; remove no_grad, detach, numpy, or use attacks that "
-            "need none: --attacks square"
+            "its logits have no gradient with respect to the image; remove no_grad, detach, numpy, or use an "
+            "attack that needs none, such as square"
         )
 
 

@@ -1,24 +1,16 @@
 """Whether a model answers at random: it is then judged by expectation, which is part of what its numbers mean."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
 from attacks.spec import AttackSpec, ThirdParty
 
-PROBES = 8
 JUDGE_DRAWS = 20
 """Passes whose mean probabilities decide on a randomised model."""
 EOT = 20
 """Passes that a query of a randomised model averages: as many as in the reference AutoAttack."""
 SAME_ANSWER = 1e-6
 """Largest difference of two answers, relative to the largest logit, that is put down to the order of additions."""
-
-
-def probe_images(shape: Sequence[int]) -> Tensor:
-    """(8, C, H, W) fixed images of the given shape (C, H, W), of pixels drawn from [0, 1]."""
-    return torch.rand((PROBES, *shape), generator=torch.Generator().manual_seed(0))
 
 
 def differ(first: Tensor, second: Tensor) -> bool:

@@ -4,18 +4,20 @@ import copy
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import pandas as pd
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from attacks.api import model_device, unchanged
 from attacks.errors import InputError
 from attacks.input_checks import check_index, check_mode, check_settings, class_count
+from attacks.models.modes import device_of, unchanged
+from attacks.models.user_model import UserModel
 from attacks.names import check_name
 from attacks.precision import precision_for
 from attacks.randomness import JUDGE_DRAWS
@@ -36,7 +38,6 @@ from benchmark.sweep.run import run_cases
 from model_zoo.files.locks import in_use
 from model_zoo.load import observed
 from model_zoo.model_spec import ModelSpec
-from model_zoo.user_models.user_model import UserModel
 from model_zoo.weights.checkpoint import state_digest
 
 SUITE = "python"
@@ -146,9 +147,11 @@ def evaluate(
     )
     check_mode(model)
     images, labels = collect(x, y)
-    device = model_device(model, default=images.device)
+    device = device_of(model, default=images.device)
     with unchanged(model), _folder(store) as root:
         spec = _spec(model, images, name, output)
+        if store is None and not spec.answers:
+            spec = replace(spec, answers=uuid4().hex)  # nothing is kept that another call might take for its own
         assert spec.quirks is not None
         wrapped = UserModel(model, spec.quirks)
         split = Split(
@@ -226,7 +229,7 @@ def _spec(model: nn.Module, x: Tensor, name: str, output: str) -> ModelSpec:
         code=f"{kind.__module__}.{kind.__qualname__}",
     )
     try:
-        probed = copy.deepcopy(model).cpu()
+        probed = copy.deepcopy(model)
     except Exception:  # a model may hold what cannot be copied
         probed = model
     return observed(spec, probed, tuple(x.shape[1:]), output)

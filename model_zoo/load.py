@@ -9,7 +9,11 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from attacks.errors import InputError
-from attacks.randomness import answers_at_random, probe_images
+from attacks.models.modes import device_of, frozen
+from attacks.models.probe_images import probe_images
+from attacks.models.quirks import find_quirks
+from attacks.models.user_model import Quirks, UserModel
+from attacks.randomness import answers_at_random
 from model_zoo.architectures.registry import build
 from model_zoo.authors import CONVERTS, PACKAGES
 from model_zoo.files.atomic import sha256_of
@@ -18,10 +22,7 @@ from model_zoo.model_spec import ModelSpec
 from model_zoo.registry import SHIPPED
 from model_zoo.robustbench_adapter import PAGE, PREFIX, build_robustbench, factory_name, package_version
 from model_zoo.user_models.factory import call_factory, code_of, find_factory
-from model_zoo.user_models.modes import frozen
 from model_zoo.user_models.probe_digest import probe_digest
-from model_zoo.user_models.quirks import find_quirks
-from model_zoo.user_models.user_model import Quirks, UserModel
 from model_zoo.weights.checkpoint import load_into, load_state_dict, silent, state_digest
 from model_zoo.weights.program import KINDS, load_program
 from model_zoo.weights.weight_keys import unparallel
@@ -177,25 +178,25 @@ def external_model(
     model = _bare_model(spec, Path(), 0, tell)
     if not checkpoint:
         spec = replace(spec, sha256=state_digest(model.state_dict()))
-    return observed(spec, model, shape, output)
+    try:
+        return observed(spec, model, shape, output)
+    except InputError as error:
+        raise InputError(f"--model {factory}: {error}") from None
 
 
 def observed(spec: ModelSpec, model: nn.Module, shape: Sequence[int], output: str) -> ModelSpec:
     """The spec of a user's own model with what fixed images show: how it must be run, and what it answers.
 
     Args:
-        model: as it was loaded, on the CPU.
+        model: as it was loaded; it keeps what a pass leaves behind in it.
         shape, output: as for `external_model`.
 
     Raises: InputError for a model that returns no logits, or whose answers depend on those before.
     """
     if not shape:
         return replace(spec, quirks=Quirks(output))
-    images = probe_images(shape)
-    try:
-        quirks = find_quirks(model, images, output)
-    except InputError as error:
-        raise InputError(f"--model {spec.architecture}: {error}") from None
+    images = probe_images(shape).to(device_of(model))
+    quirks = find_quirks(model, images, output)
     asked = UserModel(model, quirks)
     return replace(spec, quirks=quirks, randomized=answers_at_random(asked, images), answers=probe_digest(asked, shape))
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
+from attacks.models.user_model import Quirks
 from model_zoo.robustbench_adapter import PREFIX
-from model_zoo.user_models.user_model import Quirks
 
 
 @dataclass(frozen=True)

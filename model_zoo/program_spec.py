@@ -43,4 +43,8 @@ def program_model(
         sha256=sha256_of(path),
         code=kind,
     )
-    return observed(spec, load_model(spec, Path(), classes=0), shape, output)
+    model = load_model(spec, Path(), classes=0)
+    try:
+        return observed(spec, model, shape, output)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None

@@ -10,7 +10,7 @@ from attacks.spec import AttackSpec, Ensemble, ThirdParty
 from benchmark.cli.options import Shared
 from benchmark.cli.resolve import choose_attacks, choose_suite
 from benchmark.cli.resolve_hardware import choose_hardware, choose_images, tuned
-from benchmark.evaluation.model_checks import check_images, check_on_fitting_batches, check_randomness
+from benchmark.evaluation.model_checks import check_identity, check_images, check_on_fitting_batches
 from benchmark.gate.baseline import Settings
 from benchmark.gate.canaries import canary_model, canary_spec
 from benchmark.gate.protocol import GateProtocol, Subject
@@ -65,7 +65,7 @@ def subject_of(protocol: GateProtocol, spec: ModelSpec, before: PackedCase | Non
     checked, _ = check_on_fitting_batches(
         spec.name, model, protocol.split, protocol.hardware, needs_gradients=protocol.attack.needs_gradients
     )
-    check_randomness(spec, checked.flags)
+    check_identity(spec, checked.flags)
     examples = protocol.split.x[:COMPARED].to(protocol.hardware.device)
     searched = search_model(model, examples, protocol.hardware.precision, randomized=spec.randomized)
     return Subject(spec, model, searched, checked.prediction, checked.flags, before)

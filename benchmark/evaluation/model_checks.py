@@ -46,8 +46,18 @@ class Checked:
     flags: Sequence[str]
 
 
-def check_randomness(spec: ModelSpec, flags: Sequence[str]) -> None:
-    """Raise InputError for a model that is judged by one pass, and was found to answer at random."""
+def check_identity(spec: ModelSpec, flags: Sequence[str]) -> None:
+    """Raise InputError for a model that its verdicts could not be told by, or that is not as when it was first asked.
+
+    Args:
+        flags: as `check_model` finds them.
+    """
+    if spec.quirks is not None and not spec.answers:
+        raise InputError(
+            f"model {spec.name}: expected answers to the fixed images by which stored verdicts are told from those of "
+            "a changed model, got an exception: it refuses pixel noise; have it take any image in [0, 1], or call "
+            "benchmark.evaluate, which needs no store"
+        )
     if "randomized" in flags and not spec.randomized:
         raise InputError(
             f"model {spec.name}: expected the same logits at every pass, as when it was first asked, got others; have "

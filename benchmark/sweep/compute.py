@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from attacks.errors import InputError, one_line
 from attacks.found_points import FoundPoints
 from attacks.input_checks import raised_in_backward
+from attacks.models.user_model import UserModel
 from attacks.out_of_memory import is_out_of_memory
 from attacks.search_model import precision_of
 from benchmark.data.split import Split, take
@@ -24,7 +25,6 @@ from benchmark.store.verdicts import Verdicts
 from benchmark.suites.case import EvalCase, case_key, trajectory_key
 from benchmark.sweep.prepare import PreparedSweep, lacking_chunks
 from model_zoo.files.locks import claim
-from model_zoo.user_models.user_model import UserModel
 
 Advance = Callable[[int], None]
 

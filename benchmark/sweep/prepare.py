@@ -12,18 +12,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from attacks.models.modes import moved
 from attacks.precision import is_tiny
 from attacks.search_model import COMPARED, search_model
 from benchmark.data.split import Split, balanced_subset
 from benchmark.evaluation.batch_size import find_batch_size
 from benchmark.evaluation.hardware import Hardware
-from benchmark.evaluation.model_checks import check_images, check_on_fitting_batches, check_randomness
+from benchmark.evaluation.model_checks import check_identity, check_images, check_on_fitting_batches
 from benchmark.store.chunk import Range
 from benchmark.store.store import Store, discard
 from benchmark.suites.case import EvalCase, case_key, identity
 from model_zoo.load import load_model
 from model_zoo.model_spec import ModelSpec
-from model_zoo.user_models.modes import moved
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def prepare(
             name, loaded[name], split, hardware, needs_gradients=name in by_gradient
         )
     for spec in specs:
-        check_randomness(spec, checked[spec.name].flags)
+        check_identity(spec, checked[spec.name].flags)
     for case in cases:
         flags = checked[case.model.name].flags
         store.write_case(case_key(case), {"identity": identity(case), "flags": list(flags)})

@@ -9,35 +9,26 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from attacks.generators import seeded
+from attacks.models.modes import device_of
+from attacks.models.probe_images import probe_images
 
 BITS = 10
 """Logits count to this many bits of the largest one: other kernels of the same machine round later ones otherwise."""
-
-
-def fixed_images(shape: Sequence[int], n: int = 8) -> Tensor:
-    """(n, C, H, W) images in [0, 1]: every other one pixel noise, the others smooth, from dark to bright."""
-    generator = torch.Generator().manual_seed(0)
-    noise = torch.rand((n, *shape), generator=generator, dtype=torch.float32)
-    coarse = torch.rand((n, shape[0], 4, 4), generator=generator, dtype=torch.float32)
-    smooth = F.interpolate(coarse, size=tuple(shape[1:]), mode="bilinear")
-    brightness = torch.linspace(0.25, 1, n, dtype=torch.float32).view(-1, 1, 1, 1)
-    return brightness * torch.where(torch.arange(n).view(-1, 1, 1, 1) % 2 == 0, noise, smooth)
 
 
 def probe_digest(model: nn.Module, shape: Sequence[int]) -> str:
     """A digest of a model's float32 logits on fixed images.
 
     Args:
-        model: in eval mode, on the CPU. It keeps what a pass leaves behind in it: load it anew for anything else.
+        model: in eval mode. It keeps what a pass leaves behind in it: load it anew for anything else.
         shape: (C, H, W) of its images.
 
     Returns: 16 hex digits, the same in every process of a machine as long as the model answers the same; "" for a model
         that cannot be asked, of which the checks before a run say what is wrong.
     """
-    images = fixed_images(shape)
+    images = probe_images(shape).to(device_of(model))
     for n in (len(images), 2, 1):
         with _repeatable(), torch.no_grad():
             try:

@@ -180,10 +180,19 @@ def test_a_model_in_train_mode_or_without_logits_is_refused(problem: tuple[nn.Se
         def forward(self, x: Tensor) -> dict[str, Tensor]:
             return {"logits": network(x)}
 
-    with pytest.raises(InputError, match="expected logits of shape"):
+    with pytest.raises(InputError, match="got a dict of logits; say which part"):
         attack(Wrapped().eval(), x, y, epsilon=0.08)
+    named = attack(Wrapped().eval(), x, y, "fgsm", epsilon=0.08, output="logits")
+    assert torch.equal(named.robust, attack(network, x, y, "fgsm", epsilon=0.08).robust)
     with pytest.raises(InputError, match="eval mode"):
         attack(network.train(), x, y, epsilon=0.08)
+
+
+def test_an_exported_program_has_no_train_mode_to_be_refused(problem: tuple[nn.Sequential, Tensor, Tensor]) -> None:
+    network, x, y = problem
+    program = torch.export.export(network, (x[:5],)).module()
+    results = [attack(model, x, y, "pgd-20", epsilon=0.08) for model in (program, network)]
+    assert torch.equal(results[0].robust, results[1].robust)
 
 
 def test_the_package_exports_the_call_and_its_result() -> None:

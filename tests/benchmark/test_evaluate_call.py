@@ -15,16 +15,24 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from attacks import attack
 from attacks.errors import InputError
+from attacks.models.modes import frozen
 from attacks.registry import attack_spec
 from benchmark import Report, evaluate
 from benchmark.data.datasets import load
 from benchmark.data.split import Split, balanced_subset
 from model_zoo.load import load_model
 from model_zoo.registry import model_spec
+from model_zoo.user_models.factory import call_factory
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 HERE = Path()
 ATTACKS = ["pgd-20", "foolbox-deepfool", "square-500"]
+ZOO = Path(__file__).parent / "cli/user_models.py"
+
+
+def made(kind: str) -> nn.Module:
+    """A model of `user_models.py`."""
+    return frozen(call_factory(f"{ZOO}:{kind}"))
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +75,85 @@ def test_numbers_of_a_subset_are_those_of_the_command_line_by_its_index(
     assert list(found.robust_any) == list(stored["robust_any"])
     result = attack(madry, images.x, images.y, "pgd-20", index=images.index, epsilon=0.2)
     assert result.forwards.tolist() == list(stored["forwards"])
+
+
+ASKED = [
+    ({"precision": "bf16"}, ["--precision", "bf16"], ["pgd-20"]),
+    ({"seed": 3}, ["--seed", "3"], ["pgd-20", "foolbox-deepfool"]),
+    ({"judge_draws": 3, "eot": 2, "kind": "noisy"}, ["--judge-draws", "3", "--eot", "2"], ["fgsm", "foolbox-deepfool"]),
+    ({"kind": "own_generator"}, [], ["fgsm"]),
+    ({"source": "natural"}, ["--transfer", "mi-fgsm"], ["mi-fgsm"]),
+]
+"""Arguments of the call (`kind` is a model of `user_models.py`), the same on the command line, and the attacks."""
+
+
+@pytest.mark.parametrize(("asked", "words", "attacks"), ASKED, ids=["precision", "seed", "passes", "draws", "source"])
+def test_both_calls_give_the_rows_of_the_command_line_chunk_by_chunk(
+    asked: dict[str, Any], words: list[str], attacks: list[str], command: Command, tmp_path: Path
+) -> None:
+    settings = dict(asked)
+    kind, source = settings.pop("kind", "plain"), settings.pop("source", "")
+    model, split = made(kind), balanced_subset(load("digits", "test", data_dir=HERE), 260, seed=asked.get("seed", 0))
+    own = ["--model", f"{ZOO}:{kind}", "--epsilon", 0.1, "--examples", 260, "--batch-size", 250, "--workers", 1]
+    crossed = [] if source else ["--transfer", "none"]
+    done = command(tmp_path, *own, "--attacks", ",".join(attacks), *words, *crossed, "--quiet")
+    assert done.returncode == 0, done.stderr
+    rows = pd.read_csv(tmp_path / "results/digits/scores.csv", keep_default_na=False).set_index(
+        ["attack", "source_model"]
+    )
+    of_all = ["robust_acc", "forwards_per_image", "backwards_per_image"]
+    if source:
+        settings["source"] = load_model(model_spec(source, "digits", HERE), HERE, classes=10)
+    for name in attacks:
+        index = split.index
+        result = attack(model, split.x, split.y, name, epsilon=0.1, index=index, batch_size=250, **settings)
+        found = [result.robust_acc, result.forwards.mean().item(), result.backwards.mean().item()]
+        assert found == pytest.approx(list(rows.loc[(name, source), of_all].astype(float)), abs=1e-4), name
+    if not source:
+        report = evaluate(
+            *(model, split.x, split.y),
+            epsilon=0.1,
+            index=split.index,
+            attacks=attacks,
+            batch_size=250,
+            quiet=True,
+            **settings,
+        )
+        frame = report.to_frame().set_index("attack")[of_all]
+        for name in attacks:
+            assert list(frame.loc[name]) == pytest.approx(list(rows.loc[(name, ""), of_all].astype(float)), abs=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad=True:UserWarning")
+@pytest.mark.parametrize(
+    "kind", ["squeezing", "fixed64", "double", "reentrant", "spiking", "forgetting", "in_place", "viewing", "exported"]
+)
+def test_a_model_of_odd_manners_gets_the_verdicts_of_its_twin(kind: str, images: Split) -> None:
+    results = [attack(made(one), images.x, images.y, "pgd-20", epsilon=0.2) for one in ("plain", kind)]
+    reports = [
+        evaluate(made(one), images.x, images.y, epsilon=0.2, attacks=["pgd-20"], quiet=True) for one in ("plain", kind)
+    ]
+    for twins in (results, [report.verdicts["pgd-20"] for report in reports]):
+        plain, odd = twins
+        assert np.array_equal(plain.forwards, odd.forwards)
+    assert torch.equal(results[0].robust, results[1].robust)
+    assert reports[0].robust_acc == reports[1].robust_acc
+    assert 0 < results[0].robust_acc < results[0].clean_acc
+
+
+def test_verdicts_are_kept_of_a_model_only_that_can_be_told_from_another(images: Split, tmp_path: Path) -> None:
+    def run(**kept: Any) -> Report:
+        return evaluate(made("refusing_noise"), images.x, images.y, epsilon=0.1, attacks=["fgsm"], quiet=True, **kept)
+
+    assert run().n == 40
+    with pytest.raises(InputError, match="it refuses pixel noise"):
+        run(store=tmp_path)
+
+
+def test_a_report_shows_what_its_attacks_show_together(madry: nn.Module, images: Split) -> None:
+    weak = attack_spec("pgd-40").with_settings(steps=1, rel_step_size=1e-6)
+    report = evaluate(madry, images.x, images.y, attacks=["fgsm", weak], epsilon=0.2, quiet=True)
+    assert [flag.partition("(")[0] for flag in report.flags] == ["one-step-beats-iterative"]
 
 
 def test_flags_are_of_this_calls_attacks(madry: nn.Module, images: Split, tmp_path: Path) -> None:

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from attacks.errors import InputError
+from attacks.models.probe_images import probe_images
+from attacks.models.quirks import find_quirks
+from attacks.models.user_model import ModelError, Quirks, UserModel
 from attacks.oracle import Oracle
-from attacks.randomness import probe_images
 from attacks.registry import ATTACKS, attack_spec
 from attacks.search_model import search_model
 from attacks.threat_model import ThreatModel
@@ -23,8 +25,6 @@ from benchmark.sweep.prepare import load_on
 from model_zoo.load import external_model
 from model_zoo.model_spec import ModelSpec
 from model_zoo.registry import SHIPPED
-from model_zoo.user_models.quirks import find_quirks
-from model_zoo.user_models.user_model import ModelError, Quirks, UserModel
 from model_zoo.weights.checkpoint import state_digest
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -88,6 +88,7 @@ TWINS = {
     "reentrant": Quirks(unwraps_checkpointing=True),
     "spiking": Quirks(keeps_state=True),
     "counting": Quirks(keeps_state=True),
+    "forgetting": Quirks(keeps_state=True),
     "in_place": Quirks(changes_images=True),
 }
 
@@ -164,6 +165,12 @@ def test_state_that_no_copy_reaches_is_refused_in_one_line() -> None:
     assert "hold these as attributes of the module, or reset them in forward" in message
 
 
+def test_a_model_that_stored_verdicts_could_not_be_told_by_is_refused(command: Command, tmp_path: Path) -> None:
+    result = command(tmp_path, "--model", f"{ZOO}:refusing_noise", *FAST, "--epsilon", "0.1")
+    assert result.returncode == 2
+    assert "it refuses pixel noise; have it take any image in [0, 1]" in result.stderr
+
+
 @pytest.mark.parametrize("kind", ["arrays", "no_grad", "inference", "quantised"])
 def test_black_boxes_are_asked_for_no_gradient_where_no_attack_needs_one(kind: str, digits: Split) -> None:
     model = loaded(kind, digits)
@@ -172,7 +179,7 @@ def test_black_boxes_are_asked_for_no_gradient_where_no_attack_needs_one(kind: s
     assert "no-gradients" in checked.flags
     message = refusal(lambda: check_model(kind, model, digits, CPU))
     assert "gradient" in message
-    assert "--attacks square" in message
+    assert "such as square" in message
 
 
 def test_a_model_with_gradients_is_not_said_to_have_none(digits: Split) -> None:
@@ -217,7 +224,7 @@ def test_the_logits_are_found_where_output_says(kind: str, part: str, others: Se
     assert "expected logits, got a " in message
     assert "say which part they are by --output" in message
     for other in set(others) - {"0"}:
-        assert "--output" in refusal(lambda other=other: spec_of(kind, output=other))  # type: ignore[misc]
+        assert "output" in refusal(lambda other=other: spec_of(kind, output=other))  # type: ignore[misc]
 
 
 def test_output_belongs_to_the_identity_of_a_model_and_only_there() -> None:
@@ -246,7 +253,7 @@ def test_output_is_an_option_of_the_command_line(command: Command, tmp_path: Pat
         (
             "raising_backwards",
             "model raising_backwards: in its backward pass: the model raised LookupError: no way back; mend it, or use "
-            "attacks that need no gradient: --attacks square",
+            "an attack that needs no gradient, such as square",
         ),
         (
             "blind",

@@ -389,3 +389,41 @@ def fails_later() -> nn.Module:
 
 def blind() -> nn.Module:
     return Blind()
+
+
+class ForgettingAtANewSize(Around):
+    """Adds what it was asked last, unless that had another size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.model(x)
+        before, self.last = self.last, logits.detach()
+        return logits if before is None or len(before) != len(logits) else logits - before
+
+
+class RefusingNoise(Around):
+    """Takes digits alone: images with black pixels."""
+
+    def forward(self, x: Tensor) -> Any:
+        assert (x == 0).any(), "no digit"
+        return self.model(x)
+
+
+def forgetting() -> nn.Module:
+    return ForgettingAtANewSize()
+
+
+def refusing_noise() -> nn.Module:
+    return RefusingNoise()
+
+
+class Noisy(Around):
+    def forward(self, x: Tensor) -> Any:
+        return self.model(x + 0.2 * torch.randn_like(x))
+
+
+def noisy() -> nn.Module:
+    return Noisy()

@@ -23,7 +23,7 @@ from benchmark.cli.rejudge import rejudge_case
 from benchmark.data.split import Split
 from benchmark.evaluation.evaluate_chunk import evaluate_chunk
 from benchmark.evaluation.hardware import Hardware
-from benchmark.evaluation.model_checks import check_randomness
+from benchmark.evaluation.model_checks import check_identity
 from benchmark.store.store import Store
 from benchmark.store.verdicts import Verdicts
 from benchmark.suites.case import EvalCase, case_key, identity
@@ -194,10 +194,10 @@ def test_kept_images_of_a_randomised_model_are_judged_again_to_the_same_verdicts
 
 
 def test_a_model_that_was_taken_for_deterministic_is_refused_where_it_is_not() -> None:
-    check_randomness(SPEC, ["randomized"])
-    check_randomness(FIXED, ["dropout"])
+    check_identity(SPEC, ["randomized"])
+    check_identity(FIXED, ["dropout"])
     with pytest.raises(InputError, match="model toy: expected the same logits at every pass") as caught:
-        check_randomness(FIXED, ["dropout", "randomized"])
+        check_identity(FIXED, ["dropout", "randomized"])
     assert "\n" not in str(caught.value)
 
 

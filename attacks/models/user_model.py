@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.utils import checkpoint
 
 from attacks.errors import InputError, one_line
+from attacks.models.modes import moved
+from attacks.models.own_generators import seed_own_generators
 from attacks.out_of_memory import is_out_of_memory
-from model_zoo.user_models.modes import moved
-from model_zoo.user_models.own_generators import seed_own_generators
 
 
 class ModelError(InputError):
@@ -62,7 +62,7 @@ class UserModel(nn.Module):
 
     Args:
         model: in the mode in which it is attacked.
-        quirks: as `model_zoo/user_models/quirks.py` finds them.
+        quirks: as `attacks/models/quirks.py` finds them.
 
     Whatever its forward pass raises becomes a ModelError; want of memory stays what it is.
     """
@@ -112,7 +112,7 @@ class UserModel(nn.Module):
         if isinstance(logits, np.ndarray):
             logits = torch.from_numpy(logits)
         if not isinstance(logits, Tensor):
-            chosen = f"--output {quirks.output}: " if quirks.output else ""
+            chosen = f"output {quirks.output}: " if quirks.output else ""
             raise OutputError(f"{chosen}expected logits, got {_described(logits)}; {_remedy(logits)}")
         return (logits.clone() if logits.is_inference() else logits).to(x.device).float()
 
@@ -157,7 +157,7 @@ def _selected(output: Any, place: str) -> Any:
             return values[int(place)]
         return output[place] if isinstance(output, Mapping) else getattr(output, place)
     except (LookupError, AttributeError, TypeError):
-        raise OutputError(f"--output {place}: expected a part of {_described(output)}; {_remedy(output)}") from None
+        raise OutputError(f"output {place}: expected a part of {_described(output)}; {_remedy(output)}") from None
 
 
 def _names(output: Any) -> list[str]:
@@ -180,4 +180,5 @@ def _remedy(output: Any) -> str:
     names = _names(output)
     if not names:
         return "have the model return its logits, a tensor (N, classes)"
-    return f"say which part they are by --output {'logits' if 'logits' in names else ' or '.join(names[:4])}"
+    part = "logits" if "logits" in names else " or ".join(names[:4])
+    return f"say which part they are by --output {part}, in Python by output="

@@ -14,10 +14,10 @@ from torch.nn.modules.lazy import LazyModuleMixin
 
 from attacks.errors import InputError
 from attacks.generators import seeded
+from attacks.models.own_generators import own_generators
+from attacks.models.user_model import ModelError, OutputError, Quirks, UserModel
 from attacks.out_of_memory import is_out_of_memory
 from attacks.randomness import differ
-from model_zoo.user_models.own_generators import own_generators
-from model_zoo.user_models.user_model import ModelError, OutputError, Quirks, UserModel
 
 BATCHES = (4, 10, 16, 20, 25, 32, 40, 50, 64, 100, 125, 128, 200, 250, 256, 500, 512, 1000, 1024)
 """Fixed batches that are tried, beside those that the model's own messages name."""
@@ -30,8 +30,8 @@ def find_quirks(model: nn.Module, x: Tensor, output: str = "") -> Quirks:
     """How a model must be run.
 
     Args:
-        model: in the mode in which it is attacked, on the CPU. Copies of it are run, unless it cannot be copied.
-        x: (8, C, H, W) images.
+        model: in the mode in which it is attacked. Copies of it are run, unless it cannot be copied.
+        x: (8, C, H, W) images, on its device.
         output: where in what it returns the logits are; "" where it returns them.
 
     Returns: its quirks; those of any model where it takes the images in no way, which the checks before a run report.
@@ -43,7 +43,7 @@ def find_quirks(model: nn.Module, x: Tensor, output: str = "") -> Quirks:
             _answers(model, Quirks(output), x)  # such layers become others at their first pass
     start = Quirks(output, is_compiled=_is_compiled(model), has_generators=any(True for _ in own_generators(model)))
     quirks = _that_fit(model, start, x)
-    if quirks is None or not _answers(_copied(model), quirks, x).isfinite().all():
+    if quirks is None or _failure(model, quirks, x) or not _answers(_copied(model), quirks, x).isfinite().all():
         return start
     quirks = replace(quirks, returns_arrays=quirks == Quirks() and not _returns_tensor(model, x))
     quirks = replace(quirks, changes_images=_changes_images(model, quirks, x))
@@ -140,10 +140,11 @@ def _keeps_state(model: nn.Module, quirks: Quirks, x: Tensor) -> bool:
     used = _copied(model)
     before = _numbers(used)
     try:
-        asked = [_answers(used, quirks, images) for images in (x, x.flip(0), x[:1], x)]
+        asked = [_answers(used, quirks, images) for images in (x, x, x.flip(0), x[:1], x)]  # some forget at a new size
     except ModelError:
         asked = []
-    if asked and not differ(asked[-1], first) and not differ(asked[0], first) and _numbers(used) == before:
+    again = [asked[place] for place in (0, 1, -1)] if asked else []
+    if again and not any(differ(answer, first) for answer in again) and _numbers(used) == before:
         return False
     if used is model or differ(_answers(_copied(model), quirks, x), first):
         raise InputError(
