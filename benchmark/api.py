@@ -187,7 +187,7 @@ def _report(name: str, cases: Sequence[EvalCase], store: Store) -> Report:
         verdicts[case.attack.name] = stored[0]
         flags.update(dict.fromkeys(record["flags"] if record else ()))
     judged = {(attack, ""): judged_from(found, "any") for attack, found in verdicts.items()}
-    flags.update(dict.fromkeys(flags_of(name, judged)))
+    flags.update(dict.fromkeys(flags_of(name, judged, {case.attack.name: case.attack for case in cases})))
     rows = [score(shown_case(case, [0]), verdicts[case.attack.name], ()) for case in cases]
     worst: Bools = np.all([found.robust_any for found in verdicts.values()], axis=0)
     return Report(

@@ -84,10 +84,13 @@ def _is_alone(ctx: click.Context) -> bool:
 @cli.command("list")
 @click.argument("what", type=click.Choice(["models", "attacks", "defenses", "datasets", "suites"]))
 @takes(CHECKPOINTS)
-def list_command(*, shared: Shared, what: str) -> None:
+@click.pass_context
+def list_command(ctx: click.Context, *, shared: Shared, what: str) -> None:
     """Show what there is to choose from."""
     from benchmark.cli.list import list_table
 
+    if what != "models" and ctx.get_parameter_source("checkpoint_dir") is ParameterSource.COMMANDLINE:
+        raise InputError(f"--checkpoint-dir is for `list models`; leave it out of `list {what}`")
     print(list_table(what, shared.checkpoint_dir))
 
 

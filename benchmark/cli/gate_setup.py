@@ -1,6 +1,7 @@
 """What the gate attacks, and with what: a baseline's settings to suite, attack and images, specs to models."""
 
 import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,6 +47,8 @@ def protocol_of(shared: Shared, settings: Settings) -> GateProtocol:
     check_images(split)
     hardware = tuned(choose_hardware(shared), chosen, split, shared)
     if hardware.device.type != "cpu":
+        if hardware.workers > 1:
+            print("note: on a GPU the gate runs in one process: --workers is left aside", file=sys.stderr)
         hardware = replace(hardware, workers=1)  # a worker on a GPU loads models anew, and none is a canary
     folder = shared.results_dir / "runs" / "gate"
     return GateProtocol(chosen, spec, split, settings.seed, hardware, folder)

@@ -99,8 +99,9 @@ def _refuse_twins(subjects: Sequence[Subject], known: Baseline | None) -> None:
 def _warn_of_blindness(protocol: GateProtocol, verdicts: Mapping[str, Verdicts]) -> None:
     masked = verdicts.get(canary_name("masked"))
     if masked is not None and masked.robust_any.mean() > 0.5 * masked.correct.mean():
+        stronger = "autoattack" if protocol.attack.name == DEFAULT_ATTACK else DEFAULT_ATTACK
         print(
             f"note: {protocol.attack.name} leaves {100 * masked.robust_any.mean():.1f}% of the gradient-masked canary "
-            f"standing, which is undefended: a masked model would pass this gate; use --attack {DEFAULT_ATTACK}",
+            f"standing, which is undefended: a masked model would pass this gate; use --attack {stronger}",
             file=sys.stderr,
         )

@@ -129,7 +129,7 @@ DATA = (
         "--mirror-dir",
         PLACES,
         "Files of this folder, by their official names, are taken in place of downloads.",
-        type=FOLDER,
+        type=click.Path(path_type=Path, file_okay=False, exists=True),
     ),
     option(
         "--classes",

@@ -4,7 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from attacks.errors import InputError
 from attacks.registry import ATTACKS
+from attacks.spec import AttackSpec
 from benchmark.cli.options import OwnModel, Shared
 from benchmark.cli.resolve import (
     choose_attacks,
@@ -19,7 +21,7 @@ from benchmark.store.store import Store
 from benchmark.suites.case import EvalCase
 from benchmark.suites.grid import cases
 from benchmark.suites.models import models_for
-from benchmark.suites.suite import Suite
+from benchmark.suites.suite import TRANSFERRED, Suite
 from benchmark.sweep.run import run_cases
 from model_zoo.files.locks import claim, in_use
 
@@ -47,6 +49,7 @@ def run(
     found = choose_models(chosen, models, own, shared)
     specs = without_twins(found)
     transferred = choose_transfer(chosen, transfer, attack_specs)
+    _refuse_what_nothing_takes(examples or {}, sources, attack_specs, transferred)
     hardware = choose_hardware(shared)
     split = choose_images(chosen, shared)
     hardware = replace(tuned(hardware, chosen, split, shared), keeps_images=keep_images)
@@ -67,6 +70,21 @@ def run(
         )
         with claim(store.root, f"tables {chosen.name}", wait=True):
             print_tables(store, chosen.name, shared.results_dir)
+
+
+def _refuse_what_nothing_takes(
+    examples: Mapping[str, int | None],
+    sources: str | None,
+    attacks: Sequence[AttackSpec],
+    transferred: Sequence[AttackSpec],
+) -> None:
+    """Raise InputError for options about attacks that do not run."""
+    running = [*(spec.name for spec in (*attacks, *transferred)), *([TRANSFERRED] if transferred else [])]
+    idle = [name for name in examples if name and name not in running]
+    if idle:
+        raise InputError(f"--examples {idle[0]}={examples[idle[0]]}: {idle[0]} does not run; leave it out, or run it")
+    if sources is not None and not transferred:
+        raise InputError("--sources is for transfer attacks, and none runs; name some by --transfer, or leave it out")
 
 
 def _ranks(suite: Suite, grid: Sequence[EvalCase], shared: Shared) -> list[tuple[int, ...]]:

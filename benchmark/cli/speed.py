@@ -8,7 +8,7 @@ from benchmark.cli.resolve import choose_suite, names_in
 from benchmark.cli.resolve_hardware import choose_hardware, choose_images, tuned
 from benchmark.cli.resolve_models import choose_models
 from benchmark.evaluation.hardware import describe
-from benchmark.evaluation.model_checks import check_images, check_model
+from benchmark.evaluation.model_checks import check_images, check_on_fitting_batches
 from benchmark.speed.contests import CONTESTS, Arena, measure, write_speed
 from benchmark.suites.grid import cases
 from benchmark.sweep.prepare import load_on
@@ -43,7 +43,7 @@ def speed(
     case = cases(chosen, [spec], [ATTACKS["pgd-20"]], [], split, seed=shared.seed)[0]
     check_images(split)
     network = load_on(hardware, spec, split, shared.checkpoint_dir)
-    check_model(spec.name, network, split, hardware)
+    _, hardware = check_on_fitting_batches(spec.name, network, split, hardware, needs_gradients=True)
     table = measure(Arena(case, network, split, hardware), entered, rounds=rounds, quiet=shared.quiet)
     header = (
         f"{spec.name} ({spec.architecture}) on {len(split)} images of {split.dataset}, {chosen.threat.norm} "

@@ -12,7 +12,7 @@ import pandas as pd
 from scipy.stats import binom
 
 from attacks.registry import ATTACKS
-from attacks.spec import Recurrence
+from attacks.spec import AttackSpec, Ensemble, Recurrence
 from benchmark.report.score import Judged, SuiteScores, common_images
 from benchmark.stats.sequential import holm
 
@@ -28,12 +28,10 @@ MARGINS: Mapping[str, float] = {
 SIGNIFICANT = 0.05
 """Below this p, corrected, a difference is none of chance: the family-wise error rate of a table."""
 
-BY_GRADIENT = frozenset(
-    spec.algorithm for spec in ATTACKS.values() if isinstance(spec.method, Recurrence) and not spec.is_black_box
-)
-"""Algorithms that follow the model's own gradient."""
-LONGEST_PGD = ("pgd-100", "pgd-40", "pgd-20")
 AUTOATTACK = ("autoattack", "autoattack-reference", "autoattack-plus", "autoattack-fast", "autoattack-brief")
+"""The one that comes first is compared; of attacks under other names, one with the algorithm of one of these."""
+ITERATIVE, LONG = 20, 100
+"""Steps of PGD from which it is compared with FGSM, and with AutoAttack."""
 
 Cases = Mapping[tuple[str, str], Judged]
 """(attack, source model) to the verdicts of a model's cases; no source for a white-box case."""
@@ -87,9 +85,13 @@ def flag_table(suite: SuiteScores) -> pd.DataFrame:
     return _table(comparisons(suite))
 
 
-def flags_of(model: str, cases: Cases) -> list[str]:
-    """The flags that some cases of one model raise, corrected for the comparisons among these."""
-    return raised_flags(_table([found for found in _of_model(model, cases) if found.n]), model)
+def flags_of(model: str, cases: Cases, specs: Mapping[str, AttackSpec] = ATTACKS) -> list[str]:
+    """The flags that some cases of one model raise, corrected for the comparisons among these.
+
+    Args:
+        specs: by the names that the cases have, what the attacks are.
+    """
+    return raised_flags(_table([found for found in _of_model(model, cases, specs) if found.n]), model)
 
 
 def _table(found: Sequence[Comparison]) -> pd.DataFrame:
@@ -124,7 +126,7 @@ def raised_flags(table: pd.DataFrame, model: str) -> list[str]:
     return [f"{flag}({points:.1f})" for flag, points in own.groupby("flag")["points"].max().items()]
 
 
-def _of_model(model: str, cases: Cases) -> Iterator[Comparison]:
+def _of_model(model: str, cases: Cases, specs: Mapping[str, AttackSpec] = ATTACKS) -> Iterator[Comparison]:
     def compared(flag: str, attack: str, against: str, source: str = "") -> Comparison:
         one, other = cases[attack, source], cases[against, ""]
         images = common_images([one, other])
@@ -132,33 +134,44 @@ def _of_model(model: str, cases: Cases) -> Iterator[Comparison]:
         counts = int((beside & ~robust).sum()), int((robust & ~beside).sum())
         return Comparison(model, flag, attack, source, against, len(images), *counts)
 
-    def first(names: Sequence[str]) -> str | None:
-        return next((name for name in names if (name, "") in cases), None)
-
-    pgd, autoattack = first(LONGEST_PGD), first(AUTOATTACK)
+    white = {attack: specs[attack] for attack, source in cases if not source and attack in specs}
+    by_gradient = [
+        attack for attack, spec in white.items() if isinstance(spec.method, Recurrence) and not spec.is_black_box
+    ]
     for (attack, source), judged in cases.items():
-        is_white, best = (attack, "") in cases, _best_by_gradient(cases, judged)
-        if source and (against := attack if is_white else best):
+        best = _strongest(by_gradient, cases, judged)
+        if source and (against := attack if (attack, "") in cases else best):
             yield compared("transfer-beats-white-box", attack, against, source)
-        if best and not source and attack in ATTACKS and ATTACKS[attack].is_black_box:
+        if best and not source and attack in white and white[attack].is_black_box:
             yield compared("black-box-beats-gradients", attack, best)
-    if autoattack and pgd == "pgd-100":
-        yield compared("pgd-overestimates", autoattack, pgd)
-    if pgd and ("fgsm", "") in cases:
-        yield compared("one-step-beats-iterative", "fgsm", pgd)
-    if ("pgd-40-x10", "") in cases and ("pgd-40", "") in cases:
-        yield compared("logit-scaling", "pgd-40-x10", "pgd-40")
+    pgd, scaled = (_by_steps(white, loss) for loss in ("cross-entropy", "cross-entropy-x10"))
+    longest = max(pgd, default=0)
+    autoattack = _autoattack(white)
+    if autoattack and longest >= LONG:
+        yield compared("pgd-overestimates", autoattack, pgd[longest])
+    if longest >= ITERATIVE and 1 in pgd:
+        yield compared("one-step-beats-iterative", pgd[1], pgd[longest])
+    for steps in scaled.keys() & pgd.keys():
+        yield compared("logit-scaling", scaled[steps], pgd[steps])
 
 
-def _best_by_gradient(cases: Cases, beside: Judged) -> str | None:
-    """The white-box attack by gradients that leaves the fewest of another case's images standing, if there is one."""
+def _by_steps(white: Mapping[str, AttackSpec], loss: str) -> dict[int, str]:
+    """PGD's names by the number of steps; of one start where there are several of a number."""
+    pgd = [spec for spec in white.values() if spec.algorithm == "pgd" and spec.params.get("loss") == loss]
+    return {spec.steps: spec.name for spec in sorted(pgd, key=lambda spec: -spec.restarts)}
+
+
+def _autoattack(white: Mapping[str, AttackSpec]) -> str | None:
+    algorithms = {ATTACKS[name].algorithm: name for name in AUTOATTACK if isinstance(ATTACKS[name].method, Ensemble)}
+    played = {algorithms.get(spec.algorithm, name): name for name, spec in white.items()}
+    return next((played[name] for name in AUTOATTACK if name in played), None)
+
+
+def _strongest(attacks: Sequence[str], cases: Cases, beside: Judged) -> str | None:
+    """The white-box attack that leaves the fewest of another case's images standing, if there is one."""
     shares = {
-        attack: float(np.mean(judged.on(images)))
-        for (attack, source), judged in cases.items()
-        if not source and _algorithm(attack) in BY_GRADIENT and len(images := common_images([judged, beside]))
+        attack: float(np.mean(cases[attack, ""].on(images)))
+        for attack in attacks
+        if len(images := common_images([cases[attack, ""], beside]))
     }
     return min(shares, key=shares.__getitem__, default=None)
-
-
-def _algorithm(attack: str) -> str:
-    return ATTACKS[attack].algorithm if attack in ATTACKS else ""

@@ -36,6 +36,8 @@ COLUMNS = (
     "backwards_per_image",
     "flags",
     "seed",
+    "judge_draws",
+    "eot",
     "version",
 )
 
@@ -56,7 +58,7 @@ def score(entry: ShownCase, verdicts: Verdicts, flags: Sequence[str]) -> dict[st
         "backwards_per_image": float(np.mean(verdicts.backwards)),
         "flags": " ".join(flags),
     }
-    row = {**vars(entry), **numbers}
+    row = {**vars(entry), "judge_draws": max(entry.judge_draws, 1), **numbers}
     return {column: row[column] for column in COLUMNS}
 
 

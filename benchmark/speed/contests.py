@@ -13,8 +13,10 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
+from attacks.errors import InputError
 from attacks.judge import judge, predict
 from attacks.oracle import CountingClassifier, Oracle
+from attacks.out_of_memory import is_out_of_memory
 from attacks.pyautoattack_adapter import FEWEST_CLASSES
 from attacks.registry import ATTACKS
 from attacks.search_model import COMPARED, search_model
@@ -126,7 +128,12 @@ def write_speed(table: pd.DataFrame, header: str, stem: Path) -> str:
 def _timed(entrant: Entrant, outcomes: dict[str, Achieved], device: torch.device) -> float:
     assert entrant.run is not None
     started = time.perf_counter()
-    outcomes[entrant.program] = entrant.run()
+    try:
+        outcomes[entrant.program] = entrant.run()
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise InputError(f"{entrant.program}: out of memory; give a smaller --batch-size or fewer --examples") from None
     if device.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - started

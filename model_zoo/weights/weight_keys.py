@@ -31,7 +31,8 @@ def unwrapped(content: object) -> tuple[object, str]:
             break
         key = weights[0] if weights else next(iter(inner))
         if len(weights) > 1:
-            chosen = f"took {key!r}, left out {', '.join(map(repr, weights[1:]))}"
+            left_out = ", ".join(map(repr, weights[1:]))
+            chosen = f"took {key!r}, left out {left_out}; for these, load the file in a factory, without --checkpoint"
         content = inner[key]
     return content, chosen
 

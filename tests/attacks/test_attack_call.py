@@ -98,6 +98,18 @@ def test_the_seed_and_the_batch_size_decide_what_they_should(problem: tuple[nn.S
     assert not torch.equal(one.x_adv, other.x_adv)
 
 
+def test_a_third_party_attack_draws_anew_for_the_same_images_elsewhere(
+    problem: tuple[nn.Sequential, Tensor, Tensor],
+) -> None:
+    network, x, y = problem
+    points = [
+        attack(network, x, y, "reference-apgd-ce", epsilon=0.08, index=torch.arange(start, start + N)).x_adv
+        for start in (0, 0, 250)
+    ]
+    assert torch.equal(points[0], points[1])
+    assert not torch.equal(points[0], points[2])
+
+
 def test_a_spec_of_ones_own_settings_and_the_papers_last_iterate(problem: tuple[nn.Sequential, Tensor, Tensor]) -> None:
     network, x, y = problem
     result = attack(network, x, y, ATTACKS["pgd-20"].with_settings(steps=3), epsilon=0.08)

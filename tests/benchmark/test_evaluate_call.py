@@ -151,9 +151,11 @@ def test_verdicts_are_kept_of_a_model_only_that_can_be_told_from_another(images:
 
 
 def test_a_report_shows_what_its_attacks_show_together(madry: nn.Module, images: Split) -> None:
-    weak = attack_spec("pgd-40").with_settings(steps=1, rel_step_size=1e-6)
-    report = evaluate(madry, images.x, images.y, attacks=["fgsm", weak], epsilon=0.2, quiet=True)
-    assert [flag.partition("(")[0] for flag in report.flags] == ["one-step-beats-iterative"]
+    weak = attack_spec("pgd-40").with_settings(name="mine", steps=30, rel_step_size=1e-6)
+    query = attack_spec("square").with_settings(name="ours", steps=300)
+    report = evaluate(madry, images.x, images.y, attacks=["fgsm", weak, query], epsilon=0.3, quiet=True)
+    raised = [flag.partition("(")[0] for flag in report.flags]
+    assert raised == ["black-box-beats-gradients", "one-step-beats-iterative"]
 
 
 def test_flags_are_of_this_calls_attacks(madry: nn.Module, images: Split, tmp_path: Path) -> None:

@@ -188,6 +188,13 @@ MISTAKES = {
         "--trust-code is for a --checkpoint that is a program, got --model mine.py:factory",
     ),
     "no workers": ("--workers 0", "--workers must be auto or a positive whole number"),
+    "sources of nothing": ("--transfer none --sources natural", "--sources is for transfer attacks, and none runs"),
+    "examples of what does not run": (
+        "--attacks fgsm --transfer none --examples 40,square=20",
+        "--examples square=20: square does not run",
+    ),
+    "no such mirror": ("--mirror-dir nowhere", "'--mirror-dir': Directory 'nowhere' does not exist"),
+    "attacks of a folder": ("list attacks --checkpoint-dir .", "--checkpoint-dir is for `list models`"),
     "a source that does not run": ("--models natural --sources madry", "it must be one of --models"),
     "unknown optimizer": ("train --defense natural --set optimizer=lion", "sgd, sgd-nesterov, adam"),
     "unknown architecture": ("train --defense natural --set architecture=digits", "did you mean 'digits-cnn'?"),

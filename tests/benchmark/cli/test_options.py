@@ -135,6 +135,7 @@ def test_no_command_refuses_a_shared_option_that_it_takes_and_each_one_is_read(
             return super().__getattribute__(name)
 
     monkeypatch.setattr(options, "Shared", Watched)
+    (tmp_path / "m").mkdir()  # the mirror
     for name in ("", *(name for name in RUNS if name)):  # the first fills the store that others read
         taken = [option for option in GIVEN if option in TAKEN[name]]
         said = [(f"--{option}", GIVEN[option]) for option in taken if option not in REFUSED_HERE]

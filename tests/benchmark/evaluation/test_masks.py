@@ -33,12 +33,12 @@ HIDE_NOTHING = ("logits_x30", "logits_x300", "straight_through")
 """Masks that an attack must see through."""
 
 
-def evaluated(command: Command, folder: Path, name: str) -> tuple[Any, list[str]]:
+def evaluated(command: Command, folder: Path, name: str, *words: str) -> tuple[Any, list[str]]:
     """The leaderboard's row of a mask under a part of the default attacks, and its flags without their figures."""
     run = command(
         folder,
         *("--model", f"{MASKS}:{name}", "--examples", EXAMPLES.get(name, "100"), "--workers", "1", "--quiet"),
-        *("--attacks", "pgd-20,pgd-100,square-500"),
+        *("--attacks", "pgd-20,pgd-100,square-500", *words),
     )
     assert run.returncode == 0, run.stderr
     (row,) = pd.read_csv(folder / "results/digits/leaderboard.csv", keep_default_na=False).to_dict("records")
@@ -58,6 +58,18 @@ def test_a_mask_is_flagged_or_hides_nothing(command: Command, tmp_path: Path, un
     hidden = [row[column] - unmasked[column] for column in ("worst case", "pgd-100")]
     assert (flags and mask not in HIDE_NOTHING) or max(hidden) <= HIDES_NOTHING
     assert FLAGGED[mask] in ("", *flags)
+
+
+@pytest.mark.parametrize("mask", ["rounding", "straight_through"])
+def test_a_search_in_bfloat16_is_misled_by_no_more_than_one_in_float32(
+    command: Command, tmp_path: Path, mask: str
+) -> None:
+    rows = []
+    for precision in ("fp32", "bf16"):
+        (folder := tmp_path / precision).mkdir()
+        rows.append(evaluated(command, folder, mask, "--precision", precision)[0])
+    exact, fast = rows
+    assert abs(fast["worst case"] - exact["worst case"]) <= HIDES_NOTHING
 
 
 def test_a_users_own_model_is_attacked_from_the_undefended_one_which_is_no_row(

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from attacks.errors import InputError
 from attacks.registry import ATTACKS
 from attacks.threat_model import ThreatModel
 from benchmark.data.split import Split
@@ -92,6 +93,15 @@ def test_who_cannot_take_part_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert (
         rows(measure(arena("L2"), ["mi-fgsm"], rounds=1, quiet=True))["torchattacks"]["note"] == "has no attack for L2"
     )
+
+
+def test_a_program_that_runs_out_of_memory_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hungry(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(speed, "_floor", hungry)
+    with pytest.raises(InputError, match="the model's passes: out of memory; give a smaller --batch-size"):
+        measure(arena(), ["pgd-100"], rounds=1, quiet=True)
 
 
 def test_both_trainers_make_the_same_passes_and_leave_the_model_alone() -> None:

@@ -107,7 +107,8 @@ def test_the_choice_between_two_sets_of_weights_is_said(tmp_path: Path) -> None:
     path = saved(tmp_path, {"ema": {name: value + 5 for name, value in weights().items()}, "model": weights()})
     state = load_state_dict(path, tell=told.append)
     assert torch.equal(state["head.bias"], weights()["head.bias"])
-    assert told == [f"note: {path}: took 'model', left out 'ema'"]
+    assert len(told) == 1
+    assert told[0].startswith(f"note: {path}: took 'model', left out 'ema'; for these, load the file in a factory")
 
 
 def test_a_configuration_under_a_usual_key_is_not_taken_for_weights(tmp_path: Path) -> None:
