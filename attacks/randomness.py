@@ -5,6 +5,8 @@ from torch import Tensor, nn
 
 from attacks.spec import AttackSpec, ThirdParty
 
+PASSES = 4
+"""Of which one at least must differ from the first: two draws of one number may by chance be alike."""
 JUDGE_DRAWS = 20
 """Passes whose mean probabilities decide on a randomised model."""
 EOT = 20
@@ -20,12 +22,12 @@ def differ(first: Tensor, second: Tensor) -> bool:
 
 @torch.no_grad()
 def answers_at_random(model: nn.Module, x: Tensor) -> bool:
-    """Whether two passes over some images differ. A model that cannot take them is left to the checks before a run."""
+    """Whether passes over some images differ. A model that cannot take them is left to the checks before a run."""
     try:
-        first, second = model(x.clone()), model(x.clone())
+        first, *others = (model(x.clone()) for _ in range(PASSES))
     except Exception:  # the model may be the user's own code, and raise what it likes
         return False
-    return isinstance(first, Tensor) and isinstance(second, Tensor) and differ(first, second)
+    return isinstance(first, Tensor) and any(differ(first, other) for other in others)
 
 
 def query_passes(attack: AttackSpec, *, source_randomized: bool, asked: int | None) -> int:

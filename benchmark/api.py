@@ -181,14 +181,16 @@ def evaluate(
 def _report(name: str, cases: Sequence[EvalCase], store: Store) -> Report:
     verdicts: dict[str, Verdicts] = {}
     flags: dict[str, None] = {}
+    rows = []
     for case in cases:
         stored, record = store.read(case_key(case), case.n), store.read_case(case_key(case))
         assert stored is not None
+        assert record is not None
         verdicts[case.attack.name] = stored[0]
-        flags.update(dict.fromkeys(record["flags"] if record else ()))
+        flags.update(dict.fromkeys(record["flags"]))
+        rows.append(score(shown_case(case, [0]), stored[0], (), record["zero_gradients"]))
     judged = {(attack, ""): judged_from(found, "any") for attack, found in verdicts.items()}
     flags.update(dict.fromkeys(flags_of(name, judged, {case.attack.name: case.attack for case in cases})))
-    rows = [score(shown_case(case, [0]), verdicts[case.attack.name], ()) for case in cases]
     worst: Bools = np.all([found.robust_any for found in verdicts.values()], axis=0)
     return Report(
         model=name,

@@ -1,6 +1,6 @@
 """Caveats about a model's gradients: images that have none, and forward passes that take some themselves."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -10,8 +10,8 @@ from torch.overrides import TorchFunctionMode
 from attacks.oracle import Oracle
 from attacks.threat_model import ThreatModel
 
-FEW = 0.02
-"""Up to this share of images without gradient there is no flag; none of the models of digits and mnist has any."""
+FEW = 2.0
+"""Up to this percentage of images without gradient there is no flag; no model of digits and mnist has any."""
 
 TAKES_GRADIENTS = (torch.autograd.grad, torch.autograd.backward, Tensor.backward)
 
@@ -28,8 +28,8 @@ class GradientWatch(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def gradient_flags(model: nn.Module, parts: Iterable[tuple[Tensor, Tensor]]) -> Iterator[str]:
-    """A flag for the share of images without a gradient, by cross-entropy as by the margin of the logits.
+def zero_gradients(model: nn.Module, parts: Iterable[tuple[Tensor, Tensor]]) -> float:
+    """The percentage of images without a gradient, by cross-entropy as by the margin of the logits; 0 of none.
 
     Args:
         parts: images (N, C, H, W), classified correctly, and their labels (N,), on the device.
@@ -42,8 +42,7 @@ def gradient_flags(model: nn.Module, parts: Iterable[tuple[Tensor, Tensor]]) -> 
         by_entropy, by_margin = (_is_flat(oracle, x, y, loss) for loss in ("cross-entropy", "margin"))
         zero += int((by_entropy & by_margin).sum())
         n += len(x)
-    if zero > FEW * n:
-        yield f"zero-gradients({zero / n:.0%})"
+    return 100 * zero / max(n, 1)
 
 
 def _is_flat(oracle: Oracle, x: Tensor, y: Tensor, loss: str) -> Tensor:

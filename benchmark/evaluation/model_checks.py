@@ -12,7 +12,7 @@ from attacks.judge import predict
 from attacks.out_of_memory import is_out_of_memory
 from benchmark.data.split import Split
 from benchmark.evaluation.batch_size import on_fitting_batches
-from benchmark.evaluation.gradient_flags import gradient_flags
+from benchmark.evaluation.gradient_flags import FEW, zero_gradients
 from benchmark.evaluation.hardware import Hardware
 from benchmark.evaluation.model_flags import find_flags, misses_normalisation
 from model_zoo.model_spec import ModelSpec
@@ -40,10 +40,17 @@ class NotAboveChanceError(InputError):
 
 @dataclass(frozen=True)
 class Checked:
-    """prediction: (N,) classes of the clean images, on the device. flags: caveats of every number of the model."""
+    """What the checks of a model found.
+
+    Args:
+        prediction: (N,) classes of the clean images, on the device.
+        flags: caveats of every number of the model.
+        zero_gradients: percentage of images without gradient; None where no attack asks for gradients.
+    """
 
     prediction: Tensor
     flags: Sequence[str]
+    zero_gradients: float | None
 
 
 def check_identity(spec: ModelSpec, flags: Sequence[str]) -> None:
@@ -100,12 +107,15 @@ def check_model(
         )
     y = split.y.to(hardware.device)
     size, device = hardware.batch_size, hardware.device
+    without = None
     try:
         found = list(find_flags(model, x, first, second))
         prediction = predict(model, split.x, batch_size=size, bring=lambda part: part.to(device))
         if needs_gradients:
             require_gradient(model, x)
-            found += gradient_flags(model, _correct(split, prediction, hardware))
+            without = zero_gradients(model, _correct(split, prediction, hardware))
+            if without > FEW:
+                found.append(f"zero-gradients({without:.0f}%)")
         elif not _has_gradient(model, x):
             found.append("no-gradients")
     except InputError as error:
@@ -124,7 +134,7 @@ def check_model(
             f"model {name}: {correct} of {len(split)} clean images are classified correctly, and always "
             f"naming one class would get {chance}; {hint}"
         )
-    return Checked(prediction, [*found, *(["normalisation"] if wants_other else [])])
+    return Checked(prediction, [*found, *(["normalisation"] if wants_other else [])], without)
 
 
 def check_on_fitting_batches(

@@ -34,6 +34,7 @@ COLUMNS = (
     "asr",
     "forwards_per_image",
     "backwards_per_image",
+    "zero_gradients",
     "flags",
     "seed",
     "judge_draws",
@@ -42,8 +43,14 @@ COLUMNS = (
 )
 
 
-def score(entry: ShownCase, verdicts: Verdicts, flags: Sequence[str]) -> dict[str, Any]:
-    """A row of scores.csv: accuracies in percent, `robust_acc` over all images, `asr` over those correct when clean."""
+def score(
+    entry: ShownCase, verdicts: Verdicts, flags: Sequence[str], zero_gradients: float | None = None
+) -> dict[str, Any]:
+    """A row of scores.csv: accuracies in percent, `robust_acc` over all images, `asr` over those correct when clean.
+
+    Args:
+        zero_gradients: percentage of images without gradient, of the first 256 that are correct when clean.
+    """
     correct, robust = int(verdicts.correct.sum()), int(verdicts.robust_any.sum())
     low, high = wilson(robust, len(verdicts.index))
     numbers = {
@@ -56,6 +63,7 @@ def score(entry: ShownCase, verdicts: Verdicts, flags: Sequence[str]) -> dict[st
         "asr": 100 * (correct - robust) / correct if correct else None,
         "forwards_per_image": float(np.mean(verdicts.forwards)),
         "backwards_per_image": float(np.mean(verdicts.backwards)),
+        "zero_gradients": zero_gradients,
         "flags": " ".join(flags),
     }
     row = {**vars(entry), "judge_draws": max(entry.judge_draws, 1), **numbers}
@@ -140,7 +148,7 @@ def score_suite(store: Readable, suite: str) -> SuiteScores:
         verdicts, chunks = stored
         entries.append(entry)
         judged.append(judged_from(verdicts, shown.reading))
-        rows.append(score(entry, verdicts, record["flags"]))
+        rows.append(score(entry, verdicts, record["flags"], record.get("zero_gradients")))
         names = {"model": entry.model, "attack": entry.attack, "source_model": entry.source_model}
         timing.append({**names, **total_timing(chunks)})
     scores = pd.DataFrame(rows, columns=list(COLUMNS))

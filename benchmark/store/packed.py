@@ -14,7 +14,7 @@ import hashlib
 import json
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,11 @@ Classes = NDArray[np.uint16]
 
 @dataclass(frozen=True)
 class PackedCase:
-    """One case: its entry and caveats, its verdicts as bits, passes in total, and how long it took."""
+    """One case: its entry and caveats, its verdicts as bits, passes in total, and how long it took.
+
+    Args:
+        zero_gradients: percentage of images without gradient; None where nobody looked.
+    """
 
     entry: ShownCase
     flags: Sequence[str]
@@ -50,6 +54,7 @@ class PackedCase:
     forwards: float
     backwards: float
     robust_single: Bools | None = None
+    zero_gradients: float | None = None
 
 
 @dataclass(frozen=True)
@@ -72,8 +77,9 @@ class Packed:
         return Shown(self.reading, [case.entry for case in self.cases.values()]) if suite == self.suite else Shown()
 
     def read_case(self, key: str) -> dict[str, Any] | None:
-        """The flags of a case."""
-        return {"flags": list(self.cases[key].flags)} if key in self.cases else None
+        """The flags of a case, and the percentage of images without gradient."""
+        case = self.cases.get(key)
+        return None if case is None else {"flags": list(case.flags), "zero_gradients": case.zero_gradients}
 
     def read(self, key: str, n: int) -> tuple[Verdicts, list[dict[str, Any]]] | None:
         """The verdicts of a case of n images, and how long it took."""
@@ -99,7 +105,8 @@ def gather(store: Readable, suite: str, notes: Mapping[str, Any] | None = None) 
     for entry in shown.cases:
         stored, record = store.read(entry.key, entry.n), store.read_case(entry.key)
         if stored is not None and record is not None:
-            cases[entry.key] = packed_case(entry, stored[0], record["flags"], total_timing(stored[1]))
+            packed = packed_case(entry, stored[0], record["flags"], total_timing(stored[1]))
+            cases[entry.key] = replace(packed, zero_gradients=record.get("zero_gradients"))
     return Packed(suite, shown.reading, cases, notes or {})
 
 
@@ -207,11 +214,12 @@ def _unpack(document: Line, content: bytes) -> Packed:
         has_single = record.pop("robust_single", None) is not None
         robust_any, robust_last = take_bits(len(index)), take_bits(len(index)) if has_last else None
         robust_single = take_bits(len(index)) if has_single else None
+        without = record.pop("zero_gradients", None)
         flags, passes = record.pop("flags"), (float(record.pop("forwards")), float(record.pop("backwards")))
         entry = case_from({name: value for name, value in record.items() if name not in ("correct", "robust")})
         spent = {name: value for name, value in {**alike, **spent}.items() if name != "case"}
         bits = prediction, robust_any, robust_last
-        cases[entry.key] = PackedCase(entry, flags, spent, index, label, *bits, *passes, robust_single)
+        cases[entry.key] = PackedCase(entry, flags, spent, index, label, *bits, *passes, robust_single, without)
     return Packed(document["suite"], document["reading"], cases, document.get("notes", {}))
 
 
@@ -221,7 +229,8 @@ def _record(case: PackedCase, prediction: int) -> Line:
     counts = {"correct": int((case.prediction == case.label).sum()), "robust": int(case.robust_any.sum())}
     passes = {"forwards": _int_if_whole(case.forwards), "backwards": _int_if_whole(case.backwards)}
     single = {} if case.robust_single is None else {"robust_single": int(case.robust_single.sum())}
-    outcome = {"flags": list(case.flags), "prediction": prediction, **counts, "robust_last": last, **single}
+    without = {} if case.zero_gradients is None else {"zero_gradients": case.zero_gradients}
+    outcome = {"flags": list(case.flags), **without, "prediction": prediction, **counts, "robust_last": last, **single}
     return {**case.entry.to_dict(), **outcome, **passes}
 
 

@@ -102,8 +102,9 @@ def prepare(
     for spec in specs:
         check_identity(spec, checked[spec.name].flags)
     for case in cases:
-        flags = checked[case.model.name].flags
-        store.write_case(case_key(case), {"identity": identity(case), "flags": list(flags)})
+        found = checked[case.model.name]
+        caveats = {"flags": list(found.flags), "zero_gradients": found.zero_gradients}
+        store.write_case(case_key(case), {"identity": identity(case), **caveats})
     sources = _distinct(case.source for case in cases)
     examples = split.x[:COMPARED].to(hardware.device)
     searched = {

@@ -70,7 +70,7 @@ def test_columns_are_those_promised_in_their_order() -> None:
     assert ",".join(COLUMNS) == (
         "suite,dataset,model,defense,architecture,checkpoint_sha256,norm,epsilon,attack,source_model,n,clean_acc,"
         "robust_acc,robust_acc_last,robust_acc_single_draw,ci_low,ci_high,asr,forwards_per_image,backwards_per_image,"
-        "flags,seed,judge_draws,eot,version"
+        "zero_gradients,flags,seed,judge_draws,eot,version"
     )
 
 
