@@ -59,7 +59,10 @@ def check_mode(model: nn.Module) -> None:
 
 
 def class_count(model: nn.Module, x: Tensor, y: Tensor) -> int:
-    """How many classes a model knows. Raises: InputError where it returns no logits, or the labels are of others."""
+    """How many classes a model knows, by its logits of images x (N, C, H, W).
+
+    Raises: InputError where it returns no logits (N, K), or where a label, any shape of y, is not below K.
+    """
     try:
         with torch.no_grad():
             logits = model(x)

@@ -163,7 +163,13 @@ class _Batch:
 
 
 class _Tally:
-    """What is known of each image (rows) at each reading (columns)."""
+    """What is known of each image (N rows) at each reading (R columns).
+
+    Args:
+        images: N; readings: the R step counts, ascending.
+        reads_last: whether the last iterate is read beside any iterate.
+        tracks_closest: whether the least logit margin is kept, which early stopping and a second search ask for.
+    """
 
     def __init__(
         self, images: int, readings: Sequence[int], *, reads_last: bool, tracks_closest: bool, device: torch.device

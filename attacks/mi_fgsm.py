@@ -7,6 +7,7 @@ from torch import Tensor
 
 from attacks.draws import Draws
 from attacks.oracle import Oracle
+from attacks.pgd import ascend
 from attacks.scale import unit
 from attacks.threat_model import ThreatModel
 
@@ -23,7 +24,7 @@ class State:
 
 
 def init(x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> State:  # noqa: ARG001 (every init has these four)
-    """The image itself, at rest."""
+    """The images x (N, C, H, W) themselves, at rest; y: (N,) class indices."""
     return State(x, y, x, draws.step, torch.zeros_like(x))
 
 
@@ -42,5 +43,5 @@ def step(oracle: Oracle, state: State, *, rel_step_size: float, momentum: float)
     threat = oracle.threat
     _, gradient = oracle.loss_and_gradient(state.x_adv, state.y, "cross-entropy")
     velocity = momentum * state.velocity + unit(gradient, order=1)
-    ascended = state.x_adv + rel_step_size * threat.epsilon * threat.direction(velocity)
-    return replace(state, x_adv=threat.project(ascended, state.x), steps=state.steps + 1, velocity=velocity)
+    x_adv = ascend(threat, state.x_adv, state.x, velocity, rel_step_size)
+    return replace(state, x_adv=x_adv, steps=state.steps + 1, velocity=velocity)

@@ -58,5 +58,10 @@ def step(oracle: Oracle, state: State, *, loss: str, rel_step_size: float) -> St
 
 
 def ascend(threat: ThreatModel, x_adv: Tensor, x: Tensor, gradient: Tensor, rel_step_size: float) -> Tensor:
-    """The point a step up the gradient from x_adv, projected onto the threat model around x."""
+    """(N, C, H, W) the points a step up the gradient from x_adv, projected onto the threat model around x.
+
+    Args:
+        x_adv, x, gradient: (N, C, H, W); x_adv and x in [0, 1].
+        rel_step_size: step as a fraction of epsilon.
+    """
     return threat.project(x_adv + rel_step_size * threat.epsilon * threat.direction(gradient), x)

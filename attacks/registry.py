@@ -17,7 +17,7 @@ MADRY = "Madry et al., arXiv:1706.06083"
 def _pgd(name: str, steps: int, **params: object) -> AttackSpec:
     defaults: dict[str, object] = {"start": "uniform", "loss": "cross-entropy", "rel_step_size": 0.1}
     return AttackSpec(
-        name, algorithm="pgd", method=PGD, params={**defaults, **params}, steps=steps, version=2, source=MADRY
+        name, algorithm="pgd", method=PGD, params={**defaults, **params}, steps=steps, version=2, paper=MADRY
     )
 
 
@@ -34,7 +34,7 @@ def _apgd(name: str, loss: str) -> AttackSpec:
         restarts=TARGETS if loss in TARGETED_LOSSES else 1,
         reads_last=False,
         version=2,
-        source=AUTOATTACK,
+        paper=AUTOATTACK,
     )
 
 
@@ -48,7 +48,7 @@ def _fab(name: str, *, targeted: bool, restarts: int) -> AttackSpec:
         restarts=restarts,
         reads_last=False,
         version=2,
-        source="Croce and Hein, arXiv:1907.02044",
+        paper="Croce and Hein, arXiv:1907.02044",
     )
 
 
@@ -70,7 +70,7 @@ AUTOATTACK_MEMBERS: Mapping[str, AttackSpec] = by_name(
             tolerates_rounding=False,
             is_black_box=True,
             version=3,
-            source="Andriushchenko et al., arXiv:1912.00049",
+            paper="Andriushchenko et al., arXiv:1912.00049",
         ),
     ),
     "member of AutoAttack",
@@ -87,19 +87,19 @@ def _reference(name: str, passes: int, params: Mapping[str, object]) -> AttackSp
         steps=passes,
         reads_last=False,
         is_black_box=params.get("members") == ("square",),
-        source=AUTOATTACK,
+        paper=AUTOATTACK,
     )
 
 
 ATTACKS: Mapping[str, AttackSpec] = by_name(
     (
-        replace(_pgd("fgsm", 1, start="none", rel_step_size=1.0), source="Goodfellow et al., arXiv:1412.6572"),
+        replace(_pgd("fgsm", 1, start="none", rel_step_size=1.0), paper="Goodfellow et al., arXiv:1412.6572"),
         _pgd("pgd-20", 20),
         _pgd("pgd-40", 40),
         _pgd("pgd-100", 100),
         _pgd("pgd-40-x10", 40, loss="cross-entropy-x10"),
         replace(_pgd("pgd-20x10", 20), restarts=10),
-        replace(_pgd("cw-linf", 30, loss="margin"), norms=("Linf",), source="Carlini and Wagner, arXiv:1608.04644"),
+        replace(_pgd("cw-linf", 30, loss="margin"), norms=("Linf",), paper="Carlini and Wagner, arXiv:1608.04644"),
         AttackSpec(
             "mi-fgsm",
             algorithm="mi-fgsm",
@@ -107,7 +107,7 @@ ATTACKS: Mapping[str, AttackSpec] = by_name(
             params={"rel_step_size": 0.1, "momentum": 1.0},  # the paper's epsilon / T
             steps=10,
             version=2,
-            source="Dong et al., arXiv:1710.06081",
+            paper="Dong et al., arXiv:1710.06081",
         ),
         AttackSpec(
             "foolbox-deepfool",
@@ -116,7 +116,7 @@ ATTACKS: Mapping[str, AttackSpec] = by_name(
             params={"steps": 50, "candidates": 10, "overshoot": 0.02},
             steps=500,
             reads_last=False,
-            source="Moosavi-Dezfooli et al., arXiv:1511.04599",
+            paper="Moosavi-Dezfooli et al., arXiv:1511.04599",
         ),
         AttackSpec(
             "foolbox-cw-l2",
@@ -125,7 +125,7 @@ ATTACKS: Mapping[str, AttackSpec] = by_name(
             params={"binary_search_steps": 5, "steps": 100, "stepsize": 0.05, "initial_const": 0.01},
             steps=500,
             reads_last=False,
-            source="Carlini and Wagner, arXiv:1608.04644",
+            paper="Carlini and Wagner, arXiv:1608.04644",
         ),
         *AUTOATTACK_MEMBERS.values(),
         replace(AUTOATTACK_MEMBERS["square"], name="square-500", steps=10),
@@ -135,7 +135,7 @@ ATTACKS: Mapping[str, AttackSpec] = by_name(
             method=Ensemble([AUTOATTACK_MEMBERS[name] for name in ("apgd-ce", "apgd-t", "fab-t", "square")]),
             reads_last=False,
             version=2,
-            source=AUTOATTACK,
+            paper=AUTOATTACK,
         ),
         AttackSpec(
             "autoattack-fast",
@@ -160,7 +160,7 @@ ATTACKS: Mapping[str, AttackSpec] = by_name(
             ),
             reads_last=False,
             version=3,
-            source=f"members: {AUTOATTACK}; screening: this project",
+            paper=f"members: {AUTOATTACK}; screening: this project",
         ),
         AttackSpec(
             "autoattack-brief",
@@ -174,7 +174,7 @@ ATTACKS: Mapping[str, AttackSpec] = by_name(
             ),
             reads_last=False,
             version=2,
-            source=f"members: {AUTOATTACK}; their length: this project",
+            paper=f"members: {AUTOATTACK}; their length: this project",
         ),
         AttackSpec(
             "autoattack-plus",
@@ -188,7 +188,7 @@ ATTACKS: Mapping[str, AttackSpec] = by_name(
             ),
             reads_last=False,
             version=2,
-            source=AUTOATTACK,
+            paper=AUTOATTACK,
         ),
         AttackSpec(
             "autoattack-rand",
@@ -197,7 +197,7 @@ ATTACKS: Mapping[str, AttackSpec] = by_name(
             reads_last=False,
             eot=20,
             version=2,
-            source=AUTOATTACK,
+            paper=AUTOATTACK,
         ),
         _reference("autoattack-reference", 8000, {}),
         *(

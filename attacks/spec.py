@@ -104,7 +104,7 @@ class AttackSpec:
         eot: how many passes each query averages, unless the case says so; a case's own, and no part of the identity.
         early_stopping: when a recurrence stops on an image before its last step; None for never.
         version: raised whenever the attack's numbers may change.
-        source: the paper.
+        paper: arXiv number or citation.
 
     Raises: InputError for a parameter that the method does not take, or lacks.
     """
@@ -123,7 +123,7 @@ class AttackSpec:
     early_stopping: EarlyStopping | None = None
     eot: int = 1
     version: int = 1
-    source: str = ""
+    paper: str = ""
 
     def __post_init__(self) -> None:
         if LENGTH in self.params and isinstance(self.method, Recurrence):

@@ -49,7 +49,7 @@ class ThreatModel:
         return delta.abs().amax(1) if self.norm == "Linf" else delta.norm(dim=1)
 
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
-        """The nearest point of the ball, then of [0, 1]; inside both, since x is in [0, 1]."""
+        """(N, C, H, W) the nearest point of the ball, then of [0, 1], to x_adv; inside both, since x is in [0, 1]."""
         if self.norm == "Linf":
             inside = torch.minimum(torch.maximum(x_adv, x - self.epsilon), x + self.epsilon)
         else:
@@ -58,15 +58,15 @@ class ThreatModel:
         return inside.clamp(0.0, 1.0)
 
     def direction(self, gradient: Tensor) -> Tensor:
-        """The direction of steepest ascent with unit length in this norm (zero where the gradient is zero)."""
+        """(N, C, H, W) directions of steepest ascent, of length 1 in this norm; zero where the gradient is zero."""
         return gradient.sign() if self.norm == "Linf" else unit(gradient)
 
     def random_start(self, x: Tensor, draws: Draws) -> Tensor:
-        """A point drawn uniformly from the ball, clipped to [0, 1]; each image has its own draw."""
+        """(N, C, H, W) points drawn uniformly from the balls around x, clipped to [0, 1]: a draw an image."""
         return self.project(self.unclipped_start(x, draws), x)
 
     def unclipped_start(self, x: Tensor, draws: Draws) -> Tensor:
-        """The same point of the ball before it is clipped to [0, 1]."""
+        """(N, C, H, W) the same points before they are clipped to [0, 1]."""
         shape = x.shape[1:]
         if self.norm == "Linf":
             delta = 2.0 * draws.uniform(shape) - 1.0
@@ -77,7 +77,7 @@ class ThreatModel:
         return x + self.epsilon * delta
 
     def on_sphere(self, x: Tensor, draws: Draws) -> Tensor:
-        """A random point at distance epsilon, clipped to [0, 1]: a uniform (Linf) or normal draw, scaled."""
+        """(N, C, H, W) random points at distance epsilon, clipped to [0, 1]: scaled uniform (Linf) or normal draws."""
         shape = x.shape[1:]
         noise = 2.0 * draws.uniform(shape) - 1.0 if self.norm == "Linf" else draws.normal(shape)
         length = self.distance(noise, torch.zeros_like(noise)).float().view(-1, 1, 1, 1)

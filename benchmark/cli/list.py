@@ -61,7 +61,7 @@ def _attacks(_: Path) -> Rows:
             "settings": " ".join(member.name for member in spec.method.members)
             if isinstance(spec.method, Ensemble)
             else " ".join(f"{key}={value}" for key, value in spec.all_params.items()),
-            "source": spec.source,
+            "paper": spec.paper,
         }
         for spec in ATTACKS.values()
     ]

@@ -87,7 +87,7 @@ def train(shared: Shared, *, defense: str, suite: str, recipe: str, overrides: S
             source=before.model,
             quiet=shared.quiet,
         )
-    if not team.leads:
+    if not team.is_leader:
         return
     model = ModelSpec(
         name=name,

@@ -10,9 +10,9 @@ import pandas as pd
 from attacks.errors import InputError
 from benchmark.report.image_examples import example_images, write_examples
 from benchmark.report.leaderboard import leaderboard
+from benchmark.report.other_selections import epsilon_table, other_selections, selection_name, selects_beside
 from benchmark.report.papers import paper_table, papers_markdown
 from benchmark.report.score import score_suite
-from benchmark.report.selections import epsilon_table, other_selections, selection_name, selects_beside
 from benchmark.report.tables import write_csv, write_tables
 from benchmark.store.packed import Packed, gather, read_packed, write_packed
 from benchmark.store.store import Store

@@ -12,9 +12,9 @@ from benchmark.report.claims import claim_table, claims_markdown, claims_note
 from benchmark.report.exports import latex, model_info
 from benchmark.report.html import page
 from benchmark.report.leaderboard import formatted, leaderboard, legend, shown_accuracy, white
+from benchmark.report.other_selections import epsilon_table, seed_table
 from benchmark.report.papers import paper_table, papers_markdown
 from benchmark.report.score import SuiteScores
-from benchmark.report.selections import epsilon_table, seed_table
 from benchmark.report.trainings import training_table, trainings_note
 from benchmark.suites.published import FIGURES, ROWS, Figure, Row
 from model_zoo.files.atomic import atomic_write
@@ -28,8 +28,8 @@ LAST = " (last)"
 """Behind a model's name: its column of the last iterate."""
 BOTH_READINGS = "Any iterate; in brackets, the last iterate. Passes are per image, averaged over the models."
 
-NOT_PRINTED = ("claims", "trainings")
-"""Tables too wide for a terminal: they are files only."""
+NOT_PRINTED = ("claims", "trainings", "epsilon")
+"""Tables too wide or too long for a terminal: they are files only."""
 
 
 def write_tables(
@@ -48,7 +48,7 @@ def write_tables(
         examples: for some models a PNG of adversarial images.
         rows, figures: what is published.
 
-    Returns: the text to print: all of them but those of `NOT_PRINTED`.
+    Returns: the text to print: all of them but those of `NOT_PRINTED`, the leaderboard at the end, where it is seen.
     """
     if suite.scores.empty:
         return f"No case of suite {suite.suite} is complete yet; run the benchmark again to go on."
@@ -87,7 +87,7 @@ def write_tables(
         if name not in NOT_PRINTED:
             printed.append(text)
         write_csv(folder / f"{name}.csv", table.round(dict.fromkeys(table.columns.difference(["p", "p_holm"]), 4)))
-    return "\n".join(printed)
+    return "\n".join([*printed[1:], *printed[:1]])
 
 
 def _white_box(suite: SuiteScores) -> pd.DataFrame:

@@ -57,7 +57,7 @@ def compute_chunk(
             return hardware
         started = time.perf_counter()
         (verdicts, found), hardware = on_fitting_batches(
-            _title(group), hardware, lambda fitting: _evaluate(group, prepared, chunk, fitting, advance)
+            title_of(group), hardware, lambda fitting: _evaluate(group, prepared, chunk, fitting, advance)
         )
         precision = precision_of(prepared.searched[group[0].source.name], hardware.precision)
         timing = _timing(hardware, precision, (time.perf_counter() - started) / len(group))
@@ -69,7 +69,8 @@ def compute_chunk(
     return hardware
 
 
-def _title(group: Sequence[EvalCase]) -> str:
+def title_of(group: Sequence[EvalCase]) -> str:
+    """The cases of one trajectory as people read them: MODEL: ATTACK, ATTACK from SOURCE."""
     via = f" from {group[0].source.name}" if group[0].is_transfer else ""
     return f"{group[0].model.name}: {', '.join(case.attack.name for case in group)}{via}"
 
@@ -100,11 +101,11 @@ def _errors_with_names(group: Sequence[EvalCase], source: nn.Module) -> Iterator
     try:
         yield
     except InputError as error:
-        raise InputError(f"{_title(group)}: {error}") from None
+        raise InputError(f"{title_of(group)}: {error}") from None
     except Exception as error:
         if is_out_of_memory(error) or not (isinstance(source, UserModel) and raised_in_backward(error)):
             raise
-        raise InputError(f"{_title(group)}: in its backward pass the model raised {one_line(error)}") from error
+        raise InputError(f"{title_of(group)}: in its backward pass the model raised {one_line(error)}") from error
 
 
 def _timing(hardware: Hardware, precision: torch.dtype, seconds: float) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from attacks.errors import InputError
 from benchmark.evaluation.hardware import workers_on_one_gpu
 
 TRIES = 3
-"""How many workers a chunk may cost before the sweep gives up on it."""
+"""How many workers a chunk may cost before the sweep goes on without it."""
 
 SETTINGS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
 """Of Ray, unless the environment says otherwise: it reports nothing, and its workers run at the driver's priority."""

@@ -12,7 +12,7 @@ from benchmark.evaluation.hardware import Hardware
 from benchmark.store.chunk import Range
 from benchmark.store.store import Store
 from benchmark.suites.case import EvalCase, case_key, trajectory_key
-from benchmark.sweep.compute import Task, _title, compute_chunk
+from benchmark.sweep.compute import Task, compute_chunk, title_of
 from benchmark.sweep.local_pool import run_all
 from benchmark.sweep.prepare import PreparedSweep, lacking_chunks
 
@@ -59,7 +59,7 @@ def _compute_all(
             if hardware.workers > 1:  # the bar is in another process
                 hardware = compute_chunk(*todo[task], prepared, store, hardware, wait=wait)
             else:
-                bar.set_description(_title(todo[task][0]))
+                bar.set_description(title_of(todo[task][0]))
                 hardware = compute_chunk(*todo[task], prepared, store, hardware, wait=wait, advance=advance)
 
         shares_memory = hardware.workers == 1 or hardware.device.type == "cpu"  # a GPU's state survives no fork

@@ -29,7 +29,7 @@ def batch_loss(model: nn.Module, x: Tensor, y: Tensor, ctx: TrainingContext, *, 
 
 
 def objective(logits: Tensor, logits_adv: Tensor, y: Tensor, *, beta: float) -> Tensor:
-    """Boosted adversarial cross-entropy plus beta times the divergence, weighted by the doubt about the clean image."""
+    """Boosted adversarial cross-entropy plus beta times the divergence, weighted by 1 - p(y | clean image)."""
     unsure = 1 - F.softmax(logits, 1).gather(1, y[:, None]).squeeze(1)
     log_p, log_p_adv = F.log_softmax(logits, 1), F.log_softmax(logits_adv, 1).clamp_min(LEAST_LOG)
     divergence = F.kl_div(log_p_adv, log_p, reduction="none", log_target=True).sum(1)

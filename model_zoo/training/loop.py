@@ -92,7 +92,7 @@ def train(
         stem: path without suffix: STEM.safetensors (best by validation), STEM.last.safetensors, STEM.csv (the learning
             curve; backward passes are those of an epoch over its labelled images), STEM.training.pt (what resuming
             needs, until `progress.forget`).
-        team: the processes that train together; each calls this, and the one that leads writes.
+        team: the processes that train together; each calls this, and the leader writes.
         precision: of forward and backward passes; weights stay float32.
         pool: images with pseudo-labels, which fill half of every batch.
         source: the first stage's model.
@@ -125,7 +125,7 @@ def train(
     first = len(progress.curve) + 1
     steps = math.ceil(data.labelled / data.labelled_in_batch(recipe.batch_size)) * recipe.replays
     with tqdm(
-        total=recipe.epochs * steps, initial=(first - 1) * steps, unit="batch", disable=quiet or not team.leads
+        total=recipe.epochs * steps, initial=(first - 1) * steps, unit="batch", disable=quiet or not team.is_leader
     ) as bar:
         for epoch in range(first, recipe.epochs + 1):
             try:
@@ -153,7 +153,7 @@ def train(
                 }
             )
             bar.set_postfix(loss=f"{loss:.3f}", clean=f"{clean:.1f}", robust=f"{robust:.1f}")
-            if team.leads:
+            if team.is_leader:
                 save(stem, run, progress)
 
     chance = 100 * int(validation.y.bincount().max()) / len(validation.y)
@@ -163,7 +163,7 @@ def train(
             f"no checkpoint was written; remove {progress_file(stem)} and train with a lower lr or more epochs (--set)"
         )
     best = file_of(stem, ".safetensors")
-    if team.leads:
+    if team.is_leader:
         save_state_dict(progress.model, file_of(stem, LAST), _metadata(training))
         save_state_dict(progress.best, best, _metadata(training))
     team.wait()
@@ -175,7 +175,7 @@ def _kept(stem: Path, training: Training, progress: Progress, team: Team) -> str
     again = f"remove {progress_file(stem)} and train with a lower lr (--set lr=...)"
     if not progress.curve:
         return "train with a lower lr (--set lr=...)"
-    if team.leads:
+    if team.is_leader:
         save_state_dict(progress.model, file_of(stem, LAST), _metadata(training))
     return f"the weights after epoch {len(progress.curve)} are in {file_of(stem, LAST)}; {again}"
 

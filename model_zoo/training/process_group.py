@@ -41,7 +41,7 @@ class Team:
     speaks_first: Callable[[], bool] = lambda: True
 
     @property
-    def leads(self) -> bool:
+    def is_leader(self) -> bool:
         """Whether this process is the one that writes and prints."""
         return self.rank == 0
 

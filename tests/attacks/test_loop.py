@@ -449,12 +449,12 @@ def slope(x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("batch_size", [1, 2])
-def test_an_image_is_given_up_when_the_attack_comes_no_nearer_between_two_looks(batch_size: int) -> None:
-    """From 0 the lead is 7/8, 5/8, 3/8 at the looks, each time less by over a quarter; from 1/2 it never falls."""
+def test_an_attack_stops_on_an_image_when_its_margin_does_not_fall_between_two_checks(batch_size: int) -> None:
+    """From 0 the margin is 7/8, 5/8, 3/8 at the checks, each time less by over a quarter; from 1/2 it never falls."""
     x, y = walkers([0, 8]), torch.zeros(2, dtype=torch.long)
 
-    def passes(patience: EarlyStopping | None) -> list[int]:
-        attack = replace(WALK, early_stopping=patience, reads_last=False)
+    def passes(stopping: EarlyStopping | None) -> list[int]:
+        attack = replace(WALK, early_stopping=stopping, reads_last=False)
         (reading,) = loop.run(
             attack,
             slope,

@@ -74,7 +74,7 @@ def test_at_least_one_step_and_one_start_are_asked_for(settings: dict[str, int])
 
 def test_another_papers_settings_change_what_is_given_and_nothing_else() -> None:
     spec = AttackSpec(
-        "a", algorithm="a", method=RECURRENCE, params=GOOD, steps=3, restarts=2, reads_last=False, version=4, source="s"
+        "a", algorithm="a", method=RECURRENCE, params=GOOD, steps=3, restarts=2, reads_last=False, version=4, paper="s"
     )
     changed = spec.with_settings(steps=7, rel_step_size=0.25)
     expected = AttackSpec(
@@ -86,7 +86,7 @@ def test_another_papers_settings_change_what_is_given_and_nothing_else() -> None
         restarts=2,
         reads_last=False,
         version=4,
-        source="s",
+        paper="s",
     )
     assert changed == expected
     assert spec.params == GOOD
@@ -169,7 +169,7 @@ def test_every_registered_attack_goes_by_its_name_and_names_its_norms_and_source
     assert spec.name == name
     assert spec.norms
     assert set(spec.norms) <= set(LARGEST_EPSILON)
-    assert "arXiv:" in spec.source
+    assert "arXiv:" in spec.paper
 
 
 def test_attacks_of_one_algorithm_differ_in_more_than_their_name() -> None:

@@ -96,7 +96,7 @@ def test_images_that_are_wrong_when_clean_are_not_robust_and_cost_nothing() -> N
     np.testing.assert_array_equal(verdicts.backwards[3:], 20)
 
 
-def test_images_that_no_scout_brought_near_are_left_standing() -> None:
+def test_images_that_no_screening_attack_brought_near_are_left_standing() -> None:
     screening, members = [short("apgd-ce")], [short("apgd-t"), short("square")]
     everyone = run(replace(ATTACKS["autoattack"], method=Ensemble([*screening, *members])))
 
@@ -125,7 +125,7 @@ class Quantised(nn.Module):
         return logits
 
 
-def test_where_gradients_say_nothing_no_image_is_given_up() -> None:
+def test_where_gradients_say_nothing_every_image_is_attacked() -> None:
     screening, members = [short("apgd-ce"), short("square").with_settings(steps=1)], [short("square")]
     network, split = problem(10)
     masked = Quantised(network)
@@ -141,7 +141,7 @@ def test_where_gradients_say_nothing_no_image_is_given_up() -> None:
     assert far_away.sum() < robust(Ensemble(screening)).sum()
 
 
-def test_a_scout_is_judged_by_its_first_look_and_goes_on_while_it_comes_nearer() -> None:
+def test_a_screening_attack_stops_at_its_first_check_and_goes_on_while_the_margin_falls() -> None:
     """That random search came nearer than gradients says something of these only if it was as short."""
     square = short("square")
     near = Ensemble(
@@ -149,10 +149,10 @@ def test_a_scout_is_judged_by_its_first_look_and_goes_on_while_it_comes_nearer()
         screening=[short("apgd-ce"), replace(square, early_stopping=EarlyStopping((1, 2), 0.0))],
         screening_margin=0.0,
     )
-    by_first_look = Ensemble(
+    by_first_check = Ensemble(
         near.members, screening=[short("apgd-ce"), square.with_settings(steps=1)], screening_margin=0.0
     )
-    long, brief = (run(replace(ATTACKS["autoattack"], method=ensemble)) for ensemble in (near, by_first_look))
+    long, brief = (run(replace(ATTACKS["autoattack"], method=ensemble)) for ensemble in (near, by_first_check))
     standing = long.robust_any & brief.robust_any
     np.testing.assert_array_equal(long.backwards[standing], brief.backwards[standing])
     assert (long.forwards > brief.forwards)[standing].all()

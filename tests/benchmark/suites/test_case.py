@@ -76,7 +76,7 @@ NAMES = {
     "model's defense": model(defense="madry"),
     "model's paper": model(paper="arXiv:1706.06083", url="https://example.org"),
     "attack's name": attack(name="pgd"),
-    "attack's source": attack(source="a paper"),
+    "attack's paper": attack(paper="a paper"),
     "attack's norms": attack(norms=("Linf",)),
     "model's randomness": model(randomized=True),  # which judge_draws and eot stand for
     "attack's usual eot": attack(eot=20),
