@@ -76,7 +76,7 @@ def train(shared: Shared, *, defense: str, suite: str, recipe: str, overrides: S
         training = Training(
             spec, params, settings, threat, shared.seed, f"{before.digest} {validation.digest}", before.sha256
         )
-        sha256 = run_training(
+        trained = run_training(
             training,
             before.images,
             validation,
@@ -96,7 +96,7 @@ def train(shared: Shared, *, defense: str, suite: str, recipe: str, overrides: S
         architecture=settings.architecture,
         defense=defense,
         checkpoint=f"{chosen.name}/{name}.safetensors",
-        sha256=sha256,
+        sha256=trained.sha256,
         paper=spec.paper,
     )
     record: dict[str, object] = {
@@ -104,6 +104,8 @@ def train(shared: Shared, *, defense: str, suite: str, recipe: str, overrides: S
         "settings": training.settings(),
         "precision": "bf16" if precision == torch.bfloat16 else "fp32",
         "device": str(hardware.device),
+        "seconds": round(trained.seconds),
+        "backwards_per_image": round(trained.backwards_per_image, 4),
         **({"workers": workers} if workers > 1 else {}),
         "versions": {package: version(package) for package in VERSIONED},
     }
@@ -113,7 +115,7 @@ def train(shared: Shared, *, defense: str, suite: str, recipe: str, overrides: S
     atomic_write(done, card(model, record))
     forget(stem)
     forget(first_stem(stem))
-    print(f"Trained {name}: {stem}.safetensors, sha256 {sha256}")
+    print(f"Trained {name}: {stem}.safetensors, sha256 {trained.sha256}")
     where = "" if shared.checkpoint_dir == Path("checkpoints") else f" --checkpoint-dir {shared.checkpoint_dir}"
     print(f"Evaluate it: python run_benchmark.py --suite {chosen.name} --models {name}{where}")
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -73,6 +74,20 @@ class Training:
         }
 
 
+@dataclass(frozen=True)
+class Trained:
+    """A finished training.
+
+    Args:
+        sha256: of the best checkpoint.
+        seconds: wall-clock time of all epochs. backwards_per_image: backward passes, over all epochs.
+    """
+
+    sha256: str
+    seconds: float
+    backwards_per_image: float
+
+
 def train(
     training: Training,
     images: LabelledImages,
@@ -84,7 +99,7 @@ def train(
     pool: LabelledImages | None = None,
     source: nn.Module | None = None,
     quiet: bool = False,
-) -> str:
+) -> Trained:
     """Train, or go on training, and write the best and the last checkpoint.
 
     Args:
@@ -97,7 +112,7 @@ def train(
         pool: images with pseudo-labels, which fill half of every batch.
         source: the first stage's model.
 
-    Returns: the sha256 of the best checkpoint.
+    Returns: the best checkpoint, and what it took.
     Raises: InputError for an architecture of other images; and when the loss is not finite or the model ends at chance:
         the last good state is kept.
     """
@@ -116,7 +131,12 @@ def train(
     source = None if source is None else source.to(device).to(memory_format=layout)
     optimizer = optimizer_of(recipe, model)
     start = Progress(weights_of(model), optimizer.state_dict(), weights_of(model))
-    run = {**training.settings(), "precision": str(precision), "workers": team.size}
+    run = {
+        **training.settings(),
+        "precision": str(precision),
+        "workers": team.size,
+        "torch": torch.__version__,
+    }
     progress = resume(stem, run) or start
     model.load_state_dict(progress.model)
     optimizer.load_state_dict(progress.optimizer)
@@ -128,6 +148,7 @@ def train(
         total=recipe.epochs * steps, initial=(first - 1) * steps, unit="batch", disable=quiet or not team.is_leader
     ) as bar:
         for epoch in range(first, recipe.epochs + 1):
+            started = time.perf_counter()
             try:
                 with _seeded(hash_seed(training.seed, epoch), device), counted(model, source) as passes:
                     loss = train_epoch(training, model, optimizer, data, source, epoch, precision, bar, team)
@@ -141,6 +162,7 @@ def train(
             score = (robust, clean) if training.defense.is_robust else (clean, robust)
             if score > progress.best_score:
                 progress.best, progress.best_score = weights_of(model), score
+            progress.seconds += time.perf_counter() - started
             progress.model, progress.optimizer = weights_of(model), optimizer.state_dict()
             progress.curve.append(
                 {
@@ -167,7 +189,8 @@ def train(
         save_state_dict(progress.model, file_of(stem, LAST), _metadata(training))
         save_state_dict(progress.best, best, _metadata(training))
     team.wait()
-    return sha256_of(best)
+    passes_an_image = sum(row["backwards_per_image"] for row in progress.curve)
+    return Trained(sha256_of(best), progress.seconds, passes_an_image)
 
 
 def _kept(stem: Path, training: Training, progress: Progress, team: Team) -> str:

@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ class Progress:
         model, best: weights of the last and the best epoch; best_score: what the best one was chosen by.
         optimizer: its state.
         curve: one row an epoch.
+        seconds: wall-clock time of the epochs, over all runs that they took.
     """
 
     model: Weights
@@ -33,6 +34,7 @@ class Progress:
     best: Weights
     best_score: tuple[float, float] = (-1.0, -1.0)
     curve: list[dict[str, float]] = field(default_factory=list)
+    seconds: float = 0.0
 
 
 def weights_of(model: nn.Module) -> Weights:
@@ -55,7 +57,7 @@ def save(stem: Path, settings: Mapping[str, Any], progress: Progress) -> None:
 
 
 def resume(stem: Path, settings: Mapping[str, Any]) -> Progress | None:
-    """What an interrupted run with the same settings left. Raises: InputError if it had others."""
+    """What an interrupted run with the same settings left. Raises: InputError, which names what differs, if not."""
     path = progress_file(stem)
     if not path.exists():
         return None
@@ -70,11 +72,25 @@ def resume(stem: Path, settings: Mapping[str, Any]) -> Progress | None:
         raise InputError(
             f"{path} is damaged ({type(error).__name__}); remove it to train from the beginning"
         ) from error
-    if left != json.dumps(settings, sort_keys=True):
+    now = json.loads(json.dumps(settings))
+    if differing := list(_differences(json.loads(left), now)):
         raise InputError(
-            f"{path} is of a training with other settings; finish that one, remove the file, or use another --name"
+            f"{path} is of a training with {'; '.join(differing[:3])}; finish that one as it began, remove the file, "
+            "or use another --name"
         )
     return progress
+
+
+def _differences(then: Mapping[str, Any], now: Mapping[str, Any], place: str = "") -> Iterator[str]:
+    """What two nested settings have differently, in words."""
+    for name in sorted(then.keys() | now.keys()):
+        one, other, named = then.get(name), now.get(name), f"{place}{name}"
+        if isinstance(one, Mapping) and isinstance(other, Mapping):
+            yield from _differences(one, other, f"{named}.")
+        elif one != other and name == "images":
+            yield "other training or validation images"
+        elif one != other:
+            yield f"{named} {one}, not {other}"
 
 
 def forget(stem: Path) -> None:

@@ -1,6 +1,7 @@
 """The training loop: killed at any moment it ends with the same bytes, and it never ends with a useless model."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -48,7 +49,9 @@ def words(defense: str = "half-half", **settings: object) -> list[str]:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted((folder / "checkpoints/digits").iterdir())}
+    """By name what a training wrote, but for the seconds that it took."""
+    paths = sorted((folder / "checkpoints/digits").iterdir())
+    return {path.name: re.sub(rb'"seconds": \d+', b'"seconds": -', path.read_bytes()) for path in paths}
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +75,7 @@ def toy(defense: DefenseSpec = DEFENSES["natural"], **settings: Any) -> Training
 
 
 def run(training: Training, images: tuple[Split, Split], stem: Path) -> str:
-    return train(training, *images, stem, team=alone(torch.device("cpu")), quiet=True)
+    return train(training, *images, stem, team=alone(torch.device("cpu")), quiet=True).sha256
 
 
 # What it ends with
@@ -82,6 +85,9 @@ def test_training_ends_with_two_checkpoints_a_curve_and_a_card(uninterrupted: di
     stem = "half-half"
     assert sorted(uninterrupted) == [stem + s for s in (".csv", ".json", ".last.safetensors", ".png", ".safetensors")]
     curve = uninterrupted[stem + ".csv"].decode().splitlines()
+    card = json.loads(uninterrupted[stem + ".json"].replace(b'"seconds": -', b'"seconds": 0'))["training"]
+    passes = [float(line.split(",")[-1]) for line in curve[1:]]
+    assert card["backwards_per_image"] == pytest.approx(sum(passes), abs=1e-3)
     assert curve[0] == "epoch,lr,loss,validation_clean,validation_robust,backwards_per_image"
     assert [line.split(",")[0] for line in curve[1:]] == ["1", "2", "3"]
 
@@ -175,10 +181,16 @@ def test_killed_training_continues_to_the_same_bytes(
 
 
 @pytest.mark.parametrize(
-    "changed", [["--seed", "1"], ["--set", "lr=0.01"], ["--set", "weight=0.4"], ["--set", "epochs=4"]]
+    ("changed", "named"),
+    [
+        (["--seed", "1"], "seed 0, not 1"),
+        (["--set", "lr=0.01"], "recipe.lr "),
+        (["--set", "weight=0.4"], "params.weight "),
+        (["--set", "epochs=4"], "recipe.epochs 1, not 4"),
+    ],
 )
 def test_resuming_with_other_settings_is_refused(
-    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: list[str]
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: list[str], named: str
 ) -> None:
     def stopping(*_arguments: object) -> str:
         raise KeyboardInterrupt
@@ -189,7 +201,8 @@ def test_resuming_with_other_settings_is_refused(
     before = files(tmp_path)
     result = command(tmp_path, *words(epochs=1), *changed)
     assert (result.returncode, result.stdout) == (2, "")
-    assert "is of a training with other settings" in result.stderr
+    assert "is of a training with " in result.stderr
+    assert named in result.stderr
     assert files(tmp_path) == before
 
 
