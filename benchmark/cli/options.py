@@ -19,7 +19,7 @@ class Shared:
     """What the shared options say. A command that does not take an option has its default."""
 
     data_dir: Path = Path("data")
-    results_dir: Path = Path("results")
+    results_dir: Path = Path("results/mine")
     checkpoint_dir: Path = Path("checkpoints")
     mirror_dir: Path | None = None
     classes: Path | None = None
@@ -109,7 +109,11 @@ WHAT, OWN, PLACES, MACHINE = "What is computed", "Your own model", "Folders and 
 
 RESULTS = (
     option(
-        "--results-dir", PLACES, "The verdict store and the tables lie in this folder.", type=FOLDER, default="results"
+        "--results-dir",
+        PLACES,
+        "The verdict store and the tables lie in this folder.",
+        type=FOLDER,
+        default="results/mine",
     ),
 )
 CHECKPOINTS = (

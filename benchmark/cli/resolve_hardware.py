@@ -14,7 +14,7 @@ from attacks.spec import CHUNK_SIZE
 from benchmark.cli.options import Shared
 from benchmark.data.datasets import load
 from benchmark.data.split import Split, balanced_subset
-from benchmark.evaluation.hardware import Hardware
+from benchmark.evaluation.hardware import Hardware, keep_freed_memory
 from benchmark.suites.suite import Suite
 from benchmark.sweep.local_pool import can_fork
 
@@ -86,6 +86,8 @@ def choose_hardware(shared: Shared) -> Hardware:
     if shared.device == "cuda" and not torch.cuda.is_available():
         raise InputError("--device cuda: this machine has no usable CUDA device; use --device cpu or auto")
     device = "cuda" if shared.device != "cpu" and torch.cuda.is_available() else "cpu"
+    if device == "cpu":
+        keep_freed_memory()
     return Hardware(
         device=torch.device(device),
         precision=torch.bfloat16 if shared.precision == "bf16" else torch.float32,

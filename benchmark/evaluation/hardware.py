@@ -1,8 +1,13 @@
 """How a run uses the machine. It is recorded beside the numbers, and no part of their identity."""
 
+import ctypes
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+"""Of glibc's mallopt(3)."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,18 @@ class Hardware:
     executor: str = "local"
     gpus_per_worker: float = 0.0
     keeps_images: bool = False
+
+
+def keep_freed_memory() -> None:
+    """Have this process keep the memory of large tensors when they are freed, where its C library is glibc.
+
+    Otherwise every pass gets its activations anew from the system, page by page: a step of adversarial training of
+    ResNet-18 on the CPU, at width 16 or 64, takes 1.25 times as long.
+    """
+    with suppress(OSError, AttributeError):
+        library = ctypes.CDLL(None)
+        library.mallopt(M_MMAP_MAX, 0)
+        library.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def workers_on_one_gpu(share: float) -> int:

@@ -1,11 +1,9 @@
 """What a results folder shows: tables, pictures and packed verdicts of a suite, from the store or from git."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-
-import pandas as pd
 
 from attacks.errors import InputError
 from benchmark.report.image_examples import example_images, write_examples
@@ -84,19 +82,13 @@ def _write_all(
 
 def print_tables(store: Store, suite: str, results_dir: Path, *, with_pictures: bool = False) -> None:
     """Write and print the tables of a suite, pack its verdicts, and say which cases are not in them."""
-    folder, before = results_dir / VERDICTS, _rows(results_dir / suite / "scores.csv")
+    folder = results_dir / VERDICTS
     packed = gather(store, suite)
     gathered = {name: gather(other, suite) for name, other in other_selections(store, suite).items()}
     others = {name: other for name, other in gathered.items() if other.cases}
     others = {**_packed_before(folder, packed), **others}
     examples = example_images(store, suite)
     _write_all(packed, list(others.values()), results_dir, with_pictures=with_pictures, examples=examples)
-    if 0 < len(packed.cases) < before:
-        print(
-            f"note: the tables of {suite} had {before} rows, now {len(packed.cases)}: the others are "
-            "not in this store, or not of these images; use --results-dir to keep tables apart",
-            file=sys.stderr,
-        )
     print(f"Tables: {results_dir / suite}")
     if packed.cases:
         for stale in folder.glob(f"{suite}{SEPARATOR}*"):
@@ -118,6 +110,19 @@ def _packed_before(folder: Path, shown: Packed) -> dict[str, Packed]:
     return {name: one for name, one in found.items() if shown.cases and selects_beside(one, shown)}
 
 
-def _rows(scores: Path) -> int:
-    """How many rows a table has; 0 where there is none."""
-    return len(pd.read_csv(scores)) if scores.is_file() else 0
+def refuse_to_shrink(store: Store, suite: str, results_dir: Path, planned: Collection[str]) -> None:
+    """Raise InputError where tables have rows whose verdicts the store lacks, and that a run is not going to make.
+
+    Args:
+        planned: the cells of the run, as `ShownCase.cell` has them.
+    """
+    path = results_dir / VERDICTS / f"{suite}.json"
+    if not path.exists():
+        return
+    there = {*planned, *(case.cell for case in store.shown(suite).cases)}
+    lost = [case.entry.title for case in read_packed(path).cases.values() if case.entry.cell not in there]
+    if lost:
+        raise InputError(
+            f"the tables in {results_dir / suite} would lose {len(lost)} rows, {lost[0]} first, whose verdicts are not "
+            f"in {store.root}; use another --results-dir, or remove {path}"
+        )

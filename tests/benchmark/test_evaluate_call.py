@@ -98,7 +98,7 @@ def test_both_calls_give_the_rows_of_the_command_line_chunk_by_chunk(
     crossed = [] if source else ["--transfer", "none"]
     done = command(tmp_path, *own, "--attacks", ",".join(attacks), *words, *crossed, "--quiet")
     assert done.returncode == 0, done.stderr
-    rows = pd.read_csv(tmp_path / "results/digits/scores.csv", keep_default_na=False).set_index(
+    rows = pd.read_csv(tmp_path / "results/mine/digits/scores.csv", keep_default_na=False).set_index(
         ["attack", "source_model"]
     )
     of_all = ["robust_acc", "forwards_per_image", "backwards_per_image"]

@@ -1,6 +1,6 @@
 """How a store of any size behaves: python tests/programs/measure_store.py FOLDER MODELS [ATTACKS [IMAGES]].
 
-Writes a store of made-up verdicts under FOLDER/results and prints its size, and how long its commands take on it. Every
+Writes a store of made-up verdicts under FOLDER/results/mine and prints its size and how long its commands take. Every
 chunk is a file of its own that names its case; the verdicts of one model's cases stand in for those of all models.
 Nothing is fsynced, as a sweep does.
 """
@@ -86,7 +86,7 @@ def main() -> None:
     folder, models = Path(sys.argv[1]), int(sys.argv[2])
     attacks, images = (int(word) for word in (*sys.argv[3:5], *("12", "10000")[len(sys.argv) - 3 :]))
     setattr(os, "fsync", lambda _: None)  # noqa: B010
-    store = Store(folder / "results/runs")
+    store = Store(folder / "results/mine/runs")
     figures: dict[str, float] = {"models": models, "attacks": attacks, "images": images}
     started = time.perf_counter()
     write_store(store, models, attacks, images)

@@ -1,6 +1,6 @@
 """How long the tables of a large suite take: python tests/programs/measure_tables.py FOLDER [MODELS [IMAGES]].
 
-Writes a store of made-up verdicts of 100 models under 12 attacks on 10,000 images each to FOLDER/results, unless there
+Writes a store of made-up verdicts, 100 models, 12 attacks, 10,000 images, to FOLDER/results/mine, unless there
 is one, then has `table` write everything that can be made of it, and prints wall clock, processor time and peak memory.
 """
 
@@ -66,7 +66,7 @@ def main() -> None:
     """Write, and measure."""
     folder = Path(sys.argv[1])
     models, images = (int(word) for word in (*sys.argv[2:4], *("100", "10000")[len(sys.argv) - 2 :]))
-    store = Store(folder / "results/runs")
+    store = Store(folder / "results/mine/runs")
     if SUITE not in store.suites():
         write_store(store, models, images)
     started = time.perf_counter()

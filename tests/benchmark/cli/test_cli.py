@@ -292,7 +292,7 @@ def test_ones_own_model_is_evaluated_without_registration(process: Command, fold
     (row,) = (line.split("|") for line in result.stdout.splitlines() if "| factory |" in line)
     assert float(row[5]) > 90
     assert 30 < float(row[6]) < 90
-    assert {path.name for path in (folder / "results/digits").iterdir()} >= {"scores.csv", "leaderboard.md"}
+    assert {path.name for path in (folder / "results/mine/digits").iterdir()} >= {"scores.csv", "leaderboard.md"}
 
 
 def test_ones_own_model_gets_the_verdicts_of_the_same_weights_under_a_registered_name(
@@ -307,7 +307,7 @@ def test_ones_own_model_gets_the_verdicts_of_the_same_weights_under_a_registered
 
 
 def rows(folder: Path) -> list[str]:
-    return (folder / "results/digits/scores.csv").read_text().splitlines()[1:]
+    return (folder / "results/mine/digits/scores.csv").read_text().splitlines()[1:]
 
 
 def test_a_factory_in_a_module_works_as_well_as_one_in_a_file(command: Command, folder: Path) -> None:
@@ -422,4 +422,4 @@ def test_help_names_every_command(command: Command, tmp_path: Path) -> None:
 
 def test_the_versions_that_can_move_a_number_are_recorded(command: Command, tmp_path: Path) -> None:
     assert command(tmp_path, "--models", "natural", *FAST).returncode == 0
-    assert f"torch={version('torch')} " in (tmp_path / "results/digits/timing.csv").read_text()
+    assert f"torch={version('torch')} " in (tmp_path / "results/mine/digits/timing.csv").read_text()

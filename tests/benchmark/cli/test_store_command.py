@@ -145,7 +145,7 @@ def test_a_faulty_chunk_is_found_named_removed_and_computed_again(
 
 
 def test_a_store_that_lacks_what_it_shows_is_not_sound(command: Command, folder: Path) -> None:
-    for path in (folder / "results/runs/cases").iterdir():
+    for path in (folder / "results/mine/runs/cases").iterdir():
         shutil.rmtree(path)
     verified = command(folder, "store", "verify", "--quiet")
     assert verified.returncode == 1
@@ -165,7 +165,7 @@ def test_a_record_that_is_a_pipe_or_a_folder_is_replaced(command: Command, folde
 
 
 def test_what_nobody_sealed_still_tells_that_a_newer_program_wrote_it(command: Command, folder: Path) -> None:
-    path = folder / "results/runs/store.json"
+    path = folder / "results/mine/runs/store.json"
     path.write_text(path.read_text().replace(f'"version": {VERSION}', '"version": 99'))
     refused = command(folder, "table")
     assert (refused.returncode, "update this program" in refused.stderr) == (2, True)
@@ -175,7 +175,7 @@ def test_what_nobody_sealed_still_tells_that_a_newer_program_wrote_it(command: C
 
 
 def test_an_empty_folder_among_the_cases_is_rubbish(command: Command, folder: Path) -> None:
-    (folder / "results/runs/cases/notacase").mkdir()
+    (folder / "results/mine/runs/cases/notacase").mkdir()
     verified = command(folder, "store", "verify", "--quiet")
     assert "notacase: an empty folder" in verified.stdout
     assert "1 removed" in command(folder, "store", "gc", "--quiet").stdout
@@ -205,7 +205,11 @@ def test_a_case_whose_record_is_another_cases_is_a_fault(command: Command, folde
 
 def test_garbage_is_what_a_kill_left_and_nothing_else(command: Command, folder: Path) -> None:
     before = snapshot(folder)
-    left = [chunks(folder)[0].parent / ".00ff.tmp", folder / "results/digits/.11ff.tmp", folder / "results/.22ff.tmp"]
+    left = [
+        chunks(folder)[0].parent / ".00ff.tmp",
+        folder / "results/mine/digits/.11ff.tmp",
+        folder / "results/mine/.22ff.tmp",
+    ]
     for path in left:
         path.write_bytes(b"half of a")
     looked = command(folder, "store", "gc", "--dry-run", "--quiet")
@@ -228,7 +232,8 @@ def test_of_two_files_of_one_chunk_one_goes(command: Command, folder: Path) -> N
 
 
 def test_verdicts_that_no_table_shows_go_on_demand_only(command: Command, folder: Path) -> None:
-    (folder / "results/runs/suites/digits.json").unlink()
+    (folder / "results/mine/runs/suites/digits.json").unlink()
+    (folder / "results/mine/verdicts/digits.json").unlink()
     assert command(folder, *WORDS[2:], "--models", "madry").returncode == 0
     assert "0 removed" in command(folder, "store", "gc", "--quiet").stdout
     assert "1 removed" in command(folder, "store", "gc", "--unshown", "--quiet").stdout
@@ -236,7 +241,7 @@ def test_verdicts_that_no_table_shows_go_on_demand_only(command: Command, folder
 
 
 def test_garbage_is_not_collected_under_a_running_sweep(command: Command, folder: Path) -> None:
-    with in_use(folder / "results/runs"):
+    with in_use(folder / "results/mine/runs"):
         result = command(folder, "store", "gc", "--quiet")
     assert result.returncode == 2
     assert "expected a folder that no sweep is using" in result.stderr
@@ -245,7 +250,7 @@ def test_garbage_is_not_collected_under_a_running_sweep(command: Command, folder
 def test_a_damaged_record_of_a_suite_is_named_and_its_verdicts_are_kept(
     command: Command, folder: Path, finished: Path
 ) -> None:
-    record = folder / "results/runs/suites/digits.json"
+    record = folder / "results/mine/runs/suites/digits.json"
     record.write_text(record.read_text().replace("madry", "nadry"))
     for words in (WORDS, ("table",), ("store", "missing"), ("store", "gc", "--unshown")):
         result = command(folder, *words)
@@ -260,16 +265,16 @@ def test_a_damaged_record_of_a_suite_is_named_and_its_verdicts_are_kept(
 
 
 def test_a_store_of_a_newer_program_is_refused_and_left_alone(command: Command, folder: Path) -> None:
-    Store(folder / "results/runs")._write_json(folder / "results/runs/store.json", {"version": VERSION + 1})
+    Store(folder / "results/mine/runs")._write_json(folder / "results/mine/runs/store.json", {"version": VERSION + 1})
     for words in (WORDS, ("table",), ("store", "verify"), ("store", "gc")):
         result = command(folder, *words)
         assert result.returncode == 2
         assert f"expected a store of version {VERSION}, got {VERSION + 1}" in result.stderr
-    assert Store(folder / "results/runs").version == VERSION + 1
+    assert Store(folder / "results/mine/runs").version == VERSION + 1
 
 
 def test_a_store_of_version_1_is_refused_in_one_line_and_left_alone(command: Command, folder: Path) -> None:
-    (folder / "results/runs/store.json").unlink()  # it had none
+    (folder / "results/mine/runs/store.json").unlink()  # it had none
     before = snapshot(folder)
     for words in (WORDS, ("table",), ("store", "verify"), ("store", "gc")):
         result = command(folder, *words)

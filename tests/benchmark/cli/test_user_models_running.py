@@ -112,7 +112,7 @@ def test_a_model_gets_the_verdicts_of_its_twin(kind: str, command: Command, tmp_
     for name in ("plain", kind):
         result = command(tmp_path, "--model", f"{ZOO}:{name}", *FAST)
         assert result.returncode == 0, result.stderr
-    for line in (tmp_path / "results/digits/scores.csv").read_text().splitlines()[1:]:
+    for line in (tmp_path / "results/mine/digits/scores.csv").read_text().splitlines()[1:]:
         found[line.split(",")[2]] = line.split(",")[11:16]
     assert found[kind] == found["plain"]
 

@@ -41,7 +41,7 @@ def evaluated(command: Command, folder: Path, name: str, *words: str) -> tuple[A
         *("--attacks", "pgd-20,pgd-100,square-500", *words),
     )
     assert run.returncode == 0, run.stderr
-    (row,) = pd.read_csv(folder / "results/digits/leaderboard.csv", keep_default_na=False).to_dict("records")
+    (row,) = pd.read_csv(folder / "results/mine/digits/leaderboard.csv", keep_default_na=False).to_dict("records")
     return row, [name_of(flag) for flag in row["flags"].split()]
 
 
@@ -77,7 +77,7 @@ def test_a_users_own_model_is_attacked_from_the_undefended_one_which_is_no_row(
 ) -> None:
     words = ("--model", f"{MASKS}:unmasked", "--examples", "20", "--workers", "1", "--attacks", "pgd-20,fgsm")
     assert command(tmp_path, *words, "--quiet").returncode == 0
-    scores = pd.read_csv(tmp_path / "results/digits/scores.csv", keep_default_na=False)
+    scores = pd.read_csv(tmp_path / "results/mine/digits/scores.csv", keep_default_na=False)
     assert set(scores["model"]) == {"unmasked"}
     assert list(
         scores[scores["source_model"] != ""][["attack", "source_model"]].itertuples(index=False, name=None)

@@ -260,9 +260,9 @@ def test_an_interrupted_run_on_a_randomised_model_equals_one_that_was_not(
     assert result.returncode == 0, result.stderr
     assert columns(torn) == expected
     for name in ("scores.csv", "leaderboard.md"):
-        assert (torn / "results/digits" / name).read_bytes() == (whole / "results/digits" / name).read_bytes()
+        assert (torn / "results/mine/digits" / name).read_bytes() == (whole / "results/mine/digits" / name).read_bytes()
 
-    table = pd.read_csv(whole / "results/digits/scores.csv")
+    table = pd.read_csv(whole / "results/mine/digits/scores.csv")
     assert list(table["flags"]) == ["randomized"] * 2
     assert ((table["robust_acc_single_draw"] <= table["clean_acc"]) & (table["robust_acc"] > 20)).all()
 

@@ -24,14 +24,14 @@ def files(folder: Path) -> dict[str, bytes]:
 def results(command: Command, tmp_path: Path) -> Path:
     assert command(tmp_path, *WORDS).returncode == 0
     assert command(tmp_path, "table").returncode == 0
-    return tmp_path / "results"
+    return tmp_path / "results/mine"
 
 
 def test_without_the_store_the_packed_verdicts_give_the_same_files(command: Command, results: Path) -> None:
     before = files(results / "digits")
     shutil.rmtree(results / "runs")
     shutil.rmtree(results / "digits")
-    again = command(results.parent, "table")
+    again = command(results.parents[1], "table")
     assert (again.returncode, again.stderr) == (0, "")
     assert files(results / "digits") == before
 
@@ -42,7 +42,7 @@ def test_the_store_gives_tables_and_packed_verdicts_back_after_both_are_deleted(
     before = files(results / "digits") | files(results / "verdicts")
     shutil.rmtree(results / "digits")
     shutil.rmtree(results / "verdicts")
-    assert command(results.parent, "table").returncode == 0
+    assert command(results.parents[1], "table").returncode == 0
     assert files(results / "digits") | files(results / "verdicts") == before
 
 
@@ -50,17 +50,19 @@ def test_damaged_packed_verdicts_are_one_line_that_names_them(command: Command, 
     shutil.rmtree(results / "runs")
     path = results / "verdicts/digits.bin"
     path.write_bytes(path.read_bytes()[:-1])
-    result = command(results.parent, "table")
+    result = command(results.parents[1], "table")
     assert result.returncode == 2
-    assert result.stderr.startswith("error: results/verdicts/digits.bin: not the file that digits.json was written")
+    assert result.stderr.startswith(
+        "error: results/mine/verdicts/digits.bin: not the file that digits.json was written"
+    )
     assert result.stderr.count("\n") == 1
 
 
 def test_the_committed_tables_are_those_of_the_committed_verdicts(command: Command, tmp_path: Path) -> None:
-    shutil.copytree(ROOT / "results/verdicts", tmp_path / "results/verdicts")
+    shutil.copytree(ROOT / "results/verdicts", tmp_path / "results/mine/verdicts")
     assert command(tmp_path, "table").returncode == 0
     for packed in (path for path in (ROOT / "results/verdicts").glob("*.json") if "@" not in path.name):
-        rebuilt, committed = (files(folder / "results" / packed.stem) for folder in (tmp_path, ROOT))
+        rebuilt, committed = (files(folder / packed.stem) for folder in (tmp_path / "results/mine", ROOT / "results"))
         baseline = {
             name for name in committed if name.startswith("baseline.")
         }  # the gate's own, written by its command
@@ -81,3 +83,17 @@ def test_a_committed_baseline_is_of_the_models_that_are_shipped(path: Path) -> N
         assert case.entry.checkpoint_sha256 == shipped[of_canaries.get(name, name)], name
     cards = (ROOT / "model_zoo/checkpoints" / known.settings.suite).glob("*.json")
     assert {card.stem for card in cards} == set(known.cases) - set(of_canaries)
+
+
+def test_a_run_that_would_take_rows_from_published_tables_is_refused_before_it_starts(
+    command: Command, tmp_path: Path
+) -> None:
+    shutil.copytree(ROOT / "results/verdicts", tmp_path / "results/verdicts")
+    before = files(tmp_path / "results")
+    words = ("--models", "natural", "--attacks", "fgsm", "--transfer", "none", "--results-dir", "results", "--quiet")
+    result = command(tmp_path, *words)
+    assert result.returncode == 2
+    assert "the tables in results/digits would lose " in result.stderr
+    assert "use another --results-dir" in result.stderr
+    assert files(tmp_path / "results") == before
+    assert command(tmp_path, *words[:-3], "--quiet").returncode == 0

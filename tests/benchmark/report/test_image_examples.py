@@ -21,7 +21,7 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 def results(command: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("kept")
     assert command(folder, *WORDS, "--keep-images").returncode == 0
-    return folder / "results"
+    return folder / "results/mine"
 
 
 def test_a_triple_is_the_image_the_perturbation_and_the_adversarial_image(results: Path) -> None:
@@ -47,5 +47,5 @@ def test_the_page_shows_them_where_the_row_opens(results: Path) -> None:
 
 def test_without_kept_images_there_are_none(command: Command, tmp_path: Path) -> None:
     assert command(tmp_path, *WORDS).returncode == 0
-    assert not (tmp_path / "results/digits/examples").exists()
-    assert '"image"' not in (tmp_path / "results/digits/leaderboard.html").read_text()
+    assert not (tmp_path / "results/mine/digits/examples").exists()
+    assert '"image"' not in (tmp_path / "results/mine/digits/leaderboard.html").read_text()

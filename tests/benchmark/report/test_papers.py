@@ -328,7 +328,7 @@ def test_the_papers_of_a_suite_that_was_never_run_name_what_measures_each_figure
 ) -> None:
     result = command(tmp_path, "table", "--papers")
     assert result.returncode == 2  # there are no verdicts to rebuild other tables from
-    table = pd.read_csv(tmp_path / "results/gairat-table1/papers.csv", keep_default_na=False)
+    table = pd.read_csv(tmp_path / "results/mine/gairat-table1/papers.csv", keep_default_na=False)
     last = table[(table["row"] == "GAIRAT, last checkpoint") & (table["attack"] == "pgd-20")].iloc[0]
     assert last["measured"] == ""
     assert "train --defense gairat" in last["command"]
@@ -336,8 +336,8 @@ def test_the_papers_of_a_suite_that_was_never_run_name_what_measures_each_figure
     assert "--models gairat-last " in last["command"]
     madry = table[(table["row"] == "AT, best checkpoint") & (table["attack"] == "pgd-20")].iloc[0]
     assert "--recipe gairat-table1 --name madry;" in madry["command"]
-    mixed = (tmp_path / "results/trades-table5/papers.md").read_text()
+    mixed = (tmp_path / "results/mine/trades-table5/papers.md").read_text()
     assert "--name mixed; python run_benchmark.py --suite trades-table5 --models mixed`; TRADES's authors" in mixed
-    assert "certified at Linf 2/255" in (tmp_path / "results/certified-2-255/papers.md").read_text()
-    borrowed = pd.read_csv(tmp_path / "results/cifar10/papers.csv", keep_default_na=False)
+    assert "certified at Linf 2/255" in (tmp_path / "results/mine/certified-2-255/papers.md").read_text()
+    borrowed = pd.read_csv(tmp_path / "results/mine/cifar10/papers.csv", keep_default_na=False)
     assert any("--models robustbench/Rice2020Overfitting " in words for words in borrowed["command"])

@@ -204,7 +204,7 @@ def test_the_store_alone_gives_the_same_bytes_again(command: Command, tmp_path: 
     words = ("--models", "natural,madry", "--attacks", "fgsm,mi-fgsm,pgd-20", "--examples", "20", "--quiet")
     first = command(tmp_path, *words)
     assert first.returncode == 0
-    tables = {path: path.read_bytes() for path in (tmp_path / "results/digits").iterdir() if path.is_file()}
+    tables = {path: path.read_bytes() for path in (tmp_path / "results/mine/digits").iterdir() if path.is_file()}
     assert {path.name for path in tables} == {
         *("scores.csv", "timing.csv", "leaderboard.csv", "leaderboard.md"),
         *("white_box.csv", "white_box.md", "black_box.csv", "black_box.md"),
@@ -215,13 +215,15 @@ def test_the_store_alone_gives_the_same_bytes_again(command: Command, tmp_path: 
         path.unlink()
     again = command(tmp_path, "table")
     assert (again.returncode, again.stdout) == (0, first.stdout)
-    assert {path: path.read_bytes() for path in (tmp_path / "results/digits").iterdir() if path.is_file()} == tables
+    assert {
+        path: path.read_bytes() for path in (tmp_path / "results/mine/digits").iterdir() if path.is_file()
+    } == tables
 
 
 def test_rebuilding_from_an_empty_store_is_the_users_mistake(command: Command, tmp_path: Path) -> None:
     result = command(tmp_path, "table")
     assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr.startswith("error: expected verdicts in results/runs")
+    assert result.stderr.startswith("error: expected verdicts in results/mine/runs")
 
 
 def test_a_model_under_fewer_attacks_than_the_table_is_flagged(tmp_path: Path) -> None:

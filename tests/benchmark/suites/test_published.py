@@ -39,7 +39,9 @@ def test_the_authors_trades_mnist_model_has_its_published_accuracies(command: Co
     result = command(tmp_path, *words, *folders)
     assert result.returncode == 0, result.stderr
 
-    papers = pd.read_csv(tmp_path / "results/trades-mnist/papers.csv").dropna(subset="measured").set_index("attack")
+    papers = (
+        pd.read_csv(tmp_path / "results/mine/trades-mnist/papers.csv").dropna(subset="measured").set_index("attack")
+    )
     for attack, published in {"clean": 99.48, "pgd-40": 96.07}.items():
         assert papers["published"][attack] == published
         share = published / 100

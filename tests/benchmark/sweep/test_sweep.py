@@ -52,7 +52,7 @@ def uninterrupted(command: Command, tmp_path_factory: pytest.TempPathFactory) ->
     """The folder of a run of `WORDS` that nobody disturbed."""
     folder = tmp_path_factory.mktemp("uninterrupted")
     assert command(folder, *WORDS).returncode == 0
-    return folder / "results"
+    return folder / "results/mine"
 
 
 @pytest.fixture
@@ -187,8 +187,8 @@ def test_one_lost_member_of_a_trajectory_is_computed_again_to_the_same_verdicts(
 def test_a_damaged_chunk_is_named_and_computed_again_to_the_same_tables(command: Command, tmp_path: Path) -> None:
     words = ("--models", "natural,madry", "--attacks", "fgsm", "--examples", "40", "--transfer", "none")
     assert command(tmp_path, *words).returncode == 0
-    expected = contents(tmp_path / "results")
-    path = next((tmp_path / "results").rglob("*.parquet"))
+    expected = contents(tmp_path / "results/mine")
+    path = next((tmp_path / "results/mine").rglob("*.parquet"))
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
@@ -197,7 +197,7 @@ def test_a_damaged_chunk_is_named_and_computed_again_to_the_same_tables(command:
     assert again.returncode == 0
     assert path.name in again.stderr
     assert "damaged" in again.stderr
-    assert contents(tmp_path / "results") == expected
+    assert contents(tmp_path / "results/mine") == expected
 
 
 # Interrupted equals uninterrupted
@@ -224,7 +224,7 @@ def test_a_killed_run_continues_to_the_same_bytes_as_one_that_was_not(
     left = [kill_after(chunks, tmp_path) for chunks in (1, 6)]
     assert 1 <= left[0] < left[1] < total
     assert command(tmp_path, *WORDS).returncode == 0
-    assert contents(tmp_path / "results") == contents(uninterrupted)
+    assert contents(tmp_path / "results/mine") == contents(uninterrupted)
 
 
 def test_neither_the_order_of_models_and_attacks_nor_asking_bit_by_bit_changes_a_byte(
@@ -233,7 +233,7 @@ def test_neither_the_order_of_models_and_attacks_nor_asking_bit_by_bit_changes_a
     for attacks in ("pgd-40", "cw-linf,pgd-20"):
         words = ("--models", "madry,natural", "--attacks", attacks, "--examples", "300", "--quiet")
         assert command(tmp_path, *words).returncode == 0
-    assert contents(tmp_path / "results") == contents(uninterrupted)
+    assert contents(tmp_path / "results/mine") == contents(uninterrupted)
 
 
 def test_another_batch_size_flips_less_than_one_verdict_in_a_thousand(
