@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from attacks.attack_batch import AttackOutcome, Setting, run_attack
+from attacks.errors import InputError
 from attacks.found_points import FoundPoints
 from attacks.input_checks import check_data, check_index, check_mode, check_settings, class_count, require_gradient
 from attacks.models.modes import device_of, unchanged
 from attacks.models.probe_images import probe_images
 from attacks.models.quirks import find_quirks
-from attacks.models.user_model import UserModel
+from attacks.models.user_model import OutputError, UserModel
 from attacks.out_of_memory import within_memory
 from attacks.precision import precision_for
 from attacks.randomness import JUDGE_DRAWS, answers_at_random, query_passes
@@ -37,6 +38,8 @@ class AttackResult:
             has no such reading.
         forwards, backwards: (N,) float64 passes spent on each image.
         is_randomized: whether the model answers at random, and so was judged by its mean probabilities.
+        is_stateful: whether a pass of the model changes later ones, so that each was made by a copy of the model as it
+            was handed over.
     """
 
     x_adv: Tensor = field(repr=False)
@@ -46,6 +49,7 @@ class AttackResult:
     forwards: Tensor = field(repr=False)
     backwards: Tensor = field(repr=False)
     is_randomized: bool
+    is_stateful: bool = False
 
     @property
     def clean_acc(self) -> float:
@@ -73,7 +77,7 @@ def attack(
     precision: str = "auto",
     judge_draws: int = JUDGE_DRAWS,
     eot: int | None = None,
-    output: str = "",
+    output: str | int = "",
     progress: Callable[[int], None] = lambda _: None,
 ) -> AttackResult:
     """Attack a model, and judge what the attack proposes: same draws and numbers as the command line's.
@@ -90,13 +94,15 @@ def attack(
         norm: "Linf" or "L2".
         seed: of all draws, which are keyed by an image's index.
         source: what the attack is crafted on, for transfer; the model itself where it is None.
-        index: (N,) integers, where each image stands in its data set, which the command line keys draws by; its place
-            in x where it is None.
-        batch_size: how many images are attacked at a time, halved where memory runs out; it changes no draw.
+        index: (N,) integers, ascending, where each image stands in its data set, which the command line keys draws
+            by; its place in x where it is None.
+        batch_size: how many images are attacked at a time, halved where memory runs out. It changes no draw of the
+            attack's, but may change those of a model that answers at random.
         precision: of the search: "auto" for the device's fastest, "fp32" or "bf16". Judging is always in float32.
         judge_draws: passes whose mean probabilities decide on a model that answers at random.
         eot: passes that each query of our own attacks averages; None for 1, and 20 on a source that answers at random.
-        output: where in what a model returns the logits are: a key, an attribute or an index; "" where it returns them.
+        output: where in what the model returns the logits are: a key, an attribute or an index; "" where it returns
+            them. The source's are looked for there where it returns no tensor.
         progress: called after every step with the number of images that took it.
 
     Returns: what it showed.
@@ -121,12 +127,15 @@ def attack(
     with ExitStack() as stack:
         for one in own:
             stack.enter_context(unchanged(one))
-        asked = [UserModel(one, find_quirks(one, probes, output)) for one in own]
-        target, crafted_on = asked[0], asked[-1]
+        target = _asked(model, probes, str(output))
+        crafted_on = target if len(own) == 1 else _asked(own[1], probes, str(output), may_return_logits=True)
         classes = class_count(target, examples, y)
+        if (of_source := class_count(crafted_on, examples, y)) != classes:
+            raise InputError(f"expected a source of {classes} classes, as the model has, got one of {of_source}")
         if spec.needs_gradients:
             require_gradient(crafted_on, examples)
-        randomized, source_randomized = answers_at_random(target, probes), answers_at_random(crafted_on, probes)
+        randomized = answers_at_random(target, probes, examples)
+        source_randomized = randomized if crafted_on is target else answers_at_random(crafted_on, probes, examples)
         searched = search_model(crafted_on, examples, dtype, randomized=source_randomized)
         setting = Setting(
             threat,
@@ -160,7 +169,18 @@ def attack(
             (reached, x_adv), batch_size = within_memory(spec.name, batch_size, partial(attack_chunk, chunk))
             outcomes += reached
             found.append(x_adv.to(x.device))
-    return _joined(outcomes, torch.cat(found), y, is_randomized=randomized)
+    result = _joined(outcomes, torch.cat(found), y, is_randomized=randomized)
+    return replace(result, is_stateful=target.quirks.keeps_state)
+
+
+def _asked(model: nn.Module, probes: Tensor, output: str, *, may_return_logits: bool = False) -> UserModel:
+    """A model as it must be run, by what it answers to fixed images."""
+    try:
+        return UserModel(model, find_quirks(model, probes, output, tries_layouts=False))
+    except OutputError:
+        if not (may_return_logits and output):
+            raise
+        return UserModel(model, find_quirks(model, probes, tries_layouts=False))
 
 
 def _joined(outcomes: list[AttackOutcome], x_adv: Tensor, y: Tensor, *, is_randomized: bool) -> AttackResult:

@@ -4,6 +4,7 @@ from numbers import Real
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from attacks.errors import InputError, one_line
 from attacks.out_of_memory import is_out_of_memory
@@ -50,12 +51,17 @@ def check_index(index: Tensor | None, n: int) -> Tensor:
 
 
 def check_mode(model: nn.Module) -> None:
-    """Raise InputError for what is no module in eval mode."""
+    """Raise InputError for what is no module in eval mode with all its weights."""
     if not isinstance(model, nn.Module):
         raise InputError(f"expected a torch.nn.Module, got {type(model).__name__}; wrap it in a module's forward")
     has_modes = getattr(model.train, "__module__", "") != "torch.export.exported_program"  # whose flag says nothing
-    if model.training and has_modes:
+    if getattr(model, "training", False) and has_modes:  # a frozen program of TorchScript has no flag
         raise InputError("expected a model in eval mode, got one in train mode; call model.eval()")
+    if unknown := [name for name, value in model.state_dict().items() if is_lazy(value)]:
+        raise InputError(
+            f"expected weights for all layers, got none for {unknown[0]!r}, which is lazy; run the model "
+            "on an image first"
+        )
 
 
 def class_count(model: nn.Module, x: Tensor, y: Tensor) -> int:

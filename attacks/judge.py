@@ -129,15 +129,24 @@ def refuse_outside(x: Tensor, x_adv: Tensor, threat: ThreatModel) -> None:
 def _logits(
     classifier: Classifier, x: Tensor, batch_size: int, bring: Callable[[Tensor], Tensor] = lambda part: part
 ) -> Tensor:
-    with _full_float32():
-        logits = torch.cat([classifier(bring(part)) for part in x.split(batch_size)])
+    answers = []
+    with full_float32():
+        for part in x.split(batch_size):
+            answers.append(classifier(bring(part)))
+            classes = answers[0].shape[1:]
+            if answers[-1].shape != (len(part), *classes) or len(classes) != 1:
+                raise InputError(
+                    f"expected logits of shape ({len(part)}, K), K the same for all images, got "
+                    f"{tuple(answers[-1].shape)}; have the model return a row for each image"
+                )
+    logits = torch.cat(answers)
     if not logits.isfinite().all():
         raise InputError("expected finite logits, got NaN or infinity; check the model's weights and normalisation")
     return logits
 
 
 @contextmanager
-def _full_float32() -> Iterator[None]:
+def full_float32() -> Iterator[None]:
     """Switch TF32 off, and back to what it was."""
     matmul, cudnn = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False

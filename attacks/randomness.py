@@ -3,10 +3,11 @@
 import torch
 from torch import Tensor, nn
 
+from attacks.generators import seeded
 from attacks.spec import AttackSpec, ThirdParty
 
-PASSES = 4
-"""Of which one at least must differ from the first: two draws of one number may by chance be alike."""
+PASSES = 8
+"""Of which one at least must differ from the first: two draws may by chance be alike."""
 JUDGE_DRAWS = 20
 """Passes whose mean probabilities decide on a randomised model."""
 EOT = 20
@@ -21,13 +22,26 @@ def differ(first: Tensor, second: Tensor) -> bool:
 
 
 @torch.no_grad()
-def answers_at_random(model: nn.Module, x: Tensor) -> bool:
-    """Whether passes over some images differ. A model that cannot take them is left to the checks before a run."""
+def answers_at_random(model: nn.Module, *images: Tensor) -> bool:
+    """Whether passes under other seeds differ, over one of some batches of images (N, C, H, W).
+
+    Batches that the model cannot take, or whose logits are no numbers, say nothing: the checks before a run report it.
+    """
+    return any(_answers_at_random(model, x) for x in images)
+
+
+def _answers_at_random(model: nn.Module, x: Tensor) -> bool:
+    answers = []
     try:
-        first, *others = (model(x.clone()) for _ in range(PASSES))
+        for number in range(PASSES):
+            with seeded("randomness", number):
+                answers.append(model(x.clone()))
     except Exception:  # the model may be the user's own code, and raise what it likes
         return False
-    return isinstance(first, Tensor) and any(differ(first, other) for other in others)
+    first, *others = answers
+    if not isinstance(first, Tensor) or not first.isfinite().all():
+        return False
+    return any(differ(first, other) for other in others)
 
 
 def query_passes(attack: AttackSpec, *, source_randomized: bool, asked: int | None) -> int:

@@ -1,6 +1,7 @@
 """The copy of a model that attacks search on: faster, and rounded otherwise. Judging is always the model's own."""
 
 import copy
+import math
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +14,12 @@ LAYERS = (nn.Conv2d, nn.Linear)
 COMPARED = 8
 """How many images a model and its copy are compared on."""
 
-FOLDED, ROUNDED = 0.02, 0.3
-"""Largest relative differences of logits and of image gradients between a model and its copy: folded, in bfloat16."""
+FOLDED, ROUNDED = 0.02, 0.5
+"""Largest relative differences of an image's logits and gradient between a model and its copy: folded, in bfloat16.
+
+Of the models of digits, mnist and cifar10 no image comes to 4e-7 when folded, or to 0.27 in bfloat16; a lost gradient
+is at 1.
+"""
 
 
 class InFloat32(nn.Module):
@@ -114,8 +119,8 @@ def _folded(model: nn.Module) -> nn.Module | None:
 def _difference(first: nn.Module, second: nn.Module, x: Tensor, precision: torch.dtype) -> float:
     """How far two models are apart on some images, the first one in the given precision, the second in float32.
 
-    Returns: the larger of the relative differences of their logits and of their image gradients, in Euclidean length
-        over all images; not a number where either is not finite, or the models' own randomness differs.
+    Returns: the largest relative difference of an image's logits or of its gradient, in Euclidean length; not a number
+        where one is not finite.
     """
     pairs = []
     for model, type_ in ((first, precision), (second, torch.float32)):
@@ -127,12 +132,15 @@ def _difference(first: nn.Module, second: nn.Module, x: Tensor, precision: torch
             gradient = torch.autograd.grad((logits * weights).sum(), images)[0]
         pairs.append((logits.detach(), gradient))
     (logits, gradient), (own_logits, own_gradient) = pairs
-    return max(_relative(logits, own_logits), _relative(gradient, own_gradient))
+    shares = _relative(logits, own_logits), _relative(gradient, own_gradient)
+    return math.nan if any(map(math.isnan, shares)) else max(shares)
 
 
 def _relative(first: Tensor, second: Tensor) -> float:
-    difference = float((first - second).double().norm())
-    return difference and difference / max(float(second.double().norm()), torch.finfo(torch.float32).tiny)
+    """The largest, over images (rows of both), of the difference's length beside that of the second."""
+    difference, length = (tensor.double().flatten(1).norm(dim=1) for tensor in (first - second, second))
+    shares = torch.where(difference == 0, 0.0, difference / length.clamp_min(torch.finfo(torch.float32).tiny))
+    return float(shares.max())
 
 
 def _ends(model: nn.Module, x: Tensor) -> set[str]:

@@ -2,8 +2,8 @@
 
 import copy
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,17 +11,19 @@ from uuid import uuid4
 
 import numpy as np
 import pandas as pd
+import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from attacks.errors import InputError
 from attacks.input_checks import check_index, check_mode, check_settings, class_count
-from attacks.models.modes import device_of, unchanged
+from attacks.models.modes import device_of, moved, unchanged
 from attacks.models.user_model import UserModel
 from attacks.names import check_name
 from attacks.precision import precision_for
 from attacks.randomness import JUDGE_DRAWS
 from attacks.registry import attack_spec
+from attacks.search_model import COMPARED
 from attacks.spec import CHUNK_SIZE, AttackSpec
 from attacks.threat_model import ThreatModel
 from benchmark.data.collect import collect
@@ -92,7 +94,7 @@ def evaluate(
     index: Tensor | None = None,
     store: str | Path | None = None,
     name: str = "model",
-    output: str = "",
+    output: str | int = "",
     batch_size: int | None = None,
     precision: str = "auto",
     judge_draws: int = JUDGE_DRAWS,
@@ -117,7 +119,8 @@ def evaluate(
         name: of the model, in the report and in the store.
         output: where in what the model returns the logits are: a key, an attribute or an index; "" where it returns
             them.
-        batch_size: how many images are attacked at a time; None for as many as fit into memory, 250 at most.
+        batch_size: how many images are attacked at a time; None for as many as fit into memory, 250 at most. It may
+            change the draws of a model that answers at random.
         precision: of the search: "auto" for the device's fastest, "fp32" or "bf16". Judging is always in float32.
         judge_draws: passes whose mean probabilities decide on a model that answers at random.
         eot: passes that each query of our own attacks averages; None for 1, and 20 on a model that answers at random.
@@ -149,7 +152,7 @@ def evaluate(
     images, labels = collect(x, y)
     device = device_of(model, default=images.device)
     with unchanged(model), _folder(store) as root:
-        spec = _spec(model, images, name, output)
+        spec = _spec(model, images, name, str(output))
         if store is None and not spec.answers:
             spec = replace(spec, answers=uuid4().hex)  # nothing is kept that another call might take for its own
         assert spec.quirks is not None
@@ -169,7 +172,7 @@ def evaluate(
         cases = []
         for attack in specs:
             attack.require_norm(norm)
-            case = EvalCase(SUITE, SUITE, where, len(split), spec, spec, attack, threat, seed)
+            case = EvalCase(SUITE, SUITE, where, len(split), spec, spec, attack, threat, int(seed))
             cases.append(with_pass_counts(case, judge_draws=judge_draws, eot=eot))
         verdicts_store = Store(Path(root))
         with in_use(verdicts_store.root):
@@ -230,8 +233,16 @@ def _spec(model: nn.Module, x: Tensor, name: str, output: str) -> ModelSpec:
         sha256=state_digest(model.state_dict()),
         code=f"{kind.__module__}.{kind.__qualname__}",
     )
-    try:
-        probed = copy.deepcopy(model)
-    except Exception:  # a model may hold what cannot be copied
-        probed = model
-    return observed(spec, probed, tuple(x.shape[1:]), output)
+    for probed in _to_probe(model):
+        found = observed(spec, probed, tuple(x.shape[1:]), output, examples=[x[:COMPARED]], tries_layouts=False)
+        if found.answers:
+            break
+    return found
+
+
+def _to_probe(model: nn.Module) -> Iterator[nn.Module]:
+    """What fixed images may be shown to: copies, so that the model stays as it is, first on the CPU as for files."""
+    for place in (torch.device("cpu"), device_of(model)):
+        with suppress(Exception):  # a model may hold what cannot be copied, or moved
+            yield moved(copy.deepcopy(model), place)
+    yield model

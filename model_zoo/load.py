@@ -5,7 +5,7 @@ from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from attacks.errors import InputError
@@ -184,21 +184,34 @@ def external_model(
         raise InputError(f"--model {factory}: {error}") from None
 
 
-def observed(spec: ModelSpec, model: nn.Module, shape: Sequence[int], output: str) -> ModelSpec:
+def observed(
+    spec: ModelSpec,
+    model: nn.Module,
+    shape: Sequence[int],
+    output: str,
+    *,
+    examples: Sequence[Tensor] = (),
+    tries_layouts: bool = True,
+) -> ModelSpec:
     """The spec of a user's own model with what fixed images show: how it must be run, and what it answers.
 
     Args:
         model: as it was loaded; it keeps what a pass leaves behind in it.
         shape, output: as for `external_model`.
+        examples: batches of images (N, C, H, W) that it is asked with, too.
+        tries_layouts: as for `find_quirks`.
 
     Raises: InputError for a model that returns no logits, or whose answers depend on those before.
     """
     if not shape:
         return replace(spec, quirks=Quirks(output))
-    images = probe_images(shape).to(device_of(model))
-    quirks = find_quirks(model, images, output)
+    device = device_of(model)
+    images = probe_images(shape).to(device)
+    quirks = find_quirks(model, images, output, tries_layouts=tries_layouts)
     asked = UserModel(model, quirks)
-    return replace(spec, quirks=quirks, randomized=answers_at_random(asked, images), answers=probe_digest(asked, shape))
+    batches = [images, *(batch.to(device) for batch in examples)]
+    is_random = answers_at_random(asked, *batches)
+    return replace(spec, quirks=quirks, randomized=is_random, answers=probe_digest(asked, *batches))
 
 
 def _load_weights(

@@ -1,7 +1,7 @@
 """A model's mode, place and memory of gradients, of models whose own methods for that were written otherwise."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -18,8 +18,10 @@ def frozen(model: nn.Module) -> nn.Module:
     Raises: InputError where its own `eval` or `train` fails.
     """
     try:
-        with suppress(NotImplementedError):  # an exported program stays in the mode that it was exported in
-            model.eval()  # which may return nothing
+        model.eval()  # which may return nothing
+    except NotImplementedError:  # an exported program stays in the mode that it was exported in; what is around it not
+        for module in model.modules():
+            module.training = False
     except Exception as error:  # the user's own code may raise what it likes
         raise InputError(
             f"{type(model).__name__}: expected a model with an eval mode, but eval() raised "

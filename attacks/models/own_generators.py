@@ -1,4 +1,4 @@
-"""Generators that a model holds as attributes: seeded by torch's, they make it as repeatable as torch's own do."""
+"""Generators that a model holds, wherever: seeded by torch's, they make it as repeatable as torch's own do."""
 
 import random
 from collections.abc import Iterator
@@ -8,13 +8,14 @@ import numpy as np
 import torch
 from torch import nn
 
+from attacks.models.reach import reachable
+
 KINDS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
 
 
 def own_generators(model: nn.Module) -> Iterator[Any]:
-    """The generators among the attributes of a model and its parts."""
-    for module in model.modules():
-        yield from (value for value in list(vars(module).values()) if isinstance(value, KINDS))
+    """The generators that a model reaches."""
+    return (value for value in reachable(model) if isinstance(value, KINDS))
 
 
 def seed_own_generators(model: nn.Module) -> None:

@@ -1,12 +1,14 @@
 """What a user's own model can be asked, and how: found by a few trial passes of copies of it, before any number."""
 
 import copy
+import itertools
 import re
 import sys
+from collections import deque
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from inspect import getattr_static
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +17,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from attacks.errors import InputError
 from attacks.generators import seeded
 from attacks.models.own_generators import own_generators
+from attacks.models.reach import reachable
 from attacks.models.user_model import ModelError, OutputError, Quirks, UserModel
 from attacks.out_of_memory import is_out_of_memory
 from attacks.randomness import differ
@@ -26,13 +29,14 @@ SAME_LAYOUT = 1e-3
 
 
 @torch.no_grad()
-def find_quirks(model: nn.Module, x: Tensor, output: str = "") -> Quirks:
+def find_quirks(model: nn.Module, x: Tensor, output: str = "", *, tries_layouts: bool = True) -> Quirks:
     """How a model must be run.
 
     Args:
         model: in the mode in which it is attacked. Copies of it are run, unless it cannot be copied.
         x: (8, C, H, W) images, on its device.
         output: where in what it returns the logits are; "" where it returns them.
+        tries_layouts: whether its weights may be laid out otherwise than they are.
 
     Returns: its quirks; those of any model where it takes the images in no way, which the checks before a run report.
     Raises: InputError where it returns no logits, and where its answers depend on those before in a way that cannot be
@@ -46,10 +50,9 @@ def find_quirks(model: nn.Module, x: Tensor, output: str = "") -> Quirks:
     if quirks is None or _failure(model, quirks, x) or not _answers(_copied(model), quirks, x).isfinite().all():
         return start
     quirks = replace(quirks, returns_arrays=quirks == Quirks() and not _returns_tensor(model, x))
-    quirks = replace(quirks, changes_images=_changes_images(model, quirks, x))
     quirks = replace(quirks, keeps_state=_keeps_state(model, quirks, x))
     quirks = replace(quirks, unwraps_checkpointing=_needs_checkpoints_out(model, quirks, x))
-    return replace(quirks, is_contiguous=_must_be_contiguous(model, quirks, x))
+    return replace(quirks, is_contiguous=tries_layouts and _must_be_contiguous(model, quirks, x))
 
 
 def _that_fit(model: nn.Module, start: Quirks, x: Tensor) -> Quirks | None:
@@ -120,31 +123,32 @@ def _is_compiled(model: nn.Module) -> bool:
 
 
 def _returns_tensor(model: nn.Module, x: Tensor) -> bool:
-    """Whether a model returns a tensor that operations may be applied to."""
+    """Whether a model returns a dense tensor of floating-point numbers that operations may be applied to."""
     with seeded("trial"):
         output = _copied(model)(x.clone())
-    return isinstance(output, Tensor) and not output.is_inference()
-
-
-def _changes_images(model: nn.Module, quirks: Quirks, x: Tensor) -> bool:
-    given = x.clone()
-    before = given._version
-    with seeded("trial"):
-        UserModel(_copied(model), quirks)(given)
-    return given._version != before or given.requires_grad or not torch.equal(given, x)
+    if not isinstance(output, Tensor) or output.is_inference() or output.is_quantized or output.is_nested:
+        return False
+    return output.is_floating_point() and output.layout == torch.strided
 
 
 def _keeps_state(model: nn.Module, quirks: Quirks, x: Tensor) -> bool:
-    """Whether a pass changes later ones, all generators seeded alike. Raises: InputError where nothing undoes it."""
+    """Whether a pass changes later ones, all generators seeded alike.
+
+    Raises: InputError where nothing undoes it, and where the model has been asked before and still holds of it.
+    """
     first = _answers(_copied(model), quirks, x)
     used = _copied(model)
-    before = _numbers(used)
+    held = {name: tensor.clone() for name, tensor in _held(used) if tensor.any()}
+    turns = (x, x, x.flip(0), x[:1], x)  # some forget at another size
     try:
-        asked = [_answers(used, quirks, images) for images in (x, x, x.flip(0), x[:1], x)]  # some forget at a new size
+        asked = [_answers(used, quirks, images) for images in turns]
+        counted = _counters(used)  # by now what is kept once for each size of a batch is there
+        asked += [_answers(used, quirks, images) for images in turns]
+        counts = _counters(used) != counted
     except ModelError:
         asked = []
-    again = [asked[place] for place in (0, 1, -1)] if asked else []
-    if again and not any(differ(answer, first) for answer in again) and _numbers(used) == before:
+    own = [answer for answer, images in zip(asked, 2 * turns, strict=False) if images is x]
+    if own and not any(differ(answer, first) for answer in own) and not counts:
         return False
     if used is model or differ(_answers(_copied(model), quirks, x), first):
         raise InputError(
@@ -152,18 +156,39 @@ def _keeps_state(model: nn.Module, quirks: Quirks, x: Tensor) -> bool:
             "it keeps state between calls, or draws from a generator, where no copy of the module reaches; hold these "
             "as attributes of the module, or reset them in forward"
         )
+    after = dict(_held(used))
+    if left := [name for name, tensor in held.items() if name not in after or not _same(after[name], tensor)]:
+        raise InputError(
+            f"it keeps state between calls, and holds some of a call before in {left[0]!r}: expected one as before its "
+            "first image; reset it, or hand over a new one"
+        )
     return True
 
 
-def _numbers(model: nn.Module) -> list[Any]:
-    """The numbers among the attributes of a model and its parts: counters of calls show there first."""
-    kinds = (bool, int, float)
-    return [
-        (name, key, value)
-        for name, module in model.named_modules()
-        for key, value in vars(module).items()
-        if isinstance(value, kinds)
-    ]
+def _held(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """The tensors among the attributes of a model and its parts that are neither parameters nor buffers."""
+    for name, module in model.named_modules():
+        for key, value in vars(module).items():
+            values = value if isinstance(value, (list, tuple)) else [value]
+            yield from ((f"{name}.{key}".lstrip("."), tensor) for tensor in values if isinstance(tensor, Tensor))
+
+
+def _same(first: Tensor, second: Tensor) -> bool:
+    return first.shape == second.shape and torch.equal(first, second)
+
+
+def _counters(model: nn.Module) -> list[str]:
+    """What a model reaches that may count its calls: numbers, counters, the lengths of what it keeps, and tensors."""
+    own = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
+    found = []
+    for value in reachable(model):
+        if isinstance(value, Tensor) and id(value) not in own:
+            found.append(f"tensor {tuple(value.shape)} {float(value.detach().double().sum())}")
+        elif isinstance(value, (bool, int, float, itertools.count)):
+            found.append(repr(value))
+        elif isinstance(value, (list, tuple, set, dict, deque)):
+            found.append(f"{type(value).__name__} {len(value)}")
+    return found
 
 
 def _needs_checkpoints_out(model: nn.Module, quirks: Quirks, x: Tensor) -> bool:

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -35,13 +35,12 @@ class Quirks:
         batch: how many images a pass must have; 0 for any number. What lacks is filled up by copies of the last one.
         fewest: how many images it must have at least.
         is_contiguous: whether its weights must not be laid out channels_last.
-        changes_images: whether it changes its input, so that it must get a copy.
         keeps_state: whether a pass changes later ones, so that each must be made by a fresh copy of it.
         has_generators: whether it draws from generators of its own, which are then seeded by torch's at each pass.
         is_compiled: whether it is compiled, which batches of many sizes would have done again and again.
         unwraps_checkpointing: whether it recomputes activations by reentrant gradient checkpointing, which allows no
             gradient with respect to the images alone: they are kept instead.
-        returns_arrays: whether it returns what is no tensor that autograd may use.
+        returns_arrays: whether it returns what is no dense floating-point tensor that autograd may use.
     """
 
     output: str = ""
@@ -49,7 +48,6 @@ class Quirks:
     batch: int = 0
     fewest: int = 1
     is_contiguous: bool = False
-    changes_images: bool = False
     keeps_state: bool = False
     has_generators: bool = False
     is_compiled: bool = False
@@ -79,13 +77,19 @@ class UserModel(nn.Module):
         self.model = moved(self.model, *args, **kwargs)
         return self
 
+    def in_one_copy(self) -> "UserModel":
+        """The same by a copy that keeps its state, where each pass would be made by a copy of its own."""
+        if not self.quirks.keeps_state:
+            return self
+        return UserModel(copy.deepcopy(self.model), replace(self.quirks, keeps_state=False))
+
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """That of the user's model, by its own names."""
         return self.model.state_dict(*args, **kwargs)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, K) logits of images (N, C, H, W)."""
-        x = x.contiguous()
+        """(N, K) logits of images (N, C, H, W), of which the model gets a copy: it may change its input."""
+        x = x.clone(memory_format=torch.contiguous_format)
         if self._is_plain:
             answer: Tensor = self._ask(self.model, x)
             return answer
@@ -97,8 +101,6 @@ class UserModel(nn.Module):
         quirks = self.quirks
         if quirks.dtype:
             x = x.to(getattr(torch, quirks.dtype))
-        if quirks.changes_images:
-            x = x.clone()
         model = copy.deepcopy(self.model) if quirks.keeps_state else self.model
         if quirks.has_generators:
             seed_own_generators(model)
@@ -113,7 +115,13 @@ class UserModel(nn.Module):
             logits = torch.from_numpy(logits)
         if not isinstance(logits, Tensor):
             chosen = f"output {quirks.output}: " if quirks.output else ""
-            raise OutputError(f"{chosen}expected logits, got {_described(logits)}; {_remedy(logits)}")
+            raise OutputError(f"{chosen}expected logits, got {_described(logits)}; {_remedy(logits, quirks.output)}")
+        if logits.is_nested:
+            raise OutputError("expected logits, got a nested tensor; have the model return a tensor (N, classes)")
+        if logits.is_quantized:
+            logits = logits.dequantize()
+        if logits.layout != torch.strided:
+            logits = logits.to_dense()
         return (logits.clone() if logits.is_inference() else logits).to(x.device).float()
 
     def _ask(self, model: nn.Module, x: Tensor) -> Any:
@@ -148,16 +156,20 @@ def _without_checkpoints() -> Iterator[None]:
 
 
 def _selected(output: Any, place: str) -> Any:
-    """The part of a model's output at a key, attribute or index; all of it at ""."""
+    """The part of a model's output at a key, attribute or index, or at several with dots between; all of it at ""."""
     if not place:
         return output
+    if isinstance(output, Tensor):
+        raise OutputError(f"output {place}: expected a part of what the model returns, got its logits; leave it out")
+    first, _, rest = (place, "", "") if isinstance(output, Mapping) and place in output else place.partition(".")
     try:
-        if place.isdecimal() and not (isinstance(output, Mapping) and place in output):
-            values = list(output.values()) if isinstance(output, Mapping) else output
-            return values[int(place)]
-        return output[place] if isinstance(output, Mapping) else getattr(output, place)
+        if first.isdecimal() and not (isinstance(output, Mapping) and first in output):
+            part = (list(output.values()) if isinstance(output, Mapping) else output)[int(first)]
+        else:
+            part = output[first] if isinstance(output, Mapping) else getattr(output, first)
     except (LookupError, AttributeError, TypeError):
         raise OutputError(f"output {place}: expected a part of {_described(output)}; {_remedy(output)}") from None
+    return _selected(part, rest)
 
 
 def _names(output: Any) -> list[str]:
@@ -176,9 +188,11 @@ def _described(output: Any) -> str:
     return f"a {type(output).__name__}" + (f" of {', '.join(names[:8])}" if names else "")
 
 
-def _remedy(output: Any) -> str:
-    names = _names(output)
+def _remedy(output: Any, place: str = "") -> str:
+    """What to do, of a part of what a model returns that has no logits, and where it is."""
+    names = [f"{place}.{name}" if place else name for name in _names(output)]
     if not names:
         return "have the model return its logits, a tensor (N, classes)"
-    part = "logits" if "logits" in names else " or ".join(names[:4])
+    called_so = [name for name in names if name.rpartition(".")[2] == "logits"]
+    part = called_so[0] if called_so else " or ".join(names[:4])
     return f"say which part they are by --output {part}, in Python by output="

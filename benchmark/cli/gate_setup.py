@@ -66,7 +66,12 @@ def _refuse_third_party(attack: AttackSpec) -> None:
 def subject_of(protocol: GateProtocol, spec: ModelSpec, before: PackedCase | None, shared: Shared) -> Subject:
     model = load_on(protocol.hardware, spec, protocol.split, shared.checkpoint_dir)
     checked, _ = check_on_fitting_batches(
-        spec.name, model, protocol.split, protocol.hardware, needs_gradients=protocol.attack.needs_gradients
+        spec.name,
+        model,
+        protocol.split,
+        protocol.hardware,
+        needs_gradients=protocol.attack.needs_gradients,
+        is_random=spec.randomized,
     )
     check_identity(spec, checked.flags)
     examples = protocol.split.x[:COMPARED].to(protocol.hardware.device)

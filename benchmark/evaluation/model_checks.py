@@ -61,25 +61,32 @@ def check_identity(spec: ModelSpec, flags: Sequence[str]) -> None:
     """
     if spec.quirks is not None and not spec.answers:
         raise InputError(
-            f"model {spec.name}: expected answers to the fixed images by which stored verdicts are told from those of "
-            "a changed model, got an exception: it refuses pixel noise; have it take any image in [0, 1], or call "
-            "benchmark.evaluate, which needs no store"
+            f"model {spec.name}: expected answers to fixed images (of noise, and smooth ones), by which its stored "
+            "verdicts are told from those of a changed model, got none; have it take any image in [0, 1], or have "
+            "benchmark.evaluate keep no store (store=None)"
         )
     if "randomized" in flags and not spec.randomized:
         raise InputError(
-            f"model {spec.name}: expected the same logits at every pass, as when it was first asked, got others; have "
-            'it draw at every pass, or never (a card says "randomized": true)'
+            f"model {spec.name}: expected the same logits at every pass, as for the fixed images of noise, got others; "
+            'have it draw for all images, or for none (a card says "randomized": true)'
         )
 
 
 @torch.no_grad()
 def check_model(
-    name: str, model: nn.Module, split: Split, hardware: Hardware, *, needs_gradients: bool = True
+    name: str,
+    model: nn.Module,
+    split: Split,
+    hardware: Hardware,
+    *,
+    needs_gradients: bool = True,
+    is_random: bool = False,
 ) -> Checked:
     """What must be known of a model before it is attacked.
 
     Args:
         needs_gradients: whether an attack will ask it for them.
+        is_random: whether it is known to answer at random.
 
     Returns: its clean predictions, and its caveats, flags by `model_flags.py`.
     Raises: InputError for logits of a wrong shape or not finite, for a model that cannot take the images or hides its
@@ -87,7 +94,7 @@ def check_model(
     """
     x = split.x[: min(PROBE, hardware.batch_size)].to(hardware.device)
     try:
-        first, second = model(x), model(x)
+        first = model(x)
     except Exception as error:  # the model may be the user's own code, and raise what it likes
         if is_out_of_memory(error):
             raise
@@ -109,14 +116,15 @@ def check_model(
     size, device = hardware.batch_size, hardware.device
     without = None
     try:
-        found = list(find_flags(model, x, first, second))
+        found = list(find_flags(model, x, first, is_random=is_random))
         prediction = predict(model, split.x, batch_size=size, bring=lambda part: part.to(device))
         if needs_gradients:
             require_gradient(model, x)
+        if needs_gradients or _has_gradient(model, x):
             without = zero_gradients(model, _correct(split, prediction, hardware))
             if without > FEW:
                 found.append(f"zero-gradients({without:.0f}%)")
-        elif not _has_gradient(model, x):
+        else:
             found.append("no-gradients")
     except InputError as error:
         raise InputError(f"model {name}: {error}") from None
@@ -138,14 +146,10 @@ def check_model(
 
 
 def check_on_fitting_batches(
-    name: str, model: nn.Module, split: Split, hardware: Hardware, *, needs_gradients: bool
+    name: str, model: nn.Module, split: Split, hardware: Hardware, **known: bool
 ) -> tuple[Checked, Hardware]:
-    """`check_model`, and the hardware with the batch that fits into memory."""
-    return on_fitting_batches(
-        name,
-        hardware,
-        lambda fitting: check_model(name, model, split, fitting, needs_gradients=needs_gradients),
-    )
+    """`check_model`, with what is known of the model, and the hardware with the batch that fits into memory."""
+    return on_fitting_batches(name, hardware, lambda fitting: check_model(name, model, split, fitting, **known))
 
 
 def _correct(split: Split, prediction: Tensor, hardware: Hardware) -> Iterator[tuple[Tensor, Tensor]]:

@@ -4,10 +4,11 @@ from collections.abc import Iterable, Mapping
 
 FLAGS: Mapping[str, str] = {
     "probabilities": "the model returns probabilities, not logits: gradient attacks may be too weak",
-    "randomized": "two passes over the same images differ: judged by its mean probabilities over several; batch size "
+    "randomized": "passes over the same images differ: judged by its mean probabilities over several; batch size "
     "and device may change its numbers",
     "dropout": "a dropout layer is left on",
     "train-mode": "a pass over images changes the model: its numbers depend on what was asked before",
+    "stateful": "a pass changes later ones: each is made by a copy of the model as it was handed over",
     "dynamic": "the forward pass takes gradients or changes the model: attacks may see another model than the judge",
     "batch-dependent": "an image's logits depend on the others of its batch",
     "normalisation": "it does better on images normalised once more, or once less: its own may be missing or doubled",

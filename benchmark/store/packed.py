@@ -14,7 +14,7 @@ import hashlib
 import json
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -105,19 +105,26 @@ def gather(store: Readable, suite: str, notes: Mapping[str, Any] | None = None) 
     for entry in shown.cases:
         stored, record = store.read(entry.key, entry.n), store.read_case(entry.key)
         if stored is not None and record is not None:
-            packed = packed_case(entry, stored[0], record["flags"], total_timing(stored[1]))
-            cases[entry.key] = replace(packed, zero_gradients=record.get("zero_gradients"))
+            caveats = record["flags"], record.get("zero_gradients")
+            cases[entry.key] = packed_case(entry, stored[0], total_timing(stored[1]), *caveats)
     return Packed(suite, shown.reading, cases, notes or {})
 
 
-def packed_case(entry: ShownCase, verdicts: Verdicts, flags: Sequence[str], timing: Mapping[str, Any]) -> PackedCase:
+def packed_case(
+    entry: ShownCase,
+    verdicts: Verdicts,
+    timing: Mapping[str, Any],
+    flags: Sequence[str],
+    zero_gradients: float | None = None,
+) -> PackedCase:
     """A case as it is packed. Raises: ValueError for classes that do not fit into 16 bits."""
     label, prediction = verdicts.label.astype(np.uint16), verdicts.prediction.astype(np.uint16)
     if (label != verdicts.label).any() or (prediction != verdicts.prediction).any():
         raise ValueError("expected classes below 65,536")
     passes = float(verdicts.forwards.sum()), float(verdicts.backwards.sum())
     bits = verdicts.robust_any, verdicts.robust_last
-    return PackedCase(entry, flags, timing, verdicts.index, label, prediction, *bits, *passes, verdicts.robust_single)
+    columns = verdicts.index, label, prediction, *bits, *passes, verdicts.robust_single
+    return PackedCase(entry, flags, timing, *columns, zero_gradients)
 
 
 def write_packed(packed: Packed, stem: Path, *, with_timing: bool = True) -> None:

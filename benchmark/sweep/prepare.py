@@ -94,10 +94,11 @@ def prepare(
     if hardware.finds_batch:
         hardware = replace(hardware, batch_size=find_batch_size(list(loaded.values()), split.x, split.y, hardware))
     by_gradient = {case.source.name for case in cases if case.attack.needs_gradients}
+    randomized = {spec.name for spec in specs if spec.randomized}
     checked = {}
     for name in judged:
         checked[name], hardware = check_on_fitting_batches(
-            name, loaded[name], split, hardware, needs_gradients=name in by_gradient
+            name, loaded[name], split, hardware, needs_gradients=name in by_gradient, is_random=name in randomized
         )
     for spec in specs:
         check_identity(spec, checked[spec.name].flags)

@@ -3,7 +3,7 @@
 import hashlib
 import math
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -11,32 +11,35 @@ import torch
 from torch import Tensor, nn
 
 from attacks.generators import seeded
-from attacks.models.modes import device_of
-from attacks.models.probe_images import probe_images
+from attacks.judge import full_float32
 
 BITS = 10
 """Logits count to this many bits of the largest one: other kernels of the same machine round later ones otherwise."""
 
 
-def probe_digest(model: nn.Module, shape: Sequence[int]) -> str:
-    """A digest of a model's float32 logits on fixed images.
+def probe_digest(model: nn.Module, *batches: Tensor) -> str:
+    """A digest of a model's float32 logits on some images.
 
     Args:
         model: in eval mode. It keeps what a pass leaves behind in it: load it anew for anything else.
-        shape: (C, H, W) of its images.
+        batches: images (N, C, H, W) on its device.
 
     Returns: 16 hex digits, the same in every process of a machine as long as the model answers the same; "" for a model
-        that cannot be asked, of which the checks before a run say what is wrong.
+        that takes none of the batches, of which the checks before a run say what is wrong.
     """
-    images = probe_images(shape).to(device_of(model))
+    answers = [answer for images in batches for answer in _answers(model, images)]
+    return hashlib.sha256("\n".join(answers).encode()).hexdigest()[:16] if answers else ""
+
+
+def _answers(model: nn.Module, images: Tensor) -> list[str]:
+    """What a model answers to a batch, or to a part of it; nothing where it cannot be asked."""
     for n in (len(images), 2, 1):
-        with _repeatable(), torch.no_grad():
+        with _repeatable(), full_float32(), torch.no_grad():
             try:
-                answers = [_rounded(answer) for answer in _tensors(model(images[:n].clone()))]
+                return [_rounded(answer) for answer in _tensors(model(images[:n].clone()))]
             except Exception:  # the user's own code may raise what it likes
                 continue
-        return hashlib.sha256("\n".join(answers).encode()).hexdigest()[:16] if answers else ""
-    return ""
+    return []
 
 
 @contextmanager

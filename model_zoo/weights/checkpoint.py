@@ -122,7 +122,7 @@ def state_digest(state_dict: Mapping[str, Any]) -> str:
     for name in sorted(state_dict):
         for part, value in _parts(name, state_dict[name]):
             if isinstance(value, Tensor):
-                value = value.detach().cpu().contiguous()
+                value = (value if value.layout == torch.strided else value.to_dense()).detach().cpu().contiguous()
                 digest.update(json.dumps([part, str(value.dtype), list(value.shape)]).encode() + b"\n")
                 digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
             else:

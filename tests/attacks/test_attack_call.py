@@ -207,6 +207,80 @@ def test_an_exported_program_has_no_train_mode_to_be_refused(problem: tuple[nn.S
     assert torch.equal(results[0].robust, results[1].robust)
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_a_frozen_program_of_torchscript_has_no_mode(problem: tuple[nn.Sequential, Tensor, Tensor]) -> None:
+    network, x, y = problem
+    program = torch.jit.freeze(torch.jit.trace(network, x))
+    results = [attack(model, x, y, "pgd-20", epsilon=0.08) for model in (program, network)]
+    assert torch.equal(results[0].robust, results[1].robust)
+
+
+def test_where_the_logits_are_may_be_an_index_and_is_of_the_model_alone(
+    problem: tuple[nn.Sequential, Tensor, Tensor],
+) -> None:
+    network, x, y = problem
+
+    class Paired(nn.Module):
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            return network(x), x
+
+    plain = attack(network, x, y, "pgd-20", epsilon=0.08)
+    for source in (None, network):
+        assert torch.equal(
+            attack(Paired().eval(), x, y, "pgd-20", epsilon=0.08, output=0, source=source).robust, plain.robust
+        )
+    with pytest.raises(InputError, match="got its logits; leave it out"):
+        attack(network, x, y, "pgd-20", epsilon=0.08, output=0)
+
+
+def test_state_that_a_pass_leaves_behind_is_said(problem: tuple[nn.Sequential, Tensor, Tensor]) -> None:
+    network, x, y = problem
+
+    class Summing(nn.Module):
+        total: Tensor | float = 0.0
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.total = self.total + network(x).mean().detach()
+            logits: Tensor = network(x) + self.total
+            return logits
+
+    assert attack(Summing().eval(), x, y, "fgsm", epsilon=0.08).is_stateful
+    assert not attack(network, x, y, "fgsm", epsilon=0.08).is_stateful
+
+
+def test_logits_that_are_no_row_an_image_are_refused_wherever_they_come(
+    problem: tuple[nn.Sequential, Tensor, Tensor],
+) -> None:
+    network, x, y = problem
+
+    class Short(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            logits: Tensor = network(x[:10])
+            return logits
+
+    with pytest.raises(InputError, match=r"expected logits of shape \(12, K\)"):
+        attack(Short().eval(), x, y, "fgsm", epsilon=0.08)
+
+
+def test_a_source_of_other_classes_or_without_weights_is_refused(
+    problem: tuple[nn.Sequential, Tensor, Tensor],
+) -> None:
+    network, x, y = problem
+    other = nn.Sequential(nn.Flatten(), nn.Linear(16, 7)).eval()
+    with pytest.raises(InputError, match="expected a source of 5 classes"):
+        attack(network, x, y, "fgsm", epsilon=0.08, source=other)
+    with pytest.raises(InputError, match="which is lazy"):
+        attack(nn.Sequential(nn.Flatten(), nn.LazyLinear(5)).eval(), x, y, "fgsm", epsilon=0.08)
+
+
+def test_the_source_is_left_as_it_was(problem: tuple[nn.Sequential, Tensor, Tensor]) -> None:
+    network, x, y = problem
+    source = copy.deepcopy(network)
+    attack(network, x, y, "fgsm", epsilon=0.08, source=source)
+    assert all(parameter.requires_grad for parameter in source.parameters())
+
+
 def test_the_package_exports_the_call_and_its_result() -> None:
     import attacks
 

@@ -247,3 +247,31 @@ def test_a_convolution_with_a_parametrised_weight_keeps_it() -> None:
     searched = search_model(model, IMAGES, torch.bfloat16)
     assert batch_norms(searched) == 1  # the other one is folded
     torch.testing.assert_close(searched(IMAGES), model(IMAGES), rtol=1e-3, atol=1e-3)
+
+
+def test_one_steep_image_does_not_hide_that_others_lost_their_gradient() -> None:
+    class ForOne(nn.Module):
+        """Straight through for dark images alone; the bright one has a gradient two hundred times as long."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            bright = (x.flatten(1).mean(1) > 0.9).view(-1, 1, 1, 1)
+            return torch.where(bright, x + 199 * (x - x.detach()), StraightThrough()(x))
+
+    images = torch.cat([torch.ones_like(IMAGES[:1]), IMAGES[1:]])
+    model = network(ForOne())
+    searched = search_model(model, images, torch.bfloat16)
+    found, expected = image_gradient(searched, images, torch.bfloat16), image_gradient(model, images, torch.float32)
+    share = (found - expected).flatten(1).norm(dim=1) / expected.flatten(1).norm(dim=1)
+    assert share.max() < 0.5
+
+
+def test_logits_alone_tell_a_copy_from_the_model() -> None:
+    class Shifted(nn.Module):
+        """Its logits under autocast are others by a constant, whose gradient is zero."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            if x.sum() < 0:  # which tracing cannot follow
+                return x
+            return x + 3 * float(torch.is_autocast_enabled("cpu"))
+
+    assert searches_the_model_itself(nn.Sequential(network(nn.Identity()), Shifted()).eval(), IMAGES)

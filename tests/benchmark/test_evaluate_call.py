@@ -124,6 +124,13 @@ def test_both_calls_give_the_rows_of_the_command_line_chunk_by_chunk(
             assert list(frame.loc[name]) == pytest.approx(list(rows.loc[(name, ""), of_all].astype(float)), abs=1e-4)
 
 
+def test_a_model_that_changes_its_images_behind_autograds_back_changes_no_image_of_ours(images: Split) -> None:
+    x = images.x.clone()
+    pure, salting = (attack(made(kind), x, images.y, "pgd-20", epsilon=0.2) for kind in ("salted", "salting"))
+    assert torch.equal(x, images.x)
+    assert torch.equal(pure.robust, salting.robust)
+
+
 @pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad=True:UserWarning")
 @pytest.mark.parametrize(
     "kind", ["squeezing", "fixed64", "double", "reentrant", "spiking", "forgetting", "in_place", "viewing", "exported"]
@@ -141,13 +148,24 @@ def test_a_model_of_odd_manners_gets_the_verdicts_of_its_twin(kind: str, images:
     assert 0 < results[0].robust_acc < results[0].clean_acc
 
 
-def test_verdicts_are_kept_of_a_model_only_that_can_be_told_from_another(images: Split, tmp_path: Path) -> None:
-    def run(**kept: Any) -> Report:
-        return evaluate(made("refusing_noise"), images.x, images.y, epsilon=0.1, attacks=["fgsm"], quiet=True, **kept)
+def test_a_model_that_changed_is_another_one_wherever_the_change_lies(images: Split, tmp_path: Path) -> None:
+    class Greying(nn.Module):
+        """Holds what it does as a plain number, and does it to black pixels alone."""
 
-    assert run().n == 40
-    with pytest.raises(InputError, match="it refuses pixel noise"):
-        run(store=tmp_path)
+        def __init__(self, level: float) -> None:
+            super().__init__()
+            self.net, self.level = made("plain"), level
+
+        def forward(self, x: Tensor) -> Tensor:
+            logits: Tensor = self.net(torch.where(x <= self.level, 0.5, x))
+            return logits
+
+    def clean(model: nn.Module, **kept: Any) -> float:
+        return evaluate(model, images.x, images.y, epsilon=0.1, attacks=["fgsm"], quiet=True, **kept).clean_acc
+
+    for level in (-1.0, 0.0):
+        assert clean(Greying(level).eval(), store=tmp_path) == clean(Greying(level).eval())
+    assert clean(made("refusing_noise"), store=tmp_path) == clean(made("plain"))
 
 
 def test_a_report_shows_what_its_attacks_show_together(madry: nn.Module, images: Split) -> None:

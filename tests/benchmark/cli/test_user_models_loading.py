@@ -15,6 +15,7 @@ from torch import nn
 import attacks
 import benchmark
 from attacks.errors import InputError
+from attacks.models.probe_images import probe_images
 from benchmark.data.datasets import load
 from benchmark.data.split import balanced_subset
 from model_zoo.architectures.digits_cnn import DigitsCNN
@@ -146,7 +147,7 @@ def test_a_digest_tells_logits_from_their_multiples_and_is_the_same_for_the_same
             logits: torch.Tensor = self.scale * self.model(x)
             return logits
 
-    digests = [probe_digest(Scaled(scale), SHAPE) for scale in (1, 1, 2, 1.01, 1 + 1e-6)]
+    digests = [probe_digest(Scaled(scale), probe_images(SHAPE)) for scale in (1, 1, 2, 1.01, 1 + 1e-6)]
     assert digests[0] == digests[1] == digests[4]
     assert len(set(digests)) == 3
 
@@ -157,7 +158,7 @@ def test_asking_a_model_leaves_all_generators_where_they_were() -> None:
             return x.flatten(1) + torch.randn(1)
 
     before = torch.random.get_rng_state()
-    assert probe_digest(Noisy(), SHAPE) == probe_digest(Noisy(), SHAPE) != ""
+    assert probe_digest(Noisy(), probe_images(SHAPE)) == probe_digest(Noisy(), probe_images(SHAPE)) != ""
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
@@ -167,11 +168,11 @@ def test_a_model_of_a_fixed_batch_is_asked_with_as_many_images_as_it_takes(size:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x.reshape(size, 64)
 
-    assert probe_digest(Fixed(), SHAPE)
+    assert probe_digest(Fixed(), probe_images(SHAPE))
 
 
 def test_a_model_that_cannot_be_asked_has_no_digest() -> None:
-    assert probe_digest(nn.Linear(3, 2), SHAPE) == ""
+    assert probe_digest(nn.Linear(3, 2), probe_images(SHAPE)) == ""
 
 
 # Programs
@@ -273,7 +274,7 @@ def test_a_compiled_model_has_the_answers_and_takes_the_weights_of_the_plain_one
     (tmp_path / "net.py").write_text(LOADED + "def compiled():\n    return torch.compile(DigitsCNN())\n")
     weights, told = SHIPPED / "digits/madry.safetensors", list[str]()
     spec = external_model("net.py:compiled", weights, dataset="digits", suite="digits", shape=SHAPE, tell=told.append)
-    assert spec.answers == probe_digest(trained(), SHAPE)
+    assert spec.answers == probe_digest(trained(), probe_images(SHAPE))
     assert told == [f"note: {weights}: names of weights: added '_orig_mod.'"]
 
 

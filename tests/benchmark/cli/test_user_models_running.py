@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from attacks.errors import InputError
+from attacks.models.modes import frozen
 from attacks.models.probe_images import probe_images
 from attacks.models.quirks import find_quirks
 from attacks.models.user_model import ModelError, Quirks, UserModel
@@ -25,6 +26,7 @@ from benchmark.sweep.prepare import load_on
 from model_zoo.load import external_model
 from model_zoo.model_spec import ModelSpec
 from model_zoo.registry import SHIPPED
+from model_zoo.user_models.factory import call_factory
 from model_zoo.weights.checkpoint import state_digest
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -89,8 +91,14 @@ TWINS = {
     "spiking": Quirks(keeps_state=True),
     "counting": Quirks(keeps_state=True),
     "forgetting": Quirks(keeps_state=True),
-    "in_place": Quirks(changes_images=True),
+    "in_place": Quirks(),
+    "counting_in_a_list": Quirks(keeps_state=True),
+    "caching": Quirks(),
+    "sparse": Quirks(returns_arrays=True),
 }
+
+
+STATEFUL = ("spiking", "counting", "forgetting", "counting_in_a_list")
 
 
 @pytest.mark.parametrize("kind", TWINS)
@@ -103,7 +111,8 @@ def test_a_model_is_asked_as_it_can_be_and_answers_as_its_twin_does(kind: str, d
         for mine, other in zip(*both, strict=True):
             torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-5)
     assert torch.equal(digits.x, before)
-    assert not [flag for flag in check_model(kind, model, digits, CPU).flags if flag != "train-mode"]
+    flags = {"norm1d": ["train-mode"], **{kind: ["stateful"] for kind in STATEFUL}}
+    assert list(check_model(kind, model, digits, CPU).flags) == flags.get(kind, [])
 
 
 @pytest.mark.parametrize("kind", ["fixed64", "double", "reentrant", "spiking", "in_place", "traced", "compiled"])
@@ -152,6 +161,32 @@ def test_generators_of_the_models_own_follow_the_seed(digits: Split) -> None:
     assert not torch.equal(answers[0], answers[1])
 
 
+@pytest.mark.parametrize("kind", ["noise_in_an_object", "noise_in_a_list"])
+def test_generators_are_found_wherever_a_model_holds_them(kind: str, digits: Split) -> None:
+    spec = spec_of(kind)
+    assert (spec.quirks, spec.randomized) == (Quirks(has_generators=True), True)
+    assert "randomized" in check_model(kind, loaded(kind, digits), digits, CPU).flags
+
+
+def test_a_model_that_moves_its_own_weights_is_dynamic(digits: Split) -> None:
+    assert list(check_model("adapting", loaded("adapting", digits), digits, CPU).flags) == ["stateful", "dynamic"]
+
+
+@pytest.mark.parametrize("size", [8, 40])
+def test_a_model_that_holds_state_of_a_call_before_is_refused(size: int, digits: Split) -> None:
+    model = call_factory(f"{ZOO}:spiking").eval()
+    model(digits.x[:size])
+    message = refusal(lambda: find_quirks(model, probe_images((1, 8, 8))))
+    assert "holds some of a call before in 'membrane'" in message
+
+
+def test_what_follows_an_exported_program_is_put_into_eval_mode() -> None:
+    program = torch.export.export(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval(), (torch.zeros(4, 1, 8, 8),))
+    dropout = nn.Dropout()
+    frozen(nn.Sequential(program.module(), dropout))
+    assert not dropout.training
+
+
 def refusal(run: Callable[[], object]) -> str:
     with pytest.raises(InputError) as caught:
         run()
@@ -168,7 +203,7 @@ def test_state_that_no_copy_reaches_is_refused_in_one_line() -> None:
 def test_a_model_that_stored_verdicts_could_not_be_told_by_is_refused(command: Command, tmp_path: Path) -> None:
     result = command(tmp_path, "--model", f"{ZOO}:refusing_noise", *FAST, "--epsilon", "0.1")
     assert result.returncode == 2
-    assert "it refuses pixel noise; have it take any image in [0, 1]" in result.stderr
+    assert "have it take any image in [0, 1]" in result.stderr
 
 
 @pytest.mark.parametrize("kind", ["arrays", "no_grad", "inference", "quantised"])
@@ -215,6 +250,7 @@ def test_which_attacks_need_gradients() -> None:
         ("returns_dict", "logits", ("loss", "scores")),
         ("returns_dataclass", "logits", ("features2",)),
         ("returns_namedtuple", "scores", ("logits",)),
+        ("returns_nested", "out.logits", ("out.scores",)),
     ],
 )
 def test_the_logits_are_found_where_output_says(kind: str, part: str, others: Sequence[str], digits: Split) -> None:

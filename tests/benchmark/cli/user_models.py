@@ -405,10 +405,10 @@ class ForgettingAtANewSize(Around):
 
 
 class RefusingNoise(Around):
-    """Takes digits alone: images with black pixels."""
+    """Takes digits alone: images that are bright in the middle and dark at the edge."""
 
     def forward(self, x: Tensor) -> Any:
-        assert (x == 0).any(), "no digit"
+        assert x[..., 3:5].mean() > x[..., 0].mean() + 0.2, "no digit"
         return self.model(x)
 
 
@@ -427,3 +427,114 @@ class Noisy(Around):
 
 def noisy() -> nn.Module:
     return Noisy()
+
+
+class Noise:
+    """A transform with a generator of its own."""
+
+    def __init__(self) -> None:
+        self.numbers = np.random.default_rng(0)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return x + 0.2 * torch.from_numpy(self.numbers.standard_normal(x.shape)).float()
+
+
+class Transforming(Around):
+    """Draws where no attribute of the module is a generator."""
+
+    def __init__(self, held: Any) -> None:
+        super().__init__()
+        self.held = held
+
+    def forward(self, x: Tensor) -> Any:
+        part = self.held[0] if isinstance(self.held, list) else self.held
+        return self.model(part(x))
+
+
+class Salting(Around):
+    """Brightens black pixels of the image itself, behind autograd's back."""
+
+    def forward(self, x: Tensor) -> Any:
+        x.data[x.data == 0] = 0.3
+        return self.model(x)
+
+
+class Salted(Around):
+    """The same without touching the image."""
+
+    def forward(self, x: Tensor) -> Any:
+        return self.model(torch.where(x == 0, x + 0.3, x))
+
+
+class CountingInAList(Around):
+    """Turns its logits round at every seventh call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[int] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls.append(1)
+        logits: Tensor = self.model(x)
+        return logits.flip(1) if len(self.calls) % 7 == 0 else logits
+
+
+class Caching(Around):
+    """Keeps something for each size of a batch, which changes nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.zeros: dict[int, Tensor] = {}
+
+    def forward(self, x: Tensor) -> Tensor:
+        zeros = self.zeros.setdefault(len(x), torch.zeros(len(x), 10))
+        logits: Tensor = self.model(x)
+        return logits + zeros
+
+
+class Sparse(Around):
+    """Holds a sparse buffer, and returns sparse logits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mask", torch.eye(3).to_sparse())
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.model(x)
+        return logits.to_sparse()
+
+
+def noise_in_an_object() -> nn.Module:
+    return Transforming(Noise())
+
+
+def noise_in_a_list() -> nn.Module:
+    return Transforming([Noise()])
+
+
+def salting() -> nn.Module:
+    return Salting()
+
+
+def salted() -> nn.Module:
+    return Salted()
+
+
+def counting_in_a_list() -> nn.Module:
+    return CountingInAList()
+
+
+def caching() -> nn.Module:
+    return Caching()
+
+
+def sparse() -> nn.Module:
+    return Sparse()
+
+
+def returns_nested() -> nn.Module:
+    class Nested(Around):
+        def forward(self, x: Tensor) -> dict[str, Any]:
+            return {"out": {"logits": self.model(x), "features": x}}
+
+    return Nested()

@@ -172,6 +172,22 @@ def test_a_model_without_gradients_is_flagged_and_one_that_hides_them_is_an_erro
     assert "no gradient" in refusal(lambda x: logits(x.detach()))
 
 
+@pytest.mark.parametrize(("flat", "flagged"), [(1, False), (4, True)])
+def test_the_share_without_gradient_is_a_figure_and_a_flag_from_two_percent_on(flat: int, flagged: bool) -> None:
+    images = split()
+    images = replace(images, x=images.x + 1e-3 * images.index.view(-1, 1, 1, 1))  # no two alike
+    right = (logits(images.x).argmax(1) == images.y).nonzero().squeeze(1)[:256]
+    dark = images.x[right[:flat]].flatten(1)
+
+    def partly_flat(x: Tensor) -> Tensor:
+        is_flat = (x.flatten(1)[:, None] == dark).all(2).any(1)
+        return torch.where(is_flat[:, None], logits(x).detach() + 0 * x.flatten(1).sum(1, keepdim=True), logits(x))
+
+    checked = check(partly_flat, images)
+    assert checked.zero_gradients == pytest.approx(100 * flat / len(right))
+    assert [flag.partition("(")[0] for flag in checked.flags] == (["zero-gradients"] if flagged else [])
+
+
 def test_a_model_that_is_not_finite_beyond_the_probe_is_an_error() -> None:
     def late(x: Tensor) -> Tensor:
         return logits(x) if len(x) == 64 else logits(x) * float("nan")

@@ -8,8 +8,10 @@ import pandas as pd
 import pytest
 
 from attacks.registry import ATTACKS
+from attacks.spec import AttackSpec
 from attacks.threat_model import ThreatModel
 from benchmark.report.attack_flags import MARGINS, comparisons, flag_table, raised_flags
+from benchmark.report.attack_flags import flags_of as of_one_model
 from benchmark.report.score import COLUMNS, Judged, SuiteScores
 from benchmark.stats.sequential import holm
 from benchmark.store.selection import shown_case
@@ -116,6 +118,27 @@ def test_only_images_that_both_cases_saw_are_compared() -> None:
     cases = {("mine", "autoattack", ""): judged(~robust[:100]), ("mine", "pgd-100", ""): judged(robust)}
     (one,) = comparisons(suite_of(cases))
     assert (one.n, one.only_attack, one.only_against) == (100, 0, 100)
+
+
+def under_own_names(**attacks: AttackSpec) -> list[str]:
+    """The flags where each attack, under a name of its own, breaks a fifth of the images fewer than the one before."""
+    images = np.arange(N)
+    cases = {
+        (name, ""): judged(images >= N // 5 * (len(attacks) - place)) for place, name in enumerate(attacks, start=1)
+    }
+    specs = {name: replace(attack, name=name) for name, attack in attacks.items()}
+    return [flag.partition("(")[0] for flag in of_one_model("mine", cases, specs)]
+
+
+def test_attacks_under_names_of_their_own_are_what_they_are() -> None:
+    pgd = ATTACKS["pgd-20"]
+    assert under_own_names(aa=ATTACKS["autoattack-brief"], long=replace(pgd, steps=120)) == ["pgd-overestimates"]
+    assert under_own_names(aa=ATTACKS["autoattack"], short=pgd) == []
+    assert under_own_names(step=ATTACKS["fgsm"], short=pgd) == ["one-step-beats-iterative"]
+    assert under_own_names(step=ATTACKS["fgsm"], few=replace(pgd, steps=10)) == []
+    scaled = replace(ATTACKS["pgd-40-x10"], steps=30)
+    assert under_own_names(scaled=scaled, plain=replace(pgd, steps=30)) == ["logit-scaling"]
+    assert under_own_names(query=ATTACKS["square"], plain=pgd) == ["black-box-beats-gradients"]
 
 
 def test_a_black_box_search_is_compared_with_the_best_attack_by_gradients() -> None:

@@ -53,7 +53,8 @@ def verdicts(robust: str, *, last: str | None = None, correct: str = "1111111110
 def fill(store: Store, shown: Sequence[tuple[EvalCase, Verdicts]], *, reading: str = "any") -> None:
     """Write verdicts as a sweep does, and show them."""
     for item, result in shown:
-        store.write_case(case_key(item), {"identity": {}, "flags": ["randomized"] if item.model is MADRY else []})
+        flags = ["randomized"] if item.model is MADRY else []
+        store.write_case(case_key(item), {"identity": {}, "flags": flags, "zero_gradients": 1.5})
         store.write_chunk(case_key(item), (0, 10), result, TIMING)
     show(store, "digits", reading, [item for item, _ in shown], [(i,) for i in range(len(shown))])
 
@@ -114,6 +115,7 @@ def test_scores_are_read_back_in_the_order_of_their_ranks(store: Store) -> None:
     fill(store, shown)
     show(store, "digits", "any", [item for item, _ in shown], [(1,), (0,)])
     suite = score_suite(store, "digits")
+    assert set(suite.scores["zero_gradients"]) == {1.5}
     assert list(suite.scores["model"]) == ["natural", "madry"]
     assert list(suite.scores["flags"]) == ["", "randomized"]
     assert list(suite.timing["seconds"]) == [1.0, 1.0]

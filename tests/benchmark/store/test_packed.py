@@ -66,7 +66,8 @@ def fill(store: Store) -> None:
                 robust_single=robust[part] & (label[part] % 3 > 0) if case.model is MADRY else None,
             )
             store.write_chunk(case_key(case), (start, stop), chunk, {**TIMING, "threads": number // 4})
-        store.write_case(case_key(case), {"flags": ["randomized"] if case.model is MADRY else []})
+        flags = ["randomized"] if case.model is MADRY else []
+        store.write_case(case_key(case), {"flags": flags, **({"zero_gradients": 2.5} if flags else {})})
     show(store, "digits", "last", cases, [(rank,) for rank in range(len(cases))])
 
 
