@@ -124,6 +124,25 @@ def test_both_calls_give_the_rows_of_the_command_line_chunk_by_chunk(
             assert list(frame.loc[name]) == pytest.approx(list(rows.loc[(name, ""), of_all].astype(float)), abs=1e-4)
 
 
+@pytest.mark.parametrize("norm", ["Linf", "L2"])
+def test_the_scale_of_the_logits_is_no_defence(norm: str, images: Split) -> None:
+    class Scaled(nn.Module):
+        def __init__(self, scale: float) -> None:
+            super().__init__()
+            self.net, self.scale = made("plain"), scale
+
+        def forward(self, x: Tensor) -> Tensor:
+            logits: Tensor = self.scale * self.net(x)
+            return logits
+
+    epsilon = {"Linf": 0.2, "L2": 0.7}[norm]
+    plain, steep = (
+        attack(Scaled(scale).eval(), images.x, images.y, "pgd-20", norm=norm, epsilon=epsilon) for scale in (1.0, 60.0)
+    )
+    assert 20 < plain.robust_acc < 80
+    assert abs(steep.robust_acc - plain.robust_acc) <= 5.0  # two images of forty: saturated logits climb another way
+
+
 def test_a_model_that_changes_its_images_behind_autograds_back_changes_no_image_of_ours(images: Split) -> None:
     x = images.x.clone()
     pure, salting = (attack(made(kind), x, images.y, "pgd-20", epsilon=0.2) for kind in ("salted", "salting"))

@@ -1,4 +1,4 @@
-"""Ten ways to mask the gradients of a model without defending it, each a factory for `--model`: masks.py:NAME."""
+"""Eleven ways to mask the gradients of a model without defending it, each a factory for `--model`: masks.py:NAME."""
 
 from collections.abc import Callable
 from pathlib import Path

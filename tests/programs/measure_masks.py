@@ -1,4 +1,4 @@
-"""Ten masks under the default attacks: python tests/programs/measure_masks.py FOLDER [EXAMPLES].
+"""Eleven masks under the default attacks: python tests/programs/measure_masks.py FOLDER [EXAMPLES].
 
 Runs each mask of `masks.py`, and the model without one, as a user would (`--model masks.py:NAME`); FOLDER keeps the
 verdicts. Prints for each what it is flagged for, its worst case and its PGD-100.

@@ -1,4 +1,4 @@
-"""Ten masks on an undefended model: each is flagged, or hides nothing. All attacks: `measure_masks.py`."""
+"""Eleven masks on an undefended model: each is flagged, or hides nothing. All attacks: `measure_masks.py`."""
 
 import subprocess
 from collections.abc import Callable
