@@ -138,7 +138,6 @@ def _keeps_state(model: nn.Module, quirks: Quirks, x: Tensor) -> bool:
     """
     first = _answers(_copied(model), quirks, x)
     used = _copied(model)
-    held = {name: tensor.clone() for name, tensor in _held(used) if tensor.any()}
     turns = (x, x, x.flip(0), x[:1], x)  # some forget at another size
     try:
         asked = [_answers(used, quirks, images) for images in turns]
@@ -156,13 +155,23 @@ def _keeps_state(model: nn.Module, quirks: Quirks, x: Tensor) -> bool:
             "it keeps state between calls, or draws from a generator, where no copy of the module reaches; hold these "
             "as attributes of the module, or reset them in forward"
         )
-    after = dict(_held(used))
-    if left := [name for name, tensor in held.items() if name not in after or not _same(after[name], tensor)]:
+    if left := _state_left(model, quirks, x):
         raise InputError(
-            f"it keeps state between calls, and holds some of a call before in {left[0]!r}: expected one as before its "
+            f"it keeps state between calls, and holds some of a call before in {left!r}: expected one as before its "
             "first image; reset it, or hand over a new one"
         )
     return True
+
+
+def _state_left(model: nn.Module, quirks: Quirks, x: Tensor) -> str:
+    """The name of a tensor that a batch left in a model: one of the batch's size; "" where there is none."""
+    before = {name: tensor.shape for name, tensor in _held(model) if tensor.ndim and tensor.any()}
+    used = _copied(model)
+    try:
+        _answers(used, replace(quirks, batch=0), x[:3])
+    except ModelError:  # of another batch than this, or of a fixed one
+        return next(iter(before), "")
+    return next((name for name, tensor in _held(used) if name in before and tensor.shape != before[name]), "")
 
 
 def _held(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -171,10 +180,6 @@ def _held(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
         for key, value in vars(module).items():
             values = value if isinstance(value, (list, tuple)) else [value]
             yield from ((f"{name}.{key}".lstrip("."), tensor) for tensor in values if isinstance(tensor, Tensor))
-
-
-def _same(first: Tensor, second: Tensor) -> bool:
-    return first.shape == second.shape and torch.equal(first, second)
 
 
 def _counters(model: nn.Module) -> list[str]:
