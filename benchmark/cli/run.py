@@ -16,7 +16,7 @@ from benchmark.cli.resolve import (
 )
 from benchmark.cli.resolve_hardware import choose_hardware, choose_images, tuned
 from benchmark.cli.resolve_models import choose_models, choose_sources, without_twins
-from benchmark.report.publish import print_tables, refuse_to_shrink
+from benchmark.report.publish import print_tables, refuse_to_replace
 from benchmark.store.store import Store
 from benchmark.suites.case import EvalCase
 from benchmark.suites.grid import cases
@@ -57,7 +57,7 @@ def run(
     draws: dict[str, Any] = {"judge_draws": judge_draws, "eot": eot}
     grid = cases(chosen, specs, attack_specs, transferred, split, seed=shared.seed, sources=crafted_on, **draws)
     store = Store(shared.results_dir / "runs")
-    refuse_to_shrink(store, chosen.name, shared.results_dir, {"/".join(case.cell) for case in grid})
+    refuse_to_replace(store, chosen.name, shared.results_dir, grid[0])
     with in_use(store.root):
         run_cases(
             grid,

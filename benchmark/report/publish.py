@@ -1,7 +1,8 @@
 """What a results folder shows: tables, pictures and packed verdicts of a suite, from the store or from git."""
 
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -13,7 +14,9 @@ from benchmark.report.papers import paper_table, papers_markdown
 from benchmark.report.score import score_suite
 from benchmark.report.tables import write_csv, write_tables
 from benchmark.store.packed import Packed, gather, read_packed, write_packed
+from benchmark.store.shown import Selection, selection_of
 from benchmark.store.store import Store
+from benchmark.suites.case import EvalCase
 from benchmark.suites.published import ROWS, UNMEASURED
 from benchmark.suites.registry import SUITES
 from benchmark.suites.suite import Suite
@@ -83,7 +86,7 @@ def _write_all(
 def print_tables(store: Store, suite: str, results_dir: Path, *, with_pictures: bool = False) -> None:
     """Write and print the tables of a suite, pack its verdicts, and say which cases are not in them."""
     folder = results_dir / VERDICTS
-    packed = gather(store, suite)
+    packed = _with_rows_before(gather(store, suite), folder / f"{suite}.json")
     gathered = {name: gather(other, suite) for name, other in other_selections(store, suite).items()}
     others = {name: other for name, other in gathered.items() if other.cases}
     others = {**_packed_before(folder, packed), **others}
@@ -110,19 +113,46 @@ def _packed_before(folder: Path, shown: Packed) -> dict[str, Packed]:
     return {name: one for name, one in found.items() if shown.cases and selects_beside(one, shown)}
 
 
-def refuse_to_shrink(store: Store, suite: str, results_dir: Path, planned: Collection[str]) -> None:
-    """Raise InputError where tables have rows whose verdicts the store lacks, and that a run is not going to make.
+def refuse_to_replace(store: Store, suite: str, results_dir: Path, planned: EvalCase) -> None:
+    """Raise InputError where tables are of other images or another norm than a run, and the store has not theirs.
 
     Args:
-        planned: the cells of the run, as `ShownCase.cell` has them.
+        planned: a case of the run.
     """
     path = results_dir / VERDICTS / f"{suite}.json"
-    if not path.exists():
+    before = read_packed(path) if path.exists() else None
+    if before is None or not before.cases:
         return
-    there = {*planned, *(case.cell for case in store.shown(suite).cases)}
-    lost = [case.entry.title for case in read_packed(path).cases.values() if case.entry.cell not in there]
-    if lost:
+    entry, record = next(iter(before.cases.values())).entry, store.read_suite(suite)
+    shown = selection_of(entry)
+    is_same = (shown.images, shown.norm) == (planned.images[:16], planned.threat.norm)
+    if not is_same and (record is None or shown not in record.selections):
         raise InputError(
-            f"the tables in {results_dir / suite} would lose {len(lost)} rows, {lost[0]} first, whose verdicts are not "
-            f"in {store.root}; use another --results-dir, or remove {path}"
+            f"the tables in {results_dir / suite} are of other images or another norm, and would lose their "
+            f"{len(before.cases)} rows, whose verdicts are not in {store.root}; use another --results-dir, or remove "
+            f"{path}"
         )
+
+
+def _with_rows_before(packed: Packed, path: Path) -> Packed:
+    """What a store has, and of packed verdicts of the same selection the cells that the store has not."""
+    before = read_packed(path) if path.is_file() and packed.cases else None
+    if before is None or not before.cases or _selection(before) != _selection(packed):
+        return packed
+    entries = [case.entry for case in packed.cases.values()]
+    cells = {entry.cell for entry in entries}
+    networks = {name: network for entry in entries for name, network in entry.networks.items()}
+    kept = {
+        key: case
+        for key, case in before.cases.items()
+        if case.entry.cell not in cells
+        and all(networks.get(name, network) == network for name, network in case.entry.networks.items())
+    }
+    if kept:
+        print(f"note: {len(kept)} rows are those of {path}, which this store lacks", file=sys.stderr)
+    in_order = sorted({**kept, **packed.cases}.items(), key=lambda item: item[1].entry.rank)
+    return replace(packed, cases=dict(in_order))
+
+
+def _selection(packed: Packed) -> Selection:
+    return selection_of(next(iter(packed.cases.values())).entry)

@@ -115,6 +115,11 @@ class Selection:
         return f"epsilon-{self.epsilon}-seed-{self.seed}"
 
 
+def selection_of(case: ShownCase) -> Selection:
+    """The selection that a case belongs to."""
+    return Selection(case.images[:16], case.norm, case.epsilon, case.seed)
+
+
 def selection_from(text: str) -> Selection:
     """The selection that the store names so. Raises: ValueError, in one line, for another text."""
     parts = text.rsplit(" ", 4)

@@ -74,6 +74,8 @@ def test_packed_selections_of_other_images_or_networks_are_not_mixed_in(
     verdicts.mkdir(parents=True)
     for path in (results / "verdicts").iterdir():
         (verdicts / path.name).write_bytes(path.read_bytes())
+    assert "of other images" in command(tmp_path, *FIXED, "--examples", "40").stderr
+    (verdicts / "digits.json").unlink()
     assert command(tmp_path, *FIXED, "--examples", "40").returncode == 0
     assert not list(verdicts.glob("*@*"))
     assert not (tmp_path / "results/mine/digits/epsilon.csv").exists()
