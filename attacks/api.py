@@ -94,7 +94,7 @@ def attack(
         norm: "Linf" or "L2".
         seed: of all draws, which are keyed by an image's index.
         source: what the attack is crafted on, for transfer; the model itself where it is None.
-        index: (N,) integers, ascending, where each image stands in its data set, which the command line keys draws
+        index: (N,) integers, ascending, where each image stands in its dataset, which the command line keys draws
             by; its place in x where it is None.
         batch_size: how many images are attacked at a time, halved where memory runs out. It changes no draw of the
             attack's, but may change those of a model that answers at random.
@@ -122,21 +122,21 @@ def attack(
     for one in own:
         check_mode(one)
     device = device_of(*own, default=x.device)
-    examples, probes = x[:COMPARED].to(device), probe_images(x.shape[1:]).to(device)
+    first_images, probes = x[:COMPARED].to(device), probe_images(x.shape[1:]).to(device)
     dtype = precision_for(precision, x, device)
     with ExitStack() as stack:
         for one in own:
             stack.enter_context(unchanged(one))
         target = _asked(model, probes, str(output))
         crafted_on = target if len(own) == 1 else _asked(own[1], probes, str(output), may_return_logits=True)
-        classes = class_count(target, examples, y)
-        if (of_source := class_count(crafted_on, examples, y)) != classes:
+        classes = class_count(target, first_images, y)
+        if (of_source := class_count(crafted_on, first_images, y)) != classes:
             raise InputError(f"expected a source of {classes} classes, as the model has, got one of {of_source}")
         if spec.needs_gradients:
-            require_gradient(crafted_on, examples)
-        randomized = answers_at_random(target, probes, examples)
-        source_randomized = randomized if crafted_on is target else answers_at_random(crafted_on, probes, examples)
-        searched = search_model(crafted_on, examples, dtype, randomized=source_randomized)
+            require_gradient(crafted_on, first_images)
+        randomized = answers_at_random(target, probes, first_images)
+        source_randomized = randomized if crafted_on is target else answers_at_random(crafted_on, probes, first_images)
+        searched = search_model(crafted_on, first_images, dtype, randomized=source_randomized)
         setting = Setting(
             threat,
             seed,

@@ -32,14 +32,19 @@ def check_data(x: Tensor, y: Tensor) -> None:
         raise InputError(f"expected float images (N, C, H, W), one at least, got {x.dtype} of shape {tuple(x.shape)}")
     if y.shape != x.shape[:1] or y.is_floating_point() or y.dtype == torch.bool:
         raise InputError(f"expected a class index for each of {len(x)} images, got {y.dtype} of shape {tuple(y.shape)}")
+    check_pixels(x)
+
+
+def check_pixels(x: Tensor, *, of: str = "") -> None:
+    """Raise InputError for images x (N, C, H, W) that leave [0, 1], or have NaN; `of` names their dataset."""
     low, high = x.aminmax()
     if not (low >= 0 and high <= 1):
         remedy = "clip them" if low > -0.01 and high < 1.01 else "divide by 255, normalise in the model"
-        raise InputError(f"expected pixels in [0, 1], got [{low:.8g}, {high:.8g}]; {remedy}")
+        raise InputError(f"{of}expected pixels in [0, 1], got [{low:.8g}, {high:.8g}]; {remedy}")
 
 
 def check_index(index: Tensor | None, n: int) -> Tensor:
-    """(n,) int64, ascending: the images' places in their data set, or 0 to n - 1. Raises: InputError for others."""
+    """(n,) int64, ascending: the images' places in their dataset, or 0 to n - 1. Raises: InputError for others."""
     if index is None:
         return torch.arange(n)
     if not isinstance(index, Tensor) or index.shape != (n,) or index.is_floating_point() or index.dtype == torch.bool:

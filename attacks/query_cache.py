@@ -21,7 +21,7 @@ NOTHING = 1
 
 
 @dataclass(frozen=True)
-class Memory:
+class QueryCache:
     """Keys of points, image by image.
 
     Args:
@@ -33,11 +33,11 @@ class Memory:
     trusted: Tensor
 
     @staticmethod
-    def empty(x: Tensor, *, remembers: bool) -> "Memory":
+    def empty(x: Tensor, *, remembers: bool) -> "QueryCache":
         """For images (N, C, H, W) none of whose points has been asked about; it stays empty for large ones."""
         slots = 1 << SLOTS_BITS if remembers and x[0].numel() <= LARGEST else 0
         keys = torch.full((len(x), slots), NOTHING, dtype=torch.int64, device=x.device)
-        return Memory(keys, torch.ones(len(x), dtype=torch.bool, device=x.device))
+        return QueryCache(keys, torch.ones(len(x), dtype=torch.bool, device=x.device))
 
     @property
     def remembers(self) -> bool:
@@ -48,9 +48,9 @@ class Memory:
         """(M, Q) bool: whether the points with these keys (M, Q) of the images `rows` (M,) were asked about."""
         return (self.keys[rows[:, None], _slot(keys)] == keys) & self.trusted[rows, None]
 
-    def copy(self) -> "Memory":
+    def copy(self) -> "QueryCache":
         """One to note points in, while this one stays as it is."""
-        return Memory(self.keys.clone(), self.trusted.clone())
+        return QueryCache(self.keys.clone(), self.trusted.clone())
 
     def note(self, rows: Tensor, keys: Tensor) -> None:
         """Remember a point of key (M,) of each of the images `rows` (M,), none of them twice; this one is changed."""

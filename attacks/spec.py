@@ -168,14 +168,17 @@ class AttackSpec:
 
     @property
     def init_params(self) -> dict[str, Any]:
+        """What a recurrence's `init` takes of the parameters."""
         return _accepted(self.method.init, self.all_params) if isinstance(self.method, Recurrence) else {}
 
     @property
     def step_params(self) -> dict[str, Any]:
+        """What a recurrence's `step` takes of them."""
         return _accepted(self.method.step, self.all_params) if isinstance(self.method, Recurrence) else {}
 
     @property
     def propose_params(self) -> dict[str, Any]:
+        """What a third-party attack's `propose` takes of them."""
         return _accepted(self.method.propose, self.params) if isinstance(self.method, ThirdParty) else {}
 
     def with_settings(

@@ -10,7 +10,7 @@ from torch import Tensor
 from attacks.draws import Draws
 from attacks.losses import logit_margin
 from attacks.oracle import Oracle
-from attacks.query_cache import Memory, key_of
+from attacks.query_cache import QueryCache, key_of
 from attacks.scale import PER_CHANNEL, PER_IMAGE, unit
 from attacks.threat_model import ThreatModel
 
@@ -35,7 +35,7 @@ class State:
     steps: Tensor
     margin: Tensor
     draws: Draws
-    memory: Memory
+    cache: QueryCache
 
 
 def init(x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> State:
@@ -51,8 +51,8 @@ def init(x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> State:
         delta = _bump_grid(x, draws)
         delta = threat.epsilon * unit(delta)
     unknown = torch.full((len(x),), torch.inf, dtype=x.dtype, device=x.device)  # a user's file may set another default
-    memory = Memory.empty(x, remembers=threat.norm == "Linf")
-    return State(x, y, threat.project(x + delta, x), draws.step, unknown, draws, memory)
+    cache = QueryCache.empty(x, remembers=threat.norm == "Linf")
+    return State(x, y, threat.project(x + delta, x), draws.step, unknown, draws, cache)
 
 
 def step(oracle: Oracle, state: State, *, queries_per_step: int, p_init: float) -> State:
@@ -75,13 +75,13 @@ def step(oracle: Oracle, state: State, *, queries_per_step: int, p_init: float) 
     if len(rows):
         margin = margin.index_copy(0, rows, logit_margin(oracle.logits(x_best[rows], rows=rows), y[rows]))
     change = (_linf_changes if threat.norm == "Linf" else _l2_changes)(threat, state, queries_per_step, p_init)
-    memory = state.memory.copy()
-    if memory.remembers:
+    cache = state.cache.copy()
+    if cache.remembers:
         if len(rows):
             again = logit_margin(oracle.logits(x_best[rows], rows=rows), y[rows])
-            memory.distrust(rows[(again - margin[rows]).abs() > SAME_ANSWER * margin[rows].abs()])
-            memory.note(rows, key_of(x_best[rows]))
-        x_best, margin = _search_remembering(oracle, change, memory, x_best, y, margin, queries_per_step)
+            cache.distrust(rows[(again - margin[rows]).abs() > SAME_ANSWER * margin[rows].abs()])
+            cache.note(rows, key_of(x_best[rows]))
+        x_best, margin = _search_by_cache(oracle, change, cache, x_best, y, margin, queries_per_step)
     else:
         everyone = torch.arange(len(y), device=y.device)
         for query in range(queries_per_step):
@@ -90,25 +90,25 @@ def step(oracle: Oracle, state: State, *, queries_per_step: int, p_init: float) 
             better = new_margin < margin
             x_best = torch.where(better.view(-1, 1, 1, 1), x_new, x_best)
             margin = torch.where(better, new_margin, margin)
-    return replace(state, x_adv=x_best, steps=state.steps + 1, margin=margin, memory=memory)
+    return replace(state, x_adv=x_best, steps=state.steps + 1, margin=margin, cache=cache)
 
 
-def _search_remembering(
-    oracle: Oracle, change: Change, memory: Memory, x_best: Tensor, y: Tensor, margin: Tensor, queries: int
+def _search_by_cache(
+    oracle: Oracle, change: Change, cache: QueryCache, x_best: Tensor, y: Tensor, margin: Tensor, queries: int
 ) -> tuple[Tensor, Tensor]:
     """The same, without the queries whose answer is known: what was asked about before is no better than the best.
 
     Every image goes on to its own next point that is new.
 
     Args:
-        memory: notes what is asked.
+        cache: notes what is asked.
 
     Returns: the best points and their margins.
     """
     x_best, margin = x_best.clone(), margin.clone()
     images = torch.arange(len(y), device=y.device)
     keys = _keys_ahead(change, images, x_best, queries)
-    open_queries = ~memory.knows(images, keys)
+    open_queries = ~cache.knows(images, keys)
     while True:
         rows = open_queries.any(1).nonzero().squeeze(1)
         if not len(rows):
@@ -117,16 +117,16 @@ def _search_remembering(
         x_new = change(rows, query, x_best[rows])
         new_margin = logit_margin(oracle.logits(x_new, rows=rows), y[rows])
         asked = keys[rows, query]
-        memory.note(rows, asked)
+        cache.note(rows, asked)
         open_queries[rows, query] = False
-        open_queries[rows] &= (keys[rows] != asked[:, None]) | ~memory.trusted[rows, None]
+        open_queries[rows] &= (keys[rows] != asked[:, None]) | ~cache.trusted[rows, None]
         better = new_margin < margin[rows]
         moved = rows[better]
         if len(moved):
             x_best[moved], margin[moved] = x_new[better], new_margin[better]
             keys[moved] = _keys_ahead(change, moved, x_best[moved], queries)
             ahead = torch.arange(queries, device=y.device) > query[better][:, None]
-            open_queries[moved] = ahead & ~memory.knows(moved, keys[moved])
+            open_queries[moved] = ahead & ~cache.knows(moved, keys[moved])
 
 
 def _keys_ahead(change: Change, rows: Tensor, points: Tensor, queries: int) -> Tensor:

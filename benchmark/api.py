@@ -106,13 +106,13 @@ def evaluate(
     Args:
         model: images (N, C, H, W) in [0, 1] to logits (N, K); in eval mode, on the device to compute on. It is left as
             it is, but for buffers that a pass changes.
-        x: (N, C, H, W) float in [0, 1]; or, without y, a `DataLoader` or a data set of pairs (image, label).
+        x: (N, C, H, W) float in [0, 1]; or, without y, a `DataLoader` or a dataset of pairs (image, label).
         y: (N,) labels in [0, K).
         epsilon: of the threat model, in pixel scale: 8 / 255, not 8.
         attacks: names as in `run_benchmark.py list attacks`, or specs of your own settings.
         norm: "Linf" or "L2".
         seed: of all draws, which are keyed by an image's index.
-        index: (N,) integers, ascending, where each image stands in its data set, which the command line keys draws by;
+        index: (N,) integers, ascending, where each image stands in its dataset, which the command line keys draws by;
             its place in x where it is None.
         store: folder to keep verdicts in; a call that was interrupted goes on from there, and one that was not costs
             nothing again. None to keep nothing.
@@ -234,7 +234,7 @@ def _spec(model: nn.Module, x: Tensor, name: str, output: str) -> ModelSpec:
         code=f"{kind.__module__}.{kind.__qualname__}",
     )
     for probed in _to_probe(model):
-        found = observed(spec, probed, tuple(x.shape[1:]), output, examples=[x[:COMPARED]], tries_layouts=False)
+        found = observed(spec, probed, tuple(x.shape[1:]), output, more_images=[x[:COMPARED]], tries_layouts=False)
         if found.answers:
             break
     return found

@@ -22,7 +22,7 @@ def read_card(path: Path) -> ModelSpec:
     """
     try:
         content = json.loads(path.read_bytes())
-        fields = {name: value for name, value in content["model"].items() if name != "published"}  # older cards have it
+        fields = dict(content["model"])
         schedule = _schedule(content.get("training", {}))
         spec = ModelSpec(**{**fields, "suites": tuple(fields["suites"]), "schedule": schedule})
         texts = {name: value for name, value in vars(spec).items() if name not in ("suites", *OPTIONAL)}

@@ -190,7 +190,7 @@ def observed(
     shape: Sequence[int],
     output: str,
     *,
-    examples: Sequence[Tensor] = (),
+    more_images: Sequence[Tensor] = (),
     tries_layouts: bool = True,
 ) -> ModelSpec:
     """The spec of a user's own model with what fixed images show: how it must be run, and what it answers.
@@ -198,7 +198,7 @@ def observed(
     Args:
         model: as it was loaded; it keeps what a pass leaves behind in it.
         shape, output: as for `external_model`.
-        examples: batches of images (N, C, H, W) that it is asked with, too.
+        more_images: batches of images (N, C, H, W) that it is asked with, too.
         tries_layouts: as for `find_quirks`.
 
     Raises: InputError for a model that returns no logits, or whose answers depend on those before.
@@ -209,7 +209,7 @@ def observed(
     images = probe_images(shape).to(device)
     quirks = find_quirks(model, images, output, tries_layouts=tries_layouts)
     asked = UserModel(model, quirks)
-    batches = [images, *(batch.to(device) for batch in examples)]
+    batches = [images, *(batch.to(device) for batch in more_images)]
     is_random = answers_at_random(asked, *batches)
     return replace(spec, quirks=quirks, randomized=is_random, answers=probe_digest(asked, *batches))
 

@@ -108,6 +108,15 @@ def test_an_import_upwards_or_relative_is_seen(source: str, layer: str) -> None:
     assert len(forbidden(source, layer)) == 1
 
 
+def test_of_the_files_of_attacks_the_python_call_alone_imports_the_folder_of_models() -> None:
+    importing = {
+        file.name
+        for file in (ROOT / "attacks").glob("*.py")
+        if any(name.startswith("attacks.models") for name in imported(file.read_text(encoding="utf-8")))
+    }
+    assert importing == {"api.py"}
+
+
 def test_run_benchmark_imports_the_command_line_and_nothing_else() -> None:
     assert list(imported((ROOT / "run_benchmark.py").read_text(encoding="utf-8"))) == ["benchmark.cli.app"]
 
@@ -124,6 +133,11 @@ def test_every_package_is_listed_for_installation() -> None:
 
 
 def test_every_package_has_tests_beside_it() -> None:
-    folders = {*PACKAGES, *(f"{package}/{folder}" for package, inside in FOLDERS.items() for folder in inside)}
+    folders = {
+        *PACKAGES,
+        "attacks/models",
+        *(f"{package}/{folder}" for package, inside in FOLDERS.items() for folder in inside),
+    }
     tested = {folder for folder in folders if list((ROOT / "tests" / folder).rglob("test_*.py"))}
-    assert folders - tested == {"model_zoo/user_models"}  # by way of the command line: test_user_models_*.py
+    by_the_command_line = {"attacks/models", "model_zoo/user_models"}  # test_user_models_*.py
+    assert folders - tested == by_the_command_line

@@ -1,4 +1,4 @@
-"""A model's mode, place and memory of gradients, of models whose own methods for that were written otherwise."""
+"""A model's mode, place and recording of gradients, of models whose own methods for that were written otherwise."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

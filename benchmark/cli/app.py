@@ -81,17 +81,46 @@ def _is_alone(ctx: click.Context) -> bool:
     return ctx.invoked_subcommand is None
 
 
-@cli.command("list")
-@click.argument("what", type=click.Choice(["models", "attacks", "defenses", "datasets", "suites"]))
-@takes(CHECKPOINTS)
-@click.pass_context
-def list_command(ctx: click.Context, *, shared: Shared, what: str) -> None:
+@cli.group("list")
+def list_group() -> None:
     """Show what there is to choose from."""
+
+
+@list_group.command("models")
+@takes(CHECKPOINTS)
+def list_models_command(*, shared: Shared) -> None:
+    """Show the models of all suites, and whether their checkpoints are here."""
+    _print_list("models", shared.checkpoint_dir)
+
+
+@list_group.command("attacks")
+def list_attacks_command() -> None:
+    """Show the attacks, their settings and papers."""
+    _print_list("attacks")
+
+
+@list_group.command("defenses")
+def list_defenses_command() -> None:
+    """Show the defenses that can be trained, their parameters and papers."""
+    _print_list("defenses")
+
+
+@list_group.command("datasets")
+def list_datasets_command() -> None:
+    """Show the datasets."""
+    _print_list("datasets")
+
+
+@list_group.command("suites")
+def list_suites_command() -> None:
+    """Show the suites: dataset, threat model, attacks and how many images each attacks."""
+    _print_list("suites")
+
+
+def _print_list(what: str, checkpoint_dir: Path = Path()) -> None:
     from benchmark.cli.list import list_table
 
-    if what != "models" and ctx.get_parameter_source("checkpoint_dir") is ParameterSource.COMMANDLINE:
-        raise InputError(f"--checkpoint-dir is for `list models`; leave it out of `list {what}`")
-    print(list_table(what, shared.checkpoint_dir))
+    print(list_table(what, checkpoint_dir))
 
 
 @cli.command("train")
@@ -120,7 +149,7 @@ def list_command(ctx: click.Context, *, shared: Shared, what: str) -> None:
     QUIET,
 )
 def train_command(*, shared: Shared, **options: Any) -> None:
-    """Train a defense; ends with a checkpoint that --models knows. Killed, it goes on from the last whole epoch."""
+    """Train a defense, to a checkpoint that --models knows. A killed training continues from its last epoch."""
     from benchmark.cli.train import train
 
     train(shared, **options)
@@ -152,7 +181,7 @@ def table_command(*, shared: Shared, papers: bool) -> None:
 @option("--name", PLACES, "The files in --results-dir have this name.", default="speed")
 @takes(THREAT, SEED, OWN_MODEL, DATASET, DATA, CHECKPOINTS, RESULTS, ATTACKING, QUIET)
 def speed_command(*, shared: Shared, **options: Any) -> None:
-    """This harness beside its peers on the same model and images, alternating; writes no verdicts."""
+    """Compare this harness with its peers, in turns, on the same model and images."""
     from benchmark.cli.speed import speed
 
     speed(shared, **options)
@@ -179,7 +208,7 @@ def compare_command(*, shared: Shared, **options: Any) -> None:
 
 @cli.group("store")
 def store_group() -> None:
-    """Look after the verdict store of --results-dir; needs no model."""
+    """Look after the verdict store of --results-dir."""
 
 
 @store_group.command("verify")
@@ -210,11 +239,11 @@ def missing_command(*, shared: Shared) -> None:
 
 
 @store_group.command("gc")
-@option("--dry-run", WHAT, "What would be removed is named, and nothing is removed.", is_flag=True)
-@option("--unshown", WHAT, "The verdicts that no table shows any more are removed, too.", is_flag=True)
+@option("--dry-run", "Options", "What would be removed is named, and nothing is removed.", is_flag=True)
+@option("--unshown", "Options", "The verdicts that no table shows any more are removed, too.", is_flag=True)
 @takes(RESULTS, QUIET)
 def gc_command(*, shared: Shared, **options: Any) -> None:
-    """Remove what a kill or damage left behind. Refused while a sweep uses the folder."""
+    """Remove temporary files, damaged chunks and second copies; while a sweep uses the folder, nothing."""
     from benchmark.cli.store import collect_garbage
 
     collect_garbage(shared, **options)

@@ -1,6 +1,5 @@
 """What the gate command does: options and a baseline to suite, models and canaries, and on to run and report."""
 
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,7 +9,7 @@ from attacks.errors import InputError
 from benchmark.cli.gate_setup import canary_of, protocol_of, refuse_other_names, refuse_unwritable, subject_of
 from benchmark.cli.options import OwnModel, Shared
 from benchmark.cli.resolve import names_in
-from benchmark.cli.resolve_models import choose_models
+from benchmark.cli.resolve_models import choose_models, to_stderr
 from benchmark.evaluation.model_checks import NotAboveChanceError
 from benchmark.gate.baseline import Baseline, check_baseline, read_baseline
 from benchmark.gate.canaries import canary_name
@@ -25,6 +24,7 @@ from benchmark.suites.suite import Suite
 from model_zoo.files.atomic import sha256_of
 from model_zoo.model_spec import ModelSpec
 from model_zoo.registry import model_spec
+from model_zoo.weights.checkpoint import silent
 
 
 def gate(
@@ -54,7 +54,7 @@ def gate(
     specs = _tested(protocol.suite, known, models, own, shared)
     subjects, failed = _subjects(protocol, specs, known, shared)
     seconds = None if budget is None else 60 * budget
-    notify = _silent if shared.quiet else _to_stderr
+    notify = silent if shared.quiet else to_stderr
     run = run_gate(protocol, subjects, rules, budget=seconds, notify=notify)
     found = [*failed, *results(protocol, subjects, run, rules)]
     report = GateReport(
@@ -160,11 +160,3 @@ def _note(protocol: GateProtocol, subjects: Sequence[Subject], run: GateRun, rul
         "fail; that is p pass."
         + ("" if any(s.is_canary for s in subjects) else " No canary: nobody knows whether the attack became weaker.")
     )
-
-
-def _to_stderr(line: str) -> None:
-    print(line, file=sys.stderr)
-
-
-def _silent(_: str) -> None:
-    pass

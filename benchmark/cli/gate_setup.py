@@ -64,6 +64,7 @@ def _refuse_third_party(attack: AttackSpec) -> None:
 
 
 def subject_of(protocol: GateProtocol, spec: ModelSpec, before: PackedCase | None, shared: Shared) -> Subject:
+    """A model that the gate attacks, loaded and checked; `before` is what the baseline has of it."""
     model = load_on(protocol.hardware, spec, protocol.split, shared.checkpoint_dir)
     checked, _ = check_on_fitting_batches(
         spec.name,
@@ -74,12 +75,13 @@ def subject_of(protocol: GateProtocol, spec: ModelSpec, before: PackedCase | Non
         is_random=spec.randomized,
     )
     check_identity(spec, checked.flags)
-    examples = protocol.split.x[:COMPARED].to(protocol.hardware.device)
-    searched = search_model(model, examples, protocol.hardware.precision, randomized=spec.randomized)
+    first_images = protocol.split.x[:COMPARED].to(protocol.hardware.device)
+    searched = search_model(model, first_images, protocol.hardware.precision, randomized=spec.randomized)
     return Subject(spec, model, searched, checked.prediction, checked.flags, before)
 
 
 def canary_of(protocol: GateProtocol, kind: str, spec: ModelSpec, before: PackedCase | None, shared: Shared) -> Subject:
+    """A canary of some kind, made of a model."""
     plain = subject_of(protocol, spec, before, shared)
     model, searched = canary_model(kind, plain.model), canary_model(kind, plain.searched)
     return replace(plain, spec=canary_spec(kind, spec), model=model, searched=searched, is_canary=True)

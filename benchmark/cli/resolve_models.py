@@ -46,12 +46,13 @@ def _spec_of(suite: Suite, own: OwnModel) -> ModelSpec:
     shape = DATASETS[suite.dataset].shape
     about = {"dataset": suite.dataset, "suite": suite.name, "output": own.output or ""}
     if own.model is not None:
-        return external_model(own.model, own.checkpoint, **about, shape=shape, tell=_to_stderr)
+        return external_model(own.model, own.checkpoint, **about, shape=shape, tell=to_stderr)
     assert own.checkpoint is not None
     return program_model(own.checkpoint, **about, shape=shape, trusts_code=own.trust_code)
 
 
-def _to_stderr(line: str) -> None:
+def to_stderr(line: str) -> None:
+    """Tell the user, beside what is computed."""
     print(line, file=sys.stderr)
 
 

@@ -1,1 +1,1 @@
-"""Images: data sets, splits, seeded subsets. Imports no other folder of this package."""
+"""Images: datasets, splits, seeded subsets. Imports no other folder of this package."""

@@ -25,13 +25,13 @@ CLASS_NAMES: Mapping[str, Sequence[str]] = {
     "cifar100": tuple(_CIFAR100.split()),
     "svhn": _NUMBERS,
 }
-"""By data set, as its authors call them; of Fashion-MNIST's "T-shirt/top" a folder cannot have the stroke."""
+"""By dataset, as its authors call them; of Fashion-MNIST's "T-shirt/top" a folder cannot have the stroke."""
 
 
 def class_folders(folder: Path, dataset: str, classes: Path | None) -> list[str]:
     """The names of the class folders in a folder, in the order of the labels.
 
-    They are the data set's own, in any order, or the labels themselves (0, 1, ...), unless a file says otherwise.
+    They are the dataset's own, in any order, or the labels themselves (0, 1, ...), unless a file says otherwise.
 
     Args:
         dataset: a key of `CLASS_NAMES`.
@@ -60,7 +60,7 @@ def class_folders(folder: Path, dataset: str, classes: Path | None) -> list[str]
 
 
 def read_classes(path: Path, dataset: str) -> list[str]:
-    """The names in a file, one a line. Raises: InputError unless each class of the data set has one of its own."""
+    """The names in a file, one a line. Raises: InputError unless each class of the dataset has one of its own."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -1,4 +1,4 @@
-"""The data sets, and the one way to their images: class folders, else torchvision's files, else its download."""
+"""The datasets, and the one way to their images: class folders, else torchvision's files, else its download."""
 
 import shutil
 import socket
@@ -32,7 +32,7 @@ Arrays = tuple[NDArray[np.uint8], NDArray[np.int64]]  # images (N, C, H, W), lab
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """A data set by its official figures.
+    """A dataset by its official figures.
 
     Attributes:
         shape: (C, H, W).
@@ -62,7 +62,7 @@ def load(
     classes: Path | None = None,
     quiet: bool = False,
 ) -> Split:
-    """A whole part of a data set.
+    """A whole part of a dataset.
 
     Class folders DATA/<dataset>/<part>/<class>/*.png come first; they may hold fewer images than the official part.
     Labels follow the folders' names (`class_folders`), indices the labels, then the file names.
@@ -75,11 +75,11 @@ def load(
         quiet: no progress bar while files are read; a download shows torchvision's in any case.
 
     Raises:
-        InputError: unknown data set, part or class, damaged files, or no images there and none to be had.
+        InputError: unknown dataset, part or class, damaged files, or no images there and none to be had.
     """
     spec = lookup(dataset, DATASETS, "dataset")
     if part not in PARTS:
-        raise InputError(f"the part of a data set is 'train' or 'test', got {part!r}")
+        raise InputError(f"the part of a dataset is 'train' or 'test', got {part!r}")
     folder = data_dir / dataset / part
     if classes is not None and (spec.read is None or not folder.is_dir()):
         raise InputError(f"--classes names class folders, and {folder} has none; leave it out, or put them there")
@@ -187,7 +187,7 @@ def _read_svhn(spec: DatasetSpec, part: str, data_dir: Path) -> Arrays | None:
 
 
 def _torchvision(spec: DatasetSpec, part: str, root: Path, *, download: bool) -> Any:
-    """torchvision's data set object, which has no types."""
+    """torchvision's dataset object, which has no types."""
     import torchvision  # slow to import
 
     which = {"split": part} if spec.source == "SVHN" else {"train": part == "train"}

@@ -17,7 +17,7 @@ _SUBSET_STREAM, _CLASS_STREAM, _HOLDOUT_STREAM, _ORDER_STREAM = 1, 2, 3, 4
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Labelled images: a whole part of a data set, or a selection from it.
+    """Labelled images: a whole part of a dataset, or a selection from it.
 
     Attributes:
         part: "train" or "test".

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from attacks.errors import InputError, one_line
-from attacks.input_checks import require_gradient
+from attacks.input_checks import check_pixels, require_gradient
 from attacks.judge import predict
 from attacks.out_of_memory import is_out_of_memory
 from benchmark.data.split import Split
@@ -17,17 +17,15 @@ from benchmark.evaluation.hardware import Hardware
 from benchmark.evaluation.model_flags import find_flags, misses_normalisation
 from model_zoo.model_spec import ModelSpec
 
-PROBE = 64
+LOGIT_IMAGES = 64
 """How many images the checks of the logits look at."""
-GRADIENT_PROBE = 256
+GRADIENT_IMAGES = 256
 """How many images are asked for a gradient."""
 
 
 def check_images(split: Split) -> None:
     """Raise InputError unless the images are finite and in [0, 1] and the labels in range."""
-    low, high = split.x.aminmax()
-    if not (low >= 0 and high <= 1):
-        raise InputError(f"{split.dataset}: expected pixels in [0, 1], got [{low:g}, {high:g}]; divide by 255")
+    check_pixels(split.x, of=f"{split.dataset}: ")
     if not (split.y.min() >= 0 and split.y.max() < split.classes):
         raise InputError(
             f"{split.dataset}: expected labels in 0..{split.classes - 1}, got {split.y.min()}..{split.y.max()}"
@@ -92,7 +90,7 @@ def check_model(
     Raises: InputError for logits of a wrong shape or not finite, for a model that cannot take the images or hides its
         gradient, and for a clean accuracy that is not above chance.
     """
-    x = split.x[: min(PROBE, hardware.batch_size)].to(hardware.device)
+    x = split.x[: min(LOGIT_IMAGES, hardware.batch_size)].to(hardware.device)
     try:
         first = model(x)
     except Exception as error:  # the model may be the user's own code, and raise what it likes
@@ -154,7 +152,7 @@ def check_on_fitting_batches(
 
 def _correct(split: Split, prediction: Tensor, hardware: Hardware) -> Iterator[tuple[Tensor, Tensor]]:
     """The first images that are classified correctly, and their labels, batch by batch on the device."""
-    rows = (prediction.cpu() == split.y).nonzero().squeeze(1)[:GRADIENT_PROBE]
+    rows = (prediction.cpu() == split.y).nonzero().squeeze(1)[:GRADIENT_IMAGES]
     for part in rows.split(hardware.batch_size):
         yield split.x[part].to(hardware.device), split.y[part].to(hardware.device)
 

@@ -1,1 +1,1 @@
-"""The statistical check for continuous integration. Imports all folders that a sweep and a report need."""
+"""The statistical check for CI. Imports data, evaluation, report, stats, store, suites and sweep."""

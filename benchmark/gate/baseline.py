@@ -108,7 +108,7 @@ def check_baseline(known: Baseline, protocol: GateProtocol) -> None:
         raise InputError(f"the baseline was made with another {protocol.attack.name}: {first}{more}, {RENEW}")
     if recorded.images != protocol.split.digest:
         raise InputError(
-            f"the images of suite {protocol.suite.name} are not those of the baseline; use its data set, or renew it: "
+            f"the images of suite {protocol.suite.name} are not those of the baseline; use its dataset, or renew it: "
             "gate update --models all"
         )
 

@@ -31,6 +31,7 @@ class GateReport:
 
     @property
     def passed(self) -> bool:
+        """Whether no question failed, or was left open where that counts."""
         failing = (Outcome.FAIL,) if self.passes_open else (Outcome.FAIL, Outcome.OPEN)
         return not any(result.outcome in failing for result in self.results)
 

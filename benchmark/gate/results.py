@@ -100,8 +100,8 @@ def _result(
 
 def _threshold(now: float, outcome: Outcome, rules: Rules) -> str:
     least = rules.min_robust or 0.0
-    doubt = ", not significantly fewer" if outcome is not Outcome.FAIL and now < least else ""
-    return f"{now:.2f}% robust on these images, {least:g}% are asked for{doubt}"
+    evidence = ", not significantly fewer" if outcome is not Outcome.FAIL and now < least else ""
+    return f"{now:.2f}% robust on these images, {least:g}% are asked for{evidence}"
 
 
 def _regression(

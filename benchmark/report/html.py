@@ -29,13 +29,13 @@ def page(
     what: str,
     reading: str,
     legend: str,
-    examples: Mapping[str, bytes],
+    triples: Mapping[str, bytes],
 ) -> str:
     """The page of a suite.
 
     Args:
         board: of `leaderboard`; papers: of `paper_table`.
-        examples: for some models a PNG of adversarial images.
+        triples: for some models a PNG of images, what was added, and what came of it.
         what: dataset, threat model and images in words; reading, legend: as under the other tables.
     """
     attacks = [str(name) for name in board.columns if name not in (*FIRST, *LAST)]
@@ -47,7 +47,7 @@ def page(
         "flags": {flag: why for flag, why in FLAGS.items() if flag in shown},
         "attacks": attacks,
         "rows": [
-            {**_row(suite, line, attacks, papers), **_image(examples.get(line["model"]))}
+            {**_row(suite, line, attacks, papers), **_image(triples.get(line["model"]))}
             for line in board.to_dict("records")
         ],
     }

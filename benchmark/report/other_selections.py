@@ -23,13 +23,16 @@ class Selected:
     selection: Selection
 
     def shown(self, suite: str) -> Shown:
+        """The cases of that selection."""
         record = self.store.read_suite(suite)
         return Shown() if record is None else record.selections[self.selection]
 
     def read_case(self, key: str) -> dict[str, Any] | None:
+        """As the store."""
         return self.store.read_case(key)
 
     def read(self, key: str, n: int) -> tuple[Verdicts, list[dict[str, Any]]] | None:
+        """As the store."""
         return self.store.read(key, n)
 
 

@@ -70,13 +70,13 @@ def _write_all(
     results_dir: Path,
     *,
     with_pictures: bool,
-    examples: Mapping[str, bytes] = MappingProxyType({}),
+    triples: Mapping[str, bytes] = MappingProxyType({}),
 ) -> None:
     """Write and print everything that can be made of a suite's verdicts."""
     folder, suite = results_dir / packed.suite, score_suite(packed, packed.suite)
     beside = [score_suite(other, other.suite) for other in others]
-    print(write_tables(suite, folder, others=beside, examples=examples))
-    write_examples(examples, folder / "examples")
+    print(write_tables(suite, folder, others=beside, triples=triples))
+    write_examples(triples, folder / "examples")
     if with_pictures and suite.entries:
         from benchmark.report.plots import write_pictures
 
@@ -90,8 +90,8 @@ def print_tables(store: Store, suite: str, results_dir: Path, *, with_pictures: 
     gathered = {name: gather(other, suite) for name, other in other_selections(store, suite).items()}
     others = {name: other for name, other in gathered.items() if other.cases}
     others = {**_packed_before(folder, packed), **others}
-    examples = example_images(store, suite)
-    _write_all(packed, list(others.values()), results_dir, with_pictures=with_pictures, examples=examples)
+    triples = example_images(store, suite)
+    _write_all(packed, list(others.values()), results_dir, with_pictures=with_pictures, triples=triples)
     print(f"Tables: {results_dir / suite}")
     if packed.cases:
         for stale in folder.glob(f"{suite}{SEPARATOR}*"):

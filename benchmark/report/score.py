@@ -113,7 +113,6 @@ class SuiteScores:
         worst: for each model (N,) bool, robust under every stored case: a fold, not another run.
         shared: for each model the indices of these N images, which all its cases have seen.
         entries: what each row was made of; judged: the verdicts of each row.
-        incomplete: cases left out, since a chunk of theirs is missing or damaged.
     """
 
     suite: str
@@ -124,7 +123,6 @@ class SuiteScores:
     shared: Mapping[str, NDArray[np.int64]]
     entries: Sequence[ShownCase]
     judged: Sequence[Judged]
-    incomplete: Sequence[str]
 
     def worst_case(self, model: str) -> Judged:
         """What the worst case of a model left, on the images that it is over."""
@@ -139,11 +137,9 @@ def score_suite(store: Readable, suite: str) -> SuiteScores:
     timing: list[dict[str, Any]] = []
     entries: list[ShownCase] = []
     judged: list[Judged] = []
-    incomplete: list[str] = []
     for entry in shown.cases:
         stored, record = store.read(entry.key, entry.n), store.read_case(entry.key)
         if stored is None or record is None:
-            incomplete.append(entry.title)
             continue
         verdicts, chunks = stored
         entries.append(entry)
@@ -153,7 +149,7 @@ def score_suite(store: Readable, suite: str) -> SuiteScores:
         timing.append({**names, **total_timing(chunks)})
     scores = pd.DataFrame(rows, columns=list(COLUMNS))
     shared, worst = _worst_case(entries, judged)
-    return SuiteScores(suite, shown.reading, scores, pd.DataFrame(timing), worst, shared, entries, judged, incomplete)
+    return SuiteScores(suite, shown.reading, scores, pd.DataFrame(timing), worst, shared, entries, judged)
 
 
 def _worst_case(

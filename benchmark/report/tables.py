@@ -37,7 +37,7 @@ def write_tables(
     folder: Path,
     *,
     others: Sequence[SuiteScores] = (),
-    examples: Mapping[str, bytes] = MappingProxyType({}),
+    triples: Mapping[str, bytes] = MappingProxyType({}),
     rows: Sequence[Row] = ROWS,
     figures: Sequence[Figure] = FIGURES,
 ) -> str:
@@ -45,7 +45,7 @@ def write_tables(
 
     Args:
         others: the same images at other epsilons or under other seeds.
-        examples: for some models a PNG of adversarial images.
+        triples: for some models a PNG of images, what was added, and what came of it.
         rows, figures: what is published.
 
     Returns: the text to print: all of them but those of `NOT_PRINTED`, the leaderboard at the end, where it is seen.
@@ -71,7 +71,7 @@ def write_tables(
         "trainings": (trainings, "Over trainings", _markdown(trainings), f"{trainings_note()} {reading}"),
         "seeds": (seeds, "Over seeds", _markdown(seeds), f"Seeds of the attack and of the training. {reading}"),
     }
-    html = page(suite, board, papers, what=_what(suite), reading=reading, legend=board_note, examples=examples)
+    html = page(suite, board, papers, what=_what(suite), reading=reading, legend=board_note, triples=triples)
     atomic_write(folder / "leaderboard.html", html.encode())
     note = f"{_what(suite)}\n{reading}\n{board_note}"
     atomic_write(folder / "leaderboard.tex", latex(board, note).encode())
@@ -183,4 +183,5 @@ def _alignment(table: pd.DataFrame) -> list[str]:
 
 
 def write_csv(path: Path, table: pd.DataFrame) -> None:
+    """Write a table whole or not at all, the same bytes on every system."""
     atomic_write(path, table.to_csv(index=False, lineterminator="\n").encode())

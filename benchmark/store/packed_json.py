@@ -10,7 +10,7 @@ Line = dict[str, Any]
 OF_A_CASE = ("model", "attack", "source_model", "key", "rank", "correct", "robust", "robust_last", "robust_single")
 """What stands in a case's own line in any event, and first, beside its passes."""
 
-OF_A_MODEL = ("architecture", "checkpoint_sha256", "defense", "flags", "zero_gradients", "prediction", "published")
+OF_A_MODEL = ("architecture", "checkpoint_sha256", "defense", "flags", "zero_gradients", "prediction")
 """What usually holds for all cases of a model."""
 
 

@@ -12,9 +12,14 @@ from benchmark.suites.case import EvalCase, case_key
 class Readable(Protocol):
     """What scores are read from: a verdict store, or packed verdicts."""
 
-    def shown(self, suite: str) -> Shown: ...
-    def read_case(self, key: str) -> dict[str, Any] | None: ...
-    def read(self, key: str, n: int) -> tuple[Verdicts, list[dict[str, Any]]] | None: ...
+    def shown(self, suite: str) -> Shown:
+        """The cases that the tables of a suite show."""
+
+    def read_case(self, key: str) -> dict[str, Any] | None:
+        """A case's record: its flags at least; None where there is none."""
+
+    def read(self, key: str, n: int) -> tuple[Verdicts, list[dict[str, Any]]] | None:
+        """The verdicts of a case of n images, and the timing of its chunks; None while one is missing."""
 
 
 def shown_case(case: EvalCase, rank: Sequence[int]) -> ShownCase:

@@ -85,11 +85,6 @@ class Store:
         """Whether there is a record, damaged or not."""
         return (self._case(key) / "case.json").exists()
 
-    def missing(self, key: str, n: int) -> list[Range]:
-        """The chunks that are not there whole, by their content."""
-        whole = {chunk for chunk, path in self.chunks(key) if whole_content(path) is not None}
-        return [chunk for chunk in chunk_ranges(n) if chunk not in whole]
-
     def absent(self, key: str, n: int) -> list[Range]:
         """The chunks that are not there at all: by their names, without reading them."""
         present = {chunk for chunk, _ in self.chunks(key)}

@@ -50,6 +50,7 @@ class EvalCase:
 
     @property
     def is_transfer(self) -> bool:
+        """Whether it is crafted on another model than the one that is judged."""
         return self.source.identity != self.model.identity
 
     @property

@@ -107,9 +107,9 @@ def prepare(
         caveats = {"flags": list(found.flags), "zero_gradients": found.zero_gradients}
         store.write_case(case_key(case), {"identity": identity(case), **caveats})
     sources = _distinct(case.source for case in cases)
-    examples = split.x[:COMPARED].to(hardware.device)
+    first_images = split.x[:COMPARED].to(hardware.device)
     searched = {
-        spec.name: search_model(loaded[spec.name], examples, hardware.precision, randomized=spec.randomized)
+        spec.name: search_model(loaded[spec.name], first_images, hardware.precision, randomized=spec.randomized)
         for spec in sources
     }
     rows = {case.images: _rows(split, case) for case in {case.images: case for case in cases}.values()}

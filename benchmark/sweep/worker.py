@@ -82,9 +82,11 @@ class Job:
         specs = {spec.name: spec for group, _ in self.todo for case in group for spec in (case.model, case.source)}
         device, precision = self.hardware.device, self.hardware.precision
         models = _OnDemand(lambda name: load_on(self.hardware, specs[name], split, self.checkpoint_dir))
-        examples = split.x[:COMPARED]
+        first_images = split.x[:COMPARED]
         searched = _OnDemand(
-            lambda name: search_model(models[name], examples.to(device), precision, randomized=specs[name].randomized)
+            lambda name: search_model(
+                models[name], first_images.to(device), precision, randomized=specs[name].randomized
+            )
         )
         predictions = {name: torch.from_numpy(classes.copy()).to(device) for name, classes in self.predictions.items()}
         prepared = PreparedSweep((), split, self.rows, models, searched, predictions)

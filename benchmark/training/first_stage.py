@@ -21,7 +21,7 @@ from model_zoo.training.recipes import FIRST_STAGES, recipe
 from model_zoo.training.source import load_source
 
 OWN_POOL = 2**30
-"""Where the indices of the user's own unlabelled images begin: no data set reaches it, so draws are never shared."""
+"""Where the indices of the user's own unlabelled images begin: no dataset reaches it, so draws are never shared."""
 
 
 @dataclass(frozen=True)

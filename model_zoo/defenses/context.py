@@ -29,7 +29,7 @@ class TrainingContext:
         precision: of the inner attack.
         epoch, epochs: the epoch that the batch belongs to, counted from 1, and the last one.
         source: a model trained before, frozen and in eval mode; only where the defense has a first stage.
-        memory: what a defense carries from batch to batch; empty at the start of every epoch.
+        carried: what a defense takes from batch to batch; empty at the start of every epoch.
     """
 
     threat: ThreatModel
@@ -40,7 +40,7 @@ class TrainingContext:
     epoch: int = 1
     epochs: int = 1
     source: nn.Module | None = None
-    memory: dict[str, Tensor] = field(default_factory=dict)
+    carried: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def first_stage(self) -> nn.Module:

@@ -24,14 +24,14 @@ def batch_loss(model: nn.Module, x: Tensor, y: Tensor, ctx: TrainingContext, *, 
     Deviations: delta is clipped to the pixel range of the image that it was last added to, and begins anew with every
         epoch, so that an interrupted training can go on.
     """
-    delta = ctx.memory.get(DELTA, torch.zeros_like(x))[: len(x)]
+    delta = ctx.carried.get(DELTA, torch.zeros_like(x))[: len(x)]
     if len(delta) < len(x):
         delta = torch.cat([delta, torch.zeros_like(x[len(delta) :])])
     x_adv = ctx.threat.project(x + delta, x).detach().requires_grad_()
 
     def climb(gradient: Tensor) -> None:
         moved = ascend(ctx.threat, x_adv.detach(), x, gradient, rel_step_size) - x
-        ctx.memory[DELTA] = torch.cat([moved, ctx.memory.get(DELTA, moved)[len(moved) :]])
+        ctx.carried[DELTA] = torch.cat([moved, ctx.carried.get(DELTA, moved)[len(moved) :]])
 
     x_adv.register_hook(climb)
     return F.cross_entropy(model(x_adv), y)

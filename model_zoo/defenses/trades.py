@@ -24,6 +24,12 @@ def batch_loss(model: nn.Module, x: Tensor, y: Tensor, ctx: TrainingContext, *, 
 
 
 def objective(logits: Tensor, logits_adv: Tensor, y: Tensor, *, beta: float) -> Tensor:
-    """Clean cross-entropy plus beta times the mean divergence of the adversarial from the clean prediction."""
+    """Clean cross-entropy plus beta times the mean divergence of the adversarial from the clean prediction.
+
+    Args:
+        logits, logits_adv: (N, K) of clean and adversarial images; y: (N,).
+
+    Returns: a scalar.
+    """
     divergence = kl_divergence(logits_adv, F.log_softmax(logits, 1))
     return F.cross_entropy(logits, y) + beta * divergence.mean()

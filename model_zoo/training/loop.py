@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from attacks.draws import Draws
 from attacks.errors import InputError
@@ -232,7 +232,7 @@ def train_epoch(
     """
     recipe = training.recipe
     params = recipe.params_at(training.params, epoch)
-    memory: dict[str, Tensor] = {}
+    carried: dict[str, Tensor] = {}
     losses, seen = 0.0, 0
     model.train()
     all_places = list(batches(data, recipe.batch_size))
@@ -242,7 +242,7 @@ def train_epoch(
         draws = Draws.start(training.seed, data.index[rows], torch.full_like(data.index[rows], epoch))
         x = augment(data.x[rows], draws) if recipe.augmentation == "crop-flip" else data.x[rows]
         passed = (number - 1) / len(all_places)
-        ctx = _context(training, draws, precision, epoch, source, memory)
+        ctx = _context(training, draws, precision, epoch, source, carried)
         epsilon = training.threat.epsilon * recipe.epsilon_share_at(epoch, passed)
         ctx = replace(ctx, threat=replace(training.threat, epsilon=epsilon))
         for group in optimizer.param_groups:
@@ -296,7 +296,7 @@ def _context(
     precision: torch.dtype,
     epoch: int = 1,
     source: nn.Module | None = None,
-    memory: dict[str, Tensor] | None = None,
+    carried: dict[str, Tensor] | None = None,
 ) -> TrainingContext:
     recipe = training.recipe
     return TrainingContext(
@@ -308,7 +308,7 @@ def _context(
         epoch=epoch,
         epochs=recipe.epochs,
         source=source,
-        memory={} if memory is None else memory,
+        carried={} if carried is None else carried,
     )
 
 

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from attacks import query_cache as memory
+from attacks import query_cache
 from attacks.draws import Draws
 from attacks.loop import run_steps
 from attacks.oracle import Classifier, Oracle, Query
-from attacks.query_cache import Memory, key_of
+from attacks.query_cache import QueryCache, key_of
 from attacks.registry import ATTACKS
 from attacks.spec import Recurrence
 from attacks.threat_model import ThreatModel
@@ -53,7 +53,7 @@ def test_hardly_a_point_is_asked_twice_and_the_search_ends_where_it_would(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     remembered, asked = search(images(6), "Linf")
-    monkeypatch.setattr(memory, "LARGEST", 0)
+    monkeypatch.setattr(query_cache, "LARGEST", 0)
     forgetful, asked_forgetful = search(images(6), "Linf")
     assert torch.equal(remembered, forgetful)
     for once, often in zip(asked, asked_forgetful, strict=True):
@@ -75,7 +75,7 @@ def test_nothing_is_remembered_of_a_classifier_whose_answers_are_random() -> Non
 
 def test_nothing_is_known_before_anything_was_asked() -> None:
     black = torch.zeros(2, 1, 8, 8)
-    assert not Memory.empty(black, remembers=True).knows(torch.arange(2), key_of(black)[:, None]).any()
+    assert not QueryCache.empty(black, remembers=True).knows(torch.arange(2), key_of(black)[:, None]).any()
 
 
 def test_a_key_is_of_the_point_and_not_of_its_place() -> None:
@@ -91,7 +91,7 @@ def test_a_key_is_of_the_point_and_not_of_its_place() -> None:
 
 
 def test_the_later_of_two_points_of_one_slot_is_remembered() -> None:
-    noted = Memory.empty(images(8), remembers=True)
+    noted = QueryCache.empty(images(8), remembers=True)
     image, first, second = torch.tensor([2]), torch.tensor([12345]), torch.tensor([54321])
     noted.note(image, first)
     assert bool(noted.knows(image, first[:, None]))

@@ -280,7 +280,7 @@ def test_logits_that_stand_inside_of_what_a_model_returns_are_named(madry: nn.Mo
         ({"batch_size": 0}, "batch_size must be"),
         ({"name": 3}, "name must be"),
         ({"name": "../a/b"}, "name must be"),
-        ({"x": iter([]), "y": None}, "a data set with a length"),
+        ({"x": iter([]), "y": None}, "a dataset with a length"),
         ({"x": [torch.zeros(1, 8, 8)], "y": None}, r"expected pairs \(image, label\)"),
         ({"y": None, "x": [({}, 1)]}, "images as tensors, got dict"),
         ({"y": None, "x": [(torch.zeros(1, 8, 8), "one")]}, "a whole number as each label"),

@@ -28,7 +28,9 @@ TAKEN = {
     | OWN_MODEL
     | {"dataset", "norm", "epsilon", "seed", "checkpoint-dir", "results-dir", "workers", "executor", "gpus-per-worker"}
     | {"quiet"},
-    "list": {"checkpoint-dir"},
+    "list": set(),
+    "list models": {"checkpoint-dir"},
+    **{f"list {what}": set[str]() for what in ("attacks", "defenses", "datasets", "suites")},
     "train": DATA
     | {
         "defense",
@@ -107,7 +109,7 @@ GIVEN = {
 FEW = "--models natural,madry --attacks fgsm,pgd-20 --transfer none --examples 20 --keep-images"
 RUNS = {
     "": FEW,
-    "list": "models",
+    "list models": "",
     "train": "--defense natural --set epochs=1 --set train_examples=100 --name mine",
     "table": "",
     "speed": "--models madry --contests pgd-20 --rounds 1 --examples 10",

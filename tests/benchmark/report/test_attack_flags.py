@@ -57,7 +57,7 @@ def suite_of(cases: Cases) -> SuiteScores:
     """The scores of some cases, by model, attack and source."""
     entries = [replace(SHOWN, model=model, attack=attack, source_model=source) for model, attack, source in cases]
     scores = pd.DataFrame(columns=list(COLUMNS))
-    return SuiteScores("digits", "any", scores, pd.DataFrame(), {}, {}, entries, list(cases.values()), [])
+    return SuiteScores("digits", "any", scores, pd.DataFrame(), {}, {}, entries, list(cases.values()))
 
 
 def pair(

@@ -84,7 +84,7 @@ def test_no_text_can_break_out_of_the_data(folder: Path) -> None:
     hostile = "</script><script>document.title = 'mine'</script>"
     nothing: dict[str, bytes] = {}
     board, papers = leaderboard(suite), paper_table(suite)
-    text = write_page(suite, board, papers, what="", reading="", legend=hostile, examples=nothing)
+    text = write_page(suite, board, papers, what="", reading="", legend=hostile, triples=nothing)
     assert hostile not in text
     data = text.split('<script type="application/json" id="data">')[1].split("</script>")[0]
     assert json.loads(data)["legend"] == hostile

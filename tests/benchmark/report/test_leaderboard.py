@@ -19,7 +19,7 @@ N = 100
 def of(worst: Mapping[str, Bools], shared: Mapping[str, range] | None = None) -> SuiteScores:
     """A suite of which only the worst cases matter."""
     images = {model: np.array((shared or {}).get(model, range(N)), dtype=np.int64) for model in worst}
-    return SuiteScores("digits", "any", pd.DataFrame(), pd.DataFrame(), worst, images, [], [], [])
+    return SuiteScores("digits", "any", pd.DataFrame(), pd.DataFrame(), worst, images, [], [])
 
 
 def first(count: int, *, n: int = N) -> Bools:

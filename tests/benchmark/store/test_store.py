@@ -80,9 +80,9 @@ def test_chunks_cover_every_image_once(n: int) -> None:
 
 def test_a_case_is_unreadable_while_a_chunk_is_missing(store: Store) -> None:
     first, second = chunk_ranges(CHUNK_SIZE + 50)
-    assert store.missing(KEY, second[1]) == [first, second]
+    assert store.absent(KEY, second[1]) == [first, second]
     store.write_chunk(KEY, second, verdicts(*second), TIMING)
-    assert store.missing(KEY, second[1]) == [first]
+    assert store.absent(KEY, second[1]) == [first]
     assert store.read(KEY, second[1]) is None
 
 
@@ -109,12 +109,11 @@ def test_a_damaged_chunk_is_named_and_counts_as_missing_until_written_again(
     path.write_bytes(damage(path.read_bytes()))
 
     assert store.damaged(KEY) == [path]
-    assert store.missing(KEY, 40) == [(0, 40)]
     assert store.read(KEY, 40) is None
 
     store.write_chunk(KEY, (0, 40), verdicts(0, 40), TIMING)
     assert not store.damaged(KEY)
-    assert not store.missing(KEY, 40)
+    assert store.read(KEY, 40) is not None
     assert len(list((store.root / "cases" / KEY).iterdir())) == 1
 
 
@@ -122,7 +121,7 @@ def test_a_temporary_file_is_no_chunk(store: Store) -> None:
     store.write_chunk(KEY, (0, 40), verdicts(0, 40), TIMING)
     (path,) = (store.root / "cases" / KEY).glob("*.parquet")
     path.rename(path.with_name(".0011223344556677.tmp"))
-    assert store.missing(KEY, 40) == [(0, 40)]
+    assert store.absent(KEY, 40) == [(0, 40)]
     assert store.damaged(KEY) == []
 
 

@@ -50,7 +50,7 @@ def fewer(batch: Batch) -> Batch:
 
 def loss_of(spec: DefenseSpec, model: nn.Module, batch: Batch, **params: float) -> Tensor:
     x, y, ctx = fewer(batch) if spec.bound == "convex" else batch
-    return spec.batch_loss(model, x, y, replace(ctx, memory={}), **{**spec.params, **params})
+    return spec.batch_loss(model, x, y, replace(ctx, carried={}), **{**spec.params, **params})
 
 
 def loss_and_gradients(spec: DefenseSpec, batch: Batch, **params: float) -> tuple[Tensor, list[Tensor]]:
@@ -110,7 +110,7 @@ def test_the_loss_depends_on_epsilon_just_where_the_entry_says_so(spec: DefenseS
     x, y, ctx = fewer(batch) if spec.bound == "convex" else batch
     losses = []
     for epsilon in (0.2, 0.05):
-        now = replace(ctx, threat=replace(ctx.threat, epsilon=epsilon), memory={})
+        now = replace(ctx, threat=replace(ctx.threat, epsilon=epsilon), carried={})
         model = network()
         spec.batch_loss(model, x, y, now, **spec.params).backward()  # from here on free training attacks
         losses.append(spec.batch_loss(model, x, y, now, **spec.params).item())
@@ -228,10 +228,10 @@ def test_fast_training_with_an_unclipped_start_differs_at_the_ends_of_the_pixel_
 def test_the_second_replay_of_free_training_meets_the_examples_of_fast_training(batch: Batch) -> None:
     x, y, ctx = batch
     model = network()
-    memory = {"delta": ctx.threat.random_start(x, ctx.draws) - x}
+    carried = {"delta": ctx.threat.random_start(x, ctx.draws) - x}
     losses = []
     for _ in range(2):  # of one batch, without a step of the weights between them
-        loss = DEFENSES["free"].batch_loss(model, x, y, replace(ctx, memory=memory), rel_step_size=1.0)
+        loss = DEFENSES["free"].batch_loss(model, x, y, replace(ctx, carried=carried), rel_step_size=1.0)
         loss.backward()
         losses.append(loss.detach())
     at_the_start = nn.functional.cross_entropy(model(ctx.threat.random_start(x, ctx.draws)), y)
@@ -244,18 +244,18 @@ def test_the_second_replay_of_free_training_meets_the_examples_of_fast_training(
 def test_free_training_without_replays_begins_naturally_and_carries_its_perturbation_on(batch: Batch) -> None:
     x, y, ctx = batch
     free = DEFENSES["free"].batch_loss
-    memory: dict[str, Tensor] = {}
+    carried: dict[str, Tensor] = {}
     model = network()
-    first = free(model, x[:40], y[:40], replace(ctx, memory=memory), rel_step_size=1.0)
+    first = free(model, x[:40], y[:40], replace(ctx, carried=carried), rel_step_size=1.0)
     assert torch.equal(first, nn.functional.cross_entropy(model(x[:40]), y[:40]))
     first.backward()
-    delta = memory["delta"].clone()
+    delta = carried["delta"].clone()
     assert delta.abs().max() == pytest.approx(0.2)
-    second = free(model, x[40:], y[40:], replace(ctx, memory=memory), rel_step_size=1.0)
-    carried = ctx.threat.project(x[40:] + delta[: len(x) - 40], x[40:])
-    torch.testing.assert_close(second, nn.functional.cross_entropy(model(carried), y[40:]))
+    second = free(model, x[40:], y[40:], replace(ctx, carried=carried), rel_step_size=1.0)
+    moved = ctx.threat.project(x[40:] + delta[: len(x) - 40], x[40:])
+    torch.testing.assert_close(second, nn.functional.cross_entropy(model(moved), y[40:]))
     second.backward()  # of a smaller batch
-    assert torch.equal(memory["delta"][len(x) - 40 :], delta[len(x) - 40 :])
+    assert torch.equal(carried["delta"][len(x) - 40 :], delta[len(x) - 40 :])
 
 
 def test_mixed_training_with_no_weight_on_adversarial_images_is_natural_on_the_first_half(batch: Batch) -> None:
