@@ -291,6 +291,11 @@ def main() -> None:
         cli(standalone_mode=False)
     except (click.exceptions.Abort, KeyboardInterrupt):
         _leave("interrupted; what was stored is kept: run the same command again to go on", 130)
+    except click.exceptions.NoArgsIsHelpError as error:
+        assert error.ctx is not None
+        assert isinstance(error.ctx.command, click.Group)
+        words = ", ".join(error.ctx.command.list_commands(error.ctx))
+        _leave(f"{error.ctx.info_name}: expected one of {words} behind it, got nothing", 2)
     except click.NoSuchOption as error:
         _leave(f"{error.format_message()} See: {' '.join([*_command(error.ctx), '--help'])}", 2)
     except click.ClickException as error:

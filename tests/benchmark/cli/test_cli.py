@@ -116,8 +116,11 @@ MISTAKES = {
     "unknown setting": ("train --defense trades --set bta=6", "did you mean 'beta'?"),
     "unknown option": ("--attack pgd-20", "No such option '--attack'"),
     "unknown command": ("tabel", "tabel"),
-    "unknown list": ("list model", "'models', 'attacks'"),
-    "nothing to list": ("list", "{models|attacks|defenses|datasets|suites}"),
+    "unknown list": ("list modls", "No such command 'modls'. Did you mean 'models'?"),
+    "nothing to list": (
+        "list",
+        "list: expected one of attacks, datasets, defenses, models, suites behind it, got nothing",
+    ),
     "no names": ("--attacks ,", "expected names separated by commas"),
     "epsilon in grey levels": ("--epsilon 8", "got 8.0; did you mean 8/255?"),
     "negative epsilon": ("--epsilon -0.1", "epsilon must be in [0, 1]"),
