@@ -292,10 +292,7 @@ def main() -> None:
     except (click.exceptions.Abort, KeyboardInterrupt):
         _leave("interrupted; what was stored is kept: run the same command again to go on", 130)
     except click.exceptions.NoArgsIsHelpError as error:
-        assert error.ctx is not None
-        assert isinstance(error.ctx.command, click.Group)
-        words = ", ".join(error.ctx.command.list_commands(error.ctx))
-        _leave(f"{error.ctx.info_name}: expected one of {words} behind it, got nothing", 2)
+        _leave(f"{_group(error.ctx)}, got nothing", 2)
     except click.NoSuchOption as error:
         _leave(f"{error.format_message()} See: {' '.join([*_command(error.ctx), '--help'])}", 2)
     except click.ClickException as error:
@@ -304,6 +301,13 @@ def main() -> None:
         _leave(str(error), 2)
     except OSError as error:
         _leave(f"cannot read or write: {error}; what was computed before is kept", 2)
+
+
+def _group(ctx: click.Context | None) -> str:
+    """What a group of commands expects."""
+    assert ctx is not None
+    assert isinstance(ctx.command, click.Group)
+    return f"{ctx.info_name}: expected one of {', '.join(ctx.command.list_commands(ctx))} behind it"
 
 
 def _command(ctx: click.Context | None) -> list[str]:
