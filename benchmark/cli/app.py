@@ -290,7 +290,7 @@ def main() -> None:
     try:
         cli(standalone_mode=False)
     except (click.exceptions.Abort, KeyboardInterrupt):
-        _leave("interrupted; what was stored is kept: run the same command again to go on", 130)
+        _leave("interrupted; whatever was stored is kept: run the same command again to go on", 130)
     except click.exceptions.NoArgsIsHelpError as error:
         _leave(f"{_group(error.ctx)}, got nothing", 2)
     except click.NoSuchOption as error:

@@ -110,10 +110,14 @@ def shown_accuracy(suite: SuiteScores, scores: pd.DataFrame) -> "pd.Series[float
 
 
 def _incomplete(suite: SuiteScores, model: str, attacks: Sequence[str]) -> list[str]:
-    """What a model's worst case lacks beside others', given the white-box attacks of the whole table."""
-    own = {entry.attack for entry in suite.entries if entry.model == model and not entry.source_model}
+    """What a model's worst case lacks beside others', given the white-box attacks of the whole table.
+
+    No model lacks what is crafted on itself.
+    """
+    own = {(entry.attack, entry.source_model) for entry in suite.entries if entry.model == model}
+    crossed = {(entry.attack, entry.source_model) for entry in suite.entries if entry.source_model not in ("", model)}
     flags = {
-        "fewer-attacks": bool(set(attacks) - own),
+        "fewer-attacks": bool({*((attack, "") for attack in attacks), *crossed} - own),
         "fewer-images": len(suite.worst[model]) < max(map(len, suite.worst.values())),
     }
     return [flag for flag, applies in flags.items() if applies]

@@ -129,8 +129,7 @@ def refuse_to_replace(store: Store, suite: str, results_dir: Path, planned: Eval
     if not is_same and (record is None or shown not in record.selections):
         raise InputError(
             f"the tables in {results_dir / suite} are of other images or another norm, and would lose their "
-            f"{len(before.cases)} rows, whose verdicts are not in {store.root}; use another --results-dir, or remove "
-            f"{path}"
+            f"{len(before.cases)} rows, whose verdicts are not in {store.root}; use another --results-dir"
         )
 
 

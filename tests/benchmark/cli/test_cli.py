@@ -281,7 +281,7 @@ def test_an_interrupt_says_that_nothing_is_lost(
     monkeypatch.setattr("benchmark.sweep.compute.evaluate_chunk", interrupted)
     result = command(tmp_path, "--models", "natural", *FAST)
     assert (result.returncode, result.stdout) == (130, "")
-    assert result.stderr.strip().startswith("error: interrupted; what was stored is kept")
+    assert result.stderr.strip().startswith("error: interrupted; whatever was stored is kept")
 
 
 # What works

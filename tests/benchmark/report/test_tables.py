@@ -232,3 +232,11 @@ def test_a_model_under_fewer_attacks_than_the_table_is_flagged(tmp_path: Path) -
     flags = read(tmp_path / "leaderboard.csv").set_index("model")["flags"]
     assert flags["madry"] == "fewer-attacks"
     assert flags["natural"] == ""
+
+
+def test_a_model_that_others_were_not_crafted_against_has_fewer_attacks(command: Command, tmp_path: Path) -> None:
+    words = ("--attacks", "fgsm", "--transfer", "fgsm", "--examples", "20", "--quiet")
+    assert command(tmp_path, "--models", "natural,madry", "--sources", "natural", *words).returncode == 0
+    assert command(tmp_path, "--models", "fast", *words[:2], "--transfer", "none", *words[4:]).returncode == 0
+    board = pd.read_csv(tmp_path / "results/mine/digits/leaderboard.csv", keep_default_na=False).set_index("model")
+    assert dict(board["flags"]) == {"natural": "", "madry": "", "fast": "fewer-attacks"}
