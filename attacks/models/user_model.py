@@ -155,8 +155,12 @@ def _without_checkpoints() -> Iterator[None]:
         checkpoint.CheckpointFunction = reentrant  # type: ignore[misc]
 
 
-def _selected(output: Any, place: str) -> Any:
-    """The part of a model's output at a key, attribute or index, or at several with dots between; all of it at ""."""
+def _selected(output: Any, place: str, inside: str = "") -> Any:
+    """The part of a model's output at a key, attribute or index, or at several with dots between; all of it at "".
+
+    Args:
+        inside: where in what the model returns the output stands.
+    """
     if not place:
         return output
     if isinstance(output, Tensor):
@@ -168,8 +172,16 @@ def _selected(output: Any, place: str) -> Any:
         else:
             part = output[first] if isinstance(output, Mapping) else getattr(output, first)
     except (LookupError, AttributeError, TypeError):
-        raise OutputError(f"output {place}: expected a part of {_described(output)}; {_remedy(output)}") from None
-    return _selected(part, rest)
+        asked = _below(inside, place)
+        raise OutputError(
+            f"output {asked}: expected a part of {_described(output)}; {_remedy(output, inside)}"
+        ) from None
+    return _selected(part, rest, _below(inside, first))
+
+
+def _below(place: str, name: str) -> str:
+    """What a part is called from the outside, that has a name at a place."""
+    return f"{place}.{name}" if place else name
 
 
 def _names(output: Any) -> list[str]:
@@ -190,7 +202,7 @@ def _described(output: Any) -> str:
 
 def _remedy(output: Any, place: str = "") -> str:
     """What to do, of a part of what a model returns that has no logits, and where it is."""
-    names = [f"{place}.{name}" if place else name for name in _names(output)]
+    names = [_below(place, name) for name in _names(output)]
     if not names:
         return "have the model return its logits, a tensor (N, classes)"
     called_so = [name for name in names if name.rpartition(".")[2] == "logits"]

@@ -263,6 +263,11 @@ def test_the_logits_are_found_where_output_says(kind: str, part: str, others: Se
         assert "output" in refusal(lambda other=other: spec_of(kind, output=other))  # type: ignore[misc]
 
 
+def test_a_part_inside_of_a_part_is_named_from_the_outside() -> None:
+    for output in ("out", "out.scores"):
+        assert "by --output out.logits" in refusal(lambda output=output: spec_of("returns_nested", output=output))  # type: ignore[misc]
+
+
 def test_output_belongs_to_the_identity_of_a_model_and_only_there() -> None:
     chosen, plain = spec_of("returns_dict", output="logits"), spec_of("plain")
     assert chosen.identity["output"] == "logits"
