@@ -49,7 +49,7 @@ class AttackResult:
     forwards: Tensor = field(repr=False)
     backwards: Tensor = field(repr=False)
     is_randomized: bool
-    is_stateful: bool = False
+    is_stateful: bool
 
     @property
     def clean_acc(self) -> float:
@@ -130,7 +130,7 @@ def attack(
         target = _asked(model, probes, str(output))
         crafted_on = target if len(own) == 1 else _asked(own[1], probes, str(output), may_return_logits=True)
         classes = class_count(target, first_images, y)
-        if (of_source := class_count(crafted_on, first_images, y)) != classes:
+        if crafted_on is not target and (of_source := class_count(crafted_on, first_images, y)) != classes:
             raise InputError(f"expected a source of {classes} classes, as the model has, got one of {of_source}")
         if spec.needs_gradients:
             require_gradient(crafted_on, first_images)
@@ -169,8 +169,8 @@ def attack(
             (reached, x_adv), batch_size = within_memory(spec.name, batch_size, partial(attack_chunk, chunk))
             outcomes += reached
             found.append(x_adv.to(x.device))
-    result = _joined(outcomes, torch.cat(found), y, is_randomized=randomized)
-    return replace(result, is_stateful=target.quirks.keeps_state)
+    how = {"is_randomized": randomized, "is_stateful": target.quirks.keeps_state}
+    return _joined(outcomes, torch.cat(found), y, **how)
 
 
 def _asked(model: nn.Module, probes: Tensor, output: str, *, may_return_logits: bool = False) -> UserModel:
@@ -183,7 +183,7 @@ def _asked(model: nn.Module, probes: Tensor, output: str, *, may_return_logits: 
         return UserModel(model, find_quirks(model, probes, tries_layouts=False))
 
 
-def _joined(outcomes: list[AttackOutcome], x_adv: Tensor, y: Tensor, *, is_randomized: bool) -> AttackResult:
+def _joined(outcomes: list[AttackOutcome], x_adv: Tensor, y: Tensor, **how: bool) -> AttackResult:
     """The outcomes of all chunks as one result, where the images are."""
 
     def whole(parts: Iterable[Tensor]) -> Tensor:
@@ -197,5 +197,5 @@ def _joined(outcomes: list[AttackOutcome], x_adv: Tensor, y: Tensor, *, is_rando
         robust_last=whole(last) if last else None,
         forwards=whole(outcome.forwards for outcome in outcomes),
         backwards=whole(outcome.backwards for outcome in outcomes),
-        is_randomized=is_randomized,
+        **how,
     )

@@ -13,7 +13,7 @@ import torch
 def seeded(*key: int | str) -> Iterator[None]:
     """Seed the global generators of torch (CPU and CUDA), NumPy and Python by a key; afterwards they are as before.
 
-    Generators that a model holds as attributes are seeded by torch's (`attacks/models/own_generators.py`).
+    Generators that a model reaches are seeded by torch's (`attacks/models/own_generators.py`).
     """
     seed = int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:8], "little")
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []

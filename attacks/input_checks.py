@@ -55,6 +55,11 @@ def check_index(index: Tensor | None, n: int) -> Tensor:
     return index
 
 
+def lazy_weight(model: nn.Module) -> str:
+    """The name of a weight that a lazy layer has not got yet; "" where all are there."""
+    return next((name for name, value in model.state_dict().items() if is_lazy(value)), "")
+
+
 def check_mode(model: nn.Module) -> None:
     """Raise InputError for what is no module in eval mode with all its weights."""
     if not isinstance(model, nn.Module):
@@ -62,10 +67,9 @@ def check_mode(model: nn.Module) -> None:
     has_modes = getattr(model.train, "__module__", "") != "torch.export.exported_program"  # whose flag says nothing
     if getattr(model, "training", False) and has_modes:  # a frozen program of TorchScript has no flag
         raise InputError("expected a model in eval mode, got one in train mode; call model.eval()")
-    if unknown := [name for name, value in model.state_dict().items() if is_lazy(value)]:
+    if unknown := lazy_weight(model):
         raise InputError(
-            f"expected weights for all layers, got none for {unknown[0]!r}, which is lazy; run the model "
-            "on an image first"
+            f"expected weights for all layers, got none for {unknown!r}, which is lazy; run the model on an image first"
         )
 
 

@@ -6,9 +6,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
 from attacks.errors import InputError
+from attacks.input_checks import lazy_weight
 from attacks.models.modes import device_of, frozen
 from attacks.models.probe_images import probe_images
 from attacks.models.quirks import find_quirks
@@ -98,9 +98,9 @@ def _bare_model(spec: ModelSpec, checkpoint_dir: Path, classes: int, tell: Calla
         model = call_factory(spec.architecture)
         if spec.checkpoint:
             _load_weights(model, Path(spec.checkpoint), spec.sha256, tell=tell)
-        if unknown := [name for name, value in model.state_dict().items() if is_lazy(value)]:
+        if unknown := lazy_weight(model):
             raise InputError(
-                f"--model {spec.architecture}: expected weights for all of its layers, got none for {unknown[0]!r}, "
+                f"--model {spec.architecture}: expected weights for all of its layers, got none for {unknown!r}, "
                 "which is lazy; give them by --checkpoint, or have the factory load them"
             )
         if not spec.checkpoint and spec.sha256 and state_digest(model.state_dict()) != spec.sha256:
@@ -178,10 +178,7 @@ def external_model(
     model = _bare_model(spec, Path(), 0, tell)
     if not checkpoint:
         spec = replace(spec, sha256=state_digest(model.state_dict()))
-    try:
-        return observed(spec, model, shape, output)
-    except InputError as error:
-        raise InputError(f"--model {factory}: {error}") from None
+    return observed(spec, model, shape, output, named=f"--model {factory}: ")
 
 
 def observed(
@@ -190,6 +187,7 @@ def observed(
     shape: Sequence[int],
     output: str,
     *,
+    named: str = "",
     more_images: Sequence[Tensor] = (),
     tries_layouts: bool = True,
 ) -> ModelSpec:
@@ -198,6 +196,7 @@ def observed(
     Args:
         model: as it was loaded; it keeps what a pass leaves behind in it.
         shape, output: as for `external_model`.
+        named: stands before what an error says.
         more_images: batches of images (N, C, H, W) that it is asked with, too.
         tries_layouts: as for `find_quirks`.
 
@@ -207,7 +206,10 @@ def observed(
         return replace(spec, quirks=Quirks(output))
     device = device_of(model)
     images = probe_images(shape).to(device)
-    quirks = find_quirks(model, images, output, tries_layouts=tries_layouts)
+    try:
+        quirks = find_quirks(model, images, output, tries_layouts=tries_layouts)
+    except InputError as error:
+        raise InputError(f"{named}{error}") from None
     asked = UserModel(model, quirks)
     batches = [images, *(batch.to(device) for batch in more_images)]
     is_random = answers_at_random(asked, *batches)

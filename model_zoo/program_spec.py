@@ -43,8 +43,4 @@ def program_model(
         sha256=sha256_of(path),
         code=kind,
     )
-    model = load_model(spec, Path(), classes=0)
-    try:
-        return observed(spec, model, shape, output)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
+    return observed(spec, load_model(spec, Path(), classes=0), shape, output, named=f"{path}: ")

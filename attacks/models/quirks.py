@@ -99,7 +99,7 @@ def _failure(model: nn.Module, quirks: Quirks, x: Tensor) -> str:
 
 def _answers(model: nn.Module, quirks: Quirks, x: Tensor) -> Tensor:
     with seeded("trial"):
-        logits: Tensor = UserModel(model, replace(quirks, returns_arrays=True))(x.clone())
+        logits: Tensor = UserModel(model, replace(quirks, returns_arrays=True))(x)
     return logits
 
 

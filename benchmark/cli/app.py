@@ -1,5 +1,6 @@
 """The command line: words to suite, models, attacks and hardware, and one line for every mistake."""
 
+import functools
 import sys
 from pathlib import Path
 from typing import Any
@@ -93,34 +94,19 @@ def list_models_command(*, shared: Shared) -> None:
     _print_list("models", shared.checkpoint_dir)
 
 
-@list_group.command("attacks")
-def list_attacks_command() -> None:
-    """Show the attacks, their settings and papers."""
-    _print_list("attacks")
-
-
-@list_group.command("defenses")
-def list_defenses_command() -> None:
-    """Show the defenses that can be trained, their parameters and papers."""
-    _print_list("defenses")
-
-
-@list_group.command("datasets")
-def list_datasets_command() -> None:
-    """Show the datasets."""
-    _print_list("datasets")
-
-
-@list_group.command("suites")
-def list_suites_command() -> None:
-    """Show the suites: dataset, threat model, attacks and how many images each attacks."""
-    _print_list("suites")
-
-
 def _print_list(what: str, checkpoint_dir: Path = Path()) -> None:
     from benchmark.cli.list import list_table
 
     print(list_table(what, checkpoint_dir))
+
+
+for what, text in {
+    "attacks": "Show the attacks, their settings and papers.",
+    "defenses": "Show the defenses that can be trained, their parameters and papers.",
+    "datasets": "Show the datasets.",
+    "suites": "Show the suites: dataset, threat model, attacks and how many images each attacks.",
+}.items():
+    list_group.command(what, help=text)(functools.partial(_print_list, what))
 
 
 @cli.command("train")

@@ -6,12 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from attacks.errors import InputError
-from attacks.search_model import COMPARED, search_model
 from attacks.spec import AttackSpec, Ensemble, ThirdParty
 from benchmark.cli.options import Shared
 from benchmark.cli.resolve import choose_attacks, choose_suite
 from benchmark.cli.resolve_hardware import choose_hardware, choose_images, tuned
 from benchmark.evaluation.model_checks import check_identity, check_images, check_on_fitting_batches
+from benchmark.evaluation.search_copy import search_copy
 from benchmark.gate.baseline import Settings
 from benchmark.gate.canaries import canary_model, canary_spec
 from benchmark.gate.protocol import GateProtocol, Subject
@@ -75,8 +75,7 @@ def subject_of(protocol: GateProtocol, spec: ModelSpec, before: PackedCase | Non
         is_random=spec.randomized,
     )
     check_identity(spec, checked.flags)
-    first_images = protocol.split.x[:COMPARED].to(protocol.hardware.device)
-    searched = search_model(model, first_images, protocol.hardware.precision, randomized=spec.randomized)
+    searched = search_copy(spec, model, protocol.split, protocol.hardware)
     return Subject(spec, model, searched, checked.prediction, checked.flags, before)
 
 

@@ -43,7 +43,7 @@ class Checked:
     Args:
         prediction: (N,) classes of the clean images, on the device.
         flags: caveats of every number of the model.
-        zero_gradients: percentage of images without gradient; None where no attack asks for gradients.
+        zero_gradients: percentage of images without gradient; None where the model has none at all.
     """
 
     prediction: Tensor

@@ -151,7 +151,7 @@ def _of_model(model: str, cases: Cases, specs: Mapping[str, AttackSpec] = ATTACK
         yield compared("pgd-overestimates", autoattack, pgd[longest])
     if longest >= ITERATIVE and 1 in pgd:
         yield compared("one-step-beats-iterative", pgd[1], pgd[longest])
-    for steps in scaled.keys() & pgd.keys():
+    for steps in sorted(scaled.keys() & pgd.keys()):
         yield compared("logit-scaling", scaled[steps], pgd[steps])
 
 

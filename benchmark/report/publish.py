@@ -86,10 +86,11 @@ def _write_all(
 def print_tables(store: Store, suite: str, results_dir: Path, *, with_pictures: bool = False) -> None:
     """Write and print the tables of a suite, pack its verdicts, and say which cases are not in them."""
     folder = results_dir / VERDICTS
-    packed = _with_rows_before(gather(store, suite), folder / f"{suite}.json")
+    there = _packed_there(folder, suite)
+    packed = _with_rows_of(there, gather(store, suite))
     gathered = {name: gather(other, suite) for name, other in other_selections(store, suite).items()}
     others = {name: other for name, other in gathered.items() if other.cases}
-    others = {**_packed_before(folder, packed), **others}
+    others = {**_beside(there, packed), **others}
     triples = example_images(store, suite)
     _write_all(packed, list(others.values()), results_dir, with_pictures=with_pictures, triples=triples)
     print(f"Tables: {results_dir / suite}")
@@ -106,11 +107,16 @@ def print_tables(store: Store, suite: str, results_dir: Path, *, with_pictures: 
         )
 
 
-def _packed_before(folder: Path, shown: Packed) -> dict[str, Packed]:
+def _packed_there(folder: Path, suite: str) -> dict[Path, Packed]:
+    """What is packed of a suite, by its file: what was shown first, then other selections; none without cases."""
+    paths = [folder / f"{suite}.json", *sorted(folder.glob(f"{suite}{SEPARATOR}*.json"))]
+    found = {path: read_packed(path) for path in paths if path.is_file()}
+    return {path: packed for path, packed in found.items() if packed.cases}
+
+
+def _beside(there: Mapping[Path, Packed], shown: Packed) -> dict[str, Packed]:
     """Packed selections of the same images and norm as those shown, from a store that this one may not be."""
-    paths = [folder / f"{shown.suite}.json", *sorted(folder.glob(f"{shown.suite}{SEPARATOR}*.json"))]
-    found = {selection_name(one): one for path in paths if path.is_file() for one in [read_packed(path)] if one.cases}
-    return {name: one for name, one in found.items() if shown.cases and selects_beside(one, shown)}
+    return {selection_name(one): one for one in there.values() if shown.cases and selects_beside(one, shown)}
 
 
 def refuse_to_replace(store: Store, suite: str, results_dir: Path, planned: EvalCase) -> None:
@@ -133,11 +139,12 @@ def refuse_to_replace(store: Store, suite: str, results_dir: Path, planned: Eval
         )
 
 
-def _with_rows_before(packed: Packed, path: Path) -> Packed:
+def _with_rows_of(there: Mapping[Path, Packed], packed: Packed) -> Packed:
     """What a store has, and of packed verdicts of the same selection the cells that the store has not."""
-    before = read_packed(path) if path.is_file() and packed.cases else None
-    if before is None or not before.cases or _selection(before) != _selection(packed):
+    same = [path for path, before in there.items() if packed.cases and _selection(before) == _selection(packed)]
+    if not same:
         return packed
+    path, before = same[0], there[same[0]]
     entries = [case.entry for case in packed.cases.values()]
     cells = {entry.cell for entry in entries}
     networks = {name: network for entry in entries for name, network in entry.networks.items()}

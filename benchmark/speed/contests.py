@@ -19,11 +19,11 @@ from attacks.oracle import CountingClassifier, Oracle
 from attacks.out_of_memory import is_out_of_memory
 from attacks.pyautoattack_adapter import FEWEST_CLASSES
 from attacks.registry import ATTACKS
-from attacks.search_model import COMPARED, search_model
 from attacks.spec import AttackSpec
 from benchmark.data.split import Split, take
 from benchmark.evaluation.evaluate_chunk import evaluate_chunk
 from benchmark.evaluation.hardware import Hardware
+from benchmark.evaluation.search_copy import search_copy
 from benchmark.report.tables import write_csv
 from benchmark.speed.peers import PEERS, Peer
 from benchmark.speed.training_speed import Epoch, our_epoch, usual_epoch
@@ -195,7 +195,7 @@ def _untrainable(model: nn.Module) -> str:
 def _ours(arena: Arena, specs: Sequence[AttackSpec]) -> Achieved:
     """All that a sweep does for a case, chunk by chunk, clean predictions included; the last of them is reported."""
     model, hardware = arena.model, arena.hardware
-    searched = search_model(model, arena.split.x[:COMPARED].to(hardware.device), hardware.precision)
+    searched = search_copy(arena.case.model, model, arena.split, hardware)
     cases = [replace(arena.case, attack=spec) for spec in specs]
     robust, forwards, backwards = 0, float(len(arena.split)), 0.0
     for start, stop in chunk_ranges(len(arena.split)):
@@ -240,7 +240,9 @@ def _floor(arena: Arena, spec: AttackSpec) -> Achieved:
     x, y = (tensor.to(hardware.device) for tensor in (arena.split.x, arena.split.y))
     correct = predict(arena.model, x, batch_size=hardware.batch_size) == y
     oracle = Oracle(
-        search_model(arena.model, x[:COMPARED], hardware.precision), arena.case.threat, precision=hardware.precision
+        search_copy(arena.case.model, arena.model, arena.split, hardware),
+        arena.case.threat,
+        precision=hardware.precision,
     )
     for part in correct.nonzero().squeeze(1).split(hardware.batch_size):
         for _ in range(spec.steps):

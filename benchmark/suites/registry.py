@@ -31,9 +31,8 @@ def _suite(
 ) -> Suite:
     """A leaderboard suite: any iterate is read, and the PGD attacks share a step size.
 
-    Other attacks keep theirs, of `attacks/registry.py`: MI-FGSM epsilon over its number of steps.
-
-    Their steps add up to twice epsilon at least, so that every point of the ball is within reach of every other.
+    Its steps add up to twice epsilon at least, so that every point of the ball is within reach of every other. Other
+    attacks keep theirs, of `attacks/registry.py`: MI-FGSM epsilon over its number of steps.
     """
     specs = [ATTACKS[name] for name in attacks if threat.norm in ATTACKS[name].norms]
     sized = [

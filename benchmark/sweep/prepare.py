@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from attacks.models.modes import moved
 from attacks.precision import is_tiny
-from attacks.search_model import COMPARED, search_model
 from benchmark.data.split import Split, balanced_subset
 from benchmark.evaluation.batch_size import find_batch_size
 from benchmark.evaluation.hardware import Hardware
 from benchmark.evaluation.model_checks import check_identity, check_images, check_on_fitting_batches
+from benchmark.evaluation.search_copy import search_copy
 from benchmark.store.chunk import Range
 from benchmark.store.store import Store, discard
 from benchmark.suites.case import EvalCase, case_key, identity
@@ -90,16 +90,13 @@ def prepare(
         for spec in _distinct(spec for case in cases for spec in (case.model, case.source))
     }
     specs = _distinct(case.model for case in cases)
-    judged = [spec.name for spec in specs]
     if hardware.finds_batch:
         hardware = replace(hardware, batch_size=find_batch_size(list(loaded.values()), split.x, split.y, hardware))
     by_gradient = {case.source.name for case in cases if case.attack.needs_gradients}
-    randomized = {spec.name for spec in specs if spec.randomized}
     checked = {}
-    for name in judged:
-        checked[name], hardware = check_on_fitting_batches(
-            name, loaded[name], split, hardware, needs_gradients=name in by_gradient, is_random=name in randomized
-        )
+    for spec in specs:
+        about = {"needs_gradients": spec.name in by_gradient, "is_random": spec.randomized}
+        checked[spec.name], hardware = check_on_fitting_batches(spec.name, loaded[spec.name], split, hardware, **about)
     for spec in specs:
         check_identity(spec, checked[spec.name].flags)
     for case in cases:
@@ -107,13 +104,9 @@ def prepare(
         caveats = {"flags": list(found.flags), "zero_gradients": found.zero_gradients}
         store.write_case(case_key(case), {"identity": identity(case), **caveats})
     sources = _distinct(case.source for case in cases)
-    first_images = split.x[:COMPARED].to(hardware.device)
-    searched = {
-        spec.name: search_model(loaded[spec.name], first_images, hardware.precision, randomized=spec.randomized)
-        for spec in sources
-    }
+    searched = {spec.name: search_copy(spec, loaded[spec.name], split, hardware) for spec in sources}
     rows = {case.images: _rows(split, case) for case in {case.images: case for case in cases}.values()}
-    predictions = {name: checked[name].prediction for name in judged}
+    predictions = {name: found.prediction for name, found in checked.items()}
     return PreparedSweep(cases, split, rows, loaded, searched, predictions, checkpoint_dir, hardware.batch_size)
 
 

@@ -14,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from attacks.search_model import COMPARED, search_model
 from benchmark.data.split import Split
 from benchmark.evaluation.hardware import Hardware
+from benchmark.evaluation.search_copy import search_copy
 from benchmark.store.store import Store
 from benchmark.sweep.compute import Task, compute_chunk
 from benchmark.sweep.local_pool import run_spawned
@@ -80,14 +80,9 @@ class Job:
             x = self.x.array() if isinstance(self.x, Mapped) else self.x
             split = Split(x=_tensor(x), y=_tensor(self.y), index=_tensor(self.index), **self.images)
         specs = {spec.name: spec for group, _ in self.todo for case in group for spec in (case.model, case.source)}
-        device, precision = self.hardware.device, self.hardware.precision
+        device = self.hardware.device
         models = _OnDemand(lambda name: load_on(self.hardware, specs[name], split, self.checkpoint_dir))
-        first_images = split.x[:COMPARED]
-        searched = _OnDemand(
-            lambda name: search_model(
-                models[name], first_images.to(device), precision, randomized=specs[name].randomized
-            )
-        )
+        searched = _OnDemand(lambda name: search_copy(specs[name], models[name], split, self.hardware))
         predictions = {name: torch.from_numpy(classes.copy()).to(device) for name, classes in self.predictions.items()}
         prepared = PreparedSweep((), split, self.rows, models, searched, predictions)
         hardware = self.hardware
