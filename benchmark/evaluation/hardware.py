@@ -38,8 +38,7 @@ class Hardware:
 def keep_freed_memory() -> None:
     """Have this process keep the memory of large tensors when they are freed, where its C library is glibc.
 
-    Otherwise every pass gets its activations anew from the system, page by page: a step of adversarial training of
-    ResNet-18 on the CPU, at width 16 or 64, takes 1.25 times as long.
+    Otherwise every pass gets its activations anew from the system, page by page, which costs time.
     """
     with suppress(OSError, AttributeError):
         library = ctypes.CDLL(None)
