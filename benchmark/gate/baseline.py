@@ -141,7 +141,7 @@ def write_baseline(
     cases = dict(kept)
     for subject in subjects:
         described = shown_case(protocol.case(subject.spec, protocol.split), [0])
-        cases[subject.spec.name] = packed_case(described, verdicts[subject.spec.name], {}, subject.flags)
+        cases[subject.spec.name] = packed_case(described, verdicts[subject.spec.name], subject.flags)
     models_first = sorted(cases, key=lambda name: name in map(canary_name, canaries))
     ranked = [replace(cases[name], entry=replace(cases[name].entry, rank=(i,))) for i, name in enumerate(models_first)]
     values = {name: value for name, value in asdict(settings).items() if name != "suite"}
@@ -153,4 +153,4 @@ def write_baseline(
         "versions": " ".join(f"{name}={version(name)}" for name in VERSIONED),
     }
     by_key = {case.entry.key: case for case in ranked}
-    write_packed(Packed(protocol.suite.name, "any", by_key, notes), path.with_suffix(""), with_timing=False)
+    write_packed(Packed(protocol.suite.name, "any", by_key, notes), path.with_suffix(""))

@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from benchmark.stats.shares import Bools, percent, wilson
-from benchmark.store.selection import Readable, total_timing
+from benchmark.store.selection import SETTING, Readable, total_timing
 from benchmark.store.shown import ShownCase
 from benchmark.store.verdicts import Verdicts
 
@@ -41,6 +41,8 @@ COLUMNS = (
     "eot",
     "version",
 )
+CELL = "model", "attack", "source_model"
+TIMING = (*CELL, "seconds", *SETTING)
 
 
 def score(
@@ -109,7 +111,7 @@ class SuiteScores:
         suite: its name.
         reading: the iterate that its tables show, "any" or "last".
         scores: a row of `COLUMNS` for each complete case, in display order.
-        timing: the same rows, what differs from run to run.
+        timing: of the rows whose computation a store recorded, what differs from run to run: `TIMING`.
         worst: for each model (N,) bool, robust under every stored case: a fold, not another run.
         shared: for each model the indices of these N images, which all its cases have seen.
         entries: what each row was made of; judged: the verdicts of each row.
@@ -145,11 +147,12 @@ def score_suite(store: Readable, suite: str) -> SuiteScores:
         entries.append(entry)
         judged.append(judged_from(verdicts, shown.reading))
         rows.append(score(entry, verdicts, record["flags"], record.get("zero_gradients")))
-        names = {"model": entry.model, "attack": entry.attack, "source_model": entry.source_model}
-        timing.append({**names, **total_timing(chunks)})
-    scores = pd.DataFrame(rows, columns=list(COLUMNS))
+        if chunks:
+            cell = dict(zip(CELL, (entry.model, entry.attack, entry.source_model), strict=True))
+            timing.append({**cell, **total_timing(chunks)})
+    scores, timed = pd.DataFrame(rows, columns=list(COLUMNS)), pd.DataFrame(timing, columns=list(TIMING))
     shared, worst = _worst_case(entries, judged)
-    return SuiteScores(suite, shown.reading, scores, pd.DataFrame(timing), worst, shared, entries, judged)
+    return SuiteScores(suite, shown.reading, scores, timed, worst, shared, entries, judged)
 
 
 def _worst_case(

@@ -14,7 +14,7 @@ from benchmark.report.html import page
 from benchmark.report.leaderboard import formatted, leaderboard, legend, shown_accuracy, white
 from benchmark.report.other_selections import epsilon_table, seed_table
 from benchmark.report.papers import paper_table, papers_markdown
-from benchmark.report.score import SuiteScores
+from benchmark.report.score import CELL, TIMING, SuiteScores
 from benchmark.report.trainings import training_table, trainings_note
 from benchmark.suites.published import FIGURES, ROWS, Figure, Row
 from model_zoo.files.atomic import atomic_write
@@ -53,7 +53,7 @@ def write_tables(
     if suite.scores.empty:
         return f"No case of suite {suite.suite} is complete yet; run the benchmark again to go on."
     write_csv(folder / "scores.csv", suite.scores.round(dict.fromkeys(suite.scores.columns.drop("epsilon"), 4)))
-    write_csv(folder / "timing.csv", suite.timing)
+    write_csv(folder / "timing.csv", _timing(suite, folder / "timing.csv"))
     board, white_box, reading = leaderboard(suite), _white_box(suite), READINGS[suite.reading]
     board_note = legend(suite, board)
     crossed, compared = _black_box(suite), flag_table(suite)
@@ -180,6 +180,16 @@ def _rounded(table: pd.DataFrame) -> pd.DataFrame:
 
 def _alignment(table: pd.DataFrame) -> list[str]:
     return ["right" if pd.api.types.is_numeric_dtype(kind) else "left" for kind in table.dtypes]
+
+
+def _timing(suite: SuiteScores, there: Path) -> pd.DataFrame:
+    """How long each row took, as a store recorded it, else as the file that is there says; else there is no row."""
+    known = pd.read_csv(there, dtype=str, keep_default_na=False) if there.exists() else suite.timing
+    if list(known.columns) != list(TIMING):
+        known = suite.timing
+    by_cell = {tuple(row[:3]): row for table in (known, suite.timing) for row in table.itertuples(index=False)}
+    cells = suite.scores[list(CELL)].itertuples(index=False, name=None)
+    return pd.DataFrame([by_cell[cell] for cell in cells if cell in by_cell], columns=list(TIMING))
 
 
 def write_csv(path: Path, table: pd.DataFrame) -> None:

@@ -7,14 +7,15 @@ STEM.bin    the verdicts: zlib over these arrays, one after the other, little-en
               for each of `cases`:        robust_any, and robust_last and robust_single where the case has them: a bit
                                           an image, the first in the highest bit, each row filled up to a whole byte
 
-Both carry a checksum. Passes are known in total only: an image's own are an even share.
+Both carry a checksum, and nothing that differs from run to run: how long a case took is in the tables' timing.csv.
+Passes are known in total only: an image's own are an even share.
 """
 
 import hashlib
 import json
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,8 @@ from numpy.typing import NDArray
 
 from attacks.errors import InputError
 from benchmark.stats.shares import Bools
-from benchmark.store.packed_json import Line, agreed, digest_of, expanded, factored, text_of
-from benchmark.store.selection import Readable, total_timing
+from benchmark.store.packed_json import Line, digest_of, expanded, factored, text_of
+from benchmark.store.selection import Readable
 from benchmark.store.shown import Shown, ShownCase, case_from
 from benchmark.store.verdicts import Verdicts
 from model_zoo.files.atomic import atomic_write, file_of
@@ -37,15 +38,15 @@ Classes = NDArray[np.uint16]
 
 @dataclass(frozen=True)
 class PackedCase:
-    """One case: its entry and caveats, its verdicts as bits, passes in total, and how long it took.
+    """One case: its entry and caveats, its verdicts as bits, and passes in total.
 
     Args:
+        timing: how its chunks were computed, where a store said so: no file of `write_packed` has it.
         zero_gradients: percentage of images without gradient; None where nobody looked.
     """
 
     entry: ShownCase
     flags: Sequence[str]
-    timing: Mapping[str, Any]
     index: NDArray[np.int64]
     label: Classes
     prediction: Classes
@@ -55,6 +56,7 @@ class PackedCase:
     backwards: float
     robust_single: Bools | None = None
     zero_gradients: float | None = None
+    timing: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ class Packed:
         return None if case is None else {"flags": list(case.flags), "zero_gradients": case.zero_gradients}
 
     def read(self, key: str, n: int) -> tuple[Verdicts, list[dict[str, Any]]] | None:
-        """The verdicts of a case of n images, and how long it took."""
+        """The verdicts of a case of n images, and the timing of its chunks where it is known."""
         case = self.cases.get(key)
         if case is None or len(case.index) != n:
             return None
@@ -96,7 +98,7 @@ class Packed:
             backwards=_even_shares(case.backwards, n),
             robust_single=case.robust_single,
         )
-        return verdicts, [dict(case.timing)]
+        return verdicts, [dict(chunk) for chunk in case.timing]
 
 
 def gather(store: Readable, suite: str, notes: Mapping[str, Any] | None = None) -> Packed:
@@ -106,14 +108,13 @@ def gather(store: Readable, suite: str, notes: Mapping[str, Any] | None = None) 
         stored, record = store.read(entry.key, entry.n), store.read_case(entry.key)
         if stored is not None and record is not None:
             caveats = record["flags"], record.get("zero_gradients")
-            cases[entry.key] = packed_case(entry, stored[0], total_timing(stored[1]), *caveats)
+            cases[entry.key] = replace(packed_case(entry, stored[0], *caveats), timing=stored[1])
     return Packed(suite, shown.reading, cases, notes or {})
 
 
 def packed_case(
     entry: ShownCase,
     verdicts: Verdicts,
-    timing: Mapping[str, Any],
     flags: Sequence[str],
     zero_gradients: float | None = None,
 ) -> PackedCase:
@@ -124,15 +125,11 @@ def packed_case(
     passes = float(verdicts.forwards.sum()), float(verdicts.backwards.sum())
     bits = verdicts.robust_any, verdicts.robust_last
     columns = verdicts.index, label, prediction, *bits, *passes, verdicts.robust_single
-    return PackedCase(entry, flags, timing, *columns, zero_gradients)
+    return PackedCase(entry, flags, *columns, zero_gradients)
 
 
-def write_packed(packed: Packed, stem: Path, *, with_timing: bool = True) -> None:
-    """Write STEM.json and STEM.bin; the same cases give the same bytes.
-
-    Args:
-        with_timing: whether the summary says how long each case took, which differs from run to run.
-    """
+def write_packed(packed: Packed, stem: Path) -> None:
+    """Write STEM.json and STEM.bin; the same cases give the same bytes."""
     images: dict[str, tuple[int, bytes]] = {}
     predictions: dict[tuple[int, bytes], None] = {}
     records: list[Line] = []
@@ -158,7 +155,6 @@ def write_packed(packed: Packed, stem: Path, *, with_timing: bool = True) -> Non
         "images": [{"digest": digest, "n": n} for digest, (n, _) in images.items()],
         "predictions": [where for where, _ in predictions],
         **factored(records),
-        **(_timing(packed) if with_timing else {}),
     }
     atomic_write(file_of(stem, ".bin"), binary)
     atomic_write(file_of(stem, ".json"), text_of({**document, "sha256": digest_of(document)}).encode())
@@ -205,15 +201,13 @@ def _unpack(document: Line, content: bytes) -> Packed:
     sizes = [known["n"] for known in document["images"]]
     images = [(take("<i8", n).astype(np.int64), take("<u2", n).astype(np.uint16)) for n in sizes]
     predictions = [(where, take("<u2", sizes[where]) + images[where][1]) for where in document["predictions"]]
-    timing = document.get("timing") or [{"seconds": 0.0}] * len(document["cases"])
-    alike = document.get("timing_common", {})
 
     def take_bits(n: int) -> Bools:
         bits: Bools = np.unpackbits(take("u1", -(-n // 8)), count=n).astype(np.bool_)
         return bits
 
     cases = {}
-    for line, spent in zip(document["cases"], timing, strict=True):
+    for line in document["cases"]:
         record = expanded(line, document)
         where, prediction = predictions[record.pop("prediction")]
         index, label = images[where]
@@ -224,9 +218,8 @@ def _unpack(document: Line, content: bytes) -> Packed:
         without = record.pop("zero_gradients", None)
         flags, passes = record.pop("flags"), (float(record.pop("forwards")), float(record.pop("backwards")))
         entry = case_from({name: value for name, value in record.items() if name not in ("correct", "robust")})
-        spent = {name: value for name, value in {**alike, **spent}.items() if name != "case"}
         bits = prediction, robust_any, robust_last
-        cases[entry.key] = PackedCase(entry, flags, spent, index, label, *bits, *passes, robust_single, without)
+        cases[entry.key] = PackedCase(entry, flags, index, label, *bits, *passes, robust_single, without)
     return Packed(document["suite"], document["reading"], cases, document.get("notes", {}))
 
 
@@ -239,15 +232,6 @@ def _record(case: PackedCase, prediction: int) -> Line:
     without = {} if case.zero_gradients is None else {"zero_gradients": case.zero_gradients}
     outcome = {"flags": list(case.flags), **without, "prediction": prediction, **counts, "robust_last": last, **single}
     return {**case.entry.to_dict(), **outcome, **passes}
-
-
-def _timing(packed: Packed) -> Line:
-    alike = agreed([dict(case.timing) for case in packed.cases.values()])
-    lines = [
-        {"case": case.entry.cell, **{name: value for name, value in case.timing.items() if name not in alike}}
-        for case in packed.cases.values()
-    ]
-    return {"timing_common": alike, "timing": lines}
 
 
 def _even_shares(total: float, n: int) -> NDArray[np.float64]:

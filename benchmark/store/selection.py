@@ -91,10 +91,11 @@ def _networks(case: EvalCase) -> dict[str, dict[str, str]]:
     return {spec.name: spec.identity for spec in (case.model, case.source)}
 
 
+SETTING = "device", "precision", "batch_size", "threads", "workers", "versions"
+"""What, beside the seconds, is recorded of how a chunk was computed."""
+
+
 def total_timing(timing: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Seconds add up over chunks; what else differed between them is listed."""
-    listed = {
-        name: " | ".join(sorted({str(chunk.get(name, "")) for chunk in timing}))
-        for name in ("device", "precision", "batch_size", "threads", "workers", "versions")
-    }
+    listed = {name: " | ".join(sorted({str(chunk.get(name, "")) for chunk in timing})) for name in SETTING}
     return {"seconds": round(sum(chunk["seconds"] for chunk in timing), 3), **listed}

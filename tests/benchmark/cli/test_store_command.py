@@ -41,10 +41,7 @@ def chunks(folder: Path) -> list[Path]:
 def snapshot(folder: Path) -> dict[str, bytes]:
     """What a sweep wrote, but for the timing."""
     kept = [path for path in folder.rglob("*") if path.is_file() and path.suffix not in (".parquet", ".lock")]
-    timed = [
-        path for path in kept if path.name == "timing.csv" or (path.parent.name, path.suffix) == ("verdicts", ".json")
-    ]
-    return {str(path.relative_to(folder)): path.read_bytes() for path in kept if path not in timed}
+    return {str(path.relative_to(folder)): path.read_bytes() for path in kept if path.name != "timing.csv"}
 
 
 def rewritten(path: Path, change: Callable[[pa.Table], pa.Table]) -> Path:

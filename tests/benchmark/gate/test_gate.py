@@ -260,7 +260,7 @@ def test_a_baseline_of_a_users_own_model_says_that_it_wants_it(tmp_path: Path, c
 def test_a_baseline_without_the_verdicts_of_its_canaries_is_one_line(folder: Path, command: Command) -> None:
     packed = read_packed(folder / "b.json")
     models = {key: case for key, case in packed.cases.items() if not case.entry.model.startswith("canary-")}
-    write_packed(replace(packed, cases=models), folder / "fewer", with_timing=False)
+    write_packed(replace(packed, cases=models), folder / "fewer")
     run = command(folder, "gate", "--baseline", "fewer.json")
     assert (run.returncode, run.stderr.count("\n")) == (2, 1)
     assert "expected an attack, and verdicts of models and canaries, got fewer" in run.stderr

@@ -150,7 +150,7 @@ def packed_files(folder: Path) -> tuple[bytes, bytes]:
         "m", suites=("s",), dataset="s", architecture="net", defense="", checkpoint="m.safetensors", sha256="0" * 64
     )
     case = EvalCase("s", "s", "d", 40, model, model, ATTACKS["fgsm"], ThreatModel("Linf", 0.1), 0)
-    packed = packed_case(shown_case(case, [0]), verdicts(40), {"seconds": 1.0}, ())
+    packed = packed_case(shown_case(case, [0]), verdicts(40), ())
     made_with = {"attack": "a", "seed": 0, "examples": None, "norm": "Linf", "epsilon": 0.1}
     notes = {"kind": KIND, **made_with, "attack_identity": {"algorithm": "a"}, "canaries": {}}
     write_packed(Packed("s", "any", {case_key(case): packed}, notes), folder / "seed")

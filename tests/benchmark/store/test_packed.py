@@ -98,9 +98,32 @@ def test_the_tables_of_packed_verdicts_are_those_of_the_store_to_the_byte(store:
     assert write_tables(score_suite(packed, "digits"), tmp_path / "a") == write_tables(
         score_suite(store, "digits"), tmp_path / "b"
     )
-    names = {path.name for path in (tmp_path / "b").iterdir()}
-    assert names >= {"scores.csv", "timing.csv", "leaderboard.md", "black_box.md", "white_box.md"}
+    names = {path.name for path in (tmp_path / "b").iterdir()} - {"timing.csv"}
+    assert names >= {"scores.csv", "leaderboard.md", "black_box.md", "white_box.md"}
     assert all((tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes() for name in names)
+
+
+def test_timing_stays_where_verdicts_come_packed_and_a_store_that_has_a_row_renews_it(
+    store: Store, tmp_path: Path
+) -> None:
+    write_packed(gather(store, "digits"), tmp_path / "verdicts")
+    packed = score_suite(read_packed(tmp_path / "verdicts.json"), "digits")
+    assert packed.timing.empty
+    path = tmp_path / "digits/timing.csv"
+    write_tables(packed, path.parent)
+    assert len(path.read_text().splitlines()) == 1  # nobody knows
+    write_tables(score_suite(store, "digits"), path.parent)
+    known = path.read_text()
+    assert len(known.splitlines()) == len(packed.scores) + 1
+    write_tables(packed, path.parent)
+    assert path.read_text() == known
+    path.write_text(known.replace("natural,fgsm,,2.5,", "natural,fgsm,,9.0,"))
+    assert path.read_text() != known
+    write_tables(score_suite(store, "digits"), path.parent)
+    assert path.read_text() == known
+    path.write_text("another,table\n1,2\n")
+    write_tables(score_suite(store, "digits"), path.parent)
+    assert path.read_text() == known
 
 
 def test_packing_what_was_packed_gives_the_same_bytes(store: Store, tmp_path: Path) -> None:
@@ -114,8 +137,8 @@ def test_packing_what_was_packed_gives_the_same_bytes(store: Store, tmp_path: Pa
             assert (tmp_path / (name + suffix)).read_bytes() == (tmp_path / ("one" + suffix)).read_bytes()
 
 
-def test_the_summary_has_a_line_a_case_and_no_time_where_none_is_wanted(store: Store, tmp_path: Path) -> None:
-    write_packed(gather(store, "digits"), tmp_path / "verdicts", with_timing=False)
+def test_the_summary_has_a_line_a_case_and_no_time(store: Store, tmp_path: Path) -> None:
+    write_packed(gather(store, "digits"), tmp_path / "verdicts")
     text = (tmp_path / "verdicts.json").read_text()
     lines = [json.loads(line.strip().rstrip(",")) for line in text.splitlines() if '"key"' in line]
     assert [line["attack"] for line in lines] == ["fgsm", "autoattack", "fgsm", "fgsm", "foolbox-deepfool"]

@@ -4,7 +4,6 @@ FAULT_KILLS=50 makes the random kills the long version; the short one, which CI 
 """
 
 import importlib.util
-import json
 import os
 import random
 import resource
@@ -51,9 +50,6 @@ def contents(folder: Path) -> dict[str, object]:
         if path.suffix == ".parquet":
             assert name.split(".")[0] not in written, "a chunk was written twice"
             written[name.split(".")[0]] = pq.read_table(path).to_pydict()
-        elif path.suffix == ".json" and path.parent.name == "verdicts":  # it says how long each case took
-            record = json.loads(path.read_bytes())
-            written[name] = {key: record[key] for key in record if key not in ("timing", "timing_common", "sha256")}
         elif path.suffix not in (".tmp", ".lock") and path.name != "timing.csv":
             written[name] = path.read_bytes()
     return written

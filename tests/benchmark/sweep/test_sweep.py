@@ -1,6 +1,5 @@
 """The sweep: it may be killed at any moment, run in any order and batch, and gives the same tables."""
 
-import json
 import signal
 import subprocess
 import sys
@@ -107,9 +106,6 @@ def contents(results: Path) -> dict[str, object]:
         if path.suffix == ".parquet":  # KEY/START-STOP.CHECKSUM.parquet
             assert name.rsplit(".", 2)[0] not in written, "a chunk was written twice"
             written[name.rsplit(".", 2)[0]] = pq.read_table(path).to_pydict()
-        elif name.startswith("verdicts/") and path.suffix == ".json":  # it says how long each case took
-            record = json.loads(path.read_bytes())
-            written[name] = {key: record[key] for key in record if key not in ("timing", "timing_common", "sha256")}
         else:
             written[name] = path.read_bytes()
     return written

@@ -69,7 +69,11 @@ def test_images_are_mapped_by_the_workers_and_not_sent_to_them() -> None:
 
 def tables(folder: Path) -> dict[str, bytes]:
     """What a sweep shows, but for the timing."""
-    files = [path for path in folder.rglob("*") if path.suffix in (".csv", ".md", ".bin") and path.name != "timing.csv"]
+    files = [
+        path
+        for path in folder.rglob("*")
+        if path.suffix in (".csv", ".md", ".json", ".bin") and path.name != "timing.csv"
+    ]
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
