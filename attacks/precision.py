@@ -1,5 +1,7 @@
 """In what precision attacks search: the fastest that the device has, where images are large enough to gain by it."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -11,7 +13,7 @@ TINY_IMAGE = 256
 
 def is_tiny(x: Tensor) -> bool:
     """Whether images (N, C, H, W) are so small that the machine's parallelism costs more than it gives."""
-    return x[0].numel() <= TINY_IMAGE
+    return math.prod(x.shape[1:]) <= TINY_IMAGE
 
 
 def fastest_precision(device: torch.device) -> torch.dtype:

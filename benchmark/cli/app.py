@@ -20,6 +20,7 @@ from benchmark.cli.options import (
     DEVICE,
     DRAWS,
     FILE,
+    OWN_DATA,
     OWN_MODEL,
     PLACES,
     QUIET,
@@ -62,7 +63,10 @@ from benchmark.cli.options import (
     metavar="all|N,[ATTACK=N,...]",
 )
 @option("--keep-images", WHAT, "Adversarial images are kept, for `store rejudge`.", is_flag=True)
-@takes(DRAWS, THREAT, SEED, OWN_MODEL, DATASET, DATA, CHECKPOINTS, RESULTS, ATTACKING, ATTACK_WORKERS, RAY, QUIET)
+@takes(
+    *(DRAWS, THREAT, SEED, OWN_MODEL, OWN_DATA, DATASET, DATA, CHECKPOINTS, RESULTS),
+    *(ATTACKING, ATTACK_WORKERS, RAY, QUIET),
+)
 @click.pass_context
 def cli(ctx: click.Context, /, *, shared: Shared, **options: Any) -> None:
     """Robust accuracy that you can defend. Without a command: run the benchmark and print its tables."""

@@ -48,6 +48,16 @@ class OwnModel:
         return self.model is not None or self.checkpoint is not None
 
 
+@dataclass(frozen=True)
+class OwnData:
+    """What the options say of a user's own images: where they are, and how they are brought to one shape."""
+
+    data: Path | None = None
+    image_size: tuple[int, int] | None = None
+    channels: int | None = None
+    skip_broken: int | None = None
+
+
 class Number(click.ParamType[float]):
     """A number, or a fraction such as 8/255."""
 
@@ -58,6 +68,19 @@ class Number(click.ParamType[float]):
             return parse_number(str(value))
         except ValueError:
             self.fail(f"expected a number or a fraction such as 8/255, got {value!r}", param, ctx)
+
+
+class ImageSize(click.ParamType[tuple[int, int]]):
+    """SIZE, or SIZE:RESIZE: pixels a side of what is cut out, and of the shorter side that is resized to before."""
+
+    name = "image size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        found = re.fullmatch(r"([1-9]\d{0,3})(?::([1-9]\d{0,3}))?", str(value).strip())
+        size, resize = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
+        if not size or resize < size:
+            self.fail(f"expected pixels such as 224, or 224:256 with the larger last, got {value!r}", param, ctx)
+        return size, resize
 
 
 class FiniteRange(click.FloatRange):
@@ -86,16 +109,17 @@ class Examples(click.ParamType[dict[str, int | None]]):
 
 
 def takes(*groups: tuple[Decorator, ...]) -> Decorator:
-    """Add groups of options: a command gets those of `Shared` as `shared`, of `OwnModel` as `own`, others by name."""
+    """Add groups of options: a command gets those of `Shared` as `shared`, others that are a class by its name."""
 
     def decorate(command: Callable[..., Any]) -> Any:
         @functools.wraps(command)
         def run(*args: Any, **kwargs: Any) -> None:
-            shared, own = (
-                {field.name: kwargs.pop(field.name) for field in fields(group) if field.name in kwargs}
-                for group in (Shared, OwnModel)
-            )
-            command(*args, shared=Shared(**shared), **({"own": OwnModel(**own)} if own else {}), **kwargs)
+            together: dict[str, Any] = {}
+            for name, group in (("shared", Shared), ("own", OwnModel), ("own_data", OwnData)):
+                given = {field.name: kwargs.pop(field.name) for field in fields(group) if field.name in kwargs}
+                if given or name == "shared":
+                    together[name] = group(**given)
+            command(*args, **together, **kwargs)
 
         for add in reversed([add for group in groups for add in group]):
             add(run)
@@ -219,6 +243,38 @@ OWN_MODEL = (
         is_flag=True,
     ),
     option("--output", OWN, "This part of what the model returns is the logits.", metavar="NAME|INDEX"),
+)
+OWN_DATA = (
+    option(
+        "--data",
+        OWN,
+        "These images are attacked: a folder FOLDER/<class>/*.jpg, an .npz with x and y, or a dataset of the hub on "
+        "disk. --epsilon is needed, too.",
+        type=FILE,
+        metavar="FOLDER|FILE.npz",
+    ),
+    option(
+        "--image-size",
+        OWN,
+        "Images of --data are cut out of the middle in this size, resized before so that the shorter side is as long, "
+        "or RESIZE pixels.",
+        type=ImageSize(),
+        metavar="SIZE[:RESIZE]",
+    ),
+    option(
+        "--channels",
+        OWN,
+        "Images of --data are read as grey levels (1) or RGB (3).  [default: as the first is]",
+        type=click.IntRange(1, 3),
+        metavar="1|3",
+    ),
+    option(
+        "--skip-broken",
+        OWN,
+        "So many images of --data that cannot be read are left out.  [default: 0]",
+        type=click.IntRange(0),
+        metavar="N",
+    ),
 )
 DATASET = (option("--dataset", OWN, "The model is for this dataset; the suite of that name is used.", metavar="NAME"),)
 NORMS = click.Choice(["Linf", "L2"])

@@ -9,16 +9,31 @@ from attacks.registry import ATTACKS, attack_spec
 from attacks.spec import AttackSpec
 from attacks.threat_model import ThreatModel
 from benchmark.data.datasets import DATASETS
-from benchmark.suites.registry import SUITES
+from benchmark.data.own_images import CROPS
+from benchmark.suites.registry import SUITES, own_suite
 from benchmark.suites.suite import TRANSFERRED, Suite
 
 
 def choose_suite(
-    name: str | None, dataset: str | None, norm: str | None, epsilon: float | None, examples: int | None
+    name: str | None,
+    dataset: str | None,
+    norm: str | None,
+    epsilon: float | None,
+    examples: int | None,
+    *,
+    brought: str | None = None,
 ) -> Suite:
-    """The suite named, or that of the dataset, with what the user wants otherwise."""
+    """The suite named, or that of the dataset, with what the user wants otherwise.
+
+    Args:
+        brought: the name of the user's own images, which have a suite of their own where none is named.
+    """
+    if brought is not None and name is None and dataset is None:
+        if epsilon is None:
+            raise InputError(f"--data {brought} needs --epsilon, the radius of the threat model, such as 4/255")
+        return own_suite(brought, ThreatModel(norm or "Linf", epsilon))
     if dataset is not None:
-        lookup(dataset, DATASETS, "dataset")
+        lookup(dataset, {**DATASETS, **CROPS}, "dataset")
     suite = lookup(name or dataset or "digits", SUITES, "suite")
     if dataset not in (None, suite.dataset):
         raise InputError(

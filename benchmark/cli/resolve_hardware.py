@@ -11,8 +11,9 @@ import torch
 from attacks.errors import InputError
 from attacks.precision import is_tiny, precision_for
 from attacks.spec import CHUNK_SIZE
-from benchmark.cli.options import Shared
-from benchmark.data.datasets import load
+from benchmark.cli.options import OwnData, Shared
+from benchmark.data.datasets import DATASETS, load
+from benchmark.data.own_images import CROPS, OwnImages, own_images
 from benchmark.data.split import Split, balanced_subset
 from benchmark.evaluation.hardware import Hardware, keep_freed_memory
 from benchmark.suites.suite import Suite
@@ -25,8 +26,39 @@ def load_images(dataset: str, part: str, shared: Shared) -> Split:
     return load(dataset, part, **where, quiet=shared.quiet)
 
 
-def choose_images(suite: Suite, shared: Shared) -> Split:
-    """The test images of a suite, or its seeded balanced subset."""
+def bring_images(own_data: OwnData, shared: Shared, dataset: str | None) -> OwnImages | None:
+    """The images that the user brings along; None where there are none.
+
+    Args:
+        dataset: of the suite that is named, which may say of what size they are.
+    """
+    if own_data.data is None:
+        if own_data != OwnData():
+            raise InputError("--image-size, --channels and --skip-broken are for images of --data; leave them out")
+        return None
+    if own_data.channels == 2:
+        raise InputError("--channels must be 1 (grey levels) or 3 (RGB), got 2")
+    size = own_data.image_size or (CROPS.get(dataset) if dataset else None)
+    return own_images(own_data.data, size=size, channels=own_data.channels, classes=shared.classes)
+
+
+def shape_of(suite: Suite, brought: OwnImages | None) -> tuple[int, int, int]:
+    """(C, H, W) of the images that a suite attacks. Raises: InputError where the user was to bring them along."""
+    if brought is not None:
+        return brought.shape
+    if suite.dataset not in DATASETS:
+        raise InputError(f"suite {suite.name} is of images that you bring along; name their folder by --data")
+    return DATASETS[suite.dataset].shape
+
+
+def choose_images(
+    suite: Suite, shared: Shared, brought: OwnImages | None = None, *, skip_broken: int | None = None
+) -> Split:
+    """The test images of a suite, or those that the user brings along, or a seeded balanced subset."""
+    if brought is not None:
+        broken = skip_broken or 0
+        return brought.select(suite.examples, seed=shared.seed, most_broken=broken, quiet=shared.quiet)
+    shape_of(suite, brought)
     split = load_images(suite.dataset, "test", shared)
     if suite.examples is None:
         return split

@@ -8,7 +8,8 @@ from attacks.errors import InputError
 from attacks.names import lookup
 from benchmark.cli.options import OwnModel, Shared
 from benchmark.cli.resolve import names_in
-from benchmark.data.datasets import DATASETS
+from benchmark.cli.resolve_hardware import shape_of
+from benchmark.data.own_images import OwnImages
 from benchmark.suites.models import models_for
 from benchmark.suites.suite import Suite
 from model_zoo.load import external_model, find_checkpoint, identified, obtain_checkpoint, robustbench_model
@@ -21,29 +22,35 @@ UNDEFENDED = "natural"
 """The model of a suite that a user's own is attacked from."""
 
 
-def choose_models(suite: Suite, names: str | None, own: OwnModel, shared: Shared) -> list[ModelSpec]:
-    """The models named, and the user's own; all of the suite's where the user says nothing."""
+def choose_models(
+    suite: Suite, names: str | None, own: OwnModel, shared: Shared, brought: OwnImages | None = None
+) -> list[ModelSpec]:
+    """The models named, and the user's own; all of the suite's where the user says nothing.
+
+    Args:
+        brought: the images that they are to take, where these are the user's own.
+    """
+    shape = shape_of(suite, brought)
     if not own.is_given:
         if own.output is not None:
             raise InputError("--output needs --model PATH.py:FACTORY; registered models return their logits")
         if own.trust_code:
             raise InputError("--trust-code is for a program named by --checkpoint; leave it out")
-        return _registered(suite, names or "all", shared)
+        return _registered(suite, names or "all", shared, shape)
     if own.model is not None and own.trust_code:
         raise InputError(
             f"--trust-code is for a --checkpoint that is a program, got --model {own.model}, whose code runs anyway; "
             "leave it out, or if the checkpoint is a program, give it without --model and with --trust-code"
         )
-    spec = _spec_of(suite, own)
-    others = _registered(suite, names, shared) if names else []
+    spec = _spec_of(suite, own, shape)
+    others = _registered(suite, names, shared, shape) if names else []
     if spec.name in [other.name for other in others]:
         spec = replace(spec, name=f"{spec.name} ({own.model or own.checkpoint})")
     return [spec, *others]
 
 
-def _spec_of(suite: Suite, own: OwnModel) -> ModelSpec:
+def _spec_of(suite: Suite, own: OwnModel, shape: tuple[int, int, int]) -> ModelSpec:
     """The user's own model, of a factory or of a file that is a model by itself."""
-    shape = DATASETS[suite.dataset].shape
     about = {"dataset": suite.dataset, "suite": suite.name, "output": own.output or ""}
     if own.model is not None:
         return external_model(own.model, own.checkpoint, **about, shape=shape, tell=to_stderr)
@@ -91,11 +98,11 @@ def _undefended(suite: Suite, shared: Shared) -> ModelSpec | None:
     return None
 
 
-def _registered(suite: Suite, names: str, shared: Shared) -> list[ModelSpec]:
+def _registered(suite: Suite, names: str, shared: Shared, shape: tuple[int, int, int]) -> list[ModelSpec]:
     """The models of those names; "all" leaves out, and says so, what has no checkpoint here."""
     known = models_for(suite.name, shared.checkpoint_dir)
     if names != "all":
-        specs = [_named(name, suite, known, shared) for name in names_in(names)]
+        specs = [_named(name, suite, known, shared, shape) for name in names_in(names)]
         for spec in (spec for spec in specs if not spec.code):
             obtain_checkpoint(spec, shared.checkpoint_dir, shared.mirror_dir)
         _name_stand_ins(specs)
@@ -118,13 +125,15 @@ def _registered(suite: Suite, names: str, shared: Shared) -> list[ModelSpec]:
     return here
 
 
-def _named(name: str, suite: Suite, known: Mapping[str, ModelSpec], shared: Shared) -> ModelSpec:
+def _named(
+    name: str, suite: Suite, known: Mapping[str, ModelSpec], shared: Shared, shape: tuple[int, int, int]
+) -> ModelSpec:
     """The model of that name, of the suite or of RobustBench; or of that name after its last epoch of training."""
     if not name.startswith(PREFIX):
         last = None if name in known else after_last_epoch(name, known, shared.checkpoint_dir)
         return last or lookup(name, known, f"model of suite {suite.name}")
     where = {"dataset": suite.dataset, "norm": suite.threat.norm, "suite": suite.name}
-    return robustbench_model(name, shared.checkpoint_dir, **where, shape=DATASETS[suite.dataset].shape)
+    return robustbench_model(name, shared.checkpoint_dir, **where, shape=shape)
 
 
 def _name_stand_ins(specs: Sequence[ModelSpec]) -> None:

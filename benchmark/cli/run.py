@@ -7,14 +7,14 @@ from typing import Any
 from attacks.errors import InputError
 from attacks.registry import ATTACKS
 from attacks.spec import AttackSpec
-from benchmark.cli.options import OwnModel, Shared
+from benchmark.cli.options import OwnData, OwnModel, Shared
 from benchmark.cli.resolve import (
     choose_attacks,
     choose_suite,
     choose_transfer,
     with_examples,
 )
-from benchmark.cli.resolve_hardware import choose_hardware, choose_images, tuned
+from benchmark.cli.resolve_hardware import bring_images, choose_hardware, choose_images, tuned
 from benchmark.cli.resolve_models import choose_models, choose_sources, without_twins
 from benchmark.report.publish import print_tables, refuse_to_replace
 from benchmark.store.store import Store
@@ -36,6 +36,7 @@ def run(
     sources: str | None,
     examples: Mapping[str, int | None] | None,
     own: OwnModel,
+    own_data: OwnData,
     dataset: str | None,
     norm: str | None,
     epsilon: float | None,
@@ -44,14 +45,16 @@ def run(
     keep_images: bool,
 ) -> None:
     """Run the benchmark, write the tables and print them."""
-    chosen = with_examples(choose_suite(suite, dataset, norm, epsilon, None), examples or {})
+    brought = bring_images(own_data, shared, dataset or suite)
+    about = {"brought": None if brought is None else brought.name}
+    chosen = with_examples(choose_suite(suite, dataset, norm, epsilon, None, **about), examples or {})
     attack_specs = choose_attacks(chosen, attacks)
-    found = choose_models(chosen, models, own, shared)
+    found = choose_models(chosen, models, own, shared, brought)
     specs = without_twins(found)
     transferred = choose_transfer(chosen, transfer, attack_specs)
     _refuse_what_nothing_takes(examples or {}, sources, attack_specs, transferred)
     hardware = choose_hardware(shared)
-    split = choose_images(chosen, shared)
+    split = choose_images(chosen, shared, brought, skip_broken=own_data.skip_broken)
     hardware = replace(tuned(hardware, chosen, split, shared), keeps_images=keep_images)
     crafted_on = choose_sources(chosen, specs, sources, shared, runs_all=models in (None, "all"))
     draws: dict[str, Any] = {"judge_draws": judge_draws, "eot": eot}

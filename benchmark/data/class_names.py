@@ -47,34 +47,41 @@ def class_folders(folder: Path, dataset: str, classes: Path | None) -> list[str]
         numbered = sorted(found, key=int)
         if [int(name) for name in numbered] == list(range(len(official))):
             return numbered
-    expected = official if classes is None else read_classes(classes, dataset)
+    expected = official if classes is None else _names_for(classes, dataset)
     unknown = [name for name in found if name not in expected]
     if unknown:
         known = f"the names in {classes}" if classes else f"the names of {dataset} or labels 0 to {len(official) - 1}"
         remedy = "name it there" if classes else "give --classes FILE: one a line, in the order of the logits"
         raise InputError(
             f"{folder}: expected class folders with {known}, got {unknown[0]!r}; rename it, or {remedy} "
-            f"(names: {_shortened(expected)})"
+            f"(names: {shortened(expected)})"
         )
     return list(expected)
 
 
-def read_classes(path: Path, dataset: str) -> list[str]:
-    """The names in a file, one a line. Raises: InputError unless each class of the dataset has one of its own."""
+def read_names(path: Path) -> list[str]:
+    """The names in a file, one a line. Raises: InputError for a file that cannot be read, or names one twice."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"--classes {path}: expected names, one a line, could not read them ({error})") from error
     names = [line.strip() for line in text.splitlines() if line.strip()]
-    wanted = len(CLASS_NAMES[dataset])
-    if len(names) != wanted or len(set(names)) != wanted:
+    if len(set(names)) != len(names) or len(names) < 2:
         raise InputError(
-            f"--classes {path}: expected {wanted} different names for {dataset}, one a line, got {len(names)} lines "
-            f"with {len(set(names))} names"
+            f"--classes {path}: expected different names, one a line, two at least, got {len(names)} lines with "
+            f"{len(set(names))} names"
         )
     return names
 
 
-def _shortened(names: Sequence[str]) -> str:
+def _names_for(path: Path, dataset: str) -> list[str]:
+    """The names in a file. Raises: InputError unless each class of the dataset has one of its own."""
+    names, wanted = read_names(path), len(CLASS_NAMES[dataset])
+    if len(names) != wanted:
+        raise InputError(f"--classes {path}: expected {wanted} names for {dataset}, one a line, got {len(names)}")
+    return names
+
+
+def shortened(names: Sequence[str]) -> str:
     """The first dozen names."""
     return ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")

@@ -21,7 +21,8 @@ class Split:
 
     Attributes:
         part: "train" or "test".
-        x: float32 (N, C, H, W) in [0, 1].
+        x: float32 (N, C, H, W) in [0, 1]; or `LazyImages`, which answer as a tensor does to what a sweep asks of it,
+            and are decoded only then.
         y: int64 (N,) in [0, classes).
         index: int64 (N,), ascending: where each image stands in the whole part. Draws and selections are keyed by it.
     """
@@ -36,12 +37,21 @@ class Split:
     def __len__(self) -> int:
         return len(self.y)
 
+    def on(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+        """Images, labels and indices, on a device."""
+        return self.x.to(device), self.y.to(device), self.index.to(device)
+
     @cached_property
     def digest(self) -> str:
-        """sha256, in hex, of the images, labels and indices (with their shapes); names are no part of it."""
+        """sha256, in hex, of the images, labels and indices (with their shapes); names are no part of it.
+
+        For images that are decoded when they are needed the checksum of each stands.
+        """
         sha = hashlib.sha256()
-        for tensor, dtype in ((self.x, "<f4"), (self.y, "<i8"), (self.index, "<i8")):
-            array = np.ascontiguousarray(tensor.cpu().numpy(), dtype=dtype)
+        checksums = getattr(self.x, "checksums", None)
+        x = self.x.cpu().numpy() if checksums is None else checksums
+        for values, dtype in ((x, "<f4" if checksums is None else "u1"), (self.y, "<i8"), (self.index, "<i8")):
+            array = np.ascontiguousarray(values, dtype=dtype)
             sha.update(np.array(array.shape, dtype="<i8").tobytes())
             sha.update(array.data)
         return sha.hexdigest()

@@ -32,7 +32,7 @@ def evaluate_chunk(
 
     Returns: the verdicts of each case.
     """
-    x, y, index = (tensor.to(hardware.device) for tensor in (chunk.x, chunk.y, chunk.index))
+    x, y, index = chunk.on(hardware.device)
     case = cases[0]
     setting = Setting(
         case.threat,

@@ -25,7 +25,8 @@ GRADIENT_IMAGES = 256
 
 def check_images(split: Split) -> None:
     """Raise InputError unless the images are finite and in [0, 1] and the labels in range."""
-    check_pixels(split.x, of=f"{split.dataset}: ")
+    if isinstance(split.x, Tensor):  # others are decoded into this range
+        check_pixels(split.x, of=f"{split.dataset}: ")
     if not (split.y.min() >= 0 and split.y.max() < split.classes):
         raise InputError(
             f"{split.dataset}: expected labels in 0..{split.classes - 1}, got {split.y.min()}..{split.y.max()}"
@@ -105,6 +106,7 @@ def check_model(
         got = tuple(first.shape) if isinstance(first, Tensor) else type(first).__name__
         raise InputError(
             f"model {name}: expected logits of shape {expected} (one a class of {split.dataset}), got {got}"
+            + ("" if isinstance(split.x, Tensor) else "; name all classes, in the order of the logits, by --classes")
         )
     if not first.isfinite().all():
         raise InputError(

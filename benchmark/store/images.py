@@ -32,7 +32,7 @@ LARGEST = 16 * 2**30
 def pack_images(chunk: Range, images: Split, x_adv: Tensor) -> tuple[str, bytes]:
     """The name and the content of the file for a chunk; the same images give the same bytes."""
     buffer = io.BytesIO()
-    arrays = {"index": images.index, "y": images.y, "x": images.x, "x_adv": x_adv.cpu()}
+    arrays = {"index": images.index, "y": images.y, "x": images.x.cpu(), "x_adv": x_adv.cpu()}
     np.savez_compressed(buffer, allow_pickle=False, **{name: tensor.numpy() for name, tensor in arrays.items()})
     content = buffer.getvalue()
     return f"{stem(chunk)}.{checksum(content)}.npz", content

@@ -53,6 +53,9 @@ def _suite(
     )
 
 
+IMAGENET = "imagenet"
+"""The dataset of RobustBench's ImageNet leaderboards, which nobody can download without an account."""
+
 SUITES: Mapping[str, Suite] = by_name(
     (
         _suite(
@@ -82,7 +85,21 @@ SUITES: Mapping[str, Suite] = by_name(
             "cifar100", "cifar100", ThreatModel("Linf", 8 / 255), 1000, "1,000 balanced test images", rel_step_size=0.25
         ),
         _suite("svhn", "svhn", ThreatModel("Linf", 8 / 255), 1000, "1,000 balanced test images", rel_step_size=0.25),
+        _suite(
+            IMAGENET,
+            IMAGENET,
+            ThreatModel("Linf", 4 / 255),
+            5000,
+            "5,000 balanced images of the validation folder that --data names",
+            rel_step_size=0.25,
+        ),
         *PAPER_SUITES,
     ),
     "suite",
 )
+
+
+def own_suite(dataset: str, threat: ThreatModel) -> Suite:
+    """The suite of a user's own images: all of them, under the attacks of the leaderboard suites."""
+    name = f"own-{dataset}" if dataset in SUITES else dataset
+    return _suite(name, dataset, threat, None, "your own images", rel_step_size=0.25)

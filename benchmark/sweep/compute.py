@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
@@ -82,9 +83,10 @@ def _evaluate(
     target, source = group[0].model.name, group[0].source.name
     rows = prepared.rows[group[0].images][slice(*chunk)]
     images = take(prepared.split, rows)
+    images = replace(images, x=images.x.to(hardware.device))
     prediction = prepared.predictions[target][torch.from_numpy(rows).to(hardware.device)]
     on = prepared.models[target], prepared.models[source], prepared.searched[source]
-    found = FoundPoints(images.x.to(hardware.device)) if hardware.keeps_images else None
+    found = FoundPoints(images.x) if hardware.keeps_images else None
 
     def observe(rows: Tensor, points: Tensor, correct: Tensor) -> None:
         if found is not None:

@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from benchmark.data.lazy_images import LazyImages
 from benchmark.data.split import Split
 from benchmark.evaluation.hardware import Hardware
 from benchmark.evaluation.search_copy import search_copy
@@ -41,9 +42,12 @@ class Mapped:
 
 
 @contextmanager
-def mapped(array: NDArray[Any]) -> Iterator[Mapped | NDArray[Any]]:
-    """The array where other processes find it for the length of the block; itself on systems that cannot."""
-    if sys.platform != "linux":
+def mapped(array: NDArray[Any] | LazyImages) -> Iterator[Mapped | NDArray[Any] | LazyImages]:
+    """The array where other processes find it for the length of the block.
+
+    Itself on systems that cannot; what each process decodes for itself stays as it is, too.
+    """
+    if sys.platform != "linux" or isinstance(array, LazyImages):
         yield array
         return
     with open(os.memfd_create("images"), "wb") as file:  # unlike /dev/shm, of no fixed size and never left behind
@@ -63,7 +67,7 @@ class Job:
 
     todo: Sequence[Task]
     images: Mapping[str, Any]
-    x: NDArray[np.float32] | Mapped
+    x: NDArray[np.float32] | Mapped | LazyImages
     y: NDArray[np.int64]
     index: NDArray[np.int64]
     rows: Mapping[str, NDArray[np.int64]]
@@ -78,7 +82,8 @@ class Job:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that shared arrays cannot be written to, which nobody does
             x = self.x.array() if isinstance(self.x, Mapped) else self.x
-            split = Split(x=_tensor(x), y=_tensor(self.y), index=_tensor(self.index), **self.images)
+            images = cast(torch.Tensor, x) if isinstance(x, LazyImages) else _tensor(x)
+            split = Split(x=images, y=_tensor(self.y), index=_tensor(self.index), **self.images)
         specs = {spec.name: spec for group, _ in self.todo for case in group for spec in (case.model, case.source)}
         device = self.hardware.device
         models = _OnDemand(lambda name: load_on(self.hardware, specs[name], split, self.checkpoint_dir))
@@ -111,10 +116,11 @@ def run_remote(
 ) -> Iterator[int]:
     """Have every task done elsewhere, and yield the number of each when it is done."""
     split = prepared.split
+    x = split.x.numpy() if isinstance(split.x, torch.Tensor) else split.x
     job = Job(
         todo=todo,
         images={"dataset": split.dataset, "part": split.part, "classes": split.classes},
-        x=split.x.numpy(),
+        x=x,
         y=split.y.numpy(),
         index=split.index.numpy(),
         rows=prepared.rows,
@@ -127,8 +133,8 @@ def run_remote(
     if hardware.executor == "ray":
         yield from run_on_ray(len(todo), job, ray_workers(hardware, split))
     else:
-        with mapped(split.x.numpy()) as x:
-            yield from run_spawned(len(todo), replace(job, x=x), hardware.workers)
+        with mapped(x) as shared:
+            yield from run_spawned(len(todo), replace(job, x=shared), hardware.workers)
 
 
 def ray_workers(hardware: Hardware, split: Split) -> RayWorkers:

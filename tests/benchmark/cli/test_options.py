@@ -24,6 +24,7 @@ GATE = DATA | ATTACKING | OWN_MODEL | {"baseline", "models", "checkpoint-dir", "
 TAKEN = {
     "": WHICH
     | DATA
+    | {"data", "image-size", "channels", "skip-broken"}
     | ATTACKING
     | OWN_MODEL
     | {"dataset", "norm", "epsilon", "seed", "checkpoint-dir", "results-dir", "workers", "executor", "gpus-per-worker"}

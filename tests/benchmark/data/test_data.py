@@ -304,7 +304,7 @@ def test_every_data_set_of_files_has_a_name_for_each_class() -> None:
     ("lines", "words"),
     [
         (["a"] * 10, "10 lines with 1 names"),
-        (["a", "b"], "expected 10 different names for cifar10"),
+        (["a", "b"], "expected 10 names for cifar10"),
         (list("abcdefghij"), "got 'airplane'"),
     ],
 )

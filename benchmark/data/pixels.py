@@ -1,0 +1,112 @@
+"""One image of a user's own: refused where its pixels would have to be guessed, else resized, cropped and decoded."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from attacks.errors import InputError, one_line
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+_PLAIN = ("1", "L", "P", "RGB")
+_WITH_ALPHA = ("LA", "PA", "RGBA")
+_BROKEN = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+"""PIL's ways with a damaged file."""
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What becomes of an image before a model sees it, as torchvision's `Resize` and `CenterCrop` do it.
+
+    Args:
+        channels: 1 for grey levels, 3 for RGB.
+        height, width: pixels of what is cut out of the middle.
+        resize: pixels of the shorter side before that; 0 for images that must have these pixels already.
+    """
+
+    channels: int
+    height: int
+    width: int
+    resize: int = 0
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        return self.channels, self.height, self.width
+
+    def read(self, file: Path | IO[bytes], name: str) -> Tensor:
+        """The pixels of an image, uint8 (C, H, W).
+
+        Args:
+            file: it is read from; name: what an error calls it.
+
+        Raises: InputError for what is no image, and for one whose pixels would have to be guessed: transparent, with
+            more than 8 bits a channel, in another colour space, animated, or of another size.
+        """
+        from torchvision.transforms import functional  # slow to import
+
+        try:
+            with Image.open(file) as image:
+                _refuse(image, name)
+                if not self.resize and image.size != (self.width, self.height):
+                    raise InputError(
+                        f"{name}: expected {self.width}x{self.height} pixels, as the first image has, got "
+                        f"{image.width}x{image.height}; bring all to one size by --image-size"
+                    )
+                converted = image.convert("L" if self.channels == 1 else "RGB")
+                if self.resize:
+                    converted = functional.resize(converted, self.resize)
+                    converted = functional.center_crop(converted, [self.height, self.width])
+                pixels = np.array(converted)
+        except InputError:
+            raise
+        except _BROKEN as error:
+            raise InputError(
+                f"{name}: expected an image, could not read it ({one_line(error)[:160]}); replace it"
+            ) from None
+        return torch.from_numpy(pixels.reshape(self.height, self.width, self.channels)).permute(2, 0, 1)
+
+
+def preparation(
+    first: Path | IO[bytes], name: str, *, size: tuple[int, int] | None, channels: int | None
+) -> Preparation:
+    """How images are brought to one shape.
+
+    Args:
+        first: the file of an image, called name; where there is no size or no number of channels, all must have its.
+        size: pixels a side of what is cut out, and of the shorter side before.
+
+    Raises: InputError as `Preparation.read`.
+    """
+    try:
+        with Image.open(first) as image:
+            _refuse(image, name)
+            found = image.size
+            is_grey = image.mode in ("1", "L", "LA")
+    except _BROKEN as error:
+        raise InputError(
+            f"{name}: expected an image, could not read it ({one_line(error)[:160]}); replace it"
+        ) from None
+    own = Preparation(channels or (1 if is_grey else 3), height=found[1], width=found[0])
+    return own if size is None else replace(own, height=size[0], width=size[0], resize=size[1])
+
+
+def _refuse(image: Image.Image, name: str) -> None:
+    """Raise InputError for an image whose pixels would have to be guessed."""
+    got, remedy = "", ""
+    if getattr(image, "n_frames", 1) > 1:
+        got, remedy = f"an animation of {image.n_frames} frames", "save one of them"  # type: ignore[attr-defined]
+    elif image.mode in _WITH_ALPHA or "transparency" in image.info:
+        least = image.convert("RGBA").getchannel("A").getextrema()[0]
+        if least != 255:
+            got, remedy = "one with transparent pixels", "put it on a background"
+    elif image.mode.startswith(("I", "F")):
+        got, remedy = f"one of PIL mode {image.mode}, with more than 8 bits a channel", "convert it to 8 bits"
+    elif image.mode not in _PLAIN:
+        got, remedy = f"one in {image.mode}", "convert it to RGB"
+    if got:
+        raise InputError(f"{name}: expected a still image in grey levels or RGB, got {got}; {remedy}")

@@ -1,0 +1,129 @@
+"""--data: a user's own model on a user's own images, from the folder to the tables."""
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from benchmark.data.datasets import load
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+SHADES = {"bright": 0.75, "dark": 0.25, "mid": 0.5}
+FACTORY = '''
+import torch
+from torch import nn
+
+class ByShade(nn.Module):
+    """The class of the shade that is nearest to the mean of an image: classes lie 0.25 apart."""
+
+    def forward(self, x):
+        return -50 * (x.mean((1, 2, 3))[:, None] - torch.tensor(SHADES)) ** 2
+'''
+
+
+def factory(folder: Path, shades: list[float]) -> str:
+    text = f"SHADES = {shades}\n{FACTORY}\n\ndef make():\n    return ByShade()\n"
+    (folder / "net.py").write_text(text)
+    return "net.py:make"
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Four pictures a class, JPEG and PNG of two sizes, evenly grey."""
+    for name, shade in SHADES.items():
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for i, suffix in enumerate((".png", ".jpg", ".png", ".jpg")):
+            grey = np.full((20 + 4 * (i % 2), 20, 3), round(255 * shade), dtype=np.uint8)
+            Image.fromarray(grey).save(tmp_path / "photos" / name / f"{i}{suffix}", quality=95)
+    return tmp_path
+
+
+def run(command: Command, folder: Path, *words: object) -> subprocess.CompletedProcess[str]:
+    fixed = ("--model", "net.py:make", "--data", "photos", "--image-size", "16", "--attacks", "pgd-20", "--quiet")
+    return command(folder, *fixed, *words)
+
+
+def scores(folder: Path, suite: str = "photos") -> pd.DataFrame:
+    return pd.read_csv(folder / "results/mine" / suite / "scores.csv")
+
+
+@pytest.mark.parametrize(("epsilon", "robust"), [("0.12", 100.0), ("0.14", 0.0)])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_robust_accuracy_on_own_images_is_what_the_model_is_known_to_have(
+    command: Command, photos: Path, epsilon: str, robust: float, workers: int
+) -> None:
+    factory(photos, [SHADES[name] for name in sorted(SHADES)])
+    result = run(command, photos, "--epsilon", epsilon, "--workers", workers)
+    assert result.returncode == 0, result.stderr
+    (row,) = scores(photos).to_dict("records")
+    assert (row["model"], row["dataset"], row["n"]) == ("make", "photos", 12)
+    assert (row["clean_acc"], row["robust_acc"]) == (100.0, robust)
+    again = run(command, photos, "--epsilon", epsilon, "--workers", workers)
+    assert again.returncode == 0
+    (photos / "photos/dark/0.png").write_bytes((photos / "photos/mid/0.png").read_bytes())
+    assert run(command, photos, "--epsilon", epsilon, "--workers", workers).returncode == 0
+    assert scores(photos)["clean_acc"].item() == pytest.approx(100 * 11 / 12, abs=1e-3)
+
+
+def test_folders_of_some_of_the_classes(command: Command, photos: Path) -> None:
+    names = ["none", "mid", "bright", "other", "dark"]
+    (photos / "names.txt").write_text("\n".join(names))
+    factory(photos, [SHADES.get(name, 9.0) for name in names])
+    result = run(command, photos, "--epsilon", "0.01", "--classes", "names.txt", "--examples", "6")
+    assert result.returncode == 0, result.stderr
+    assert scores(photos)[["n", "clean_acc"]].values.tolist() == [[6, 100.0]]
+    without = run(command, photos, "--epsilon", "0.01")
+    assert without.returncode == 2
+    assert "expected logits of shape (12, 3) (one a class of photos), got (12, 5)" in without.stderr
+    assert "--classes" in without.stderr
+
+
+def test_own_images_under_a_suite_that_exists_have_its_threat_model_and_models(
+    command: Command, tmp_path: Path
+) -> None:
+    test = load("digits", "test", data_dir=tmp_path)
+    np.savez(tmp_path / "some.npz", x=test.x[:50, 0].numpy(), y=test.y[:50].numpy())
+    words = ("--suite", "digits", "--models", "madry", "--attacks", "fgsm", "--transfer", "none", "--quiet")
+    assert command(tmp_path, *words, "--data", "some.npz").returncode == 0
+    own = scores(tmp_path, "digits").iloc[0]
+    assert command(tmp_path, *words, "--examples", "all").returncode == 0
+    whole = scores(tmp_path, "digits").iloc[0]
+    assert (own["n"], own["epsilon"], own["checkpoint_sha256"]) == (50, whole["epsilon"], whole["checkpoint_sha256"])
+    assert whole["n"] == 500
+    assert own["clean_acc"] != whole["clean_acc"]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ([], "--data photos needs --epsilon"),
+        (["--epsilon", "0.1", "--image-size", "16:8"], "expected pixels such as 224, or 224:256"),
+        (["--epsilon", "0.1", "--image-size", "x"], "expected pixels such as 224"),
+        (["--epsilon", "0.1", "--channels", "2"], "--channels must be 1 (grey levels) or 3 (RGB), got 2"),
+        (["--epsilon", "0.1", "--data", "nowhere"], "expected a folder or an .npz at nowhere, found none"),
+        (["--epsilon", "0.1", "--suite", "cifar11"], "cifar11"),
+    ],
+)
+def test_mistakes_are_one_line(command: Command, photos: Path, words: list[str], says: str) -> None:
+    factory(photos, [0.1, 0.2, 0.3])
+    result = run(command, photos, *words)
+    assert result.returncode == 2
+    assert says in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--suite", "imagenet"), "suite imagenet is of images that you bring along; name their folder by --data"),
+        (("--skip-broken", "1"), "are for images of --data; leave them out"),
+    ],
+)
+def test_options_of_own_images_without_any(command: Command, tmp_path: Path, words: tuple[str, ...], says: str) -> None:
+    result = command(tmp_path, "--models", "all", *words)
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1)
+    assert says in result.stderr
