@@ -20,6 +20,7 @@ from benchmark.cli.options import (
     DEVICE,
     DRAWS,
     FILE,
+    FOLDER,
     OWN_DATA,
     OWN_MODEL,
     PLACES,
@@ -155,6 +156,24 @@ def table_command(*, shared: Shared, papers: bool) -> None:
     if papers:
         write_published(shared.results_dir)
     rebuild_tables(shared.results_dir)
+
+
+@cli.command("push")
+@option("--models", WHAT, "This trained model is written.", required=True, metavar="NAME")
+@option("--suite", WHAT, "Its numbers are those of this suite.", default="digits", metavar="NAME")
+@option(
+    "--folder",
+    PLACES,
+    "It is written to this folder, in the format of the Hugging Face hub.",
+    type=FOLDER,
+    required=True,
+)
+@takes(RESULTS, CHECKPOINTS)
+def push_command(*, shared: Shared, **options: Any) -> None:
+    """Write a trained model, with the card of what it withstands, for `hf upload`."""
+    from benchmark.cli.push import push
+
+    push(shared, **options)
 
 
 @cli.command("speed")

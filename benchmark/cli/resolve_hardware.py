@@ -18,6 +18,7 @@ from benchmark.data.split import Split, balanced_subset
 from benchmark.evaluation.hardware import Hardware, keep_freed_memory
 from benchmark.suites.suite import Suite
 from benchmark.sweep.local_pool import can_fork
+from model_zoo.hub import Crop
 
 
 def load_images(dataset: str, part: str, shared: Shared) -> Split:
@@ -38,8 +39,8 @@ def bring_images(own_data: OwnData, shared: Shared, dataset: str | None) -> OwnI
         return None
     if own_data.channels == 2:
         raise InputError("--channels must be 1 (grey levels) or 3 (RGB), got 2")
-    size = own_data.image_size or (CROPS.get(dataset) if dataset else None)
-    return own_images(own_data.data, size=size, channels=own_data.channels, classes=shared.classes)
+    crop = Crop(*own_data.image_size) if own_data.image_size else CROPS.get(dataset or "")
+    return own_images(own_data.data, crop=crop, channels=own_data.channels, classes=shared.classes)
 
 
 def shape_of(suite: Suite, brought: OwnImages | None) -> tuple[int, int, int]:

@@ -19,13 +19,14 @@ from benchmark.data.class_names import read_names, shortened
 from benchmark.data.lazy_images import ImageSource, LazyImages, summed
 from benchmark.data.pixels import SUFFIXES, Preparation, preparation
 from benchmark.data.split import Split, balanced_subset
+from model_zoo.hub import Crop
 
 ON_DISK = ("state.json", "dataset_dict.json")
 """What `datasets` writes beside a dataset, and beside several parts of one."""
 PARTS = ("test", "validation")
 """Of a dataset with several parts the one that is attacked, the first of these that is there."""
 ARRAYS = ".npz"
-CROPS = {"imagenet": (224, 256)}
+CROPS = {"imagenet": Crop(224, resize=256)}
 """By dataset, how its images are brought to one size where the user does not say: cut out, and resized before."""
 
 
@@ -82,15 +83,15 @@ class OwnImages:
 
 
 def own_images(
-    path: Path, *, size: tuple[int, int] | None = None, channels: int | None = None, classes: Path | None = None
+    path: Path, *, crop: Crop | None = None, channels: int | None = None, classes: Path | None = None
 ) -> OwnImages:
     """The images at a path, each with its class.
 
     Args:
         path: a folder FOLDER/<class>/*.png (.jpg, .jpeg, .webp, .bmp), an .npz with x and y, or a folder that
             `datasets.save_to_disk` wrote.
-        size: pixels a side of the square that is cut out of the middle of an image, and of the shorter side that it is
-            resized to before; None where all images have one size.
+        crop: the square that is cut out of the middle of an image, and what it is resized to before; None where all
+            images have one size.
         channels: 1 for grey levels, 3 for RGB; None for what the first image has.
         classes: a file that names the classes, one a line, in the order of the logits; None where the folders, sorted
             by name, are all of them.
@@ -99,15 +100,15 @@ def own_images(
     """
     names = None if classes is None else read_names(classes)
     if path.suffix == ARRAYS and path.is_file():
-        if size or channels:
+        if crop or channels:
             raise InputError(f"{path}: arrays are taken as they are; leave out --image-size and --channels")
         return _from_arrays(path, names)
     if not path.is_dir():
         found = "another file" if path.exists() else "none"
         raise InputError(f"--data: expected a folder or an .npz at {path}, found {found}; mend the path")
     if any((path / name).is_file() for name in ON_DISK):
-        return _from_hub_folder(path, names, size, channels)
-    return _from_class_folders(path, names, size, channels)
+        return _from_hub_folder(path, names, crop, channels)
+    return _from_class_folders(path, names, crop, channels)
 
 
 @dataclass(frozen=True)
@@ -119,9 +120,7 @@ class _Files:
         return self.prepared.read(self.paths[i], str(self.paths[i]))
 
 
-def _from_class_folders(
-    path: Path, names: Sequence[str] | None, size: tuple[int, int] | None, channels: int | None
-) -> OwnImages:
+def _from_class_folders(path: Path, names: Sequence[str] | None, crop: Crop | None, channels: int | None) -> OwnImages:
     folders = sorted(child.name for child in path.iterdir() if child.is_dir() and not child.name.startswith("."))
     label_of = _labels(path, "folder", folders, names)
     files: list[Path] = []
@@ -132,7 +131,7 @@ def _from_class_folders(
             raise InputError(f"{path / folder}: expected images of a class ({', '.join(SUFFIXES)}), got none; add some")
         files += found
         labels += [label_of[folder]] * len(found)
-    prepared = preparation(files[0], str(files[0]), size=size, channels=channels)
+    prepared = preparation(files[0], str(files[0]), crop=crop, channels=channels)
     known = len(names or folders)
     return OwnImages(_name_of(path), _Files(files, prepared), np.array(labels), known, prepared.shape)
 
@@ -205,9 +204,7 @@ class _Rows:
         return self.prepared.read(_file_in(self.rows[i][self.column]), f"{self.path}, row {i}")
 
 
-def _from_hub_folder(
-    path: Path, names: Sequence[str] | None, size: tuple[int, int] | None, channels: int | None
-) -> OwnImages:
+def _from_hub_folder(path: Path, names: Sequence[str] | None, crop: Crop | None, channels: int | None) -> OwnImages:
     try:
         import datasets  # an optional package
     except ImportError:
@@ -236,7 +233,7 @@ def _from_hub_folder(
         raise InputError(f"{path}: expected a label for every row, got none for {(given < 0).sum()}; leave these out")
     y = np.array([label_of[name] if names else place for place, name in enumerate(own)])[given]
     rows = rows.cast_column(images[0], datasets.Image(decode=False))
-    prepared = preparation(_file_in(rows[0][images[0]]), f"{path}, row 0", size=size, channels=channels)
+    prepared = preparation(_file_in(rows[0][images[0]]), f"{path}, row 0", crop=crop, channels=channels)
     return OwnImages(_name_of(path), _Rows(rows, images[0], path, prepared), y, len(names or own), prepared.shape)
 
 

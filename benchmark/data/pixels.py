@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from attacks.errors import InputError, one_line
+from model_zoo.hub import Crop
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 _PLAIN = ("1", "L", "P", "RGB")
@@ -26,12 +27,14 @@ class Preparation:
         channels: 1 for grey levels, 3 for RGB.
         height, width: pixels of what is cut out of the middle.
         resize: pixels of the shorter side before that; 0 for images that must have these pixels already.
+        interpolation: of the resizing, "bilinear" or "bicubic".
     """
 
     channels: int
     height: int
     width: int
     resize: int = 0
+    interpolation: str = "bilinear"
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -47,7 +50,7 @@ class Preparation:
         Raises: InputError for what is no image, and for one whose pixels would have to be guessed: transparent, with
             more than 8 bits a channel, in another colour space, animated, or of another size.
         """
-        from torchvision.transforms import functional  # slow to import
+        from torchvision.transforms import InterpolationMode, functional  # slow to import
 
         try:
             with Image.open(file) as image:
@@ -59,7 +62,7 @@ class Preparation:
                     )
                 converted = image.convert("L" if self.channels == 1 else "RGB")
                 if self.resize:
-                    converted = functional.resize(converted, self.resize)
+                    converted = functional.resize(converted, self.resize, InterpolationMode(self.interpolation))
                     converted = functional.center_crop(converted, [self.height, self.width])
                 pixels = np.array(converted)
         except InputError:
@@ -71,14 +74,12 @@ class Preparation:
         return torch.from_numpy(pixels.reshape(self.height, self.width, self.channels)).permute(2, 0, 1)
 
 
-def preparation(
-    first: Path | IO[bytes], name: str, *, size: tuple[int, int] | None, channels: int | None
-) -> Preparation:
+def preparation(first: Path | IO[bytes], name: str, *, crop: Crop | None, channels: int | None) -> Preparation:
     """How images are brought to one shape.
 
     Args:
-        first: the file of an image, called name; where there is no size or no number of channels, all must have its.
-        size: pixels a side of what is cut out, and of the shorter side before.
+        first: the file of an image, called name; where there is no crop or no number of channels, all must have its.
+        crop: what is cut out of the middle, and the resizing before.
 
     Raises: InputError as `Preparation.read`.
     """
@@ -92,7 +93,9 @@ def preparation(
             f"{name}: expected an image, could not read it ({one_line(error)[:160]}); replace it"
         ) from None
     own = Preparation(channels or (1 if is_grey else 3), height=found[1], width=found[0])
-    return own if size is None else replace(own, height=size[0], width=size[0], resize=size[1])
+    if crop is None:
+        return own
+    return replace(own, height=crop.size, width=crop.size, resize=crop.resize, interpolation=crop.interpolation)
 
 
 def _refuse(image: Image.Image, name: str) -> None:

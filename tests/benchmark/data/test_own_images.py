@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
-from torchvision.transforms import CenterCrop, Compose, Resize, ToTensor
+from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize, ToTensor
 
 from attacks.errors import InputError
 from benchmark.data.lazy_images import LazyImages
 from benchmark.data.own_images import own_images
 from benchmark.data.split import Split, balanced_subset, take
+from model_zoo.hub import Crop
 
 SIZES = ((40, 40), (52, 40), (40, 60))
 SUFFIXES = (".png", ".jpg", ".JPEG", ".webp", ".bmp")
@@ -38,7 +39,7 @@ def photos(tmp_path: Path) -> Path:
 
 
 def test_class_folders_are_read_as_torchvision_reads_them(photos: Path) -> None:
-    split = own_images(photos, size=(32, 36)).select(None, seed=0)
+    split = own_images(photos, crop=Crop(32, 36)).select(None, seed=0)
     transform = Compose([Resize(36), CenterCrop(32), ToTensor()])
     theirs = ImageFolder(str(photos), transform, is_valid_file=bool)
     x, y = next(iter(DataLoader(theirs, len(theirs))))
@@ -49,8 +50,16 @@ def test_class_folders_are_read_as_torchvision_reads_them(photos: Path) -> None:
     assert (split.dataset, split.classes, list(split.index)) == ("photos", 3, list(range(15)))
 
 
+def test_resizing_is_bicubic_where_a_model_wants_it(photos: Path) -> None:
+    transform = Compose([Resize(36, InterpolationMode.BICUBIC), CenterCrop(32), ToTensor()])
+    with Image.open(photos / "cat/0.png") as image:
+        expected = transform(image)
+    x = own_images(photos, crop=Crop(32, 36, "bicubic")).select(None, seed=0).x[:1].to("cpu")
+    torch.testing.assert_close(x[0], expected, rtol=0, atol=0)
+
+
 def test_selections_are_decoded_alike_in_any_batches(photos: Path) -> None:
-    split = own_images(photos, size=(32, 32)).select(None, seed=0)
+    split = own_images(photos, crop=Crop(32, 32)).select(None, seed=0)
     whole = split.x.to("cpu")
     assert torch.equal(torch.cat(list(split.x.split(4))), whole)
     rows = np.array([2, 7, 11])
@@ -62,19 +71,19 @@ def test_selections_are_decoded_alike_in_any_batches(photos: Path) -> None:
 def test_many_images_are_decoded_by_several_processes_in_their_order(
     photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lazy = own_images(photos, size=(32, 32)).select(None, seed=0).x
+    lazy = own_images(photos, crop=Crop(32, 32)).select(None, seed=0).x
     alone = lazy.to("cpu")
     monkeypatch.setattr("benchmark.data.lazy_images._BATCH", 4)
     assert torch.equal(lazy.to("cpu"), alone)
 
 
 def test_the_digest_is_of_pixels_labels_and_places(photos: Path) -> None:
-    def digest(**how: tuple[int, int]) -> str:
-        return own_images(photos, size=how.get("size", (32, 32))).select(None, seed=0).digest
+    def digest(crop: Crop = Crop(32, 32)) -> str:  # noqa: B008
+        return own_images(photos, crop=crop).select(None, seed=0).digest
 
     before = digest()
     assert digest() == before
-    assert digest(size=(32, 36)) != before
+    assert digest(crop=Crop(32, 36)) != before
     image = photos / "cat/0.png"
     with Image.open(image) as opened:
         pixels = np.array(opened)
@@ -86,8 +95,8 @@ def test_the_digest_is_of_pixels_labels_and_places(photos: Path) -> None:
 
 
 def test_the_digest_of_a_selection_is_that_of_its_images(photos: Path) -> None:
-    whole = own_images(photos, size=(32, 32)).select(None, seed=0)
-    fewer = own_images(photos, size=(32, 32)).select(6, seed=1)
+    whole = own_images(photos, crop=Crop(32, 32)).select(None, seed=0)
+    fewer = own_images(photos, crop=Crop(32, 32)).select(6, seed=1)
     assert fewer.digest == take(whole, fewer.index.numpy()).digest
     assert sorted(fewer.y.bincount()) == [2, 2, 2]
     checksum = hashlib.sha256((whole.x.to("cpu")[:1] * 255).round().byte().numpy().tobytes()).digest()
@@ -96,7 +105,7 @@ def test_the_digest_of_a_selection_is_that_of_its_images(photos: Path) -> None:
 
 
 def test_nothing_is_decoded_but_what_is_asked_for(photos: Path) -> None:
-    brought = own_images(photos, size=(32, 32))
+    brought = own_images(photos, crop=Crop(32, 32))
     (photos / "dog/2.JPEG").write_bytes(b"no picture")
     without, within = (next(s for s in range(99) if (7 in _places(photos, s)) is has) for has in (False, True))
     assert len(brought.select(3, seed=without)) == 3
@@ -105,19 +114,19 @@ def test_nothing_is_decoded_but_what_is_asked_for(photos: Path) -> None:
 
 
 def _places(photos: Path, seed: int) -> list[int]:
-    whole = own_images(photos, size=(32, 32))
+    whole = own_images(photos, crop=Crop(32, 32))
     labels = torch.from_numpy(whole.labels)
     split = Split("photos", "test", torch.empty(15, 0), labels, torch.arange(15), 3)
     return list(balanced_subset(split, 3, seed=seed).index.tolist())
 
 
 def test_grey_levels_and_colours_are_as_the_first_image_has_them_or_as_asked(photos: Path) -> None:
-    assert own_images(photos, size=(8, 8)).shape == (3, 8, 8)
-    assert own_images(photos, size=(8, 8), channels=1).select(None, seed=0).x.to("cpu").shape == (15, 1, 8, 8)
+    assert own_images(photos, crop=Crop(8, 8)).shape == (3, 8, 8)
+    assert own_images(photos, crop=Crop(8, 8), channels=1).select(None, seed=0).x.to("cpu").shape == (15, 1, 8, 8)
     with Image.open(photos / "cat/0.png") as image:
         grey = image.convert("L")
     grey.save(photos / "cat/0.png")
-    assert own_images(photos, size=(8, 8)).shape == (1, 8, 8)
+    assert own_images(photos, crop=Crop(8, 8)).shape == (1, 8, 8)
 
 
 # Labels
@@ -125,7 +134,7 @@ def test_grey_levels_and_colours_are_as_the_first_image_has_them_or_as_asked(pho
 
 def test_a_file_of_classes_says_where_the_logits_of_some_folders_are(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "names.txt").write_text("ant\nowl\nbee\ncat\ndog\n")
-    brought = own_images(photos, size=(8, 8), classes=tmp_path / "names.txt")
+    brought = own_images(photos, crop=Crop(8, 8), classes=tmp_path / "names.txt")
     assert brought.classes == 5
     assert brought.labels.tolist() == [3] * 5 + [4] * 5 + [1] * 5
 
@@ -135,7 +144,7 @@ def test_a_thousand_classes_of_which_three_have_folders(photos: Path, tmp_path: 
     for name, wnid in zip(("cat", "dog", "owl"), ("n00000007", "n00000500", "n00000999"), strict=True):
         (photos / name).rename(photos / wnid)
     (tmp_path / "imagenet.txt").write_text("\n".join(wordnet))
-    brought = own_images(photos, size=(224, 256), classes=tmp_path / "imagenet.txt")
+    brought = own_images(photos, crop=Crop(224, 256), classes=tmp_path / "imagenet.txt")
     assert (brought.classes, brought.shape) == (1000, (3, 224, 224))
     assert sorted(set(brought.labels.tolist())) == [7, 500, 999]
     assert brought.select(3, seed=0).x.to("cpu").shape == (3, 3, 224, 224)
@@ -170,7 +179,7 @@ def renamed(photos: Path, names: str) -> None:
 def test_folders_that_say_no_labels_are_refused(photos: Path, spoil: Callable[[Path], object], says: str) -> None:
     spoil(photos)
     with pytest.raises(InputError, match=says) as caught:
-        own_images(photos, size=(8, 8))
+        own_images(photos, crop=Crop(8, 8))
     assert "\n" not in str(caught.value)
 
 
@@ -186,7 +195,7 @@ def test_folders_that_say_no_labels_are_refused(photos: Path, spoil: Callable[[P
 def test_files_of_classes_that_do_not_fit_are_refused(photos: Path, tmp_path: Path, content: str, says: str) -> None:
     (tmp_path / "names.txt").write_bytes(content.encode("latin-1"))
     with pytest.raises(InputError, match=says):
-        own_images(photos, size=(8, 8), classes=tmp_path / "names.txt")
+        own_images(photos, crop=Crop(8, 8), classes=tmp_path / "names.txt")
 
 
 # Pixels that would have to be guessed
@@ -229,7 +238,7 @@ def test_a_picture_that_cannot_be_taken_is_named_counted_and_left_out_only_where
     photos: Path, capsys: pytest.CaptureFixture[str], spoil: Callable[[Path], object], says: str
 ) -> None:
     spoil(photos / "dog/1.jpg")
-    brought = own_images(photos, size=(32, 32))
+    brought = own_images(photos, crop=Crop(32, 32))
     with pytest.raises(InputError, match=says) as caught:
         brought.select(None, seed=0)
     assert "dog/1.jpg" in str(caught.value)
@@ -248,7 +257,7 @@ def test_an_opaque_alpha_channel_takes_nothing_away(photos: Path) -> None:
         pixels = np.array(image)
         with_alpha = image.convert("RGBA")
     with_alpha.save(photos / "cat/0.png")
-    x = own_images(photos, size=(40, 40)).select(None, seed=0).x[:1].to("cpu")
+    x = own_images(photos, crop=Crop(40, 40)).select(None, seed=0).x[:1].to("cpu")
     np.testing.assert_array_equal((x[0] * 255).round().byte().permute(1, 2, 0).numpy(), pixels)
 
 
@@ -317,7 +326,7 @@ def test_paths_with_no_images_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="expected arrays x and y"):
         own_images(tmp_path / "odd.npz")
     with pytest.raises(InputError, match="arrays are taken as they are"):
-        own_images(saved(tmp_path / "some.npz", np.zeros((2, 3, 4, 4), np.uint8), np.arange(2)), size=(4, 4))
+        own_images(saved(tmp_path / "some.npz", np.zeros((2, 3, 4, 4), np.uint8), np.arange(2)), crop=Crop(4, 4))
 
 
 # Datasets of the hub
@@ -333,14 +342,14 @@ def test_a_dataset_of_the_hub_on_disk_is_read_as_its_files_are(photos: Path, tmp
     features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["cat", "dog", "owl"])})
     whole = datasets.Dataset.from_dict(rows, features)
     whole.save_to_disk(tmp_path / "one", num_shards=1)
-    expected = own_images(photos, size=(32, 32)).select(None, seed=0)
-    split = own_images(tmp_path / "one", size=(32, 32)).select(None, seed=0)
+    expected = own_images(photos, crop=Crop(32, 32)).select(None, seed=0)
+    split = own_images(tmp_path / "one", crop=Crop(32, 32)).select(None, seed=0)
     assert split.digest == expected.digest
     datasets.DatasetDict({"train": whole.select([0]), "test": whole}).save_to_disk(tmp_path / "parts")
-    assert own_images(tmp_path / "parts", size=(32, 32)).select(None, seed=0).digest == expected.digest
+    assert own_images(tmp_path / "parts", crop=Crop(32, 32)).select(None, seed=0).digest == expected.digest
     datasets.DatasetDict({"train": whole}).save_to_disk(tmp_path / "train")
     with pytest.raises(InputError, match="expected a part called test or validation, got train"):
-        own_images(tmp_path / "train", size=(32, 32))
+        own_images(tmp_path / "train", crop=Crop(32, 32))
     whole.cast_column("label", datasets.Value("int64")).save_to_disk(tmp_path / "plain")
     with pytest.raises(InputError, match="one column of images and one of class labels"):
-        own_images(tmp_path / "plain", size=(32, 32))
+        own_images(tmp_path / "plain", crop=Crop(32, 32))

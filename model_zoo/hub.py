@@ -1,0 +1,255 @@
+"""Models from where they are published: torchvision, timm, and the Hugging Face hub or a folder in its format.
+
+Each comes with the normalisation and the image size of whoever published it. No code of a repository is run, and its
+weights are read from safetensors alone; torchvision and timm check and read what they download themselves.
+"""
+
+import importlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from attacks.errors import InputError, one_line
+from attacks.models.normalisation import Normalisation
+from model_zoo.architectures.registry import build
+from model_zoo.weights.checkpoint import load_into, load_state_dict
+
+SOURCES = ("torchvision", "timm", "hf")
+LIBRARY = "robustness-benchmark"
+"""What a repository of a model of ours names as its library."""
+FILES = ("config.json", "preprocessor_config.json", "*.safetensors")
+WEIGHTS = "model.safetensors"
+INSTALL = "pip install -e '.[hub]'"
+
+
+@dataclass(frozen=True)
+class Crop:
+    """How an image is brought to a model's size.
+
+    Args:
+        size: pixels a side of the square that is cut out of the middle.
+        resize: pixels of the shorter side, which is resized to before.
+        interpolation: "bilinear" or "bicubic".
+    """
+
+    size: int
+    resize: int
+    interpolation: str = "bilinear"
+
+
+@dataclass(frozen=True)
+class About:
+    """What is published of a model beside its weights.
+
+    Args:
+        normalisation: of its images; None where it does that itself.
+        crop: how its images are prepared; None where nobody says.
+        output: where in what it returns the logits are.
+    """
+
+    normalisation: Normalisation | None = None
+    crop: Crop | None = None
+    output: str = ""
+
+
+def is_published(name: str) -> bool:
+    """Whether a name is torchvision:NAME[:WEIGHTS], timm:NAME or hf:REPOSITORY."""
+    source, _, rest = name.partition(":")
+    return source in SOURCES and bool(rest)
+
+
+def code_of_published(name: str) -> str:
+    """What stands for the code of such a model: the package that has it, its version, and the name."""
+    source = name.partition(":")[0]
+    package = _package(source if source != "hf" else "huggingface_hub", name)
+    return f"{package.__name__} {metadata.version(package.__name__)} {name}"
+
+
+def about_published(name: str) -> About:
+    """What is published of the model of a name, without loading it. Raises: as `load_published`."""
+    about: About = _asked(_ABOUT, name)
+    return about
+
+
+def load_published(name: str, *, classes: int = 0) -> nn.Module:
+    """The model of a name; it takes normalised images.
+
+    Args:
+        classes: how many logits it is to have, where its weights are the user's; 0 for those that are published.
+
+    Raises: InputError where it cannot be had: no such name, no network and not in the cache, or a package is missing.
+    """
+    model: nn.Module = _asked(_LOADERS, name, classes)
+    return model
+
+
+def _asked(table: Mapping[str, Callable[..., Any]], name: str, *args: Any) -> Any:
+    source, _, rest = name.partition(":")
+    try:
+        return table[source](rest, name, *args)
+    except InputError:
+        raise
+    except Exception as error:  # a download may fail in any of its libraries' ways
+        raise InputError(
+            f"--model {name}: cannot be had: {one_line(error)[:200]}; mend the name, get it where there is a network, "
+            "or give your own weights by --checkpoint"
+        ) from None
+
+
+# torchvision
+
+
+def _about_torchvision(rest: str, name: str) -> About:
+    transform = _torchvision_weights(rest, name).transforms()
+    crop = Crop(transform.crop_size[0], transform.resize_size[0], transform.interpolation.value)
+    return About(Normalisation(tuple(transform.mean), tuple(transform.std)), crop)
+
+
+def _load_torchvision(rest: str, name: str, classes: int) -> nn.Module:
+    weights, build_model = _torchvision_weights(rest, name), _package("torchvision", name).models.get_model
+    network = rest.partition(":")[0]
+    model: nn.Module = build_model(network, num_classes=classes) if classes else build_model(network, weights=weights)
+    return model
+
+
+def _torchvision_weights(rest: str, name: str) -> Any:
+    models = _package("torchvision", name).models
+    network, _, wanted = rest.partition(":")
+    if network not in models.list_models(models):
+        raise InputError(
+            f"--model {name}: torchvision has no classifier {network!r}; see torchvision.models.list_models()"
+        )
+    known = models.get_model_weights(network)
+    if wanted and wanted not in known.__members__:
+        raise InputError(
+            f"--model {name}: expected weights of {network} ({', '.join(w.name for w in known)}), got {wanted}"
+        )
+    return known[wanted] if wanted else known.DEFAULT
+
+
+# timm
+
+
+def _about_timm(rest: str, name: str) -> About:
+    timm = _timm_of(rest, name)
+    return _read_timm(timm.data.resolve_data_config(pretrained_cfg=timm.models.get_pretrained_cfg(rest).to_dict()))
+
+
+def _read_timm(config: Mapping[str, Any]) -> About:
+    size = config["input_size"][-1]
+    crop = Crop(size, int(size / config["crop_pct"]), config["interpolation"])
+    return About(Normalisation(tuple(config["mean"]), tuple(config["std"])), crop)
+
+
+def _load_timm(rest: str, name: str, classes: int) -> nn.Module:
+    create = _timm_of(rest, name).create_model
+    model: nn.Module = create(rest, num_classes=classes) if classes else create(rest, pretrained=True)
+    return model
+
+
+def _timm_of(rest: str, name: str) -> Any:
+    timm = _package("timm", name)
+    if not timm.is_model(rest.partition(".")[0]):
+        raise InputError(f"--model {name}: timm has no model {rest!r}; see timm.list_models()")
+    return timm
+
+
+# The Hugging Face hub
+
+
+def _about_hub(rest: str, name: str) -> About:
+    folder, config = _repository(rest, name)
+    if config.get("library_name") == LIBRARY:
+        return About()
+    if "pretrained_cfg" in config:
+        resolve = _package("timm", name).data.resolve_data_config
+        return _read_timm(resolve(pretrained_cfg=config["pretrained_cfg"]))
+    file = folder / "preprocessor_config.json"
+    given = json.loads(file.read_bytes()) if file.is_file() else {}
+    normalisation = None
+    if given.get("do_normalize", "image_mean" in given):
+        normalisation = Normalisation(tuple(given["image_mean"]), tuple(given["image_std"]))
+    return About(normalisation, _crop_of_transformers(given), "logits")
+
+
+def _load_hub(rest: str, name: str, classes: int) -> nn.Module:
+    folder, config = _repository(rest, name)
+    if config.get("library_name") == LIBRARY:
+        return _with_weights(build(config["architecture"], classes or config["classes"]), folder, has_own=bool(classes))
+    if "pretrained_cfg" in config:
+        create = _package("timm", name).create_model
+        model = create(config["architecture"], num_classes=classes or config["num_classes"])
+        return _with_weights(model, folder, has_own=bool(classes))
+    kind = _package("transformers", name).AutoModelForImageClassification
+    loaded: nn.Module = kind.from_pretrained(str(folder), use_safetensors=True, trust_remote_code=False)
+    return loaded
+
+
+def _with_weights(model: nn.Module, folder: Path, *, has_own: bool) -> nn.Module:
+    """The model with the weights of a repository, unless the user has his own."""
+    if not has_own:
+        load_into(model, load_state_dict(folder / WEIGHTS), source=str(folder / WEIGHTS))
+    return model
+
+
+def _repository(rest: str, name: str) -> tuple[Path, dict[str, Any]]:
+    """The folder of a repository, and its config.json. Raises: InputError for one of a kind that cannot be read."""
+    folder = Path(rest) if Path(rest).is_dir() else _snapshot(rest, name)
+    file = folder / "config.json"
+    try:
+        config: dict[str, Any] = json.loads(file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise InputError(f"--model {name}: expected a model's {file}, could not read it ({one_line(error)})") from None
+    is_ours = config.get("library_name") == LIBRARY
+    if not (is_ours or "pretrained_cfg" in config or "model_type" in config):
+        raise InputError(
+            f"--model {name}: expected a classifier of this project, timm or transformers, got a config.json of another"
+            " kind; load it in a factory of your own: --model PATH.py:FACTORY"
+        )
+    return folder, config
+
+
+def _crop_of_transformers(given: Mapping[str, Any]) -> Crop | None:
+    """Its processors know several ways; the usual two of them are read: one size, and a crop of a part of it."""
+    size = given.get("size", {})
+    side = size if isinstance(size, int) else size.get("shortest_edge") or size.get("height")
+    if not side:
+        return None
+    interpolation = "bicubic" if given.get("resample") == 3 else "bilinear"
+    if given.get("crop_pct"):
+        return Crop(side, int(side / given["crop_pct"]), interpolation)
+    cut = given.get("crop_size", {})
+    cut = cut if isinstance(cut, int) else cut.get("height", side)
+    return Crop(cut if given.get("do_center_crop") else side, side, interpolation)
+
+
+def _snapshot(repository: str, name: str) -> Path:
+    """A repository's files: from the hub, or where that cannot be reached from its cache."""
+    hub = _package("huggingface_hub", name)
+    wanted = {"repo_id": repository, "allow_patterns": list(FILES)}
+    try:
+        return Path(hub.snapshot_download(**wanted))
+    except Exception as error:  # no network, or no such repository
+        try:
+            return Path(hub.snapshot_download(**wanted, local_files_only=True))
+        except Exception:
+            raise InputError(
+                f"--model {name}: expected a folder or a repository of the hub, got neither ({one_line(error)[:160]}); "
+                "mend the name, or get it where there is a network: hf download"
+            ) from None
+
+
+def _package(package: str, name: str) -> Any:
+    try:
+        return importlib.import_module(package)
+    except ImportError:
+        raise InputError(f"--model {name} needs the package {package}; run: {INSTALL}") from None
+
+
+_ABOUT = {"torchvision": _about_torchvision, "timm": _about_timm, "hf": _about_hub}
+_LOADERS = {"torchvision": _load_torchvision, "timm": _load_timm, "hf": _load_hub}
