@@ -65,7 +65,7 @@ from benchmark.cli.options import (
 @takes(DRAWS, THREAT, SEED, OWN_MODEL, DATASET, DATA, CHECKPOINTS, RESULTS, ATTACKING, ATTACK_WORKERS, RAY, QUIET)
 @click.pass_context
 def cli(ctx: click.Context, /, *, shared: Shared, **options: Any) -> None:
-    """Robust accuracy that you can defend. Without a command: run the benchmark and print its tables."""
+    """Robust accuracy that you can defend. Without a command: run the benchmark and show its leaderboard."""
     if _is_alone(ctx):
         from benchmark.cli.run import run
 

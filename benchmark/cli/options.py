@@ -198,7 +198,7 @@ RAY = (
 )
 SEEDS = click.IntRange(0, 2**63 - 1)
 SEED = (option("--seed", WHAT, "Subsets of images and all random draws follow this seed.", type=SEEDS, default=0),)
-QUIET = (option("--quiet", "Options", "No progress bars are shown.", is_flag=True),)
+QUIET = (option("--quiet", "Options", "No progress is shown.", is_flag=True),)
 OWN_MODEL = (
     option(
         "--model",

@@ -8,6 +8,7 @@ from attacks.errors import InputError
 from attacks.registry import ATTACKS
 from attacks.spec import AttackSpec
 from benchmark.cli.options import OwnModel, Shared
+from benchmark.cli.outlook import outlook
 from benchmark.cli.resolve import (
     choose_attacks,
     choose_suite,
@@ -15,8 +16,9 @@ from benchmark.cli.resolve import (
     with_examples,
 )
 from benchmark.cli.resolve_hardware import choose_hardware, choose_images, tuned
-from benchmark.cli.resolve_models import choose_models, choose_sources, without_twins
+from benchmark.cli.resolve_models import choose_models, choose_sources, to_stderr, without_twins
 from benchmark.report.publish import print_tables, refuse_to_replace
+from benchmark.report.short import terminal_width, wrapped
 from benchmark.store.store import Store
 from benchmark.suites.case import EvalCase
 from benchmark.suites.grid import cases
@@ -43,7 +45,7 @@ def run(
     eot: int | None,
     keep_images: bool,
 ) -> None:
-    """Run the benchmark, write the tables and print them."""
+    """Run the benchmark, write the tables and show the leaderboard in short."""
     chosen = with_examples(choose_suite(suite, dataset, norm, epsilon, None), examples or {})
     attack_specs = choose_attacks(chosen, attacks)
     found = choose_models(chosen, models, own, shared)
@@ -58,6 +60,11 @@ def run(
     grid = cases(chosen, specs, attack_specs, transferred, split, seed=shared.seed, sources=crafted_on, **draws)
     store = Store(shared.results_dir / "runs")
     refuse_to_replace(store, chosen.name, shared.results_dir, grid[0])
+
+    def begin() -> None:
+        if not shared.quiet:
+            to_stderr(wrapped(outlook(grid, store, hardware), terminal_width()))
+
     with in_use(store.root):
         run_cases(
             grid,
@@ -67,6 +74,7 @@ def run(
             hardware,
             reading=chosen.reading,
             checkpoint_dir=shared.checkpoint_dir,
+            begin=begin,
             quiet=shared.quiet,
         )
         with claim(store.root, f"tables {chosen.name}", wait=True):

@@ -291,10 +291,10 @@ def test_ones_own_model_is_evaluated_without_registration(process: Command, fold
     words = "--model mine.py:factory --checkpoint good.pt --dataset digits --epsilon 0.2 --attacks pgd-20 --examples 40"
     result = process(folder, *words.split())
     assert result.returncode == 0, result.stderr
-    assert "## Leaderboard: digits" in result.stdout
+    assert result.stdout.startswith("digits: digits, Linf 0.2, 40 test images")
     (row,) = (line.split("|") for line in result.stdout.splitlines() if "| factory |" in line)
-    assert float(row[5]) > 90
-    assert 30 < float(row[6]) < 90
+    assert float(row[3]) > 90
+    assert 30 < float(row[4]) < 90
     assert {path.name for path in (folder / "results/mine/digits").iterdir()} >= {"scores.csv", "leaderboard.md"}
 
 
@@ -395,6 +395,24 @@ def test_the_same_command_again_prints_the_same_and_needs_no_model(
     first = command(tmp_path, "--models", "natural", *FAST)
     monkeypatch.setattr("benchmark.sweep.prepare.load_model", None)
     assert command(tmp_path, "--models", "natural", *FAST).stdout == first.stdout
+
+
+def test_what_is_shown_of_a_run_of_ones_own_model_is_short_and_plain(command: Command, folder: Path) -> None:
+    words = "--model mine.py:factory --checkpoint good.pt --dataset digits --attacks fgsm,pgd-20 --examples 20"
+    result = command(folder, *words.split())
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.startswith(
+        "factory under fgsm, pgd-20: digits, Linf 0.2, 20 images; 3 cases, 0 stored; cpu, fp32"
+    )
+    assert "40 of 60 images" in result.stderr
+    assert "60 of 60 images" in result.stderr
+    assert max(map(len, result.stdout.splitlines())) <= 100
+    assert result.stdout.isascii()
+    assert "\x1b" not in result.stdout
+    assert "Not measured here" not in result.stdout
+    assert "  leaderboard.md " in result.stdout
+    again = command(folder, *words.split())
+    assert " ".join(again.stderr.split()).endswith("3 cases, 3 stored; nothing is to be computed")
 
 
 @pytest.mark.parametrize(
