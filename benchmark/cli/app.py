@@ -21,6 +21,7 @@ from benchmark.cli.options import (
     DRAWS,
     FILE,
     OWN_MODEL,
+    OWN_NAME,
     PLACES,
     QUIET,
     RAY,
@@ -51,7 +52,8 @@ from benchmark.cli.options import (
 @option(
     "--sources",
     WHAT,
-    "Transfer attacks are crafted on these models.  [default: the suite's few where all models run, else all]",
+    "Transfer attacks are crafted on these models of the suite, whether they are attacked themselves or not.  "
+    "[default: the suite's few where all models run, else all that run]",
     metavar="NAME,...",
 )
 @option(
@@ -62,7 +64,9 @@ from benchmark.cli.options import (
     metavar="all|N,[ATTACK=N,...]",
 )
 @option("--keep-images", WHAT, "Adversarial images are kept, for `store rejudge`.", is_flag=True)
-@takes(DRAWS, THREAT, SEED, OWN_MODEL, DATASET, DATA, CHECKPOINTS, RESULTS, ATTACKING, ATTACK_WORKERS, RAY, QUIET)
+@takes(
+    DRAWS, THREAT, SEED, OWN_MODEL, OWN_NAME, DATASET, DATA, CHECKPOINTS, RESULTS, ATTACKING, ATTACK_WORKERS, RAY, QUIET
+)
 @click.pass_context
 def cli(ctx: click.Context, /, *, shared: Shared, **options: Any) -> None:
     """Robust accuracy that you can defend. Without a command: run the benchmark and show its leaderboard."""
@@ -244,7 +248,7 @@ class GateGroup(HeadedGroup):
         return super().parse_args(ctx, args)
 
 
-GATE = (OWN_MODEL, DATA, CHECKPOINTS, RESULTS, ATTACKING, ATTACK_WORKERS, QUIET)
+GATE = (OWN_MODEL, OWN_NAME, DATA, CHECKPOINTS, RESULTS, ATTACKING, ATTACK_WORKERS, QUIET)
 
 
 @cli.group("gate", cls=GateGroup, invoke_without_command=True)

@@ -35,12 +35,13 @@ class Shared:
 
 @dataclass(frozen=True)
 class OwnModel:
-    """What the options say of a user's own model: its factory, its weights, and where its logits stand."""
+    """What the options say of a user's own model: its factory, its weights, where its logits stand, its name."""
 
     model: str | None = None
     checkpoint: Path | None = None
     trust_code: bool = False
     output: str | None = None
+    known_as: str | None = None
 
     @property
     def is_given(self) -> bool:
@@ -49,7 +50,7 @@ class OwnModel:
 
 
 class Number(click.ParamType[float]):
-    """A number, or a fraction such as 8/255."""
+    """A number, or a fraction such as 8/255 or 0.5/255."""
 
     name = "number"
 
@@ -219,6 +220,15 @@ OWN_MODEL = (
         is_flag=True,
     ),
     option("--output", OWN, "This part of what the model returns is the logits.", metavar="NAME|INDEX"),
+)
+OWN_NAME = (
+    option(
+        "--name",
+        OWN,
+        "Your own model has this name in the tables.  [default: FACTORY, or the file's name]",
+        dest="known_as",
+        metavar="NAME",
+    ),
 )
 DATASET = (option("--dataset", OWN, "The model is for this dataset; the suite of that name is used.", metavar="NAME"),)
 NORMS = click.Choice(["Linf", "L2"])

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from attacks.errors import InputError
-from attacks.names import lookup
+from attacks.names import check_name, lookup
 from benchmark.cli.options import OwnModel, Shared
 from benchmark.cli.resolve import names_in
 from benchmark.data.datasets import DATASETS
@@ -28,6 +28,8 @@ def choose_models(suite: Suite, names: str | None, own: OwnModel, shared: Shared
             raise InputError("--output needs --model PATH.py:FACTORY; registered models return their logits")
         if own.trust_code:
             raise InputError("--trust-code is for a program named by --checkpoint; leave it out")
+        if own.known_as is not None:
+            raise InputError("--name is for your own model (--model PATH.py:FACTORY); registered models have names")
         return _registered(suite, names or "all", shared)
     if own.model is not None and own.trust_code:
         raise InputError(
@@ -35,6 +37,8 @@ def choose_models(suite: Suite, names: str | None, own: OwnModel, shared: Shared
             "leave it out, or if the checkpoint is a program, give it without --model and with --trust-code"
         )
     spec = _spec_of(suite, own)
+    if own.known_as is not None:
+        spec = replace(spec, name=check_name(own.known_as, "--name"))
     others = _registered(suite, names, shared) if names else []
     if spec.name in [other.name for other in others]:
         spec = replace(spec, name=f"{spec.name} ({own.model or own.checkpoint})")
@@ -62,11 +66,10 @@ def choose_sources(
     """The models that transfer attacks are crafted on.
 
     Those named; else the suite's few where all its models run; else all that run, and for a user's own model that runs
-    alone the suite's undefended one, which then is no row of the tables.
+    alone the suite's undefended one. A source that does not run itself is no row of the tables.
     """
     if names is not None:
-        known = {spec.name: spec for spec in models}
-        return [lookup(name, known, "source (it must be one of --models)") for name in names_in(names)]
+        return _named_sources(suite, models, names_in(names), shared)
     few = [spec for spec in models if spec.name in suite.sources and not spec.code]
     if runs_all and few:
         return few
@@ -76,6 +79,16 @@ def choose_sources(
     if lent is not None and lent.name in [spec.name for spec in models]:
         lent = replace(lent, name=f"{lent.name} of {suite.name}")
     return [*models, *([lent] if lent else [])]
+
+
+def _named_sources(suite: Suite, models: Sequence[ModelSpec], names: Sequence[str], shared: Shared) -> list[ModelSpec]:
+    """The models of those names, "all" for all that run; one of the same network as another is that one."""
+    if names == ["all"]:
+        return list(models)
+    running = {spec.name: spec for spec in models}
+    lent = {spec.name: spec for name in names if name not in running for spec in _registered(suite, name, shared)}
+    twins = {str(spec.identity): spec for spec in models}
+    return [running.get(name) or twins.get(str(lent[name].identity), lent[name]) for name in names]
 
 
 def _undefended(suite: Suite, shared: Shared) -> ModelSpec | None:

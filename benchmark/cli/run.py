@@ -50,7 +50,7 @@ def run(
     attack_specs = choose_attacks(chosen, attacks)
     found = choose_models(chosen, models, own, shared)
     specs = without_twins(found)
-    transferred = choose_transfer(chosen, transfer, attack_specs)
+    transferred = choose_transfer(chosen, transfer, attack_specs, has_sources=sources is not None)
     _refuse_what_nothing_takes(examples or {}, sources, attack_specs, transferred)
     hardware = choose_hardware(shared)
     split = choose_images(chosen, shared)
@@ -58,6 +58,8 @@ def run(
     crafted_on = choose_sources(chosen, specs, sources, shared, runs_all=models in (None, "all"))
     draws: dict[str, Any] = {"judge_draws": judge_draws, "eot": eot}
     grid = cases(chosen, specs, attack_specs, transferred, split, seed=shared.seed, sources=crafted_on, **draws)
+    if sources is not None and not any(case.is_transfer for case in grid):
+        raise InputError(f"--sources {sources}: expected a model beside the one that is attacked, got that one alone")
     store = Store(shared.results_dir / "runs")
     refuse_to_replace(store, chosen.name, shared.results_dir, grid[0])
 

@@ -17,10 +17,16 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 DATA = {"data-dir", "mirror-dir", "classes"}
 ATTACKING = {"device", "precision", "batch-size"}
 OWN_MODEL = {"model", "checkpoint", "trust-code", "output"}
-WHICH = {"models", "suite", "attacks", "transfer", "sources", "examples", "judge-draws", "eot", "keep-images"}
+WHICH = {"name", "models", "suite", "attacks", "transfer", "sources", "examples", "judge-draws", "eot", "keep-images"}
 COMPARING = {"tolerance", "min-robust-acc", "alpha", "miss", "budget", "undecided", "junit", "summary"}
 UPDATING = {"suite", "attack", "examples", "norm", "epsilon", "canaries", "seed"}
-GATE = DATA | ATTACKING | OWN_MODEL | {"baseline", "models", "checkpoint-dir", "results-dir", "workers", "quiet"}
+GATE = (
+    DATA
+    | ATTACKING
+    | OWN_MODEL
+    | {"name"}
+    | {"baseline", "models", "checkpoint-dir", "results-dir", "workers", "quiet"}
+)
 TAKEN = {
     "": WHICH
     | DATA
