@@ -23,6 +23,7 @@ from benchmark.cli.options import (
     FOLDER,
     OWN_DATA,
     OWN_MODEL,
+    OWN_NAME,
     PLACES,
     QUIET,
     RAY,
@@ -53,7 +54,8 @@ from benchmark.cli.options import (
 @option(
     "--sources",
     WHAT,
-    "Transfer attacks are crafted on these models.  [default: the suite's few where all models run, else all]",
+    "Transfer attacks are crafted on these models of the suite, whether they are attacked themselves or not.  "
+    "[default: the suite's few where all models run, else all that run]",
     metavar="NAME,...",
 )
 @option(
@@ -65,12 +67,12 @@ from benchmark.cli.options import (
 )
 @option("--keep-images", WHAT, "Adversarial images are kept, for `store rejudge`.", is_flag=True)
 @takes(
-    *(DRAWS, THREAT, SEED, OWN_MODEL, OWN_DATA, DATASET, DATA, CHECKPOINTS, RESULTS),
+    *(DRAWS, THREAT, SEED, OWN_MODEL, OWN_NAME, OWN_DATA, DATASET, DATA, CHECKPOINTS, RESULTS),
     *(ATTACKING, ATTACK_WORKERS, RAY, QUIET),
 )
 @click.pass_context
 def cli(ctx: click.Context, /, *, shared: Shared, **options: Any) -> None:
-    """Robust accuracy that you can defend. Without a command: run the benchmark and print its tables."""
+    """Robust accuracy that you can defend. Without a command: run the benchmark and show its leaderboard."""
     if _is_alone(ctx):
         from benchmark.cli.run import run
 
@@ -267,7 +269,7 @@ class GateGroup(HeadedGroup):
         return super().parse_args(ctx, args)
 
 
-GATE = (OWN_MODEL, DATA, CHECKPOINTS, RESULTS, ATTACKING, ATTACK_WORKERS, QUIET)
+GATE = (OWN_MODEL, OWN_NAME, DATA, CHECKPOINTS, RESULTS, ATTACKING, ATTACK_WORKERS, QUIET)
 
 
 @cli.group("gate", cls=GateGroup, invoke_without_command=True)

@@ -11,6 +11,7 @@ from benchmark.cli.resolve import all_names_in, names_in
 from benchmark.report.compare import Pair, compare, left_out, white_box, write_comparison
 from benchmark.store.store import Store
 from benchmark.suites.registry import SUITES
+from model_zoo.files.atomic import file_of
 
 
 def compare_stored(
@@ -41,6 +42,8 @@ def compare_stored(
     ours = white_box(Store(folders[0] / "runs"), named)
     theirs = ours if against_dir is None else white_box(Store(against_dir / "runs"), named)
     tables = compare(ours, theirs, named, pairs)
-    print(write_comparison(*tables, shared.results_dir / name))
+    stem = shared.results_dir / name
+    print(write_comparison(*tables, stem))
+    print(f"The {len(tables[1])} images that two attacks disagree on: {file_of(stem, '-disagreements.csv')}")
     if lacking := left_out(ours, theirs, pairs):
         print(f"left out: {', '.join(lacking)}; run what they lack", file=sys.stderr)

@@ -35,12 +35,13 @@ class Shared:
 
 @dataclass(frozen=True)
 class OwnModel:
-    """What the options say of a user's own model: its factory, its weights, and where its logits stand."""
+    """What the options say of a user's own model: its factory, its weights, where its logits stand, its name."""
 
     model: str | None = None
     checkpoint: Path | None = None
     trust_code: bool = False
     output: str | None = None
+    known_as: str | None = None
 
     @property
     def is_given(self) -> bool:
@@ -59,7 +60,7 @@ class OwnData:
 
 
 class Number(click.ParamType[float]):
-    """A number, or a fraction such as 8/255."""
+    """A number, or a fraction such as 8/255 or 0.5/255."""
 
     name = "number"
 
@@ -222,7 +223,7 @@ RAY = (
 )
 SEEDS = click.IntRange(0, 2**63 - 1)
 SEED = (option("--seed", WHAT, "Subsets of images and all random draws follow this seed.", type=SEEDS, default=0),)
-QUIET = (option("--quiet", "Options", "No progress bars are shown.", is_flag=True),)
+QUIET = (option("--quiet", "Options", "No progress is shown.", is_flag=True),)
 OWN_MODEL = (
     option(
         "--model",
@@ -274,6 +275,15 @@ OWN_DATA = (
         "So many images of --data that cannot be read are left out.  [default: 0]",
         type=click.IntRange(0),
         metavar="N",
+    ),
+)
+OWN_NAME = (
+    option(
+        "--name",
+        OWN,
+        "Your own model has this name in the tables.  [default: FACTORY, or the file's name]",
+        dest="known_as",
+        metavar="NAME",
     ),
 )
 DATASET = (option("--dataset", OWN, "The model is for this dataset; the suite of that name is used.", metavar="NAME"),)

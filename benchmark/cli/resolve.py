@@ -35,6 +35,8 @@ def choose_suite(
     if dataset is not None:
         lookup(dataset, {**DATASETS, **CROPS}, "dataset")
     suite = lookup(name or dataset or "digits", SUITES, "suite")
+    if brought is None and suite.dataset not in DATASETS:
+        raise InputError(f"suite {suite.name} is of images that you bring along; name their folder by --data")
     if dataset not in (None, suite.dataset):
         raise InputError(
             f"suite {suite.name} is of dataset {suite.dataset}, got --dataset {dataset}; leave one of them out"
@@ -68,12 +70,18 @@ def choose_attacks(suite: Suite, names: str) -> list[AttackSpec]:
     return specs
 
 
-def choose_transfer(suite: Suite, names: str | None, attacks: Sequence[AttackSpec]) -> list[AttackSpec]:
-    """The attacks to transfer: those named, else those of the suite's that run white-box too."""
+def choose_transfer(
+    suite: Suite, names: str | None, attacks: Sequence[AttackSpec], *, has_sources: bool = False
+) -> list[AttackSpec]:
+    """The attacks to transfer: those named, else those of the suite's that run white-box too.
+
+    Args:
+        has_sources: whether models to craft on are named; then all attacks are transferred where the suite has none.
+    """
     if names == "none":
         return []
     if names is None:
-        return [attack for attack in attacks if attack.name in suite.transfer]
+        return [attack for attack in attacks if attack.name in suite.transfer] or (list(attacks) if has_sources else [])
     return choose_attacks(suite, names)
 
 

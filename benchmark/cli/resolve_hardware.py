@@ -44,12 +44,8 @@ def bring_images(own_data: OwnData, shared: Shared, dataset: str | None) -> OwnI
 
 
 def shape_of(suite: Suite, brought: OwnImages | None) -> tuple[int, int, int]:
-    """(C, H, W) of the images that a suite attacks. Raises: InputError where the user was to bring them along."""
-    if brought is not None:
-        return brought.shape
-    if suite.dataset not in DATASETS:
-        raise InputError(f"suite {suite.name} is of images that you bring along; name their folder by --data")
-    return DATASETS[suite.dataset].shape
+    """(C, H, W) of the images that a suite attacks."""
+    return DATASETS[suite.dataset].shape if brought is None else brought.shape
 
 
 def choose_images(
@@ -59,7 +55,6 @@ def choose_images(
     if brought is not None:
         broken = skip_broken or 0
         return brought.select(suite.examples, seed=shared.seed, most_broken=broken, quiet=shared.quiet)
-    shape_of(suite, brought)
     split = load_images(suite.dataset, "test", shared)
     if suite.examples is None:
         return split

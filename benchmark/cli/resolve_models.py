@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from attacks.errors import InputError
-from attacks.names import lookup
+from attacks.names import check_name, lookup
 from benchmark.cli.options import OwnModel, Shared
 from benchmark.cli.resolve import names_in
 from benchmark.cli.resolve_hardware import shape_of
@@ -30,20 +30,23 @@ def choose_models(
     Args:
         brought: the images that they are to take, where these are the user's own.
     """
-    shape = shape_of(suite, brought)
     if not own.is_given:
         if own.output is not None:
             raise InputError("--output needs --model PATH.py:FACTORY; registered models return their logits")
         if own.trust_code:
             raise InputError("--trust-code is for a program named by --checkpoint; leave it out")
-        return _registered(suite, names or "all", shared, shape)
+        if own.known_as is not None:
+            raise InputError("--name is for your own model (--model PATH.py:FACTORY); registered models have names")
+        return _registered(suite, names or "all", shared, brought)
     if own.model is not None and own.trust_code:
         raise InputError(
             f"--trust-code is for a --checkpoint that is a program, got --model {own.model}, whose code runs anyway; "
             "leave it out, or if the checkpoint is a program, give it without --model and with --trust-code"
         )
-    spec = _spec_of(suite, own, shape)
-    others = _registered(suite, names, shared, shape) if names else []
+    spec = _spec_of(suite, own, shape_of(suite, brought))
+    if own.known_as is not None:
+        spec = replace(spec, name=check_name(own.known_as, "--name"))
+    others = _registered(suite, names, shared, brought) if names else []
     if spec.name in [other.name for other in others]:
         spec = replace(spec, name=f"{spec.name} ({own.model or own.checkpoint})")
     return [spec, *others]
@@ -64,16 +67,21 @@ def to_stderr(line: str) -> None:
 
 
 def choose_sources(
-    suite: Suite, models: Sequence[ModelSpec], names: str | None, shared: Shared, *, runs_all: bool
+    suite: Suite,
+    models: Sequence[ModelSpec],
+    names: str | None,
+    shared: Shared,
+    brought: OwnImages | None = None,
+    *,
+    runs_all: bool,
 ) -> list[ModelSpec]:
     """The models that transfer attacks are crafted on.
 
     Those named; else the suite's few where all its models run; else all that run, and for a user's own model that runs
-    alone the suite's undefended one, which then is no row of the tables.
+    alone the suite's undefended one. A source that does not run itself is no row of the tables.
     """
     if names is not None:
-        known = {spec.name: spec for spec in models}
-        return [lookup(name, known, "source (it must be one of --models)") for name in names_in(names)]
+        return _named_sources(suite, models, names_in(names), shared, brought)
     few = [spec for spec in models if spec.name in suite.sources and not spec.code]
     if runs_all and few:
         return few
@@ -83,6 +91,20 @@ def choose_sources(
     if lent is not None and lent.name in [spec.name for spec in models]:
         lent = replace(lent, name=f"{lent.name} of {suite.name}")
     return [*models, *([lent] if lent else [])]
+
+
+def _named_sources(
+    suite: Suite, models: Sequence[ModelSpec], names: Sequence[str], shared: Shared, brought: OwnImages | None
+) -> list[ModelSpec]:
+    """The models of those names, "all" for all that run; one of the same network as another is that one."""
+    if names == ["all"]:
+        return list(models)
+    running = {spec.name: spec for spec in models}
+    lent = {
+        spec.name: spec for name in names if name not in running for spec in _registered(suite, name, shared, brought)
+    }
+    twins = {str(spec.identity): spec for spec in models}
+    return [running.get(name) or twins.get(str(lent[name].identity), lent[name]) for name in names]
 
 
 def _undefended(suite: Suite, shared: Shared) -> ModelSpec | None:
@@ -98,11 +120,11 @@ def _undefended(suite: Suite, shared: Shared) -> ModelSpec | None:
     return None
 
 
-def _registered(suite: Suite, names: str, shared: Shared, shape: tuple[int, int, int]) -> list[ModelSpec]:
+def _registered(suite: Suite, names: str, shared: Shared, brought: OwnImages | None) -> list[ModelSpec]:
     """The models of those names; "all" leaves out, and says so, what has no checkpoint here."""
     known = models_for(suite.name, shared.checkpoint_dir)
     if names != "all":
-        specs = [_named(name, suite, known, shared, shape) for name in names_in(names)]
+        specs = [_named(name, suite, known, shared, brought) for name in names_in(names)]
         for spec in (spec for spec in specs if not spec.code):
             obtain_checkpoint(spec, shared.checkpoint_dir, shared.mirror_dir)
         _name_stand_ins(specs)
@@ -126,14 +148,14 @@ def _registered(suite: Suite, names: str, shared: Shared, shape: tuple[int, int,
 
 
 def _named(
-    name: str, suite: Suite, known: Mapping[str, ModelSpec], shared: Shared, shape: tuple[int, int, int]
+    name: str, suite: Suite, known: Mapping[str, ModelSpec], shared: Shared, brought: OwnImages | None
 ) -> ModelSpec:
     """The model of that name, of the suite or of RobustBench; or of that name after its last epoch of training."""
     if not name.startswith(PREFIX):
         last = None if name in known else after_last_epoch(name, known, shared.checkpoint_dir)
         return last or lookup(name, known, f"model of suite {suite.name}")
     where = {"dataset": suite.dataset, "norm": suite.threat.norm, "suite": suite.name}
-    return robustbench_model(name, shared.checkpoint_dir, **where, shape=shape)
+    return robustbench_model(name, shared.checkpoint_dir, **where, shape=shape_of(suite, brought))
 
 
 def _name_stand_ins(specs: Sequence[ModelSpec]) -> None:

@@ -8,6 +8,7 @@ from attacks.errors import InputError
 from attacks.registry import ATTACKS
 from attacks.spec import AttackSpec
 from benchmark.cli.options import OwnData, OwnModel, Shared
+from benchmark.cli.outlook import outlook
 from benchmark.cli.resolve import (
     choose_attacks,
     choose_suite,
@@ -15,8 +16,9 @@ from benchmark.cli.resolve import (
     with_examples,
 )
 from benchmark.cli.resolve_hardware import bring_images, choose_hardware, choose_images, tuned
-from benchmark.cli.resolve_models import choose_models, choose_sources, without_twins
+from benchmark.cli.resolve_models import choose_models, choose_sources, to_stderr, without_twins
 from benchmark.report.publish import print_tables, refuse_to_replace
+from benchmark.report.short import terminal_width, wrapped
 from benchmark.store.store import Store
 from benchmark.suites.case import EvalCase
 from benchmark.suites.grid import cases
@@ -44,23 +46,30 @@ def run(
     eot: int | None,
     keep_images: bool,
 ) -> None:
-    """Run the benchmark, write the tables and print them."""
+    """Run the benchmark, write the tables and show the leaderboard in short."""
     brought = bring_images(own_data, shared, dataset or suite)
     about = {"brought": None if brought is None else brought.name}
     chosen = with_examples(choose_suite(suite, dataset, norm, epsilon, None, **about), examples or {})
     attack_specs = choose_attacks(chosen, attacks)
     found = choose_models(chosen, models, own, shared, brought)
     specs = without_twins(found)
-    transferred = choose_transfer(chosen, transfer, attack_specs)
+    transferred = choose_transfer(chosen, transfer, attack_specs, has_sources=sources is not None)
     _refuse_what_nothing_takes(examples or {}, sources, attack_specs, transferred)
     hardware = choose_hardware(shared)
     split = choose_images(chosen, shared, brought, skip_broken=own_data.skip_broken)
     hardware = replace(tuned(hardware, chosen, split, shared), keeps_images=keep_images)
-    crafted_on = choose_sources(chosen, specs, sources, shared, runs_all=models in (None, "all"))
+    crafted_on = choose_sources(chosen, specs, sources, shared, brought, runs_all=models in (None, "all"))
     draws: dict[str, Any] = {"judge_draws": judge_draws, "eot": eot}
     grid = cases(chosen, specs, attack_specs, transferred, split, seed=shared.seed, sources=crafted_on, **draws)
+    if sources is not None and not any(case.is_transfer for case in grid):
+        raise InputError(f"--sources {sources}: expected a model beside the one that is attacked, got that one alone")
     store = Store(shared.results_dir / "runs")
     refuse_to_replace(store, chosen.name, shared.results_dir, grid[0])
+
+    def begin() -> None:
+        if not shared.quiet:
+            to_stderr(wrapped(outlook(grid, store, hardware), terminal_width()))
+
     with in_use(store.root):
         run_cases(
             grid,
@@ -70,6 +79,7 @@ def run(
             hardware,
             reading=chosen.reading,
             checkpoint_dir=shared.checkpoint_dir,
+            begin=begin,
             quiet=shared.quiet,
         )
         with claim(store.root, f"tables {chosen.name}", wait=True):

@@ -4,7 +4,7 @@ import functools
 import sys
 
 from tabulate import tabulate
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from attacks.errors import InputError
 from benchmark.cli.options import Shared

@@ -4,7 +4,6 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import version
-from pathlib import Path
 
 import torch
 
@@ -116,8 +115,16 @@ def train(shared: Shared, *, defense: str, suite: str, recipe: str, overrides: S
     forget(stem)
     forget(first_stem(stem))
     print(f"Trained {name}: {stem}.safetensors, sha256 {trained.sha256}")
-    where = "" if shared.checkpoint_dir == Path("checkpoints") else f" --checkpoint-dir {shared.checkpoint_dir}"
-    print(f"Evaluate it: python run_benchmark.py --suite {chosen.name} --models {name}{where}")
+    print(f"Evaluate it: python run_benchmark.py {shlex.join(_evaluation(chosen, name, shared))}")
+
+
+def _evaluation(suite: Suite, name: str, shared: Shared) -> list[str]:
+    """The words that attack the trained model, with the folders that were given."""
+    words, usual = ["--suite", suite.name, "--models", name], Shared()
+    for folder in ("checkpoint_dir", "data_dir", "mirror_dir", "classes"):
+        if getattr(shared, folder) != getattr(usual, folder):
+            words += [f"--{folder.replace('_', '-')}", str(getattr(shared, folder))]
+    return words
 
 
 def _certificate(model: ModelSpec, bound: str, suite: Suite, shared: Shared) -> dict[str, object]:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from attacks.errors import InputError, one_line
 from attacks.names import by_name, lookup

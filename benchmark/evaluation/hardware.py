@@ -51,6 +51,11 @@ def workers_on_one_gpu(share: float) -> int:
     return max(1, int(1 / share))
 
 
+def device_name(hardware: Hardware) -> str:
+    """The GPU's name, or "cpu"."""
+    return torch.cuda.get_device_name() if hardware.device.type == "cuda" else "cpu"
+
+
 def describe(hardware: Hardware) -> str:
     """One line for the head of a table."""
     device = (

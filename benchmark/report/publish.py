@@ -6,13 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
+import pandas as pd
+
 from attacks.errors import InputError
 from benchmark.report.image_examples import example_images, write_examples
 from benchmark.report.leaderboard import leaderboard
 from benchmark.report.other_selections import epsilon_table, other_selections, selection_name, selects_beside
 from benchmark.report.papers import paper_table, papers_markdown
-from benchmark.report.score import score_suite
-from benchmark.report.tables import write_csv, write_tables
+from benchmark.report.score import SuiteScores, score_suite
+from benchmark.report.short import LEGEND, file_list, short_board, terminal_width, wrapped
+from benchmark.report.tables import READINGS, what_was_attacked, write_csv, write_tables
 from benchmark.store.packed import Packed, gather, read_packed, write_packed
 from benchmark.store.shown import Selection, selection_of
 from benchmark.store.store import Store
@@ -44,7 +47,7 @@ def rebuild_tables(results_dir: Path) -> None:
     for suite in packed:
         others = [read_packed(path) for path in sorted(folder.glob(f"{suite}{SEPARATOR}*.json"))]
         _write_all(read_packed(folder / f"{suite}.json"), others, results_dir, with_pictures=True)
-        print(f"Tables: {results_dir / suite}, from {folder / suite}.json")
+        print(f"made of {folder / suite}.json")
 
 
 def write_published(results_dir: Path) -> None:
@@ -72,15 +75,29 @@ def _write_all(
     with_pictures: bool,
     triples: Mapping[str, bytes] = MappingProxyType({}),
 ) -> None:
-    """Write and print everything that can be made of a suite's verdicts."""
+    """Write everything that can be made of a suite's verdicts, and print the leaderboard in short."""
     folder, suite = results_dir / packed.suite, score_suite(packed, packed.suite)
     beside = [score_suite(other, other.suite) for other in others]
-    print(write_tables(suite, folder, others=beside, triples=triples))
+    files = write_tables(suite, folder, others=beside, triples=triples)
+    if not files:
+        print(f"No case of suite {suite.suite} is complete yet; run the benchmark again to go on.")
+        return
+    board = leaderboard(suite)
     write_examples(triples, folder / "examples")
-    if with_pictures and suite.entries:
+    if with_pictures:
         from benchmark.report.plots import write_pictures
 
-        write_pictures(suite, leaderboard(suite), epsilon_table(suite, beside), folder / "pictures")
+        pictures = write_pictures(suite, board, epsilon_table(suite, beside), folder / "pictures")
+        files |= {"pictures/": f"{len(pictures)} pictures"} if pictures else {}
+    print(_summary(suite, board, folder, files))
+
+
+def _summary(suite: SuiteScores, board: pd.DataFrame, folder: Path, files: Mapping[str, str]) -> str:
+    """What the terminal shows of a suite: the leaderboard in short, what its words mean, where the rest is."""
+    width = terminal_width()
+    head = wrapped(f"{suite.suite}: {what_was_attacked(suite)}", width)
+    notes = wrapped(f"{READINGS[suite.reading]} {LEGEND}", width)
+    return "\n".join([head, "", short_board(board, width), "", notes, "", file_list(folder, files)])
 
 
 def print_tables(store: Store, suite: str, results_dir: Path, *, with_pictures: bool = False) -> None:
@@ -93,7 +110,6 @@ def print_tables(store: Store, suite: str, results_dir: Path, *, with_pictures: 
     others = {**_beside(there, packed), **others}
     triples = example_images(store, suite)
     _write_all(packed, list(others.values()), results_dir, with_pictures=with_pictures, triples=triples)
-    print(f"Tables: {results_dir / suite}")
     if packed.cases:
         for stale in folder.glob(f"{suite}{SEPARATOR}*"):
             stale.unlink()

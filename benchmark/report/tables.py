@@ -28,8 +28,12 @@ LAST = " (last)"
 """Behind a model's name: its column of the last iterate."""
 BOTH_READINGS = "Any iterate; in brackets, the last iterate. Passes are per image, averaged over the models."
 
-NOT_PRINTED = ("claims", "trainings", "epsilon")
-"""Tables too wide or too long for a terminal: they are files only."""
+NAMED = {
+    "leaderboard.md": "all attacks, and what the flags mean",
+    "leaderboard.html": "the leaderboard to sort and filter; .tex for papers",
+    "scores.csv": "a row for each model and attack; every table above is there as .csv, too",
+}
+"""What of some files is said in the terminal; of other tables it is their title."""
 
 
 def write_tables(
@@ -40,7 +44,7 @@ def write_tables(
     triples: Mapping[str, bytes] = MappingProxyType({}),
     rows: Sequence[Row] = ROWS,
     figures: Sequence[Figure] = FIGURES,
-) -> str:
+) -> dict[str, str]:
     """Write every table of a suite into a folder.
 
     Args:
@@ -48,10 +52,10 @@ def write_tables(
         triples: for some models a PNG of images, what was added, and what came of it.
         rows, figures: what is published.
 
-    Returns: the text to print: all of them but those of `NOT_PRINTED`, the leaderboard at the end, where it is seen.
+    Returns: the files to name, each with what it holds; none are written while no case is complete.
     """
     if suite.scores.empty:
-        return f"No case of suite {suite.suite} is complete yet; run the benchmark again to go on."
+        return {}
     write_csv(folder / "scores.csv", suite.scores.round(dict.fromkeys(suite.scores.columns.drop("epsilon"), 4)))
     write_csv(folder / "timing.csv", _timing(suite, folder / "timing.csv"))
     board, white_box, reading = leaderboard(suite), _white_box(suite), READINGS[suite.reading]
@@ -71,23 +75,23 @@ def write_tables(
         "trainings": (trainings, "Over trainings", _markdown(trainings), f"{trainings_note()} {reading}"),
         "seeds": (seeds, "Over seeds", _markdown(seeds), f"Seeds of the attack and of the training. {reading}"),
     }
-    html = page(suite, board, papers, what=_what(suite), reading=reading, legend=board_note, triples=triples)
+    html = page(
+        suite, board, papers, what=what_was_attacked(suite), reading=reading, legend=board_note, triples=triples
+    )
     atomic_write(folder / "leaderboard.html", html.encode())
-    note = f"{_what(suite)}\n{reading}\n{board_note}"
+    note = f"{what_was_attacked(suite)}\n{reading}\n{board_note}"
     atomic_write(folder / "leaderboard.tex", latex(board, note).encode())
     atomic_write(folder / "model_info.json", model_info(suite, board).encode())
-    printed = []
+    written = {}
     for name, (table, title, body, note) in shown.items():
         if table.empty:
             for suffix in ("csv", "md"):
                 (folder / f"{name}.{suffix}").unlink(missing_ok=True)
             continue
-        text = _section(title, suite, body, note)
-        atomic_write(folder / f"{name}.md", text.encode())
-        if name not in NOT_PRINTED:
-            printed.append(text)
+        atomic_write(folder / f"{name}.md", _section(title, suite, body, note).encode())
+        written[f"{name}.md"] = title
         write_csv(folder / f"{name}.csv", table.round(dict.fromkeys(table.columns.difference(["p", "p_holm"]), 4)))
-    return "\n".join([*printed[1:], *printed[:1]])
+    return {**written, **NAMED}
 
 
 def _white_box(suite: SuiteScores) -> pd.DataFrame:
@@ -152,10 +156,10 @@ def _markdown(table: pd.DataFrame) -> str:
 
 
 def _section(title: str, suite: SuiteScores, body: str, note: str) -> str:
-    return f"## {title}: {suite.suite}\n\n{_what(suite)}\n{note}\n\n{body}\n"
+    return f"## {title}: {suite.suite}\n\n{what_was_attacked(suite)}\n{note}\n\n{body}\n"
 
 
-def _what(suite: SuiteScores) -> str:
+def what_was_attacked(suite: SuiteScores) -> str:
     """Dataset, threat model and images."""
     first = suite.scores.iloc[0]
     threat = f"{first['norm']} {first['epsilon']:.6g}"

@@ -7,10 +7,12 @@ runs/cases/KEY/START-STOP.SHA256.npz        their adversarial images, where they
 runs/suites/SUITE.json                      which cases the suite's tables show
 """
 
+import itertools
 import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -127,6 +129,16 @@ class Store:
         names = [name for name in COLUMNS if parts[0][name] is not None]
         columns: dict[str, Any] = {name: np.concatenate([part[name] for part in parts]) for name in names}
         return Verdicts(**{"robust_last": None, **columns}), list(timing)
+
+    def timing(self, key: str, most: int) -> list[tuple[int, dict[str, Any]]]:
+        """Of some whole chunks of a case, `most` at most, how many images they hold and how they were computed."""
+        found = []
+        for chunk, path in itertools.islice(self.chunks(key), most):
+            with suppress(ValueError):
+                content = whole_content(path)
+                if content is not None:
+                    found.append((chunk[1] - chunk[0], unpack(content, key, chunk)[1]))
+        return found
 
     def damaged(self, key: str, *, images: bool = False) -> list[Path]:
         """Files of verdicts, or also of kept images, whose content does not match the checksum in their name."""

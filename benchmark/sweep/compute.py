@@ -19,7 +19,7 @@ from attacks.search_model import precision_of
 from benchmark.data.split import Split, take
 from benchmark.evaluation.batch_size import on_fitting_batches
 from benchmark.evaluation.evaluate_chunk import evaluate_chunk
-from benchmark.evaluation.hardware import VERSIONED, Hardware
+from benchmark.evaluation.hardware import VERSIONED, Hardware, device_name
 from benchmark.store.chunk import Range
 from benchmark.store.store import Store
 from benchmark.store.verdicts import Verdicts
@@ -76,6 +76,19 @@ def title_of(group: Sequence[EvalCase]) -> str:
     return f"{group[0].model.name}: {', '.join(case.attack.name for case in group)}{via}"
 
 
+def trajectories(cases: Sequence[EvalCase]) -> list[list[EvalCase]]:
+    """Cases that one trajectory serves, together, by ascending step count."""
+    groups: dict[str, list[EvalCase]] = {}
+    for case in cases:
+        groups.setdefault(trajectory_key(case), []).append(case)
+    return [sorted(group, key=lambda case: case.attack.steps) for group in groups.values()]
+
+
+def weight(group: Sequence[EvalCase], chunk: Range) -> int:
+    """The steps of single images that a task takes at most."""
+    return (chunk[1] - chunk[0]) * group[-1].attack.weight
+
+
 def _evaluate(
     group: Sequence[EvalCase], prepared: PreparedSweep, chunk: Range, hardware: Hardware, advance: Advance
 ) -> tuple[list[Verdicts], tuple[Split, Tensor] | None]:
@@ -114,7 +127,7 @@ def _timing(hardware: Hardware, precision: torch.dtype, seconds: float) -> dict[
     """What differs from run to run."""
     return {
         "seconds": seconds,
-        "device": torch.cuda.get_device_name() if hardware.device.type == "cuda" else "cpu",
+        "device": device_name(hardware),
         "precision": "bf16" if precision == torch.bfloat16 else "fp32",
         "batch_size": hardware.batch_size,
         "threads": torch.get_num_threads(),

@@ -1,6 +1,6 @@
 """Cases to verdicts in a store, and to what the tables show of them: what the command line and Python both call."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from types import MappingProxyType
@@ -27,6 +27,7 @@ def run_cases(
     reading: str = "any",
     checkpoint_dir: Path = Path(),
     models: Mapping[str, nn.Module] = MappingProxyType({}),
+    begin: Callable[[], None] = lambda: None,
     quiet: bool = False,
 ) -> None:
     """Compute what the store lacks of the cases of one suite, and have its tables show them.
@@ -37,6 +38,7 @@ def run_cases(
         reading: the iterate that the tables show, "any" or "last".
         checkpoint_dir: where the models' weights are looked for first.
         models: by name, those that are loaded already: on the device, in eval mode, frozen.
+        begin: called when everything is checked, before anything is computed.
 
     Raises: InputError, before any attack, for images or a model that no number would mean anything for.
     """
@@ -46,4 +48,5 @@ def run_cases(
         prepared = prepare(missing, split, store, hardware, checkpoint_dir=checkpoint_dir, models=models)
     with claim(store.root, f"suite {suite}", wait=True):
         show(store, suite, reading, cases, ranks, images=split.digest)
-    sweep(prepared, store, hardware, quiet=quiet)
+    begin()
+    sweep(prepared, store, hardware, run=cases, quiet=quiet)

@@ -198,7 +198,12 @@ MISTAKES = {
     ),
     "no such mirror": ("--mirror-dir nowhere", "'--mirror-dir': Directory 'nowhere' does not exist"),
     "attacks of a folder": ("list attacks --checkpoint-dir .", "No such option '--checkpoint-dir'"),
-    "a source that does not run": ("--models natural --sources madry", "it must be one of --models"),
+    "a name of a registered model": ("--models natural --name mine", "--name is for your own model"),
+    "a name that leads elsewhere": ("--model mine.py:factory --name ../x", "--name must be letters"),
+    "an unknown source": ("--models natural --sources madri", "did you mean 'madry'?"),
+    "no source but the model itself": ("--models natural --sources natural", "expected a model beside the one"),
+    "a fraction of nothing": ("--epsilon 8/0", "expected a number or a fraction such as 8/255"),
+    "two fractions": ("--epsilon 8/2/255", "expected a number or a fraction such as 8/255"),
     "unknown optimizer": ("train --defense natural --set optimizer=lion", "sgd, sgd-nesterov, adam"),
     "unknown architecture": ("train --defense natural --set architecture=digits", "did you mean 'digits-cnn'?"),
     "recipe of another dataset": ("train --defense natural --recipe cpu", "'cpu' is for cifar10"),
@@ -291,10 +296,10 @@ def test_ones_own_model_is_evaluated_without_registration(process: Command, fold
     words = "--model mine.py:factory --checkpoint good.pt --dataset digits --epsilon 0.2 --attacks pgd-20 --examples 40"
     result = process(folder, *words.split())
     assert result.returncode == 0, result.stderr
-    assert "## Leaderboard: digits" in result.stdout
+    assert result.stdout.startswith("digits: digits, Linf 0.2, 40 test images")
     (row,) = (line.split("|") for line in result.stdout.splitlines() if "| factory |" in line)
-    assert float(row[5]) > 90
-    assert 30 < float(row[6]) < 90
+    assert float(row[3]) > 90
+    assert 30 < float(row[4]) < 90
     assert {path.name for path in (folder / "results/mine/digits").iterdir()} >= {"scores.csv", "leaderboard.md"}
 
 
@@ -318,6 +323,12 @@ def test_a_factory_in_a_module_works_as_well_as_one_in_a_file(command: Command, 
     result = command(folder, "--model", place, "--checkpoint", "good.pt", *FAST)
     assert result.returncode == 0, result.stderr
     assert "| DigitsCNN |" in result.stdout
+
+
+def test_ones_own_model_has_the_name_that_is_given(command: Command, folder: Path) -> None:
+    result = command(folder, "--model", "mine.py:factory", "--checkpoint", "good.pt", "--name", "v2", *FAST)
+    assert result.returncode == 0, result.stderr
+    assert [row.split(",")[2] for row in rows(folder)] == ["v2"]
 
 
 def test_a_factory_may_be_any_callable(command: Command, folder: Path) -> None:
@@ -345,10 +356,19 @@ def test_models_in_files_of_the_same_name_are_different_models(command: Command,
     assert len(list(tmp_path.rglob("case.json"))) == 2
 
 
-def test_a_fraction_of_255_is_an_epsilon(command: Command, tmp_path: Path) -> None:
-    assert command(tmp_path, "--models", "madry", "--epsilon", "8/255", *FAST).returncode == 0
+@pytest.mark.parametrize(("text", "epsilon"), [("8/255", 8 / 255), ("0.5/255", 0.5 / 255)])
+def test_a_fraction_of_255_is_an_epsilon(command: Command, tmp_path: Path, text: str, epsilon: float) -> None:
+    assert command(tmp_path, "--models", "madry", "--epsilon", text, *FAST).returncode == 0
     (row,) = rows(tmp_path)
-    assert float(row.split(",")[7]) == 8 / 255
+    assert float(row.split(",")[7]) == epsilon
+
+
+def test_sources_alone_ask_for_transfer_whether_they_are_attacked_or_not(command: Command, tmp_path: Path) -> None:
+    words = ("--models", "natural", "--attacks", "fgsm", "--sources", "madry", "--examples", "20", "--quiet")
+    result = command(tmp_path, *words)
+    assert result.returncode == 0, result.stderr
+    cells = [row.split(",") for row in rows(tmp_path)]
+    assert [(cell[2], cell[8], cell[9]) for cell in cells] == [("natural", "fgsm", ""), ("natural", "fgsm", "madry")]
 
 
 def test_all_leaves_out_what_has_no_checkpoint_and_says_so(
@@ -395,6 +415,24 @@ def test_the_same_command_again_prints_the_same_and_needs_no_model(
     first = command(tmp_path, "--models", "natural", *FAST)
     monkeypatch.setattr("benchmark.sweep.prepare.load_model", None)
     assert command(tmp_path, "--models", "natural", *FAST).stdout == first.stdout
+
+
+def test_what_is_shown_of_a_run_of_ones_own_model_is_short_and_plain(command: Command, folder: Path) -> None:
+    words = "--model mine.py:factory --checkpoint good.pt --dataset digits --attacks fgsm,pgd-20 --examples 20"
+    result = command(folder, *words.split())
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.startswith(
+        "factory under fgsm, pgd-20: digits, Linf 0.2, 20 images; 3 cases, 0 stored; cpu, fp32"
+    )
+    assert "40 of 60 images" in result.stderr
+    assert "60 of 60 images" in result.stderr
+    assert max(map(len, result.stdout.splitlines())) <= 100
+    assert result.stdout.isascii()
+    assert "\x1b" not in result.stdout
+    assert "Not measured here" not in result.stdout
+    assert "  leaderboard.md " in result.stdout
+    again = command(folder, *words.split())
+    assert " ".join(again.stderr.split()).endswith("3 cases, 3 stored; nothing is to be computed")
 
 
 @pytest.mark.parametrize(

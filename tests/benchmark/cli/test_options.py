@@ -17,10 +17,16 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 DATA = {"data-dir", "mirror-dir", "classes"}
 ATTACKING = {"device", "precision", "batch-size"}
 OWN_MODEL = {"model", "checkpoint", "trust-code", "output"}
-WHICH = {"models", "suite", "attacks", "transfer", "sources", "examples", "judge-draws", "eot", "keep-images"}
+WHICH = {"name", "models", "suite", "attacks", "transfer", "sources", "examples", "judge-draws", "eot", "keep-images"}
 COMPARING = {"tolerance", "min-robust-acc", "alpha", "miss", "budget", "undecided", "junit", "summary"}
 UPDATING = {"suite", "attack", "examples", "norm", "epsilon", "canaries", "seed"}
-GATE = DATA | ATTACKING | OWN_MODEL | {"baseline", "models", "checkpoint-dir", "results-dir", "workers", "quiet"}
+GATE = (
+    DATA
+    | ATTACKING
+    | OWN_MODEL
+    | {"name"}
+    | {"baseline", "models", "checkpoint-dir", "results-dir", "workers", "quiet"}
+)
 TAKEN = {
     "": WHICH
     | DATA
@@ -47,6 +53,7 @@ TAKEN = {
         "quiet",
     },
     "table": {"papers", "results-dir"},
+    "push": {"models", "suite", "folder", "results-dir", "checkpoint-dir"},
     "speed": DATA
     | ATTACKING
     | OWN_MODEL
@@ -113,6 +120,7 @@ RUNS = {
     "list models": "",
     "train": "--defense natural --set epochs=1 --set train_examples=100 --name mine",
     "table": "",
+    "push": "--models madry --folder hub",
     "speed": "--models madry --contests pgd-20 --rounds 1 --examples 10",
     "compare": "--attacks fgsm --against pgd-20",
     "store verify": "",

@@ -10,6 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from attacks.errors import InputError
+from benchmark import kept_images
+from benchmark.data.datasets import load
 from benchmark.data.split import Split
 from benchmark.store.chunk import checksum
 from benchmark.store.images import unpack_images
@@ -44,6 +47,32 @@ def test_kept_images_are_judged_again_to_the_same_verdicts_by_the_model_alone(co
     assert result.returncode == 0, result.stdout
     assert result.stdout.count("40 images, 0 verdicts differ") == 12
     assert "12 cases judged again, 0 with faults" in result.stdout
+
+
+def test_one_call_reads_the_kept_images_of_a_case(kept: Path) -> None:
+    images = kept_images(kept / "results/mine", "madry", "fgsm", source="natural")
+    assert {name: (array.dtype.name, array.shape) for name, array in images.items()} == {
+        "index": ("int64", (40,)),
+        "y": ("int64", (40,)),
+        "x": ("float32", (40, 1, 8, 8)),
+        "x_adv": ("float32", (40, 1, 8, 8)),
+    }
+    split = load("digits", "test", data_dir=Path("unused"))
+    np.testing.assert_array_equal(split.x[images["index"]], images["x"])
+    distance = np.abs(images["x_adv"] - images["x"]).max()
+    assert 0.19 < distance < 0.2 + 1e-6
+
+
+@pytest.mark.parametrize(
+    ("model", "attack", "expected"),
+    [("mart", "fgsm", "expected fgsm on mart in the tables of digits, found madry under"), ("madry", "fgsm", "--keep")],
+)
+def test_images_that_nobody_kept_are_refused(
+    kept: Path, tmp_path: Path, model: str, attack: str, expected: str
+) -> None:
+    shutil.copytree(kept / "results/mine/runs", tmp_path / "runs", ignore=shutil.ignore_patterns("*.npz"))
+    with pytest.raises(InputError, match=expected):
+        kept_images(tmp_path, model, attack)
 
 
 def test_images_of_a_finished_sweep_are_kept_when_they_are_asked_for(

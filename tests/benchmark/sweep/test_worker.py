@@ -42,7 +42,7 @@ def test_processes_that_start_afresh_write_the_same_verdicts(tmp_path: Path) -> 
     sweep(prepare(lacking_cases(grid, here, CPU), split, here, CPU, checkpoint_dir=tmp_path), here, CPU, quiet=True)
 
     work = prepare(lacking_cases(grid, there, CPU), split, there, CPU, checkpoint_dir=tmp_path)
-    todo = _missing(work.cases, there, CPU)
+    todo, _ = _missing(work.cases, there, CPU)
     done = list(run_remote(todo, work, there, replace(CPU, workers=2), wait=False))
     assert sorted(done) == list(range(len(todo)))
     for case in grid:

@@ -93,7 +93,9 @@ def test_training_ends_with_two_checkpoints_a_curve_and_a_card(uninterrupted: di
 
 
 def test_a_trained_model_is_known_by_name_and_can_be_evaluated(command: Command, tmp_path: Path) -> None:
-    assert command(tmp_path, *words("natural"), "--name", "mine").returncode == 0
+    trained = command(tmp_path, *words("natural"), "--name", "mine", "--data-dir", "my data", "--seed", "0")
+    assert trained.returncode == 0
+    assert trained.stdout.endswith("run_benchmark.py --suite digits --models mine --data-dir 'my data'\n")
     result = command(tmp_path, "--models", "mine", "--attacks", "fgsm", "--examples", "20", "--quiet")
     assert result.returncode == 0, result.stderr
     assert "| mine " in result.stdout

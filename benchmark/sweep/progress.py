@@ -1,0 +1,64 @@
+"""The progress bar of a sweep: it counts attacked images, and the time that is left follows the steps they take."""
+
+import shutil
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+from tqdm import tqdm
+
+from benchmark.store.chunk import chunk_ranges
+from benchmark.suites.case import EvalCase
+from benchmark.sweep.compute import Task, title_of, trajectories, weight
+
+WIDTH = 100
+"""The most columns of a line in the terminal."""
+FORMAT = "{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}{postfix}]"
+
+
+class SweepBar:
+    """The bar of the tasks of a sweep, begun at what is stored already.
+
+    Args:
+        todo: the tasks, in the order in which they are handed out.
+        images: of each task how many it adds, each case's counted.
+        cases: of the whole run, those that are stored among them.
+    """
+
+    def __init__(self, todo: Sequence[Task], images: Sequence[int], cases: Sequence[EvalCase], *, quiet: bool) -> None:
+        self._todo, self._images = todo, images
+        self._waiting = dict.fromkeys(range(len(todo)))
+        self._all_images = sum(case.n for case in cases)
+        steps = sum(weight(group, chunk) for group in trajectories(cases) for chunk in chunk_ranges(group[0].n))
+        missing = sum(weight(*task) for task in todo)
+        self._steps = max(steps - missing, 0)
+        columns = min(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns)
+        self._bar = tqdm(
+            total=self._steps + missing, initial=self._steps, bar_format=FORMAT, ncols=columns, disable=quiet
+        )
+        self._show()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _at: TracebackType | None
+    ) -> None:
+        self._bar.close()
+
+    def advance(self, steps: int) -> None:
+        """Steps of single images were taken, in a task that is not finished."""
+        self._bar.update(steps)
+
+    def finish(self, task: int) -> None:
+        """A task is done. The bar names the first that is not: as they are handed out in order, it is under way."""
+        del self._waiting[task]
+        self._steps += weight(*self._todo[task])
+        self._bar.update(self._steps - self._bar.n)
+        self._show()
+
+    def _show(self) -> None:
+        left = sum(self._images[task] for task in self._waiting)
+        self._bar.set_postfix_str(f"{self._all_images - left:,} of {self._all_images:,} images", refresh=False)
+        now = next(iter(self._waiting), len(self._todo) - 1)
+        self._bar.set_description_str(title_of(self._todo[now][0]))
