@@ -208,7 +208,7 @@ def test_the_store_alone_gives_the_same_bytes_again(command: Command, tmp_path: 
     assert {path.name for path in tables} == {
         *("scores.csv", "timing.csv", "leaderboard.csv", "leaderboard.md"),
         *("white_box.csv", "white_box.md", "black_box.csv", "black_box.md"),
-        *("leaderboard.html", "leaderboard.tex", "model_info.json"),
+        *("leaderboard.html", "model_info.json", "leaderboard.tex", "white_box.tex", "black_box.tex", "claims.tex"),
         *("flags.csv", "flags.md", "claims.csv", "claims.md"),
     }
     for path in tables:
