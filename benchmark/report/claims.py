@@ -128,7 +128,7 @@ def claims_markdown(table: pd.DataFrame) -> str:
             "claim": table["claim"] + " (" + table["paper"] + ")",
             "first": table["first"],
             "second": table["second"],
-            "asked": list(map(_asked, table["direction"], table["size"])),
+            "asked": list(map(asked, table["direction"], table["size"])),
             "measured": [
                 f"{value:+.2f} [{low:+.2f}, {high:+.2f}]"
                 for value, low, high in zip(table["effect"], table["ci_low"], table["ci_high"], strict=True)
@@ -142,7 +142,8 @@ def claims_markdown(table: pd.DataFrame) -> str:
     return shown.to_markdown(index=False, disable_numparse=True)
 
 
-def _asked(direction: str, size: float) -> str:
+def asked(direction: str, size: float) -> str:
+    """What a claim asks of the difference, in points."""
     if direction == "alike":
         return f"within {size:g}"
     bound = size if direction == "more" else -size

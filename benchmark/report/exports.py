@@ -1,42 +1,18 @@
-"""The leaderboard in other programs' formats: LaTeX with booktabs, and the fields of RobustBench's model_info."""
+"""The leaderboard in the fields of RobustBench's model_info."""
 
 import json
 import re
 from fractions import Fraction
-from typing import Any
 
 import pandas as pd
-from tabulate import tabulate
 
-from benchmark.report.leaderboard import FIRST, LAST, white
+from benchmark.report.leaderboard import white
 from benchmark.report.score import SuiteScores
 from model_zoo.model_spec import ModelSpec
 from model_zoo.registry import MODELS
 
 LEVELS = 32
 """The most grey levels at which an epsilon is written as a fraction."""
-LEFT = ("model", "defense", "architecture")
-
-
-def latex(board: pd.DataFrame, note: str) -> str:
-    """A tabular for `\\usepackage{booktabs}`; the reader's caption stands above it as comments."""
-    attacks = [name for name in board.columns if name not in (*FIRST, *LAST)]
-    columns = ["rank", *LEFT, "clean", *attacks, "worst case"]
-    lines = [
-        [_latex_cell(line[name]) for name in columns] + [f"{line['ci_low']:.2f}--{line['ci_high']:.2f}", line["n"]]
-        for line in board.to_dict("records")
-    ]
-    headers = [*columns, "95% interval", "n"]
-    align = ["left" if name in LEFT else "right" for name in headers]
-    table = tabulate(lines, headers=headers, tablefmt="latex_booktabs", colalign=align, disable_numparse=True)
-    comments = "".join(f"% {line}\n" for line in note.splitlines())
-    return f"% \\usepackage{{booktabs}}\n{comments}{table.replace('textbackslash{}', '')}\n"
-
-
-def _latex_cell(value: Any) -> str:
-    if isinstance(value, float):
-        return "--" if pd.isna(value) else f"{value:.2f}"
-    return str(value)
 
 
 def model_info(suite: SuiteScores, board: pd.DataFrame) -> str:

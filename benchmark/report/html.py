@@ -2,9 +2,10 @@
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -19,6 +20,9 @@ TEMPLATES = Environment(
     keep_trailing_newline=True,
     undefined=StrictUndefined,
 )
+
+TICK = 5
+"""Percent; an axis ends at whole multiples of it."""
 
 
 def page(
@@ -46,6 +50,7 @@ def page(
         "legend": legend,
         "flags": {flag: why for flag, why in FLAGS.items() if flag in shown},
         "attacks": attacks,
+        "axis": axis(zip(board["ci_low"], board["worst case"], board["ci_high"], strict=True)),
         "rows": [
             {**_row(suite, line, attacks, papers), **_image(triples.get(line["model"]))}
             for line in board.to_dict("records")
@@ -76,9 +81,21 @@ def _row(suite: SuiteScores, line: dict[Any, Any], attacks: list[str], papers: p
         "high": _number(line["ci_high"]),
         "flags": str(line["flags"]).split(),
         "attacks": {name: _number(line[name]) for name in attacks},
+        "axis": axis(zip(scores["ci_low"], scores["robust_acc"], scores["ci_high"], strict=True)),
         "cases": [_case(score) for score in scores.to_dict("records")],
         "papers": [_published(one) for one in beside.to_dict("records")],
     }
+
+
+def axis(intervals: Iterable[tuple[float, float, float]]) -> tuple[int, int]:
+    """The ends, in percent, of an axis that fits intervals (low, value, high): multiples of 5.
+
+    Values beyond Tukey's outer fences, three interquartile ranges from the quartiles, do not stretch it.
+    """
+    low, value, high = np.array(list(intervals)).T
+    first, third = np.quantile(value, [0.25, 0.75])
+    inside = (value >= first - 3 * (third - first)) & (value <= third + 3 * (third - first))
+    return TICK * int(low[inside].min() // TICK), TICK * int(-(-high[inside].max() // TICK))
 
 
 def _image(png: bytes | None) -> dict[str, str]:

@@ -154,9 +154,9 @@ def papers_markdown(table: pd.DataFrame, suite: str) -> str:
             {
                 "row": measured["row"],
                 "model": measured["model"],
-                "attack": [_attack(line) for line in measured.itertuples()],
+                "attack": [attack_of(line) for line in measured.itertuples()],
                 "n": measured["n"].astype(int),
-                "published": [_with_std(line) for line in measured.itertuples()],
+                "published": [with_std(line) for line in measured.itertuples()],
                 "measured": [_with_interval(line) for line in measured.itertuples()],
                 "difference": [f"{value:+.2f}" for value in measured["difference"]],
                 "inside": measured["inside"],
@@ -170,8 +170,8 @@ def papers_markdown(table: pd.DataFrame, suite: str) -> str:
         shown = pd.DataFrame(
             {
                 "row": missing["row"],
-                "attack": [_attack(line) for line in missing.itertuples()],
-                "published": [_with_std(line) for line in missing.itertuples()],
+                "attack": [attack_of(line) for line in missing.itertuples()],
+                "published": [with_std(line) for line in missing.itertuples()],
                 "to measure it": [_remedy(line) for line in missing.itertuples()],
                 "state": missing["state"],
             }
@@ -195,7 +195,8 @@ def _short_attacks(suite: str) -> list[str]:
     return lines
 
 
-def _attack(line: Any) -> str:
+def attack_of(line: Any) -> str:
+    """The attack of a line of the table, and what it is crafted on."""
     return " from ".join(filter(None, (str(line.attack), str(line.crafted_on))))
 
 
@@ -207,5 +208,6 @@ def _remedy(line: Any) -> str:
     return "; ".join(filter(None, (line.command and f"`{line.command}`", line.why)))
 
 
-def _with_std(line: Any) -> str:
+def with_std(line: Any) -> str:
+    """The published figure of a line of the table, with its spread over seeds."""
     return f"{line.published:.2f}" + ("" if pd.isna(line.std) else f" ± {line.std:.3g}")

@@ -10,12 +10,13 @@ import pandas as pd
 
 from attacks.errors import InputError
 from benchmark.report.image_examples import example_images, write_examples
+from benchmark.report.latex_tables import papers_latex
 from benchmark.report.leaderboard import leaderboard
 from benchmark.report.other_selections import epsilon_table, other_selections, selection_name, selects_beside
 from benchmark.report.papers import paper_table, papers_markdown
 from benchmark.report.score import SuiteScores, score_suite
 from benchmark.report.short import LEGEND, file_list, short_board, terminal_width, wrapped
-from benchmark.report.tables import READINGS, what_was_attacked, write_csv, write_tables
+from benchmark.report.tables import READINGS, what_was_attacked, write_csv, write_latex, write_tables
 from benchmark.store.packed import Packed, gather, read_packed, write_packed
 from benchmark.store.shown import Selection, selection_of
 from benchmark.store.store import Store
@@ -60,6 +61,7 @@ def write_published(results_dir: Path) -> None:
             text = f"## Beside the papers: {name}\n\n{what}\n\n{papers_markdown(papers, name)}\n"
             atomic_write(folder / "papers.md", text.encode())
             write_csv(folder / "papers.csv", papers.round(4))
+            write_latex(folder / "papers.tex", papers_latex(papers), f"Beside the papers: {name}. {what}")
             print(f"Published figures: {folder / 'papers.md'}")
 
 

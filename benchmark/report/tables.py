@@ -9,8 +9,18 @@ import pandas as pd
 
 from benchmark.report.attack_flags import SIGNIFICANT, flag_table
 from benchmark.report.claims import claim_table, claims_markdown, claims_note
-from benchmark.report.exports import latex, model_info
+from benchmark.report.exports import model_info
 from benchmark.report.html import page
+from benchmark.report.latex import LatexTable
+from benchmark.report.latex_tables import (
+    black_box_latex,
+    claims_latex,
+    epsilon_latex,
+    leaderboard_latex,
+    papers_latex,
+    plain_latex,
+    white_box_latex,
+)
 from benchmark.report.leaderboard import formatted, leaderboard, legend, shown_accuracy, white
 from benchmark.report.other_selections import epsilon_table, seed_table
 from benchmark.report.papers import paper_table, papers_markdown
@@ -31,9 +41,10 @@ BOTH_READINGS = "Any iterate; in brackets, the last iterate. Passes are per imag
 NAMED = {
     "leaderboard.md": "all attacks, and what the flags mean",
     "leaderboard.html": "the leaderboard to sort and filter; .tex for papers",
-    "scores.csv": "a row for each model and attack; every table above is there as .csv, too",
+    "scores.csv": "a row for each model and attack; every table above is there as .csv and .tex, too",
 }
 """What of some files is said in the terminal; of other tables it is their title."""
+NO_FLAG = "No flag is raised by two cases of a model."
 
 
 def write_tables(
@@ -61,29 +72,40 @@ def write_tables(
     board, white_box, reading = leaderboard(suite), _white_box(suite), READINGS[suite.reading]
     board_note = legend(suite, board)
     crossed, compared = _black_box(suite), flag_table(suite)
+    with_last, raised = _with_last(white_box), _raised(compared)
     papers, claims = paper_table(suite, rows, figures), claim_table(suite)
     curves, seeds = epsilon_table(suite, others), seed_table(suite, others)
     trainings = training_table(suite)
     shown = {
         "leaderboard": (board, "Leaderboard", _markdown(formatted(board)), f"{reading}\n{board_note}"),
-        "white_box": (white_box, "White-box attacks", _markdown(_with_last(white_box)), BOTH_READINGS),
+        "white_box": (white_box, "White-box attacks", _markdown(with_last), BOTH_READINGS),
         "black_box": (crossed, "Transfer (black-box) attacks", _markdown(crossed), f"{CROSSED} {reading}"),
         "papers": (papers, "Beside the papers", papers_markdown(papers, suite.suite), reading),
         "claims": (claims, "Claims of the papers", claims_markdown(claims), f"{claims_note(claims)} {reading}"),
         "epsilon": (curves, "Against epsilon", _markdown(curves), f"At 0 the clean accuracy. {reading}"),
-        "flags": (compared, "Flags", _raised(compared), _flag_note(compared)),
+        "flags": (compared, "Flags", _markdown(raised) or NO_FLAG, _flag_note(compared)),
         "trainings": (trainings, "Over trainings", _markdown(trainings), f"{trainings_note()} {reading}"),
         "seeds": (seeds, "Over seeds", _markdown(seeds), f"Seeds of the attack and of the training. {reading}"),
+    }
+    in_latex = {
+        "leaderboard": leaderboard_latex(board),
+        "white_box": white_box_latex(with_last),
+        "black_box": black_box_latex(crossed),
+        "papers": papers_latex(papers),
+        "claims": claims_latex(claims),
+        "epsilon": epsilon_latex(curves),
+        **{name: plain_latex(table) for name, table in (("flags", raised), ("trainings", trainings), ("seeds", seeds))},
     }
     html = page(
         suite, board, papers, what=what_was_attacked(suite), reading=reading, legend=board_note, triples=triples
     )
     atomic_write(folder / "leaderboard.html", html.encode())
-    note = f"{what_was_attacked(suite)}\n{reading}\n{board_note}"
-    atomic_write(folder / "leaderboard.tex", latex(board, note).encode())
     atomic_write(folder / "model_info.json", model_info(suite, board).encode())
     written = {}
     for name, (table, title, body, note) in shown.items():
+        write_latex(
+            folder / f"{name}.tex", in_latex[name], f"{title}: {suite.suite}. {what_was_attacked(suite)}\n{note}"
+        )
         if table.empty:
             for suffix in ("csv", "md"):
                 (folder / f"{name}.{suffix}").unlink(missing_ok=True)
@@ -108,13 +130,21 @@ def _white_box(suite: SuiteScores) -> pd.DataFrame:
     return table.join(cost).reset_index()
 
 
-def _raised(compared: pd.DataFrame) -> str:
-    """The comparisons that raise a flag, for people."""
+def write_latex(path: Path, table: LatexTable, note: str) -> None:
+    """Write a table that has lines, and remove one that has none any more."""
+    if any(table.groups):
+        atomic_write(path, table.text(note).encode())
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _raised(compared: pd.DataFrame) -> pd.DataFrame:
+    """The comparisons that raise a flag, as people read them."""
     raised = compared[compared["raised"]].drop(columns="raised")
     numbers = {"points": "{:.1f}", "margin": "{:.0f}", "p": "{:.1g}", "p_holm": "{:.1g}"}
     for column, form in numbers.items():
         raised[column] = raised[column].map(form.format)
-    return _markdown(raised) if len(raised) else "No flag is raised by two cases of a model."
+    return raised
 
 
 def _flag_note(compared: pd.DataFrame) -> str:

@@ -1,4 +1,4 @@
-"""LaTeX and RobustBench's JSON have the leaderboard's numbers, and nothing that is not known."""
+"""RobustBench's JSON has the leaderboard's numbers, and nothing that is not known."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from benchmark.report.exports import latex, model_info
+from benchmark.report.exports import model_info
 from benchmark.report.leaderboard import leaderboard
 from benchmark.report.score import SuiteScores, score_suite
 from benchmark.store.packed import read_packed
@@ -28,22 +28,6 @@ def suite() -> SuiteScores:
 @pytest.fixture(scope="module")
 def board(suite: SuiteScores) -> pd.DataFrame:
     return leaderboard(suite)
-
-
-def test_the_latex_table_has_a_line_a_model_between_booktabs_rules(board: pd.DataFrame) -> None:
-    text = latex(board, "first\nsecond")
-    assert text.startswith("% \\usepackage{booktabs}\n% first\n% second\n\\begin{tabular}{r")
-    body = text.split("\\midrule\n")[1].split("\\bottomrule")[0].strip().splitlines()
-    assert len(body) == len(board)
-    for line, row in zip(body, board.to_dict("records"), strict=True):
-        cells = [cell.strip() for cell in line.removesuffix("\\\\").split("&")]
-        assert cells[:2] == [str(row["rank"]), row["model"]]
-        assert cells[-3:] == [f"{row['worst case']:.2f}", f"{row['ci_low']:.2f}--{row['ci_high']:.2f}", str(row["n"])]
-
-
-def test_names_are_escaped_for_latex(board: pd.DataFrame) -> None:
-    odd = board.head(1).assign(model="50%_of & more")
-    assert "50\\%\\_of \\& more" in latex(odd, "")
 
 
 def test_model_info_has_the_fields_of_robustbench_and_the_numbers_of_the_leaderboard(

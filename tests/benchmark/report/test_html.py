@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from benchmark.report.html import axis
 from benchmark.report.html import page as write_page
 from benchmark.report.leaderboard import leaderboard
 from benchmark.report.papers import paper_table
@@ -20,7 +21,7 @@ from benchmark.store.packed import read_packed
 
 VERDICTS = Path(__file__).resolve().parents[3] / "results/verdicts/digits.json"
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-WIDTHS = {"wide": 1400, "narrow": 390}
+WIDTHS = {"wide": 1400, "middle": 1000, "phone": 390}
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,7 @@ def chromium() -> Iterator[Any]:
 
 @pytest.fixture(params=WIDTHS)
 def page(request: pytest.FixtureRequest, chromium: Any, folder: Path) -> Iterator[Any]:
-    """The leaderboard, open, wide and narrow, without a network; an error in its script is an error here."""
+    """The leaderboard at each width, without a network; an error in its script is an error here."""
     context = chromium.new_context(viewport={"width": WIDTHS[request.param], "height": 900}, offline=True)
     page, errors = context.new_page(), []
     page.on("pageerror", lambda error: errors.append(str(error)))
@@ -137,12 +138,95 @@ def test_a_row_opens_to_its_attacks_with_the_numbers_of_the_csv_and_closes_again
     assert page.locator("tr.details").count() == 0
 
 
-def test_an_interval_is_drawn_where_its_numbers_are(page: Any, folder: Path) -> None:
-    line = pd.read_csv(folder / "leaderboard.csv").set_index("model").loc["madry"]
+def test_an_interval_has_its_numbers_and_is_drawn_where_they_are_on_its_axis(page: Any, folder: Path) -> None:
+    board = pd.read_csv(folder / "leaderboard.csv").set_index("model")
+    line = board.loc["madry"]
+    first, last = axis(zip(board["ci_low"], board["worst case"], board["ci_high"], strict=True))
+    assert page.locator("#board > thead .axis").inner_text().split() == [str(first), str(last)]
     drawn = page.locator("tr.row[data-model=madry] .interval").first
+    assert drawn.locator("..").inner_text().strip() == f"{line['ci_low']:.2f}-{line['ci_high']:.2f}"
     frame, band = drawn.bounding_box(), drawn.locator("i").bounding_box()
-    assert (band["x"] - frame["x"]) / frame["width"] * 100 == pytest.approx(line["ci_low"], abs=1)
-    assert (band["x"] + band["width"] - frame["x"]) / frame["width"] * 100 == pytest.approx(line["ci_high"], abs=1)
+    ends = (band["x"] - frame["x"], band["x"] + band["width"] - frame["x"])
+    drawn_at = [first + (last - first) * end / frame["width"] for end in ends]
+    assert drawn_at == pytest.approx([line["ci_low"], line["ci_high"]], abs=1)
+
+
+def test_an_axis_fits_the_data_and_lone_models_do_not_stretch_it() -> None:
+    close = [(84.2, 86.0, 87.9), (85.4, 87.2, 88.8), (86.1, 88.0, 89.6), (90.9, 92.7, 94.2)]
+    assert axis(close) == (80, 95)
+    assert axis([*close, (0.0, 0.0, 0.4)]) == (80, 95)
+    assert axis([(0.0, 0.0, 0.4)]) == (0, 5)
+    assert axis([(99.6, 100.0, 100.0)]) == (95, 100)
+
+
+def test_what_lies_beyond_the_axis_is_an_arrow(chromium: Any, folder: Path, tmp_path: Path) -> None:
+    text = (folder / "leaderboard.html").read_text()
+    moved = tmp_path / "moved.html"
+    moved.write_text(re.sub(r'("attacks":\[[^]]*\],"axis":)\[0,80\]', r"\1[50,80]", text))
+    page = chromium.new_page()
+    page.goto(moved.as_uri())
+    assert page.locator("tr.row[data-model=natural] .interval.outside").count() == 1
+    assert page.locator("tr.row[data-model=ibp] .interval.outside").count() == 0
+    page.close()
+
+
+def test_every_column_can_be_reached_beside_the_models(page: Any) -> None:
+    frame = page.locator(".scroll").bounding_box()
+    for place in range(2, page.locator("#board > thead th").count()):
+        head = page.locator("#board > thead th").nth(place)
+        head.evaluate("""head => { const box = head.closest(".scroll"), model = head.parentElement.children[1];
+            box.scrollLeft = head.offsetLeft - model.offsetWidth; }""")
+        column, model = head.bounding_box(), page.locator("#board > thead th").nth(1).bounding_box()
+        assert column["x"] >= model["x"] + model["width"] - 2
+        assert column["x"] + column["width"] <= frame["x"] + frame["width"] + 2
+
+
+def test_the_head_and_the_models_stay_in_place_and_shadows_say_that_there_is_more(page: Any) -> None:
+    wait = "all => all.every(([name, on]) => document.querySelector('.frame').classList.contains(name) === on)"
+
+    def shadows(**classes: bool) -> None:
+        page.wait_for_function(wait, arg=list(classes.items()), timeout=5000)
+
+    box, head = page.locator(".scroll"), page.locator("#board > thead th").nth(1)
+    is_wider = box.evaluate("one => one.scrollWidth > one.clientWidth + 1")
+    shadows(scrolled=False, lowered=False, more=is_wider)
+    top = head.bounding_box()["y"]
+    box.evaluate("one => one.scrollTo(one.scrollWidth, 300)")
+    shadows(scrolled=is_wider, lowered=True, more=False)
+    assert head.bounding_box()["y"] == pytest.approx(top, abs=1)
+    cell = page.locator("tr.row td:nth-child(2)").nth(20).bounding_box()
+    assert box.bounding_box()["x"] <= cell["x"]
+    assert cell["x"] + cell["width"] <= box.bounding_box()["x"] + box.bounding_box()["width"]
+
+
+def test_a_phone_shows_the_worst_case_and_its_interval_first(chromium: Any, folder: Path) -> None:
+    page = chromium.new_page(viewport={"width": 390, "height": 900})
+    page.goto((folder / "leaderboard.html").as_uri())
+    for name in ("worst case", "95% interval"):
+        column = page.get_by_role("columnheader", name=name).first.bounding_box()
+        assert column["x"] >= 0
+        assert column["x"] + column["width"] <= 390
+    assert page.locator("tr.row[data-model=gairat] .caveat").is_visible()
+    assert page.locator("tr.row[data-model=madry] .caveat").count() == 0
+    page.close()
+
+
+def test_dark_mode_is_dark(chromium: Any, folder: Path) -> None:
+    page = chromium.new_page(color_scheme="dark")
+    page.goto((folder / "leaderboard.html").as_uri())
+    look = "one => getComputedStyle(one).backgroundColor"
+    for place in ("body", "tr.row td:nth-child(2)"):
+        assert page.locator(place).first.evaluate(look) == "rgb(20, 24, 28)"
+    page.close()
+
+
+def test_head_and_models_are_sticky_in_a_box_that_scrolls(folder: Path) -> None:
+    style = (folder / "leaderboard.html").read_text().split("</style>")[0]
+    assert re.search(r"\.scroll > table > thead th \{[^}]*position: sticky; top: 0", style)
+    assert re.search(r"tr > :nth-child\(2\) \{[^}]*position: sticky; left: 0[^}]*background", style)
+    assert re.search(r"\.scroll \{ overflow: auto; max-height: \d+vh", style)
+    assert not re.search(r"display: none", re.sub(r"@media print.*", "", style))  # no column is hidden on any screen
+    assert max(map(float, re.findall(r"[^-]width: ([\d.]+)rem", style))) * 16 < 390
 
 
 def test_the_window_itself_never_scrolls_sideways(page: Any) -> None:
@@ -155,8 +239,10 @@ def test_the_window_itself_never_scrolls_sideways(page: Any) -> None:
 def test_a_flag_is_explained_on_hover(chromium: Any, folder: Path) -> None:
     page = chromium.new_page(viewport={"width": 1400, "height": 900})
     page.goto((folder / "leaderboard.html").as_uri())
-    flag = page.locator("tr.row[data-model=gairat] .flag")
+    flag = page.locator("tr.row[data-model=gairat] .flag", has_text="pgd-overestimates")
     assert flag.evaluate("one => getComputedStyle(one, '::after').content") == "none"
     flag.hover()
-    assert "a sign of masked gradients" in flag.evaluate("one => getComputedStyle(one, '::after').content")
+    assert "PGD-100 leaves this many points more standing" in flag.evaluate(
+        "one => getComputedStyle(one, '::after').content"
+    )
     page.close()
