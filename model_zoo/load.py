@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from attacks.errors import InputError
 from attacks.input_checks import lazy_weight
 from attacks.models.modes import device_of, frozen
+from attacks.models.normalisation import Normalisation
 from attacks.models.probe_images import probe_images
 from attacks.models.quirks import find_quirks
 from attacks.models.user_model import Quirks, UserModel
@@ -97,7 +98,8 @@ def _bare_model(spec: ModelSpec, checkpoint_dir: Path, classes: int, tell: Calla
     elif spec.code:
         model = call_factory(spec.architecture)
         if spec.checkpoint:
-            _load_weights(model, Path(spec.checkpoint), spec.sha256, tell=tell)
+            in_front = spec.quirks.normalisation if spec.quirks else None
+            _load_weights(model, Path(spec.checkpoint), spec.sha256, normalisation=in_front, tell=tell)
         if unknown := lazy_weight(model):
             raise InputError(
                 f"--model {spec.architecture}: expected weights for all of its layers, got none for {unknown!r}, "
@@ -148,6 +150,7 @@ def external_model(
     name: str = "",
     shape: Sequence[int] = (),
     output: str = "",
+    normalisation: Normalisation | None = None,
     tell: Callable[[str], None] = silent,
 ) -> ModelSpec:
     """The spec of a user's own model, which needs no registration.
@@ -158,6 +161,7 @@ def external_model(
         name: in the tables; by default the function's name.
         shape: (C, H, W) of the images that its quirks and randomness are looked for with; empty for not looking.
         output: where in what it returns the logits are: a key, an attribute or an index; "" where it returns them.
+        normalisation: what its images are normalised by in front of it; None for nothing.
         tell: called with what was done to the file's weights or their names, where it had others than the model.
 
     Raises: InputError for a factory or checkpoint that cannot be used.
@@ -174,11 +178,12 @@ def external_model(
         checkpoint=str(checkpoint) if checkpoint else "",
         sha256=sha256,
         code=f"{function}@{code or factory}",
+        quirks=Quirks(output, normalisation),
     )
     model = _bare_model(spec, Path(), 0, tell)
     if not checkpoint:
         spec = replace(spec, sha256=state_digest(model.state_dict()))
-    return observed(spec, model, shape, output, named=f"--model {factory}: ")
+    return observed(spec, model, shape, output, normalisation=normalisation, named=f"--model {factory}: ")
 
 
 def observed(
@@ -187,6 +192,7 @@ def observed(
     shape: Sequence[int],
     output: str,
     *,
+    normalisation: Normalisation | None = None,
     named: str = "",
     more_images: Sequence[Tensor] = (),
     tries_layouts: bool = True,
@@ -195,7 +201,7 @@ def observed(
 
     Args:
         model: as it was loaded; it keeps what a pass leaves behind in it.
-        shape, output: as for `external_model`.
+        shape, output, normalisation: as for `external_model`.
         named: stands before what an error says.
         more_images: batches of images (N, C, H, W) that it is asked with, too.
         tries_layouts: as for `find_quirks`.
@@ -203,11 +209,13 @@ def observed(
     Raises: InputError for a model that returns no logits, or whose answers depend on those before.
     """
     if not shape:
-        return replace(spec, quirks=Quirks(output))
+        return replace(spec, quirks=Quirks(output, normalisation))
+    if normalisation is not None:
+        normalisation.require_channels(shape[0])
     device = device_of(model)
     images = probe_images(shape).to(device)
     try:
-        quirks = find_quirks(model, images, output, tries_layouts=tries_layouts)
+        quirks = find_quirks(model, images, output, normalisation=normalisation, tries_layouts=tries_layouts)
     except InputError as error:
         raise InputError(f"{named}{error}") from None
     asked = UserModel(model, quirks)
@@ -217,9 +225,16 @@ def observed(
 
 
 def _load_weights(
-    model: nn.Module, path: Path, sha256: str, convert: str = "", *, tell: Callable[[str], None] = silent
+    model: nn.Module,
+    path: Path,
+    sha256: str,
+    convert: str = "",
+    *,
+    normalisation: Normalisation | None = None,
+    tell: Callable[[str], None] = silent,
 ) -> None:
     weights = load_state_dict(path, sha256=sha256 or None, tell=tell)
-    done = load_into(model, CONVERTS[convert](unparallel(weights)) if convert else weights, source=str(path))
+    weights = CONVERTS[convert](unparallel(weights)) if convert else weights
+    done = load_into(model, weights, source=str(path), normalisation=normalisation)
     if done:
         tell(f"note: {path}: names of weights: {done}")

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from attacks.errors import InputError
+from attacks.models.normalisation import normalisation_of, put_in_front
 from attacks.names import lookup
 from benchmark.cli.options import OwnModel, Shared
 from benchmark.cli.resolve import names_in
@@ -26,6 +27,8 @@ def choose_models(suite: Suite, names: str | None, own: OwnModel, shared: Shared
     if not own.is_given:
         if own.output is not None:
             raise InputError("--output needs --model PATH.py:FACTORY; registered models return their logits")
+        if own.mean is not None or own.std is not None:
+            raise InputError("--mean and --std are for a model of your own; name it by --model, or leave them out")
         if own.trust_code:
             raise InputError("--trust-code is for a program named by --checkpoint; leave it out")
         return _registered(suite, names or "all", shared)
@@ -45,10 +48,11 @@ def _spec_of(suite: Suite, own: OwnModel) -> ModelSpec:
     """The user's own model, of a factory or of a file that is a model by itself."""
     shape = DATASETS[suite.dataset].shape
     about = {"dataset": suite.dataset, "suite": suite.name, "output": own.output or ""}
+    in_front = put_in_front(normalisation_of(own.mean, own.std))
     if own.model is not None:
-        return external_model(own.model, own.checkpoint, **about, shape=shape, tell=to_stderr)
+        return external_model(own.model, own.checkpoint, **about, shape=shape, normalisation=in_front, tell=to_stderr)
     assert own.checkpoint is not None
-    return program_model(own.checkpoint, **about, shape=shape, trusts_code=own.trust_code)
+    return program_model(own.checkpoint, **about, shape=shape, normalisation=in_front, trusts_code=own.trust_code)
 
 
 def to_stderr(line: str) -> None:
