@@ -13,6 +13,7 @@ from attacks.errors import InputError
 from attacks.found_points import FoundPoints
 from attacks.input_checks import check_data, check_index, check_mode, check_settings, class_count, require_gradient
 from attacks.models.modes import device_of, unchanged
+from attacks.models.normalisation import Given, Normalisation, normalisation_of, put_in_front
 from attacks.models.probe_images import probe_images
 from attacks.models.quirks import find_quirks
 from attacks.models.user_model import OutputError, UserModel
@@ -78,6 +79,8 @@ def attack(
     judge_draws: int = JUDGE_DRAWS,
     eot: int | None = None,
     output: str | int = "",
+    mean: Given = None,
+    std: Given = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> AttackResult:
     """Attack a model, and judge what the attack proposes: same draws and numbers as the command line's.
@@ -103,6 +106,8 @@ def attack(
         eot: passes that each query of our own attacks averages; None for 1, and 20 on a source that answers at random.
         output: where in what the model returns the logits are: a key, an attribute or an index; "" where it returns
             them. The source's are looked for there where it returns no tensor.
+        mean, std: what the model's images are normalised by in front of it, one number a channel in pixel scale; a name
+            ("imagenet", "cifar10", "mnist", "none") stands for both. None for nothing. A source is run as it is.
         progress: called after every step with the number of images that took it.
 
     Returns: what it showed.
@@ -115,9 +120,12 @@ def attack(
     spec = attack_spec(name) if isinstance(name, str) else name
     check_settings(epsilon=epsilon, seed=seed, batch_size=batch_size, judge_draws=judge_draws, eot=eot)
     threat = ThreatModel(norm, float(epsilon))
+    in_front = put_in_front(normalisation_of(mean, std))
     spec.require_norm(norm)
     check_data(x, y)
     x, y, index = x.detach().float(), y.long(), check_index(index, len(x))
+    if in_front is not None:
+        in_front.require_channels(x.shape[1])
     own = [model] if source is None or source is model else [model, source]
     for one in own:
         check_mode(one)
@@ -127,7 +135,7 @@ def attack(
     with ExitStack() as stack:
         for one in own:
             stack.enter_context(unchanged(one))
-        target = _asked(model, probes, str(output))
+        target = _asked(model, probes, str(output), normalisation=in_front)
         crafted_on = target if len(own) == 1 else _asked(own[1], probes, str(output), may_return_logits=True)
         classes = class_count(target, first_images, y)
         if crafted_on is not target and (of_source := class_count(crafted_on, first_images, y)) != classes:
@@ -173,10 +181,18 @@ def attack(
     return _joined(outcomes, torch.cat(found), y, **how)
 
 
-def _asked(model: nn.Module, probes: Tensor, output: str, *, may_return_logits: bool = False) -> UserModel:
+def _asked(
+    model: nn.Module,
+    probes: Tensor,
+    output: str,
+    *,
+    normalisation: Normalisation | None = None,
+    may_return_logits: bool = False,
+) -> UserModel:
     """A model as it must be run, by what it answers to fixed images."""
     try:
-        return UserModel(model, find_quirks(model, probes, output, tries_layouts=False))
+        quirks = find_quirks(model, probes, output, normalisation=normalisation, tries_layouts=False)
+        return UserModel(model, quirks)
     except OutputError:
         if not (may_return_logits and output):
             raise

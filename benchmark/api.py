@@ -18,6 +18,7 @@ from torch.utils.data import Dataset
 from attacks.errors import InputError
 from attacks.input_checks import check_index, check_mode, check_settings, class_count
 from attacks.models.modes import device_of, moved, unchanged
+from attacks.models.normalisation import Given, Normalisation, normalisation_of, put_in_front
 from attacks.models.user_model import UserModel
 from attacks.names import check_name
 from attacks.precision import precision_for
@@ -95,6 +96,8 @@ def evaluate(
     store: str | Path | None = None,
     name: str = "model",
     output: str | int = "",
+    mean: Given = None,
+    std: Given = None,
     batch_size: int | None = None,
     precision: str = "auto",
     judge_draws: int = JUDGE_DRAWS,
@@ -119,6 +122,8 @@ def evaluate(
         name: of the model, in the report and in the store.
         output: where in what the model returns the logits are: a key, an attribute or an index; "" where it returns
             them.
+        mean, std: what the model's images are normalised by in front of it, one number a channel in pixel scale; a name
+            ("imagenet", "cifar10", "mnist", "none") stands for both. None for nothing.
         batch_size: how many images are attacked at a time; None for as many as fit into memory, 250 at most. It may
             change the draws of a model that answers at random.
         precision: of the search: "auto" for the device's fastest, "fp32" or "bf16". Judging is always in float32.
@@ -152,7 +157,7 @@ def evaluate(
     images, labels = collect(x, y)
     device = device_of(model, default=images.device)
     with unchanged(model), _folder(store) as root:
-        spec = _spec(model, images, name, str(output))
+        spec = _spec(model, images, name, str(output), put_in_front(normalisation_of(mean, std)))
         if store is None and not spec.answers:
             spec = replace(spec, answers=uuid4().hex)  # nothing is kept that another call might take for its own
         assert spec.quirks is not None
@@ -220,7 +225,7 @@ def _folder(store: str | Path | None) -> AbstractContextManager[str | Path]:
     return nullcontext(store)
 
 
-def _spec(model: nn.Module, x: Tensor, name: str, output: str) -> ModelSpec:
+def _spec(model: nn.Module, x: Tensor, name: str, output: str, normalisation: Normalisation | None) -> ModelSpec:
     """What identifies the model: its class, its weights, and what it answers to fixed images."""
     kind = type(model)
     spec = ModelSpec(
@@ -234,7 +239,15 @@ def _spec(model: nn.Module, x: Tensor, name: str, output: str) -> ModelSpec:
         code=f"{kind.__module__}.{kind.__qualname__}",
     )
     for probed in _to_probe(model):
-        found = observed(spec, probed, tuple(x.shape[1:]), output, more_images=[x[:COMPARED]], tries_layouts=False)
+        found = observed(
+            spec,
+            probed,
+            tuple(x.shape[1:]),
+            output,
+            normalisation=normalisation,
+            more_images=[x[:COMPARED]],
+            tries_layouts=False,
+        )
         if found.answers:
             break
     return found

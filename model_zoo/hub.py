@@ -17,12 +17,14 @@ from torch import nn
 from attacks.errors import InputError, one_line
 from attacks.models.normalisation import Normalisation
 from model_zoo.architectures.registry import build
+from model_zoo.files.atomic import sha256_of
 from model_zoo.weights.checkpoint import load_into, load_state_dict
 
 SOURCES = ("torchvision", "timm", "hf")
 LIBRARY = "robustness-benchmark"
 """What a repository of a model of ours names as its library."""
-FILES = ("config.json", "preprocessor_config.json", "*.safetensors")
+CONFIG = "config.json"
+FILES = (CONFIG, "preprocessor_config.json", "*.safetensors")
 WEIGHTS = "model.safetensors"
 INSTALL = "pip install -e '.[hub]'"
 
@@ -63,11 +65,18 @@ def is_published(name: str) -> bool:
     return source in SOURCES and bool(rest)
 
 
+def short_name(name: str) -> str:
+    """What such a model is called in the tables: without its source, owner, folder and choice of weights."""
+    return name.split(":")[1].rstrip("/").rpartition("/")[2]
+
+
 def code_of_published(name: str) -> str:
-    """What stands for the code of such a model: the package that has it, its version, and the name."""
-    source = name.partition(":")[0]
-    package = _package(source if source != "hf" else "huggingface_hub", name)
-    return f"{package.__name__} {metadata.version(package.__name__)} {name}"
+    """What stands for the code of such a model: its package with the version, or the checksum of its config.json."""
+    source, _, rest = name.partition(":")
+    if source == "hf":
+        return f"hf@{sha256_of(_repository(rest, name)[0] / CONFIG)}"
+    _package(source, name)
+    return f"{source} {metadata.version(source)} {name}"
 
 
 def about_published(name: str) -> About:
@@ -200,7 +209,7 @@ def _with_weights(model: nn.Module, folder: Path, *, has_own: bool) -> nn.Module
 def _repository(rest: str, name: str) -> tuple[Path, dict[str, Any]]:
     """The folder of a repository, and its config.json. Raises: InputError for one of a kind that cannot be read."""
     folder = Path(rest) if Path(rest).is_dir() else _snapshot(rest, name)
-    file = folder / "config.json"
+    file = folder / CONFIG
     try:
         config: dict[str, Any] = json.loads(file.read_bytes())
     except (OSError, ValueError) as error:

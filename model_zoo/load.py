@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from attacks.errors import InputError
 from attacks.input_checks import lazy_weight
 from attacks.models.modes import device_of, frozen
+from attacks.models.normalisation import Normalisation, put_in_front
 from attacks.models.probe_images import probe_images
 from attacks.models.quirks import find_quirks
 from attacks.models.user_model import Quirks, UserModel
@@ -18,6 +19,7 @@ from model_zoo.architectures.registry import build
 from model_zoo.authors import CONVERTS, PACKAGES
 from model_zoo.files.atomic import sha256_of
 from model_zoo.files.download import fetch
+from model_zoo.hub import About, about_published, code_of_published, is_published, load_published, short_name
 from model_zoo.model_spec import ModelSpec
 from model_zoo.registry import SHIPPED
 from model_zoo.robustbench_adapter import PAGE, PREFIX, build_robustbench, factory_name, package_version
@@ -95,9 +97,13 @@ def _bare_model(spec: ModelSpec, checkpoint_dir: Path, classes: int, tell: Calla
     elif spec.code in KINDS:
         model = load_program(Path(spec.checkpoint), spec.code, sha256=spec.sha256)
     elif spec.code:
-        model = call_factory(spec.architecture)
+        if is_published(spec.architecture):
+            model = load_published(spec.architecture, classes=classes if spec.checkpoint else 0)
+        else:
+            model = call_factory(spec.architecture)
         if spec.checkpoint:
-            _load_weights(model, Path(spec.checkpoint), spec.sha256, tell=tell)
+            in_front = spec.quirks.normalisation if spec.quirks else None
+            _load_weights(model, Path(spec.checkpoint), spec.sha256, normalisation=in_front, tell=tell)
         if unknown := lazy_weight(model):
             raise InputError(
                 f"--model {spec.architecture}: expected weights for all of its layers, got none for {unknown!r}, "
@@ -147,23 +153,34 @@ def external_model(
     suite: str,
     name: str = "",
     shape: Sequence[int] = (),
+    classes: int = 0,
     output: str = "",
+    normalisation: Normalisation | None = None,
     tell: Callable[[str], None] = silent,
 ) -> ModelSpec:
     """The spec of a user's own model, which needs no registration.
 
     Args:
         factory: "PATH.py:FUNCTION" or "package.module:FUNCTION"; called without arguments, it returns a torch module.
-        checkpoint: its weights; None if the factory loads them.
+            Or the name of a model that is published: "torchvision:NAME", "timm:NAME", "hf:REPOSITORY".
+        checkpoint: its weights; None if the factory loads them, or if they are published.
         name: in the tables; by default the function's name.
+        classes: how many logits a published network gets where its weights are the user's.
         shape: (C, H, W) of the images that its quirks and randomness are looked for with; empty for not looking.
         output: where in what it returns the logits are: a key, an attribute or an index; "" where it returns them.
+        normalisation: what the user says that its images are normalised by in front of it; None where he says nothing,
+            and that of a published model is used.
         tell: called with what was done to the file's weights or their names, where it had others than the model.
 
     Raises: InputError for a factory or checkpoint that cannot be used.
     """
-    function = factory.rpartition(":")[2]
-    code = code_of(*find_factory(factory))
+    about = About()
+    if is_published(factory):
+        about, function, code = about_published(factory), short_name(factory), code_of_published(factory)
+    else:
+        function = factory.rpartition(":")[2]
+        code = f"{function}@{code_of(*find_factory(factory)) or factory}"
+    in_front, output = put_in_front(normalisation, about.normalisation), output or about.output
     sha256 = sha256_of(checkpoint) if checkpoint and checkpoint.is_file() else ""
     spec = ModelSpec(
         name=name or function,
@@ -173,12 +190,13 @@ def external_model(
         defense="",
         checkpoint=str(checkpoint) if checkpoint else "",
         sha256=sha256,
-        code=f"{function}@{code or factory}",
+        code=code,
+        quirks=Quirks(output, in_front),
     )
-    model = _bare_model(spec, Path(), 0, tell)
+    model = _bare_model(spec, Path(), classes, tell)
     if not checkpoint:
         spec = replace(spec, sha256=state_digest(model.state_dict()))
-    return observed(spec, model, shape, output, named=f"--model {factory}: ")
+    return observed(spec, model, shape, output, normalisation=in_front, named=f"--model {factory}: ")
 
 
 def observed(
@@ -187,6 +205,7 @@ def observed(
     shape: Sequence[int],
     output: str,
     *,
+    normalisation: Normalisation | None = None,
     named: str = "",
     more_images: Sequence[Tensor] = (),
     tries_layouts: bool = True,
@@ -195,7 +214,7 @@ def observed(
 
     Args:
         model: as it was loaded; it keeps what a pass leaves behind in it.
-        shape, output: as for `external_model`.
+        shape, output, normalisation: as for `external_model`.
         named: stands before what an error says.
         more_images: batches of images (N, C, H, W) that it is asked with, too.
         tries_layouts: as for `find_quirks`.
@@ -203,11 +222,13 @@ def observed(
     Raises: InputError for a model that returns no logits, or whose answers depend on those before.
     """
     if not shape:
-        return replace(spec, quirks=Quirks(output))
+        return replace(spec, quirks=Quirks(output, normalisation))
+    if normalisation is not None:
+        normalisation.require_channels(shape[0])
     device = device_of(model)
     images = probe_images(shape).to(device)
     try:
-        quirks = find_quirks(model, images, output, tries_layouts=tries_layouts)
+        quirks = find_quirks(model, images, output, normalisation=normalisation, tries_layouts=tries_layouts)
     except InputError as error:
         raise InputError(f"{named}{error}") from None
     asked = UserModel(model, quirks)
@@ -217,9 +238,16 @@ def observed(
 
 
 def _load_weights(
-    model: nn.Module, path: Path, sha256: str, convert: str = "", *, tell: Callable[[str], None] = silent
+    model: nn.Module,
+    path: Path,
+    sha256: str,
+    convert: str = "",
+    *,
+    normalisation: Normalisation | None = None,
+    tell: Callable[[str], None] = silent,
 ) -> None:
     weights = load_state_dict(path, sha256=sha256 or None, tell=tell)
-    done = load_into(model, CONVERTS[convert](unparallel(weights)) if convert else weights, source=str(path))
+    weights = CONVERTS[convert](unparallel(weights)) if convert else weights
+    done = load_into(model, weights, source=str(path), normalisation=normalisation)
     if done:
         tell(f"note: {path}: names of weights: {done}")

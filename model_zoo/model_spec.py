@@ -62,6 +62,9 @@ class ModelSpec:
     @property
     def identity(self) -> dict[str, str]:
         """What determines this model's logits."""
-        part = {"output": self.quirks.output} if self.quirks is not None and self.quirks.output else {}
-        answers = {"answers": self.answers} if self.answers else {}
-        return {"checkpoint_sha256": self.sha256, "architecture": self.code or self.architecture, **part, **answers}
+        identity = {"checkpoint_sha256": self.sha256, "architecture": self.code or self.architecture}
+        if self.quirks is not None and self.quirks.output:
+            identity["output"] = self.quirks.output
+        if self.quirks is not None and self.quirks.normalisation is not None:
+            identity["normalisation"] = str(self.quirks.normalisation)
+        return identity | ({"answers": self.answers} if self.answers else {})

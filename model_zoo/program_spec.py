@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from attacks.errors import InputError
+from attacks.models.normalisation import Normalisation
 from model_zoo.files.atomic import sha256_of
 from model_zoo.load import load_model, observed
 from model_zoo.model_spec import ModelSpec
@@ -11,13 +12,20 @@ from model_zoo.weights.program import kind_of_program
 
 
 def program_model(
-    path: Path, *, dataset: str, suite: str, trusts_code: bool, shape: Sequence[int] = (), output: str = ""
+    path: Path,
+    *,
+    dataset: str,
+    suite: str,
+    trusts_code: bool,
+    shape: Sequence[int] = (),
+    output: str = "",
+    normalisation: Normalisation | None = None,
 ) -> ModelSpec:
     """The spec of a model that is a file by itself, of TorchScript's or torch.export's.
 
     Args:
         trusts_code: whether the user allows such a file, which holds code.
-        shape, output: as for `external_model`.
+        shape, output, normalisation: as for `external_model`.
 
     Raises: InputError for any other file, for one that torch cannot load, and where the user does not allow it.
     """
@@ -43,4 +51,5 @@ def program_model(
         sha256=sha256_of(path),
         code=kind,
     )
-    return observed(spec, load_model(spec, Path(), classes=0), shape, output, named=f"{path}: ")
+    model = load_model(spec, Path(), classes=0)
+    return observed(spec, model, shape, output, normalisation=normalisation, named=f"{path}: ")

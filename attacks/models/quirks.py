@@ -16,6 +16,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 
 from attacks.errors import InputError
 from attacks.generators import seeded
+from attacks.models.normalisation import Normalisation, require_none_inside
 from attacks.models.own_generators import own_generators
 from attacks.models.reach import reachable
 from attacks.models.user_model import ModelError, OutputError, Quirks, UserModel
@@ -29,27 +30,43 @@ SAME_LAYOUT = 1e-3
 
 
 @torch.no_grad()
-def find_quirks(model: nn.Module, x: Tensor, output: str = "", *, tries_layouts: bool = True) -> Quirks:
+def find_quirks(
+    model: nn.Module,
+    x: Tensor,
+    output: str = "",
+    *,
+    normalisation: Normalisation | None = None,
+    tries_layouts: bool = True,
+) -> Quirks:
     """How a model must be run.
 
     Args:
         model: in the mode in which it is attacked. Copies of it are run, unless it cannot be copied.
         x: (8, C, H, W) images, on its device.
         output: where in what it returns the logits are; "" where it returns them.
+        normalisation: what its images are normalised by in front of it; None for nothing.
         tries_layouts: whether its weights may be laid out otherwise than they are.
 
     Returns: its quirks; those of any model where it takes the images in no way, which the checks before a run report.
-    Raises: InputError where it returns no logits, and where its answers depend on those before in a way that cannot be
-        undone.
+    Raises: InputError where it returns no logits, where it normalises by itself what is normalised in front of it, and
+        where its answers depend on those before in a way that cannot be undone.
     """
+    if normalisation is not None:
+        require_none_inside(model)
     if any(isinstance(module, LazyModuleMixin) for module in model.modules()):
         with suppress(ModelError):
-            _answers(model, Quirks(output), x)  # such layers become others at their first pass
-    start = Quirks(output, is_compiled=_is_compiled(model), has_generators=any(True for _ in own_generators(model)))
+            _answers(model, Quirks(output, normalisation), x)  # such layers become others at their first pass
+    start = Quirks(
+        output,
+        normalisation,
+        is_compiled=_is_compiled(model),
+        has_generators=any(True for _ in own_generators(model)),
+    )
     quirks = _that_fit(model, start, x)
     if quirks is None or _failure(model, quirks, x) or not _answers(_copied(model), quirks, x).isfinite().all():
         return start
-    quirks = replace(quirks, returns_arrays=quirks == Quirks() and not _returns_tensor(model, x))
+    shown = x if normalisation is None else normalisation.layer().to(x.device)(x)
+    quirks = replace(quirks, returns_arrays=quirks == Quirks("", normalisation) and not _returns_tensor(model, shown))
     quirks = replace(quirks, keeps_state=_keeps_state(model, quirks, x))
     quirks = replace(quirks, unwraps_checkpointing=_needs_checkpoints_out(model, quirks, x))
     return replace(quirks, is_contiguous=tries_layouts and _must_be_contiguous(model, quirks, x))

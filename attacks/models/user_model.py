@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.utils import checkpoint
 
 from attacks.errors import InputError, one_line
-from attacks.models.modes import moved
+from attacks.models.modes import device_of, moved
+from attacks.models.normalisation import Normalisation
 from attacks.models.own_generators import seed_own_generators
 from attacks.out_of_memory import is_out_of_memory
 
@@ -31,6 +32,7 @@ class Quirks:
 
     Args:
         output: where in what it returns the logits are: a key, an attribute or an index; "" where it returns them.
+        normalisation: what its images are normalised by in front of it; None where they are left as they are.
         dtype: what the images are cast to, such as "float64"; "" for nothing.
         batch: how many images a pass must have; 0 for any number. What lacks is filled up by copies of the last one.
         fewest: how many images it must have at least.
@@ -44,6 +46,7 @@ class Quirks:
     """
 
     output: str = ""
+    normalisation: Normalisation | None = None
     dtype: str = ""
     batch: int = 0
     fewest: int = 1
@@ -70,11 +73,15 @@ class UserModel(nn.Module):
         self.model = model
         self.quirks = quirks
         self.training = False  # of this wrapper alone
-        self._is_plain = quirks in (Quirks(), Quirks(is_contiguous=True))
+        self.normalize: nn.Module = nn.Identity().eval()
+        if quirks.normalisation is not None:
+            self.normalize = quirks.normalisation.layer().eval().to(device_of(model))
+        self._is_plain = replace(quirks, normalisation=None) in (Quirks(), Quirks(is_contiguous=True))
 
     def to(self, *args: Any, **kwargs: Any) -> "UserModel":
         """The user's own `to` may move what is no parameter; it may lack a return value, or some of the arguments."""
         self.model = moved(self.model, *args, **kwargs)
+        self.normalize.to(*args, **kwargs)
         return self
 
     def in_one_copy(self) -> "UserModel":
@@ -89,7 +96,7 @@ class UserModel(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, K) logits of images (N, C, H, W), of which the model gets a copy: it may change its input."""
-        x = x.clone(memory_format=torch.contiguous_format)
+        x = self.normalize(x.clone(memory_format=torch.contiguous_format))
         if self._is_plain:
             answer: Tensor = self._ask(self.model, x)
             return answer

@@ -35,13 +35,15 @@ class Shared:
 
 @dataclass(frozen=True)
 class OwnModel:
-    """What the options say of a user's own model: its factory, its weights, where its logits stand, its name."""
+    """What the options say of a user's own model: its factory, weights, input, where its logits stand, its name."""
 
     model: str | None = None
     checkpoint: Path | None = None
     trust_code: bool = False
     output: str | None = None
     known_as: str | None = None
+    mean: str | None = None
+    std: str | None = None
 
     @property
     def is_given(self) -> bool:
@@ -242,6 +244,18 @@ OWN_MODEL = (
         OWN,
         "The file of --checkpoint is a model by itself, and its code may run.",
         is_flag=True,
+    ),
+    option(
+        "--mean",
+        OWN,
+        "The model's images are normalised by this mean, one number a channel in [0, 1]; a name is for --std, too.",
+        metavar="N,...|NAME",
+    ),
+    option(
+        "--std",
+        OWN,
+        "The same: this standard deviation. The names are imagenet, cifar10, mnist, none.",
+        metavar="N,...|NAME",
     ),
     option("--output", OWN, "This part of what the model returns is the logits.", metavar="NAME|INDEX"),
 )

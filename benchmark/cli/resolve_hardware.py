@@ -18,7 +18,7 @@ from benchmark.data.split import Split, balanced_subset
 from benchmark.evaluation.hardware import Hardware, keep_freed_memory
 from benchmark.suites.suite import Suite
 from benchmark.sweep.local_pool import can_fork
-from model_zoo.hub import Crop
+from model_zoo.hub import Crop, about_published, is_published
 
 
 def load_images(dataset: str, part: str, shared: Shared) -> Split:
@@ -27,11 +27,11 @@ def load_images(dataset: str, part: str, shared: Shared) -> Split:
     return load(dataset, part, **where, quiet=shared.quiet)
 
 
-def bring_images(own_data: OwnData, shared: Shared, dataset: str | None) -> OwnImages | None:
+def bring_images(own_data: OwnData, shared: Shared, dataset: str | None, model: str | None) -> OwnImages | None:
     """The images that the user brings along; None where there are none.
 
     Args:
-        dataset: of the suite that is named, which may say of what size they are.
+        dataset: of the suite that is named; model: his own; both may say of what size its images are.
     """
     if own_data.data is None:
         if own_data != OwnData():
@@ -40,6 +40,8 @@ def bring_images(own_data: OwnData, shared: Shared, dataset: str | None) -> OwnI
     if own_data.channels == 2:
         raise InputError("--channels must be 1 (grey levels) or 3 (RGB), got 2")
     crop = Crop(*own_data.image_size) if own_data.image_size else CROPS.get(dataset or "")
+    if own_data.image_size is None and model is not None and is_published(model):
+        crop = about_published(model).crop or crop
     return own_images(own_data.data, crop=crop, channels=own_data.channels, classes=shared.classes)
 
 

@@ -3,12 +3,15 @@
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from attacks.errors import InputError
+from attacks.models.normalisation import normalisation_of, put_in_front
 from attacks.names import check_name, lookup
 from benchmark.cli.options import OwnModel, Shared
 from benchmark.cli.resolve import names_in
 from benchmark.cli.resolve_hardware import shape_of
+from benchmark.data.datasets import DATASETS
 from benchmark.data.own_images import OwnImages
 from benchmark.suites.models import models_for
 from benchmark.suites.suite import Suite
@@ -33,6 +36,8 @@ def choose_models(
     if not own.is_given:
         if own.output is not None:
             raise InputError("--output needs --model PATH.py:FACTORY; registered models return their logits")
+        if own.mean is not None or own.std is not None:
+            raise InputError("--mean and --std are for a model of your own; name it by --model, or leave them out")
         if own.trust_code:
             raise InputError("--trust-code is for a program named by --checkpoint; leave it out")
         if own.known_as is not None:
@@ -43,7 +48,7 @@ def choose_models(
             f"--trust-code is for a --checkpoint that is a program, got --model {own.model}, whose code runs anyway; "
             "leave it out, or if the checkpoint is a program, give it without --model and with --trust-code"
         )
-    spec = _spec_of(suite, own, shape_of(suite, brought))
+    spec = _spec_of(suite, own, brought)
     if own.known_as is not None:
         spec = replace(spec, name=check_name(own.known_as, "--name"))
     others = _registered(suite, names, shared, brought) if names else []
@@ -52,13 +57,16 @@ def choose_models(
     return [spec, *others]
 
 
-def _spec_of(suite: Suite, own: OwnModel, shape: tuple[int, int, int]) -> ModelSpec:
+def _spec_of(suite: Suite, own: OwnModel, brought: OwnImages | None) -> ModelSpec:
     """The user's own model, of a factory or of a file that is a model by itself."""
-    about = {"dataset": suite.dataset, "suite": suite.name, "output": own.output or ""}
+    said = normalisation_of(own.mean, own.std)
+    about: dict[str, Any] = {"dataset": suite.dataset, "suite": suite.name, "output": own.output or ""}
+    about["shape"] = shape_of(suite, brought)
     if own.model is not None:
-        return external_model(own.model, own.checkpoint, **about, shape=shape, tell=to_stderr)
+        classes = DATASETS[suite.dataset].classes if brought is None else brought.classes
+        return external_model(own.model, own.checkpoint, **about, classes=classes, normalisation=said, tell=to_stderr)
     assert own.checkpoint is not None
-    return program_model(own.checkpoint, **about, shape=shape, trusts_code=own.trust_code)
+    return program_model(own.checkpoint, **about, normalisation=put_in_front(said), trusts_code=own.trust_code)
 
 
 def to_stderr(line: str) -> None:

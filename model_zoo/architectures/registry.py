@@ -6,10 +6,10 @@ from dataclasses import KW_ONLY, dataclass, replace
 
 from torch import nn
 
+from attacks.models.normalisation import Normalize
 from attacks.names import by_name, lookup
 from model_zoo.architectures.digits_cnn import DigitsCNN
 from model_zoo.architectures.head import with_mlp_head
-from model_zoo.architectures.normalize import Normalize
 from model_zoo.architectures.preact_resnet import preact_resnet18
 from model_zoo.architectures.resnet import resnet18
 from model_zoo.architectures.small_cnn import SmallCNN

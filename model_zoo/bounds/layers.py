@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from attacks.errors import InputError
-from model_zoo.architectures.normalize import Normalize
+from attacks.models.normalisation import Normalize
 from model_zoo.architectures.strided_conv import HalvingConv2d
 
 Shape = Sequence[int]

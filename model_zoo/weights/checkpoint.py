@@ -17,11 +17,13 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from attacks.errors import InputError
+from attacks.models.normalisation import Normalisation
 from model_zoo.files.atomic import atomic_write
 from model_zoo.weights.numpy_numbers import NUMPY_NUMBERS
 from model_zoo.weights.program import kind_of_program
 from model_zoo.weights.torch_file import find_hostile_content, what_instead
-from model_zoo.weights.weight_keys import fitted, unwrapped
+from model_zoo.weights.weight_keys import UNREAD, fitted, unwrapped
+from model_zoo.weights.wrapper import is_constant, normalisation_in, require_given
 
 LARGEST = 64 * 2**30
 """Bytes of a checkpoint; what claims to be larger is none."""
@@ -57,27 +59,35 @@ def load_state_dict(
     return _named_tensors(path, content)
 
 
-def load_into(model: nn.Module, state_dict: Mapping[str, Tensor], *, source: str) -> str:
+def load_into(
+    model: nn.Module, state_dict: Mapping[str, Tensor], *, source: str, normalisation: Normalisation | None = None
+) -> str:
     """Load weights strictly, in place; on an error the model is as it was.
 
-    Names are tried as they are; where the model lacks them, without what wrappers put in front of them. Two differences
-    are not errors: `sub_block1.*`, which released wide ResNets carry and never use, is dropped, and
-    `num_batches_tracked`, which old files lack and evaluation never reads, keeps its value.
+    Names are tried as they are; where the model lacks them, without what wrappers put in front of them. Three
+    differences are not errors: `sub_block1.*`, which released wide ResNets carry and never use, is dropped;
+    `num_batches_tracked`, which old files lack and evaluation never reads, keeps its value; and so do the mean and std
+    by which a model normalises its images, where the file has none.
 
     Args:
         source: where the weights come from, for the message.
+        normalisation: what stands in front of the model. A mean and std in the file must be those, or the model's own.
 
     Returns: what was done to the names, in a few words; "" for nothing.
 
     Raises:
-        InputError: the weights are those of another architecture.
+        InputError: the weights are those of another architecture, or were trained behind another normalisation.
     """
     own = model.state_dict()
     state_dict, done = fitted(state_dict, own)
     if not any(name.startswith("sub_block1.") for name in own):
         state_dict = {name: value for name, value in state_dict.items() if not name.startswith("sub_block1.")}
-    missing = [name for name in own if name not in state_dict and not name.endswith(".num_batches_tracked")]
-    unexpected = [name for name in state_dict if name not in own]
+    missing = [name for name in own if name not in state_dict and not name.endswith(UNREAD)]
+    kept = {name: own[name] for name in missing if is_constant(name, own[name])}
+    missing = [name for name in missing if name not in kept]
+    homeless = {name: value for name, value in state_dict.items() if name not in own}
+    constants = {name: value for name, value in homeless.items() if is_constant(name, value)}
+    unexpected = [name for name in homeless if name not in constants]
     known = {name: value for name, value in own.items() if isinstance(value, Tensor) and not is_lazy(value)}
     reshaped = [name for name in known if name in state_dict and state_dict[name].shape != known[name].shape]
     problem = ""
@@ -91,8 +101,11 @@ def load_into(model: nn.Module, state_dict: Mapping[str, Tensor], *, source: str
             f"{source}: expected the weights of a {type(model).__name__}, got another architecture's: {problem}; "
             "name the architecture and number of classes that the checkpoint was trained with"
         )
-    model.load_state_dict(own | dict(state_dict), strict=True)
-    return done
+    if constants:
+        require_given(constants, normalisation_in(kept) if kept else normalisation, source=source)
+    model.load_state_dict(own | {name: state_dict[name] for name in state_dict if name in own}, strict=True)
+    left = f"left {', '.join(map(repr, kept))} as the factory made them" if kept else ""
+    return ", ".join(filter(None, [done, left]))
 
 
 def save_state_dict(state_dict: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> str:

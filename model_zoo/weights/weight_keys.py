@@ -5,6 +5,8 @@ from typing import Any
 
 from torch import Tensor
 
+from model_zoo.weights.wrapper import is_constant, prefix_of
+
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "ema", "ema_state_dict", "state_dict_ema", "model_ema")
 """Under which of these keys the weights lie; the first one counts where there are several."""
 
@@ -13,6 +15,9 @@ PREFIXES = ("module.", "_orig_mod.", "model.", "ema.", "net.")
 
 COMPILED = "_orig_mod."
 """Stands inside of a name where a part of a model was compiled."""
+
+UNREAD = ".num_batches_tracked"
+"""How many batches a batch norm was trained on: old files lack it, and evaluation never reads it."""
 
 COUNTER = "n_averaged"
 """How many models an average is made of: a tensor beside its weights."""
@@ -49,14 +54,15 @@ def unparallel(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix("module.") if parallel else name: value for name, value in state_dict.items()}
 
 
-def fitted(state_dict: Mapping[str, Tensor], own: Collection[str]) -> tuple[dict[str, Tensor], str]:
+def fitted(state_dict: Mapping[str, Tensor], own: Mapping[str, Any]) -> tuple[dict[str, Tensor], str]:
     """Weights under the names that a model has for them.
 
     A name that the model has stays. Others lose, one after the other, what is in `PREFIXES`, until the model has what
-    is left; or they get what the model has in front of it.
+    is left; or they get what the model has in front of it. In the end those that are left all lose, or all get, what a
+    wrapper by any name put in front of them.
 
     Args:
-        own: the model's names.
+        own: the model's state dict.
 
     Returns: the weights, those that fit nowhere under names of theirs; and what was done, in a few words, "" for
         nothing.
@@ -80,6 +86,7 @@ def fitted(state_dict: Mapping[str, Tensor], own: Collection[str]) -> tuple[dict
             result[target] = state_dict[name]
             if prefix:
                 stripped[prefix] = None
+    homeless = _rewrapped(homeless, state_dict, own, result, stripped, added)
     for name in homeless:
         prefix = next((prefix for prefix in stripped if name.startswith(prefix)), "")
         if name == COUNTER and stripped:
@@ -88,6 +95,36 @@ def fitted(state_dict: Mapping[str, Tensor], own: Collection[str]) -> tuple[dict
             result[name.removeprefix(prefix)] = state_dict[name]
     changes = {"stripped": stripped, "added": added, "left out": left_out}
     return result, ", ".join(f"{word} {', '.join(map(repr, what))}" for word, what in changes.items() if what)
+
+
+def _rewrapped(
+    homeless: list[str],
+    state_dict: Mapping[str, Tensor],
+    own: Mapping[str, Any],
+    result: dict[str, Tensor],
+    stripped: dict[str, None],
+    added: dict[str, None],
+) -> list[str]:
+    """Give names that are left the prefix of a wrapper, or take it away, where that is all that they lack.
+
+    Returns: the names that are left then.
+    """
+    weights = {_bare(name): name for name in homeless if name != COUNTER and not is_constant(name, state_dict[name])}
+    places = {name for name, value in own.items() if name not in result and not is_constant(name, value)}
+    if not any(name.endswith(UNREAD) for name in weights):
+        places = {name for name in places if not name.endswith(UNREAD)}
+    free = {_bare(name): name for name in places}
+    if prefix := prefix_of(longer=free, shorter=weights):
+        added[prefix] = None
+        targets = {name: prefix + name for name in weights}
+    elif prefix := prefix_of(longer=weights, shorter=free):
+        stripped[prefix] = None
+        targets = {name: name.removeprefix(prefix) for name in weights}
+    else:
+        return homeless
+    for name, target in targets.items():
+        result[free[target]] = state_dict[weights[name]]
+    return [name for name in homeless if name not in weights.values()]
 
 
 def _target(name: str, own: Collection[str]) -> tuple[str | None, str]:

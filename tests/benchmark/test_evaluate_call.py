@@ -324,3 +324,27 @@ def test_one_attack_under_two_settings_has_two_names(madry: nn.Module, images: S
     report = evaluate(madry, images.x, images.y, attacks=["pgd-20", short], epsilon=0.2, quiet=True)
     assert report.robust_acc["pgd-3"] >= report.robust_acc["pgd-20"]
     assert len(repr(report)) < 500
+
+
+class Undone(nn.Module):
+    """A model behind what undoes a normalisation by mean 0.5 and std 0.25."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.model(0.25 * x + 0.5)
+        return logits
+
+
+def test_a_normalisation_that_is_given_stands_in_front_and_is_part_of_the_identity(
+    madry: nn.Module, images: Split, tmp_path: Path
+) -> None:
+    known: dict[str, Any] = {"attacks": "pgd-20", "epsilon": 0.2, "quiet": True, "store": tmp_path}
+    plain = evaluate(madry, images.x, images.y, **known)
+    undone = frozen(Undone(madry))
+    assert evaluate(undone, images.x, images.y, **known).robust_acc != plain.robust_acc
+    assert evaluate(undone, images.x, images.y, mean=0.5, std=[0.25], **known).robust_acc == plain.robust_acc
+    with pytest.raises(InputError, match="expected 1 value of mean and std"):
+        evaluate(undone, images.x, images.y, mean="imagenet", **known)

@@ -16,7 +16,7 @@ from benchmark.cli.options import Shared
 Command = Callable[..., subprocess.CompletedProcess[str]]
 DATA = {"data-dir", "mirror-dir", "classes"}
 ATTACKING = {"device", "precision", "batch-size"}
-OWN_MODEL = {"model", "checkpoint", "trust-code", "output"}
+OWN_MODEL = {"model", "checkpoint", "trust-code", "mean", "std", "output"}
 WHICH = {"name", "models", "suite", "attacks", "transfer", "sources", "examples", "judge-draws", "eot", "keep-images"}
 COMPARING = {"tolerance", "min-robust-acc", "alpha", "miss", "budget", "undecided", "junit", "summary"}
 UPDATING = {"suite", "attack", "examples", "norm", "epsilon", "canaries", "seed"}

@@ -15,6 +15,7 @@ from torch import nn
 import attacks
 import benchmark
 from attacks.errors import InputError
+from attacks.models.normalisation import Normalisation
 from attacks.models.probe_images import probe_images
 from benchmark.data.datasets import load
 from benchmark.data.split import balanced_subset
@@ -414,3 +415,105 @@ def test_predictions_of_a_program_are_those_of_its_model(tmp_path: Path) -> None
     split = balanced_subset(load("digits", "test", data_dir=tmp_path), 40, seed=0)
     made = torch.export.load(program("exported", tmp_path)).module()
     assert torch.equal(made(split.x).argmax(1), trained()(split.x).argmax(1))
+
+
+# Normalisation
+
+
+NORMALISED = (
+    LOADED
+    + """
+class Undone(torch.nn.Module):
+    '''The shipped model behind what undoes a normalisation by mean 0.5 and std 0.25.'''
+
+    def __init__(self):
+        super().__init__()
+        self.net = trained()
+
+    def forward(self, x):
+        return self.net(0.25 * x + 0.5)
+"""
+)
+
+
+@pytest.mark.parametrize("words", [("--mean", "0.5", "--std", "0.25"), ("--mean", "1/2", "--std", "1/4")])
+def test_the_options_put_a_normalisation_in_front(
+    command: Command, tmp_path: Path, madry: list[str], words: tuple[str, ...]
+) -> None:
+    (tmp_path / "net.py").write_text(NORMALISED)
+    assert row(command(tmp_path, "--model", "net.py:Undone", *words, *FAST), "Undone") == madry
+
+
+def test_a_program_is_normalised_too(command: Command, tmp_path: Path, madry: list[str]) -> None:
+    (tmp_path / "net.py").write_text(LOADED)
+    file = program("scripted", tmp_path).name
+    words = ("--checkpoint", file, "--trust-code", *FAST)
+    assert row(command(tmp_path, *words, "--mean", "none"), "scripted") == madry
+    assert row(command(tmp_path, *words, "--mean", "mnist"), "scripted") != madry
+
+
+def test_a_normalisation_is_part_of_the_identity_and_of_the_model_that_is_loaded(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(LOADED)
+    half = Normalisation((0.5,), (0.25,))
+    plain, normalised = (
+        external_model(
+            "net.py:trained", None, dataset="digits", suite="digits", shape=SHAPE, normalisation=normalisation
+        )
+        for normalisation in (None, half)
+    )
+    assert normalised.identity["normalisation"] == "--mean 0.5 --std 0.25"
+    assert "normalisation" not in plain.identity
+    assert plain.sha256 == normalised.sha256
+    assert plain.answers != normalised.answers
+    x = torch.rand(4, *SHAPE)
+    expected = load_model(plain, Path(), classes=10)((x - 0.5) / 0.25)
+    torch.testing.assert_close(load_model(normalised, Path(), classes=10)(x), expected)
+
+
+def test_a_wrapped_checkpoint_says_which_normalisation_a_bare_factory_needs(
+    command: Command, tmp_path: Path, madry: list[str]
+) -> None:
+    (tmp_path / "net.py").write_text(NORMALISED)
+    state = {f"1.net.{name}": value for name, value in trained().state_dict().items()}
+    torch.save(state | {"0.mean": torch.tensor([0.5]), "0.std": torch.tensor([0.25])}, tmp_path / "weights.pt")
+    words = ("--model", "net.py:Undone", "--checkpoint", "weights.pt", *FAST)
+    refused = command(tmp_path, *words)
+    assert refused.returncode == 2
+    assert "give --mean 0.5 --std 0.25" in refused.stderr
+    assert refused.stderr.count("\n") == 1
+    assert row(command(tmp_path, *words, "--mean", "0.5", "--std", "0.25"), "Undone") == madry
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--mean", "0.5"), "got no --std beside '0.5'"),
+        (("--mean", "0.5", "--std", "0"), "--std must be above 0, got 0"),
+        (("--mean", "a lot", "--std", "0.5"), "unknown normalisation for --mean 'a lot'"),
+        (("--mean", "0.1,0.2", "--std", "0.5"), "got 1 and 2"),
+        (("--mean", "imagenet"), "expected 1 value of mean and std, one a channel of the images"),
+    ],
+)
+def test_a_normalisation_that_cannot_be_is_one_line(
+    command: Command, tmp_path: Path, words: tuple[str, ...], said: str
+) -> None:
+    (tmp_path / "net.py").write_text(LOADED)
+    result = command(tmp_path, "--model", "net.py:trained", *words, *FAST)
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1)
+    assert said in result.stderr
+
+
+def test_registered_models_have_the_normalisation_that_they_have(command: Command, tmp_path: Path) -> None:
+    result = command(tmp_path, "--models", "madry", "--mean", "mnist", *FAST)
+    assert result.returncode == 2
+    assert "--mean and --std are for a model of your own" in result.stderr
+
+
+def test_the_options_add_to_no_normalisation_that_the_factory_brings(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(
+        LOADED + "from attacks.models.normalisation import Normalize\n"
+        "def own():\n    return torch.nn.Sequential(Normalize((0.5,), (0.5,)), trained())\n"
+    )
+    result = command(tmp_path, "--model", "net.py:own", "--mean", "mnist", *FAST)
+    assert result.returncode == 2
+    assert "its part '0' (Normalize) holds one; leave them out" in result.stderr

@@ -3,7 +3,7 @@ import torch
 from torch import Tensor, nn
 
 from attacks.errors import InputError
-from model_zoo.architectures.normalize import Normalize
+from attacks.models.normalisation import Normalize
 from model_zoo.architectures.preact_resnet import PreActBlock, preact_resnet18
 from model_zoo.architectures.registry import ARCHITECTURES, build, find
 from model_zoo.architectures.small_cnn import SmallCNN

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from attacks.draws import Draws
 from attacks.errors import InputError
+from attacks.models.normalisation import Normalize
 from attacks.threat_model import ThreatModel
 from benchmark.data.datasets import load
 from benchmark.data.split import balanced_subset
-from model_zoo.architectures.normalize import Normalize
 from model_zoo.architectures.registry import build, find
 from model_zoo.bounds import certified, convex, interval_bounds
 from model_zoo.bounds.convex import Step, relax

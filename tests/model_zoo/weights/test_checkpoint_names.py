@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from attacks.errors import InputError
+from attacks.models.normalisation import Normalisation
 from model_zoo.weights.checkpoint import load_into, load_state_dict
 
 
@@ -131,3 +132,116 @@ def test_numpy_arrays_of_objects_are_still_refused(tmp_path: Path) -> None:
     path.write_bytes(stream.getvalue())
     with pytest.raises(InputError, match="refused because it wants to run code"):
         load_state_dict(path)
+
+
+# Networks wrapped by hand to normalise their images
+
+
+class Scaled(nn.Module):
+    """A normalisation with constants that are saved."""
+
+    def __init__(self, *values: float) -> None:
+        super().__init__()
+        for name, value in zip(("mean", "std"), values or (0.1307, 0.3081), strict=True):
+            self.register_buffer(name, torch.full((1, 1, 1, 1), value))
+
+
+class Around(nn.Module):
+    """A wrapper that holds the constants itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("pixel_mean", torch.tensor([0.25]))
+        self.register_buffer("pixel_std", torch.tensor([0.5]))
+        self.backbone = Net()
+
+
+def wrapped(name: str) -> nn.Module:
+    if name == "around":
+        return Around()
+    model = nn.Module()
+    model.normalize = Scaled()
+    setattr(model, name, Net())
+    return model
+
+
+@pytest.mark.parametrize("name", ["net", "model", "classifier"])
+def test_a_wrapped_network_takes_the_weights_of_the_bare_one_and_keeps_its_constants(tmp_path: Path, name: str) -> None:
+    model = wrapped(name)
+    said = loaded(model, tmp_path, weights())
+    assert said == f"added '{name}.', left 'normalize.mean', 'normalize.std' as the factory made them"
+    assert_loaded(model.get_submodule(name))
+    assert model.state_dict()["normalize.mean"].item() == pytest.approx(0.1307)
+
+
+def test_the_wrapper_may_hold_the_constants_itself_or_not_save_them(tmp_path: Path) -> None:
+    around, unsaved = Around(), nn.Sequential(nn.Identity(), Net())
+    assert (
+        loaded(around, tmp_path, prefixed("module."))
+        == "added 'backbone.', left 'pixel_mean', 'pixel_std' as the factory made them"
+    )
+    assert loaded(unsaved, tmp_path, weights()) == "added '1.'"
+    assert_loaded(around.backbone)
+    assert_loaded(unsaved[1])
+
+
+def test_a_bare_network_takes_the_weights_of_a_wrapped_one_that_saves_no_constants(tmp_path: Path) -> None:
+    model = Net()
+    assert loaded(model, tmp_path, prefixed("backbone.")) == "stripped 'backbone.'"
+    assert_loaded(model)
+
+
+def test_old_files_without_counts_of_batches_are_wrapped_and_unwrapped_too(tmp_path: Path) -> None:
+    old = {name: value for name, value in weights().items() if not name.endswith("num_batches_tracked")}
+    around, bare = Around(), Net()
+    assert "added 'backbone.'" in loaded(around, tmp_path, old)
+    assert loaded(bare, tmp_path, {f"1.{name}": value for name, value in old.items()}) == "stripped '1.'"
+    assert torch.equal(bare.head.weight, around.backbone.head.weight)
+
+
+@pytest.mark.parametrize("given", [None, Normalisation((0.5,), (0.5,)), Normalisation((0.1307,), (0.5,))])
+def test_the_constants_of_a_file_must_be_given_to_a_bare_network(tmp_path: Path, given: Normalisation | None) -> None:
+    content = prefixed("1.") | {"0.mean": torch.tensor([[[[0.1307]]]]), "0.std": torch.tensor([0.3081])}
+    state = load_state_dict(saved(tmp_path, content))
+    model = Net()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(InputError) as caught:
+        load_into(model, state, source="model.pt", normalisation=given)
+    assert "('0.mean', '0.std')" in str(caught.value)
+    assert "give --mean 0.1307 --std 0.3081, or" in str(caught.value)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    said = load_into(model, state, source="model.pt", normalisation=Normalisation((0.1307,), (0.3081,)))
+    assert said == "stripped '1.'"
+    assert_loaded(model)
+
+
+def test_one_value_in_a_file_stands_for_all_channels(tmp_path: Path) -> None:
+    content = weights() | {"mean": torch.tensor(0.5), "std": torch.tensor(0.25)}
+    given = Normalisation((0.5,) * 3, (0.25,) * 3)
+    load_into(Net(), load_state_dict(saved(tmp_path, content)), source="model.pt", normalisation=given)
+
+
+def test_constants_of_a_file_and_of_another_wrapper_must_agree(tmp_path: Path) -> None:
+    content = prefixed("1.") | {"0.mean": torch.tensor([0.25]), "0.std": torch.tensor([0.5])}
+    around, other = Around(), wrapped("net")
+    assert loaded(other, tmp_path, content | {"0.mean": torch.tensor(0.1307), "0.std": torch.tensor(0.3081)})
+    assert_loaded(other.get_submodule("net"))
+    with pytest.raises(InputError, match="expected the normalisation that it holds"):
+        loaded(wrapped("net"), tmp_path, content)
+    assert loaded(around.backbone, tmp_path, prefixed("1."))
+
+
+def test_a_mean_alone_and_other_statistics_are_no_normalisation(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"got parts of a normalisation, too \('mean'\)"):
+        loaded(Net(), tmp_path, weights() | {"mean": torch.tensor([0.5])})
+    with pytest.raises(InputError, match="another architecture's"):
+        loaded(Net(), tmp_path, weights() | {"running_mean": torch.tensor([0.5])})
+
+
+def test_parts_of_the_same_shape_are_not_taken_for_one_another(tmp_path: Path) -> None:
+    model = nn.Module()
+    model.first, model.second = Net(), Net()
+    with pytest.raises(InputError, match="another architecture's"):
+        loaded(model, tmp_path, weights())
+    with pytest.raises(InputError, match="another architecture's"):
+        loaded(Net(), tmp_path, prefixed("first.") | prefixed("second."))
