@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from pooch import HTTPDownloader
-
 from attacks.errors import InputError
 from model_zoo.files.atomic import sha256_of
 from model_zoo.files.locks import claim
@@ -64,6 +62,8 @@ def _bring(url: str, path: Path, *, sha256: str, size: int, mirror: Path | None)
 
 def _download(url: str, part: Path, size: int) -> None:
     """Write what a server sends to PART. Raises: InputError where it does not come to its end."""
+    from pooch import HTTPDownloader  # it imports a progress bar that warns in notebooks
+
     if not url.startswith(("https://", "http://")):
         raise InputError(f"{part.stem}: expected an http or https address, got {url!r}; mend the entry")
     answers: list[Any] = []  # pooch closes none that breaks off

@@ -1,0 +1,129 @@
+"""--model torchvision:NAME, timm:NAME, hf:FOLDER, and `push`, which writes such a folder."""
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from huggingface_hub import ModelCard
+from PIL import Image
+
+from attacks.models.normalisation import USUAL
+from model_zoo.hub import about_published
+from model_zoo.load import external_model
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+ROOT = Path(__file__).resolve().parents[3]
+FEW = ("--attacks", "fgsm,pgd-20", "--examples", "40", "--transfer", "none", "--quiet")
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+
+
+def scores(folder: Path, suite: str) -> pd.DataFrame:
+    return pd.read_csv(folder / "results/mine" / suite / "scores.csv")
+
+
+def test_a_pushed_model_comes_back_with_its_numbers_and_a_card_that_the_hub_reads(
+    command: Command, tmp_path: Path
+) -> None:
+    measured = command(tmp_path, "--models", "madry", *FEW)
+    assert measured.returncode == 0, measured.stderr
+    pushed = command(tmp_path, "push", "--models", "madry", "--folder", "hub/madry")
+    assert pushed.returncode == 0, pushed.stderr
+    assert "hf upload USER/madry hub/madry" in pushed.stdout
+    before = scores(tmp_path, "digits")
+    back = command(tmp_path, "--model", "hf:hub/madry", "--name", "back", *FEW)
+    assert back.returncode == 0, back.stderr
+    after = scores(tmp_path, "digits").query("model == 'back'")
+    columns = ["attack", "n", "clean_acc", "robust_acc", "forwards_per_image"]
+    assert after[columns].values.tolist() == before[columns].values.tolist()
+    card = ModelCard.load(tmp_path / "hub/madry/README.md")
+    assert card.data.eval_results is not None
+    values = {result.metric_type: result.metric_value for result in card.data.eval_results}
+    worst = pd.read_csv(tmp_path / "results/mine/digits/leaderboard.csv").query("model == 'madry'").iloc[0]
+    assert values == {"accuracy": worst["clean"], "robust_accuracy": worst["worst case"]}
+    assert f"[{worst['ci_low']:.2f}, {worst['ci_high']:.2f}]" in card.text
+    assert "train --defense madry" in card.text
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--models", "madry"), "expected the robust accuracy of madry in results/mine/digits/leaderboard.csv"),
+        (("--models", "madri"), "madry"),
+        (("--models", "madry", "--suite", "nowhere"), "nowhere"),
+    ],
+)
+def test_what_cannot_be_pushed_is_one_line(command: Command, tmp_path: Path, words: tuple[str, ...], says: str) -> None:
+    result = command(tmp_path, "push", *words, "--folder", "hub")
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1)
+    assert says in result.stderr
+    assert not (tmp_path / "hub").exists()
+
+
+@pytest.fixture
+def shades(tmp_path: Path) -> Path:
+    """Two classes of four grey pictures, larger than the model wants them."""
+    for name, shade in (("bright", 200), ("dark", 50)):
+        (tmp_path / "shades" / name).mkdir(parents=True)
+        for i in range(4):
+            Image.fromarray(np.full((300, 280, 3), shade + i, dtype=np.uint8)).save(tmp_path / f"shades/{name}/{i}.png")
+    return tmp_path
+
+
+def test_a_model_of_timm_with_weights_of_ones_own_takes_images_as_timm_prepares_them(
+    command: Command, shades: Path
+) -> None:
+    timm = pytest.importorskip("timm", reason="needs the package timm")
+    torch.manual_seed(0)
+    model = timm.create_model("test_resnet", num_classes=2).eval()
+    config = timm.data.resolve_model_data_config(model)
+    transform = timm.data.create_transform(**config)
+    files = sorted((shades / "shades").rglob("*.png"))
+    x = torch.stack([transform(Image.open(file).convert("RGB")) for file in files])
+    with torch.no_grad():
+        apart = model.forward_features(x).mean((0, 2, 3))
+        bright, dark = (model.forward_features(part).mean((0, 2, 3)) for part in (x[:4], x[4:]))
+        model.fc.weight.copy_(torch.stack([bright - apart, dark - apart]))
+        model.fc.bias.copy_(-model.fc.weight @ apart)
+        assert model(x).argmax(1).tolist() == [0] * 4 + [1] * 4
+    torch.save(model.state_dict(), shades / "own.pt")
+    words = ("--model", "timm:test_resnet", "--checkpoint", "own.pt", "--data", "shades", "--epsilon", "1/255")
+    result = command(shades, *words, "--attacks", "fgsm", "--quiet")
+    assert result.returncode == 0, result.stderr
+    (row,) = scores(shades, "shades").to_dict("records")
+    assert (row["model"], row["architecture"], row["n"]) == ("test_resnet", "timm:test_resnet", 8)
+    assert row["clean_acc"] == 100.0
+
+
+def test_a_normalisation_that_is_given_replaces_the_published_one(tmp_path: Path) -> None:
+    timm = pytest.importorskip("timm", reason="needs the package timm")
+    torch.save(timm.create_model("test_resnet", num_classes=2).state_dict(), tmp_path / "own.pt")
+    about: dict[str, Any] = {"dataset": "some", "suite": "some", "classes": 2, "shape": (3, 160, 160)}
+    brought, bare, other = (
+        external_model("timm:test_resnet", tmp_path / "own.pt", **about, normalisation=said)
+        for said in (None, USUAL["none"], USUAL["cifar10"])
+    )
+    in_front = [spec.quirks.normalisation if spec.quirks else None for spec in (brought, bare, other)]
+    assert in_front == [about_published("timm:test_resnet").normalisation, None, USUAL["cifar10"]]
+    assert len({str(spec.identity) for spec in (brought, bare, other)}) == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--model", "torchvision:resnet19"), "torchvision has no classifier 'resnet19'"),
+        (("--model", "hf:nowhere/nothing-of-this-name"), "expected a folder or a repository of the hub, got neither"),
+    ],
+)
+def test_names_that_nobody_published_are_one_line(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], says: str
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    result = command(tmp_path, *words, "--dataset", "cifar10")
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1)
+    assert says in result.stderr
