@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -165,3 +166,16 @@ def test_every_package_has_tests_beside_it() -> None:
     tested = {folder for folder in folders if list((ROOT / "tests" / folder).rglob("test_*.py"))}
     by_the_command_line = {"attacks/models", "model_zoo/user_models"}  # test_user_models_*.py
     assert folders - tested == by_the_command_line
+
+
+def test_who_cites_cites_the_version_that_is_installed() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lines = (ROOT / "CITATION.cff").read_text(encoding="utf-8").splitlines()
+    cited = dict(line.split(": ", 1) for line in lines if re.match(r"[a-z-]+: ", line))
+    assert (cited["cff-version"], cited["version"], cited["license"]) == (
+        "1.2.0",
+        project["version"],
+        project["license"],
+    )
+    assert {"message", "title", "type"} <= set(cited)
+    assert "authors:" in lines
