@@ -1,6 +1,10 @@
 """The shape of the repository: which package may import which, and that all of it is installed."""
 
 import ast
+import os
+import re
+import subprocess
+import sys
 import tomllib
 from collections.abc import Collection, Iterator
 from graphlib import TopologicalSorter
@@ -118,7 +122,28 @@ def test_of_the_files_of_attacks_the_python_call_alone_imports_the_folder_of_mod
 
 
 def test_run_benchmark_imports_the_command_line_and_nothing_else() -> None:
-    assert list(imported((ROOT / "run_benchmark.py").read_text(encoding="utf-8"))) == ["benchmark.cli.app"]
+    ours = [
+        name
+        for name in imported((ROOT / "run_benchmark.py").read_text(encoding="utf-8"))
+        if name not in ("sys", "pathlib")
+    ]
+    assert ours == [
+        "attacks",
+        "model_zoo",
+        "benchmark.cli.app",
+    ]  # the packages alone, so that they are ours from then on
+
+
+def test_the_console_script_runs_ours_where_the_users_modules_come_first(tmp_path: Path) -> None:
+    script = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
+    module, _, function = script["robustness-benchmark"].partition(":")
+    for name in PACKAGES:
+        (tmp_path / f"{name}.py").write_text("raise RuntimeError('the user has this for himself')\n")
+    words = [sys.executable, "-c", f"import {module}; {module}.{function}()", "list", "suites"]
+    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+    done = subprocess.run(words, cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "trades-table5" in done.stdout
 
 
 def test_no_file_is_called_utils() -> None:
@@ -141,3 +166,16 @@ def test_every_package_has_tests_beside_it() -> None:
     tested = {folder for folder in folders if list((ROOT / "tests" / folder).rglob("test_*.py"))}
     by_the_command_line = {"model_zoo/user_models"}  # test_user_models_*.py
     assert folders - tested == by_the_command_line
+
+
+def test_who_cites_cites_the_version_that_is_installed() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lines = (ROOT / "CITATION.cff").read_text(encoding="utf-8").splitlines()
+    cited = dict(line.split(": ", 1) for line in lines if re.match(r"[a-z-]+: ", line))
+    assert (cited["cff-version"], cited["version"], cited["license"]) == (
+        "1.2.0",
+        project["version"],
+        project["license"],
+    )
+    assert {"message", "title", "type"} <= set(cited)
+    assert "authors:" in lines

@@ -27,7 +27,8 @@ def outlook(grid: Sequence[EvalCase], store: Store, hardware: Hardware) -> str:
     what = (
         f"{_names([case.model.name for case in grid], 'models')} under "
         f"{_names([case.attack.name for case in grid], 'attacks')}: {first.dataset}, {first.threat.norm} "
-        f"{first.threat.epsilon:.6g}, {first.n:,} images; {len(grid):,} cases, {len(grid) - len(lacking):,} stored"
+        f"{first.threat.epsilon:.6g}, {first.n:,} images; {len(grid):,} case{'s' * (len(grid) != 1)}, "
+        f"{len(grid) - len(lacking):,} stored"
     )
     if not lacking:
         return f"{what}; nothing is to be computed"

@@ -34,9 +34,14 @@ class SweepBar:
         self._steps = max(steps - missing, 0)
         columns = min(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns)
         self._bar = tqdm(
-            total=self._steps + missing, initial=self._steps, bar_format=FORMAT, ncols=columns, disable=quiet
+            desc=self._name(),
+            total=self._steps + missing,
+            initial=self._steps,
+            postfix=self._count(),
+            bar_format=FORMAT,
+            ncols=columns,
+            disable=quiet,
         )
-        self._show()
 
     def __enter__(self) -> Self:
         return self
@@ -55,10 +60,12 @@ class SweepBar:
         del self._waiting[task]
         self._steps += weight(*self._todo[task])
         self._bar.update(self._steps - self._bar.n)
-        self._show()
+        self._bar.set_postfix_str(self._count(), refresh=False)
+        self._bar.set_description_str(self._name())
 
-    def _show(self) -> None:
+    def _count(self) -> str:
         left = sum(self._images[task] for task in self._waiting)
-        self._bar.set_postfix_str(f"{self._all_images - left:,} of {self._all_images:,} images", refresh=False)
-        now = next(iter(self._waiting), len(self._todo) - 1)
-        self._bar.set_description_str(title_of(self._todo[now][0]))
+        return f"{self._all_images - left:,} of {self._all_images:,} images"
+
+    def _name(self) -> str:
+        return title_of(self._todo[next(iter(self._waiting), len(self._todo) - 1)][0])

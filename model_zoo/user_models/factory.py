@@ -84,14 +84,14 @@ def _import_file(path: Path) -> ModuleType:
         return module
 
     try:
-        return _imported(name, Surroundings(path.parent, str(path)), run)
+        return _imported(name, Surroundings((path.parent, Path()), str(path)), run)
     except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise InputError(f"--model: {path} cannot be imported: {_reason(error)}") from error
 
 
 def _import_module(name: str) -> ModuleType:
-    surroundings = _SURROUNDINGS.get(name) or Surroundings(Path(), name)
+    surroundings = _SURROUNDINGS.get(name) or Surroundings((Path(),), name)
     try:
         return _imported(name, surroundings, lambda: importlib.import_module(name))
     except (Exception, SystemExit) as error:  # the user's own code may raise what it likes

@@ -39,12 +39,12 @@ class Surroundings:
     """Where a user's code runs.
 
     Args:
-        folder: of the file, or the working directory for a module; searched first.
+        folders: those of the file, if it is one, and the working directory; searched first.
         program: what the code finds as the name of the program; it gets no arguments.
     """
 
-    def __init__(self, folder: Path, program: str) -> None:
-        self._folders = [str(folder.resolve())]
+    def __init__(self, folders: Iterable[Path], program: str) -> None:
+        self._folders = list(dict.fromkeys(str(folder.resolve()) for folder in folders))
         self._program = program
         self._modules: dict[str, ModuleType] = {}  # the user's, under names of ours
         self._settings: Sequence[Any] = ()  # as the user's code left them

@@ -80,8 +80,8 @@ def row(result: subprocess.CompletedProcess[str], name: str) -> list[str]:
     """A model's clean accuracy, that under the attack, and the worst case, in the leaderboard."""
     assert result.returncode == 0, result.stderr
     rows = [[cell.strip() for cell in line.split("|")] for line in result.stdout.splitlines()]
-    (cells,) = [cells for cells in rows if len(cells) == 12 and cells[2] == name]
-    return cells[5:8]
+    (cells,) = [cells for cells in rows if len(cells) == 9 and cells[2] == name]
+    return cells[3:6]
 
 
 @pytest.fixture(scope="module")
@@ -340,6 +340,18 @@ def test_a_users_attacks_beside_a_run_of_ours_gives_the_numbers_of_the_model(
         "def own():\n    model = Own()\n    model.load_state_dict(trained().state_dict())\n    return model\n"
     )
     assert row(command(tmp_path, "--model", "net.py:own", *FAST), "own") == madry
+
+
+def test_a_file_finds_what_lies_in_the_working_directory_after_what_lies_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    (tmp_path / "attacks.py").write_text("PLACE = 'working directory'\n")
+    (tmp_path / "benchmark.py").write_text("PLACE = 'working directory'\n")
+    (tmp_path / "models/benchmark.py").write_text("PLACE = 'beside'\n")
+    (tmp_path / "models/net.py").write_text(
+        "import attacks, benchmark\n"
+        "assert (attacks.PLACE, benchmark.PLACE) == ('working directory', 'beside')\n" + LOADED
+    )
+    assert torch.equal(logits_of(spec_of("models/net.py:trained")), expected_logits())
 
 
 def test_a_file_that_adds_a_folder_to_the_search_path_finds_its_own_there(tmp_path: Path) -> None:
