@@ -288,7 +288,7 @@ def gate_group(ctx: click.Context, /, *, shared: Shared, baseline: Path | None, 
 
 
 @gate_group.command("update")
-@takes(UPDATING, *GATE)
+@takes(UPDATING, DATASET, *GATE)
 def gate_update_command(*, shared: Shared, baseline: Path, recorded_seed: int | None, **options: Any) -> None:
     """Attack all images, and write the baseline, or the part of it that is of the models named."""
     from benchmark.cli.gate_update import update_baseline
@@ -305,7 +305,7 @@ def main() -> None:
     except click.exceptions.NoArgsIsHelpError as error:
         _leave(f"{_group(error.ctx)}, got nothing", 2)
     except click.NoSuchOption as error:
-        _leave(f"{error.format_message()} See: {' '.join([*_command(error.ctx), '--help'])}", 2)
+        _leave(f"{_no_such_option(error)} See: {' '.join([*_command(error.ctx), '--help'])}", 2)
     except click.ClickException as error:
         _leave(error.format_message(), 2)
     except InputError as error:
@@ -319,6 +319,20 @@ def _group(ctx: click.Context | None) -> str:
     assert ctx is not None
     assert isinstance(ctx.command, click.Group)
     return f"{ctx.info_name}: expected one of {', '.join(ctx.command.list_commands(ctx))} behind it"
+
+
+def _no_such_option(error: click.NoSuchOption) -> str:
+    """click's message; of an option of one of the gate's two commands that was given to the other, whose it is."""
+    gates = {"gate": gate_group, "gate update": gate_update_command}
+    given = " ".join(_command(error.ctx)[1:])
+    owners = [
+        name
+        for name, command in gates.items()
+        if given in gates and any(error.option_name in param.opts for param in command.params)
+    ]
+    if not owners:
+        return error.format_message()
+    return f"No such option {error.option_name!r}. It is of {owners[0]!r}; leave it out here."
 
 
 def _command(ctx: click.Context | None) -> list[str]:

@@ -1,12 +1,20 @@
 """What the gate command does: options and a baseline to suite, models and canaries, and on to run and report."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from attacks.errors import InputError
-from benchmark.cli.gate_setup import canary_of, protocol_of, refuse_other_names, refuse_unwritable, subject_of
+from benchmark.cli.gate_renewal import renewals
+from benchmark.cli.gate_setup import (
+    canary_of,
+    protocol_of,
+    refuse_other_names,
+    refuse_unwritable,
+    screening,
+    subject_of,
+)
 from benchmark.cli.options import OwnModel, Shared
 from benchmark.cli.resolve import names_in
 from benchmark.cli.resolve_models import choose_models, to_stderr
@@ -16,15 +24,20 @@ from benchmark.gate.canaries import canary_name
 from benchmark.gate.protocol import GateProtocol, Subject
 from benchmark.gate.question import Outcome
 from benchmark.gate.report import GateReport, publish
-from benchmark.gate.results import Result, new_caveats, results, sanity_failure
+from benchmark.gate.results import Result, new_caveats, results, sanity_failure, screened
 from benchmark.gate.rules import Rules
 from benchmark.gate.run import GateRun, run_gate
+from benchmark.gate.words import points
 from benchmark.suites.models import models_for
 from benchmark.suites.suite import Suite
 from model_zoo.files.atomic import sha256_of
 from model_zoo.model_spec import ModelSpec
 from model_zoo.registry import model_spec
 from model_zoo.weights.checkpoint import silent
+
+SCREENED = 250
+"""How many images a screen attacks at most."""
+SCREEN_MINUTES = 1.0
 
 
 def gate(
@@ -33,39 +46,64 @@ def gate(
     *,
     models: str | None,
     own: OwnModel,
-    tolerance: float,
+    tolerance: float | None,
     min_robust_acc: float | None,
-    alpha: float,
+    alpha: float | None,
     miss: float,
     budget: float | None,
-    undecided: str,
+    undecided: str | None,
+    screen: bool,
     junit: Path | None,
+    sarif: Path | None,
     summary: Path | None,
 ) -> bool:
-    """Compare with the baseline. Returns: whether the gate passed."""
+    """Compare with the baseline. Returns: whether nothing fails the run."""
     refuse_other_names(baseline)
-    refuse_unwritable("--junit", junit)
-    refuse_unwritable("--summary", summary)
+    for name, file in {"--junit": junit, "--sarif": sarif, "--summary": summary}.items():
+        refuse_unwritable(name, file)
+    failing = _failing(undecided, screen=screen)
     started = time.monotonic()
     known = read_baseline(baseline)
-    rules = Rules(tolerance, alpha, miss, min_robust_acc)
+    recorded = known.settings
+    rules = Rules(
+        recorded.tolerance if tolerance is None else tolerance,
+        recorded.alpha if alpha is None else alpha,
+        miss,
+        min_robust_acc,
+    )
     protocol = protocol_of(shared, known.settings)
     check_baseline(known, protocol)
     specs = _tested(protocol.suite, known, models, own, shared)
-    subjects, failed = _subjects(protocol, specs, known, shared)
+    renewed_by = renewals(baseline, specs, own, shared)
+    if screen:
+        protocol, budget = screening(protocol), budget or SCREEN_MINUTES
+        rules = replace(rules, miss=0.0)  # a part of the attack passes nothing, so it looks on
+        known = replace(known, canaries={})
+    subjects, failed = _subjects(protocol, specs, known, shared, renewed_by)
     seconds = None if budget is None else 60 * budget
     notify = silent if shared.quiet else to_stderr
-    run = run_gate(protocol, subjects, rules, budget=seconds, notify=notify)
-    found = [*failed, *results(protocol, subjects, run, rules)]
+    run = run_gate(protocol, subjects, rules, budget=seconds, most=SCREENED if screen else None, notify=notify)
+    answered = results(protocol, subjects, run, rules, renewed_by)
+    found = [*failed, *(map(screened, answered) if screen else answered)]
     report = GateReport(
         f"robustness gate: {protocol.suite.name} against {baseline.name}",
         sorted(found, key=lambda result: result.outcome is not Outcome.FAIL),
-        _note(protocol, subjects, run, rules),
+        _note(protocol, subjects, run, rules, is_screen=screen),
         time.monotonic() - started,
-        passes_open=undecided == "pass",
+        failing,
+        screen,
     )
-    publish(report, junit=junit, summary=summary)
+    publish(report, baseline, junit=junit, sarif=sarif, summary=summary)
     return report.passed
+
+
+def _failing(undecided: str | None, *, screen: bool) -> list[Outcome]:
+    """The outcomes that fail a run. Raises: InputError for a screen in which all would."""
+    if screen and undecided == "fail":
+        raise InputError("--undecided fail: a screen decides nothing but failures, so each would fail; leave it out")
+    if screen or undecided == "pass":
+        return [Outcome.FAIL]
+    return [Outcome.FAIL, Outcome.OPEN, *([Outcome.INCONCLUSIVE] if undecided == "fail" else [])]
 
 
 def _tested(suite: Suite, known: Baseline, models: str | None, given: OwnModel, shared: Shared) -> list[ModelSpec]:
@@ -117,7 +155,11 @@ def _with_weights(spec: ModelSpec, file: str) -> ModelSpec:
 
 
 def _subjects(
-    protocol: GateProtocol, specs: Sequence[ModelSpec], known: Baseline, shared: Shared
+    protocol: GateProtocol,
+    specs: Sequence[ModelSpec],
+    known: Baseline,
+    shared: Shared,
+    renewed_by: Mapping[str, str],
 ) -> tuple[list[Subject], list[Result]]:
     """Everything that is attacked; and what is found at once, of models that are not worth attacking."""
     subjects, failed = [], []
@@ -128,7 +170,7 @@ def _subjects(
             failed.append(sanity_failure(spec.name, f"the model collapsed: {error}"))
             continue
         subjects.append(subject)
-        if caveat := new_caveats(subject):
+        if caveat := new_caveats(subject, renewed_by[spec.name]):
             failed.append(caveat)
     for kind, name in known.canaries.items():
         before = known.cases[canary_name(kind)]
@@ -137,7 +179,8 @@ def _subjects(
             words = f"{name} has other weights than recorded, so nobody knows whether the attack is as strong as it was"
             failed.append(
                 sanity_failure(
-                    canary_name(kind), f"{words}; keep a canary's weights, or write the baseline anew by gate update"
+                    canary_name(kind),
+                    f"{words}; keep a canary's weights, or write the baseline anew by gate update --models all",
                 )
             )
             continue
@@ -145,18 +188,24 @@ def _subjects(
     return subjects, failed
 
 
-def _note(protocol: GateProtocol, subjects: Sequence[Subject], run: GateRun, rules: Rules) -> str:
+def _note(protocol: GateProtocol, subjects: Sequence[Subject], run: GateRun, rules: Rules, *, is_screen: bool) -> str:
     """What the run cost, beside a full one, and what it promises."""
     spent = sum(record.passes for record in run.records.values())
     full = sum(s.before.forwards + s.before.backwards for s in subjects if s.before is not None)
     seen = max((len(record.seen) for record in run.records.values()), default=0)
     threat = protocol.suite.threat
-    return (
+    done = (
         f"{protocol.attack.name}, {threat.norm} {threat.epsilon:.5g}, {seen} of {len(protocol.split)} images, "
         f"{100 * spent / full if full else 0:.0f}% of the passes of a full run. "
         f"With probability {rules.alpha:g} at most a run fails a model that did not become worse, and with as much one "
-        f"that lost {rules.tolerance:g} points or less of all images; p fail is adjusted for all questions of the run. "
-        f"With probability {rules.miss:g} at most a question is passed before the last image that all images would "
-        "fail; that is p pass."
+        f"that lost {points(rules.tolerance)} or less of all images; p fail is adjusted for all questions of the run."
+    )
+    if is_screen:
+        return (
+            f"{done} {protocol.attack.name} is a part of the attack of the baseline, and breaks no more than it does."
+        )
+    return (
+        f"{done} With probability {rules.miss:g} at most a question is passed before the last image that all "
+        "images would fail; that is p pass."
         + ("" if any(s.is_canary for s in subjects) else " No canary: nobody knows whether the attack became weaker.")
     )

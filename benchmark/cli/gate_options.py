@@ -2,10 +2,30 @@
 
 import click
 
-from benchmark.cli.headings import option
+from benchmark.cli.headings import Decorator, option
 from benchmark.cli.options import FILE, NORMS, SEEDS, WHAT, FiniteRange, Number
 
 RULES, REPORTS = "When a model fails", "Reports"
+
+
+def _rules(default: str) -> tuple[Decorator, ...]:
+    """The options of the rules that a baseline records, with a text that says what holds otherwise."""
+    return (
+        option(
+            "--tolerance",
+            RULES,
+            f"A model may lose this many points of robust accuracy.  [default: {default}1]",
+            type=FiniteRange(0, 100),
+        ),
+        option(
+            "--alpha",
+            RULES,
+            "The family-wise error rate: the probability that a run fails any model that did not become worse.  "
+            f"[default: {default}0.01]",
+            type=FiniteRange(1e-6, 0.5),
+        ),
+    )
+
 
 COMPARING = (
     option(
@@ -21,25 +41,12 @@ COMPARING = (
         "These models are attacked; NAME=FILE gives one other weights.  [default: the baseline's]",
         metavar="all|NAME,...",
     ),
-    option(
-        "--tolerance",
-        RULES,
-        "A model may lose this many points of robust accuracy.",
-        type=FiniteRange(0, 100),
-        default=1.0,
-    ),
+    *_rules("the baseline's, else "),
     option(
         "--min-robust-acc",
         RULES,
         "A model fails if its robust accuracy, in percent, is significantly below this.",
         type=FiniteRange(0, 100),
-    ),
-    option(
-        "--alpha",
-        RULES,
-        "The family-wise error rate: the probability that a run fails any model that did not become worse.",
-        type=FiniteRange(1e-6, 0.5),
-        default=0.01,
     ),
     option(
         "--miss",
@@ -58,11 +65,19 @@ COMPARING = (
     option(
         "--undecided",
         RULES,
-        "This is the outcome of a run that stopped before every model was decided.",
+        "This is the outcome of a run with undecided questions.  [default: fail where its time was up, pass where its "
+        "images ran out]",
         type=click.Choice(["fail", "pass"]),
-        default="fail",
+    ),
+    option(
+        "--screen",
+        RULES,
+        "The first images alone are attacked, by the first part of the attack, for a minute or --budget: a clear drop "
+        "fails, and nothing passes.",
+        is_flag=True,
     ),
     option("--junit", REPORTS, "JUnit XML is written to this file.", type=FILE, metavar="FILE"),
+    option("--sarif", REPORTS, "SARIF 2.1.0, for code scanning, is written to this file.", type=FILE, metavar="FILE"),
     option("--summary", REPORTS, "A summary in Markdown is appended to this file.", type=FILE, metavar="FILE"),
 )
 UPDATING = (
@@ -83,7 +98,7 @@ UPDATING = (
     option(
         "--suite",
         WHAT,
-        "The models and images are of this suite.  [default: as before, else digits]",
+        "The models and images are of this suite.  [default: that of --dataset, as before, else digits]",
         metavar="NAME",
     ),
     option("--attack", WHAT, "This attack is run.  [default: as before, else autoattack-brief]", metavar="NAME"),
@@ -113,4 +128,5 @@ UPDATING = (
         dest="recorded_seed",
         type=SEEDS,
     ),
+    *_rules("as before, else "),
 )

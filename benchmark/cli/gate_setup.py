@@ -63,6 +63,14 @@ def _refuse_third_party(attack: AttackSpec) -> None:
         )
 
 
+def screening(protocol: GateProtocol) -> GateProtocol:
+    """The same by the first part of the attack alone, which breaks nothing that the whole does not break."""
+    method = protocol.attack.method
+    if not isinstance(method, Ensemble):
+        return protocol
+    return replace(protocol, attack=[*method.screening, *method.members][0])
+
+
 def subject_of(protocol: GateProtocol, spec: ModelSpec, before: PackedCase | None, shared: Shared) -> Subject:
     """A model that the gate attacks, loaded and checked; `before` is what the baseline has of it."""
     model = load_on(protocol.hardware, spec, protocol.split, shared.checkpoint_dir)

@@ -16,22 +16,41 @@ from benchmark.cli.gate_setup import (
     subject_of,
 )
 from benchmark.cli.options import OwnModel, Shared
+from benchmark.cli.resolve import choose_suite
 from benchmark.cli.resolve_models import choose_models
 from benchmark.gate.baseline import Baseline, Settings, check_baseline, read_baseline, read_settings, write_baseline
 from benchmark.gate.canaries import canary_name, choose_canaries
+from benchmark.gate.power import RETRAINED, as_record, detectable, in_words
 from benchmark.gate.protocol import GateProtocol, Subject, attack_all
+from benchmark.gate.rules import Rules
+from benchmark.gate.words import counted
 from benchmark.store.verdicts import Verdicts
+from benchmark.suites.models import models_for
+from benchmark.suites.suite import Suite
+from model_zoo.load import find_checkpoint, identified
 from model_zoo.model_spec import ModelSpec
+
+STRONGER = (DEFAULT_ATTACK, "autoattack-fast", "autoattack", "autoattack-plus")
+"""What is advised in place of an attack that is blind to masking: the first, or of these the next."""
 
 
 def update_baseline(
-    shared: Shared, path: Path, *, models: str | None, own: OwnModel, canaries: str | None, **given: Any
+    shared: Shared,
+    path: Path,
+    *,
+    models: str | None,
+    own: OwnModel,
+    dataset: str | None,
+    canaries: str | None,
+    **given: Any,
 ) -> None:
     """Write a baseline; where it is there and some models are named, its other models and its canaries stay in it.
 
     Args:
         given: by name of `Settings`, what the user says; None for what the baseline that is there was made with.
     """
+    if dataset is not None:
+        given["suite"] = choose_suite(given["suite"], dataset, None, None, None).name
     refuse_other_names(path)
     refuse_unwritable("--baseline", path)
     if "=" in (models or ""):
@@ -42,7 +61,7 @@ def update_baseline(
     are_all = models == "all" or (models is None and not own.is_given)
     known = read_baseline(path) if path.exists() and not are_all else None
     settings = _settings(path, given)
-    if known is not None and (settings != known.settings or canaries is not None):
+    if known is not None and (_of_verdicts(settings) != _of_verdicts(known.settings) or canaries is not None):
         options = [f"--{name}" for name, value in {**given, "canaries": canaries}.items() if value is not None]
         raise InputError(
             f"{', '.join(options)}: {path} has other models and canaries, which stay as they are; leave that out, or "
@@ -54,20 +73,56 @@ def update_baseline(
     specs = choose_models(protocol.suite, models, own, shared)
     of_kind: Mapping[str, ModelSpec] = {}
     if known is None and canaries != "none":
-        among = specs if are_all else choose_models(protocol.suite, "all", OwnModel(), shared)
-        of_kind = choose_canaries(canaries, among)
+        of_kind = choose_canaries(canaries, _candidates(protocol.suite, canaries, shared))
     subjects = [subject_of(protocol, spec, None, shared) for spec in specs]
     subjects += [canary_of(protocol, kind, spec, None, shared) for kind, spec in of_kind.items()]
     _refuse_twins(subjects, known)
     verdicts = attack_all(protocol, subjects, quiet=shared.quiet)
     names = known.canaries if known is not None else {kind: spec.name for kind, spec in of_kind.items()}
-    write_baseline(path, settings, protocol, subjects, verdicts, names, known.cases if known is not None else {})
-    stay = len(known.cases) - len(names) - sum(spec.name in known.cases for spec in specs) if known is not None else 0
+    kept = known.cases if known is not None else {}
+    n = len(protocol.split)
+    detects, drops = _detected(n, settings, questions=len({*kept, *verdicts}))
+    write_baseline(path, settings, protocol, subjects, verdicts, names, kept, detects)
+    recorded = f"{counted(len(specs), 'model')}, {counted(len(of_kind), 'canary')}"
+    stay = len(kept) - len(names) - sum(spec.name in kept for spec in specs)
     print(
-        f"{path}: {len(specs)} models, {len(of_kind)} canaries, {protocol.attack.name} on {len(protocol.split)} images"
-        + (f"; {stay} other models and {len(names)} canaries stay as they were" if known is not None else "")
+        f"{path}: {recorded}, {protocol.attack.name} on {counted(n, 'image')}"
+        + (f"; {counted(stay, 'other model')} and {counted(len(names), 'canary')} stay as they were" if kept else "")
     )
+    print(drops)
     _warn_of_blindness(protocol, verdicts)
+
+
+def _detected(n: int, settings: Settings, *, questions: int) -> tuple[list[dict[str, float | None]], str]:
+    """Which drops a comparison on n images detects, for the baseline and for people."""
+    rules = Rules(settings.tolerance, settings.alpha)
+    drops = {churn: detectable(n, rules, questions=questions, churn=churn) for churn in (0.0, RETRAINED)}
+    asked = f"of {counted(questions, 'question')}, at tolerance {rules.tolerance:g} and alpha {rules.alpha:g}"
+    lines = [f"- {in_words(found, churn)}" for churn, found in drops.items()]
+    records = [as_record(found, questions=questions, churn=churn) for churn, found in drops.items()]
+    return records, "\n".join([f"Drops that a comparison detects, {asked}:", *lines])
+
+
+def _of_verdicts(settings: Settings) -> Settings:
+    """What of the settings determines verdicts: the rules do not."""
+    return replace(settings, tolerance=0.0, alpha=0.0)
+
+
+def _candidates(suite: Suite, names: str | None, shared: Shared) -> list[ModelSpec]:
+    """The models that canaries are chosen from: those named, else those whose checkpoints are here."""
+    known = models_for(suite.name, shared.checkpoint_dir)
+    named = [name.strip() for name in (names or "").split(",")]
+    if len(named) == 2 and known.keys() >= set(named):
+        return choose_models(suite, names, OwnModel(), shared)
+    return [identified(spec, shared.checkpoint_dir) for spec in known.values() if _is_here(spec, shared)]
+
+
+def _is_here(spec: ModelSpec, shared: Shared) -> bool:
+    try:
+        find_checkpoint(spec, shared.checkpoint_dir)
+    except InputError:
+        return False
+    return True
 
 
 def _settings(path: Path, given: Mapping[str, Any]) -> Settings:
@@ -99,9 +154,11 @@ def _refuse_twins(subjects: Sequence[Subject], known: Baseline | None) -> None:
 def _warn_of_blindness(protocol: GateProtocol, verdicts: Mapping[str, Verdicts]) -> None:
     masked = verdicts.get(canary_name("masked"))
     if masked is not None and masked.robust_any.mean() > 0.5 * masked.correct.mean():
-        stronger = "autoattack" if protocol.attack.name == DEFAULT_ATTACK else DEFAULT_ATTACK
+        name = protocol.attack.name
+        tried = STRONGER.index(name) + 1 if name in STRONGER else 0
+        remedy = f"use --attack {STRONGER[tried]}" if tried < len(STRONGER) else "choose others by --canaries"
         print(
-            f"note: {protocol.attack.name} leaves {100 * masked.robust_any.mean():.1f}% of the gradient-masked canary "
-            f"standing, which is undefended: a masked model would pass this gate; use --attack {stronger}",
+            f"note: {name} leaves {100 * masked.robust_any.mean():.1f}% of the gradient-masked canary standing, which "
+            f"is undefended: a masked model would pass this gate; {remedy}",
             file=sys.stderr,
         )

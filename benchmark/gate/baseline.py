@@ -12,6 +12,7 @@ from attacks.errors import InputError
 from benchmark.evaluation.hardware import VERSIONED
 from benchmark.gate.canaries import canary_name
 from benchmark.gate.protocol import GateProtocol, Subject
+from benchmark.gate.rules import Rules
 from benchmark.store.packed import Packed, PackedCase, packed_case, read_packed, write_packed
 from benchmark.store.selection import shown_case
 from benchmark.store.verdicts import Verdicts
@@ -23,8 +24,12 @@ SETTINGS: Mapping[str, type | tuple[type, ...]] = {
     "examples": (int, NoneType),
     "norm": (str, NoneType),
     "epsilon": (float, int, NoneType),
+    "tolerance": (float, int),
+    "alpha": float,
 }
 """What `Settings` has beside the suite, and of which type."""
+SINCE = {"tolerance": Rules().tolerance, "alpha": Rules().alpha}
+"""What baselines of before do not say."""
 ANEW = "take both files from git, or write them again: gate update"
 RENEW = "which says nothing of today's attack; renew it: gate update --models all"
 
@@ -35,7 +40,7 @@ class Settings:
 
     Args:
         suite, attack: by name. seed: of the draws, the subset and the order. examples, norm, epsilon: where they are
-            not the suite's own.
+            not the suite's own. tolerance, alpha: what a comparison tolerates, where it says nothing else.
     """
 
     suite: str
@@ -44,6 +49,8 @@ class Settings:
     examples: int | None = None
     norm: str | None = None
     epsilon: float | None = None
+    tolerance: float = Rules().tolerance
+    alpha: float = Rules().alpha
 
 
 @dataclass(frozen=True)
@@ -87,11 +94,16 @@ def _read(path: Path) -> Packed:
 
 
 def _settings(path: Path, packed: Packed) -> Settings:
-    values = {name: packed.notes.get(name) for name in SETTINGS}
+    values = {name: packed.notes.get(name, SINCE.get(name)) for name in SETTINGS}
     for name, kinds in SETTINGS.items():
         if isinstance(values[name], bool) or not isinstance(values[name], kinds):
             raise InputError(f"{path}: expected {name} in a baseline, got {values[name]!r}; {ANEW}")
-    return Settings(suite=packed.suite, **values)  # type: ignore[arg-type]
+    if not (0 <= values["tolerance"] <= 100 and 0 < values["alpha"] < 1):
+        raise InputError(
+            f"{path}: expected a tolerance from 0 to 100 and an alpha between 0 and 1 in a baseline, got "
+            f"{values['tolerance']!r} and {values['alpha']!r}; {ANEW}"
+        )
+    return Settings(suite=packed.suite, **values)
 
 
 def check_baseline(known: Baseline, protocol: GateProtocol) -> None:
@@ -130,6 +142,7 @@ def write_baseline(
     verdicts: Mapping[str, Verdicts],
     canaries: Mapping[str, str],
     kept: Mapping[str, PackedCase],
+    detects: Sequence[Mapping[str, float | None]],
 ) -> None:
     """Write PATH and the packed verdicts beside it.
 
@@ -137,6 +150,7 @@ def write_baseline(
         verdicts: by the subject's name, of all images.
         canaries: as in `Baseline`.
         kept: by name, what an earlier baseline has of others; a subject takes the place of the one of its name.
+        detects: which drops a comparison can detect.
     """
     cases = dict(kept)
     for subject in subjects:
@@ -150,6 +164,7 @@ def write_baseline(
         **values,
         "attack_identity": protocol.attack.identity,
         "canaries": dict(canaries),
+        "detects": list(detects),
         "versions": " ".join(f"{name}={version(name)}" for name in VERSIONED),
     }
     by_key = {case.entry.key: case for case in ranked}

@@ -99,6 +99,7 @@ def _attack(
 ) -> dict[str, tuple[Verdicts, float]]:
     """The verdicts of each subject, and the passes spent on it."""
     protocol.folder.mkdir(parents=True, exist_ok=True)
+    (protocol.folder / ".gitignore").write_text("*\n", encoding="utf-8")
     with tempfile.TemporaryDirectory(dir=protocol.folder, prefix=".fresh-") as fresh:
         cached = [subject for subject in subjects if subject.is_cached]
         others = [subject for subject in subjects if not subject.is_cached]

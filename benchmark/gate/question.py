@@ -17,10 +17,14 @@ class Kind(StrEnum):
 
 
 class Outcome(StrEnum):
-    """OPEN: not decided yet, or not when the time was up. VOID: without meaning, since the attack became weaker."""
+    """OPEN: not decided yet, or not when the time was up. VOID: without meaning, since the attack became weaker.
+
+    INCONCLUSIVE: all images have come in and show more than is allowed, which may be chance.
+    """
 
     PASS = "pass"
     FAIL = "fail"
+    INCONCLUSIVE = "inconclusive"
     OPEN = "open"
     VOID = "void"
 

@@ -1,7 +1,7 @@
-"""The gate's results for people and for CI: a table, JUnit XML, Markdown, and GitHub's annotations."""
+"""The gate's results for people and for CI: a table, JUnit XML, SARIF, Markdown, and GitHub's annotations."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
@@ -10,6 +10,8 @@ import pandas as pd
 
 from benchmark.gate.question import Kind, Outcome
 from benchmark.gate.results import Result
+from benchmark.gate.sarif import REPORTED, message, write_sarif
+from benchmark.gate.words import counted
 from model_zoo.files.atomic import atomic_write
 
 
@@ -20,34 +22,46 @@ class GateReport:
     Args:
         title: what was compared with what. results: in display order.
         note: error rates, images and passes. seconds: how long it took.
-        passes_open: whether a run passes with questions that were open when the time was up.
+        failing: the outcomes that fail the run.
+        is_screen: whether the run is one that can fail and decides nothing else.
     """
 
     title: str
     results: Sequence[Result]
     note: str
     seconds: float
-    passes_open: bool = False
+    failing: Collection[Outcome] = (Outcome.FAIL, Outcome.OPEN)
+    is_screen: bool = False
 
     @property
     def passed(self) -> bool:
-        """Whether no question failed, or was left open where that counts."""
-        failing = (Outcome.FAIL,) if self.passes_open else (Outcome.FAIL, Outcome.OPEN)
-        return not any(result.outcome in failing for result in self.results)
+        """Whether no outcome fails the run."""
+        return not any(result.outcome in self.failing for result in self.results)
 
     @property
     def verdict(self) -> str:
         """One line."""
         failed = [result for result in self.results if result.outcome is Outcome.FAIL]
-        if not failed:
-            late = sum(result.outcome is Outcome.OPEN for result in self.results)
-            undecided = f"{late} questions undecided when the time was up"
-            if not self.passed:
-                return f"gate failed: {undecided}; give it more --budget, or let them pass by --undecided pass"
-            return "gate passed" + (f", with {undecided}" if late else "")
         if any(result.question.kind is Kind.CANARY for result in failed):
             return "gate failed: the attack became weaker"
-        return "gate failed: " + ", ".join(dict.fromkeys(result.question.subject for result in failed))
+        if failed:
+            return "gate failed: " + ", ".join(dict.fromkeys(result.question.subject for result in failed))
+        if self.is_screen:
+            return "screen only: no clear drop, which is no pass; a run without --screen decides"
+        found = [result.outcome for result in self.results]
+        undecided = [state for state in _UNDECIDED if state in found]
+        failing = [state for state in undecided if state in self.failing]
+        named = [f"{counted(found.count(state), 'question')} {_UNDECIDED[state]}" for state in failing or undecided]
+        if failing:
+            return f"gate failed: {' and '.join(named)}; {_REMEDIES[failing[0]]}, or --undecided pass"
+        return " and ".join(["gate passed, with " + named[0], *named[1:]]) if named else "gate passed"
+
+
+_UNDECIDED = {Outcome.OPEN: "undecided when the time was up", Outcome.INCONCLUSIVE: "inconclusive on all images"}
+_REMEDIES = {
+    Outcome.OPEN: "give it more --budget",
+    Outcome.INCONCLUSIVE: "record more images (gate update --models all --examples N)",
+}
 
 
 def table(report: GateReport) -> str:
@@ -74,7 +88,20 @@ def table(report: GateReport) -> str:
 
 def text(report: GateReport) -> str:
     """What is printed."""
-    return f"{table(report)}\n\n{report.note}\n{report.verdict}"
+    return "\n\n".join([table(report), *_failures(report), f"{report.note}\n{report.verdict}"])
+
+
+def _failures(report: GateReport) -> list[str]:
+    """A paragraph for each model that failed: which images fell, and how it is recorded anew."""
+    return [
+        "\n".join([f"{result.question.subject}: {result.fell or result.words}", *_renewal(result)])
+        for result in report.results
+        if result.fell or result.renew
+    ]
+
+
+def _renewal(result: Result) -> list[str]:
+    return [f"If that is meant, record it: {result.renew}"] if result.renew else []
 
 
 def append_summary(report: GateReport, path: Path) -> None:
@@ -82,26 +109,24 @@ def append_summary(report: GateReport, path: Path) -> None:
     mark = ":white_check_mark:" if report.passed else ":x:"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
-        file.write(f"## {mark} {report.title}\n\n{report.verdict}\n\n{table(report)}\n\n{report.note}\n")
+        parts = [f"## {mark} {report.title}", report.verdict, table(report), *_failures(report), report.note]
+        file.write("\n\n".join(parts) + "\n")
 
 
 def annotations(report: GateReport) -> list[str]:
-    """GitHub's workflow commands: an error for what fails the run, a warning for an open question that does not."""
-    levels = {Outcome.FAIL: "error", Outcome.OPEN: "warning" if report.passes_open else "error"}
+    """GitHub's workflow commands: an error for what fails the run, a warning for what is undecided and does not."""
     return [
-        f"::{levels[f.outcome]} title={_property(f'robustness gate: {f.question.subject}')}::{_data(f.words)}"
+        f"::{'error' if f.outcome in report.failing else 'warning'} "
+        f"title={_property(f'robustness gate: {f.question.subject}')}::{_data(message(f))}"
         for f in report.results
-        if f.outcome in levels
+        if f.outcome in REPORTED
     ]
 
 
 def write_junit(report: GateReport, path: Path) -> None:
-    """JUnit XML: a test case for each question; an open one is skipped, or an error where that fails the run."""
-    elements = {
-        Outcome.FAIL: "failure",
-        Outcome.VOID: "skipped",
-        Outcome.OPEN: "skipped" if report.passes_open else "error",
-    }
+    """JUnit XML: a test case for each question; an undecided one is skipped, or an error where that fails the run."""
+    undecided = {state: "error" if state in report.failing else "skipped" for state in _UNDECIDED}
+    elements = {Outcome.FAIL: "failure", Outcome.VOID: "skipped", **undecided}
     written = [elements.get(result.outcome) for result in report.results]
     counts = {
         "tests": str(len(report.results)),
@@ -127,13 +152,17 @@ def write_junit(report: GateReport, path: Path) -> None:
     atomic_write(path, ElementTree.tostring(root, encoding="utf-8", xml_declaration=True) + b"\n")
 
 
-def publish(report: GateReport, *, junit: Path | None, summary: Path | None) -> None:
+def publish(
+    report: GateReport, baseline: Path, *, junit: Path | None, sarif: Path | None, summary: Path | None
+) -> None:
     """Print the report, and write it where it is asked for."""
     print(text(report))
     if os.environ.get("GITHUB_ACTIONS") == "true":
         print("\n".join(annotations(report)))
     if junit is not None:
         write_junit(report, junit)
+    if sarif is not None:
+        write_sarif(report.results, report.failing, baseline, sarif)
     github = os.environ.get("GITHUB_STEP_SUMMARY")
     for path in dict.fromkeys(path for path in (summary, Path(github) if github else None) if path is not None):
         append_summary(report, path)
@@ -147,6 +176,7 @@ def _details(result: Result) -> str:
         f"{result.seen} images: {_number(result.before)}% {was}, {_number(result.now)}% now; "
         f"change {_signed(result.low)} to {_signed(result.high)} points; "
         f"p of no failure {_p(result.p_fail)}, of more than is tolerated {_p(result.p_pass)}"
+        + "".join(f"\n{line}" for line in (result.fell, *_renewal(result)) if line)
     )
 
 

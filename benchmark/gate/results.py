@@ -1,13 +1,15 @@
 """What the gate found, in words: one result a question."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from benchmark.gate.fallen import fallen_images
 from benchmark.gate.intervals import change_interval, robust_interval, saved_interval
 from benchmark.gate.protocol import GateProtocol, Subject
 from benchmark.gate.question import Kind, Outcome, Question
 from benchmark.gate.rules import Answer, Rules
 from benchmark.gate.run import GateRun, attack_became_weaker
+from benchmark.gate.words import counted, points
 from benchmark.report.flags import flag_names, name_of
 from benchmark.stats.shares import Bools, mcnemar, percent
 
@@ -26,6 +28,8 @@ class Result:
         low, high: of now - before, in points: a 95% interval that is valid at every look; for a canary, of the images
             that the attack breaks no more.
         p_fail, p_pass: as in `Answer`.
+        fell: of a regression that failed, which images fell. renew: the command that records the model anew, where that
+            is what helps.
     """
 
     question: Question
@@ -38,14 +42,16 @@ class Result:
     high: float | None = None
     p_fail: float | None = None
     p_pass: float | None = None
+    fell: str = ""
+    renew: str = ""
 
 
-def sanity_failure(subject: str, words: str) -> Result:
+def sanity_failure(subject: str, words: str, *, renew: str = "") -> Result:
     """A model that is not worth attacking, or no longer to be trusted."""
-    return Result(Question(Kind.SANITY, subject), Outcome.FAIL, words)
+    return Result(Question(Kind.SANITY, subject), Outcome.FAIL, words, renew=renew)
 
 
-def new_caveats(subject: Subject) -> Result | None:
+def new_caveats(subject: Subject, renew: str) -> Result | None:
     """A model with a caveat that it had not before."""
     assert subject.before is not None
     before = flag_names(subject.before.flags)
@@ -55,20 +61,37 @@ def new_caveats(subject: Subject) -> Result | None:
     words = f"it has a caveat that it had not before: {', '.join(new)}"
     if flag_names(new) & set(MASKING):
         words = f"its gradients are masked now ({', '.join(new)}): an attack by gradient that fails says nothing"
-    return sanity_failure(subject.spec.name, words)
+    return sanity_failure(subject.spec.name, words, renew=renew)
 
 
-def results(protocol: GateProtocol, subjects: Sequence[Subject], run: GateRun, rules: Rules) -> list[Result]:
-    """One for every question, in the order of the subjects."""
+def results(
+    protocol: GateProtocol, subjects: Sequence[Subject], run: GateRun, rules: Rules, renewals: Mapping[str, str]
+) -> list[Result]:
+    """One for every question, in the order of the subjects.
+
+    Args:
+        renewals: by model, the command that records it anew.
+    """
     by_name = {subject.spec.name: subject for subject in subjects}
     is_void = attack_became_weaker(run.answers)
     found = []
     for question, answer in run.answers.items():
         result = _result(protocol, by_name[question.subject], question, answer, run, rules)
         if is_void and (question.kind is not Kind.CANARY or answer.outcome is Outcome.OPEN):
-            result = replace(result, outcome=Outcome.VOID, words="says nothing: the attack became weaker")
+            words = "says nothing: the attack became weaker"
+            result = replace(result, outcome=Outcome.VOID, words=words, fell="", renew="")
+        elif result.outcome is Outcome.FAIL and question.kind is Kind.REGRESSION:
+            result = replace(result, renew=renewals[question.subject])
         found.append(result)
     return found
+
+
+def screened(result: Result) -> Result:
+    """What a screen found: a failure as it is, and anything else undecided, since the whole attack breaks more."""
+    if result.outcome is Outcome.FAIL:
+        return result
+    words = f"screened only: no clear drop on {counted(result.seen, 'image')}; a run without --screen decides"
+    return Result(result.question, Outcome.OPEN, words, result.seen, p_fail=result.p_fail)
 
 
 def _result(
@@ -87,38 +110,49 @@ def _result(
         interval = saved_interval if question.kind is Kind.CANARY else change_interval
         low, high = interval(robust, now, n, rules, questions=questions)
     numbers = {"before": before, "now": percent(now), "low": low, "high": high}
+    fell = ""
     if answer.outcome is Outcome.OPEN:
         words = f"undecided when the time was up: {percent(now) - before:+.2f} points so far"
     elif question.kind is Kind.THRESHOLD:
-        words = _threshold(percent(now), answer.outcome, rules)
+        words = _threshold(percent(now), answer, rules)
     elif question.kind is Kind.CANARY:
         words = _canary(answer.outcome, robust, now)
     else:
-        words = _regression(protocol, subject, answer.outcome, numbers, rules)
-    return Result(question, answer.outcome, words, answer.seen, **numbers, p_fail=answer.p_fail, p_pass=answer.p_pass)
+        words = _regression(protocol, subject, answer, numbers, rules)
+        if answer.outcome is Outcome.FAIL:
+            fell = fallen_images(protocol.split, run.order[: answer.seen], robust, now)
+    p_values = answer.p_fail, answer.p_pass
+    return Result(question, answer.outcome, words, answer.seen, before, percent(now), low, high, *p_values, fell)
 
 
-def _threshold(now: float, outcome: Outcome, rules: Rules) -> str:
+def _threshold(now: float, answer: Answer, rules: Rules) -> str:
     least = rules.min_robust or 0.0
-    evidence = ", not significantly fewer" if outcome is not Outcome.FAIL and now < least else ""
-    return f"{now:.2f}% robust on these images, {least:g}% are asked for{evidence}"
+    ran_out = _ran_out(answer) if answer.outcome is Outcome.INCONCLUSIVE else ""
+    evidence = ", not significantly fewer" if answer.outcome is not Outcome.FAIL and now < least else ""
+    return f"{ran_out}{now:.2f}% robust on these images, {least:g}% are asked for{evidence}"
+
+
+def _ran_out(answer: Answer) -> str:
+    return f"inconclusive: {counted(answer.seen, 'image')}: "
 
 
 def _regression(
     protocol: GateProtocol,
     subject: Subject,
-    outcome: Outcome,
+    answer: Answer,
     values: dict[str, float],
     rules: Rules,
 ) -> str:
     assert subject.before is not None
     change = values["now"] - values["before"]
-    if outcome is not Outcome.FAIL:
+    interval = f"(95% interval {-values['high']:.2f} to {-values['low']:.2f})"
+    if answer.outcome is Outcome.INCONCLUSIVE:
+        return f"{_ran_out(answer)}robust accuracy fell by {-change:.2f} points {interval}, which may be chance"
+    if answer.outcome is not Outcome.FAIL:
         if values["low"] > 0:
             return "robust accuracy rose: update the baseline"
-        significant = "significant " if -change > rules.tolerance else ""
-        return f"no {significant}drop beyond {rules.tolerance:g} points"
-    words = f"robust accuracy fell by {-change:.2f} points (95% interval {-values['high']:.2f} to {-values['low']:.2f})"
+        return f"no drop beyond {points(rules.tolerance)}"
+    words = f"robust accuracy fell by {-change:.2f} points {interval}"
     was = subject.before.prediction == subject.before.label  # of a randomised model by expectation, now by one pass
     now = (subject.prediction == protocol.split.y.to(subject.prediction.device)).cpu().numpy()
     p = mcnemar(int((was & ~now).sum()), int((~was & now).sum()))
@@ -132,8 +166,8 @@ def _regression(
 def _canary(outcome: Outcome, before: Bools, now: Bools) -> str:
     if outcome is not Outcome.FAIL:
         return "the attack is as strong as recorded"
+    saved, broken, others = int((~before & now).sum()), int((~before).sum()), int((before & ~now).sum())
     return (
-        f"the attack became weaker: {int((~before & now).sum())} of the {int((~before).sum())} images that it broke on "
-        f"this canary are left standing now, {int((before & ~now).sum())} others broken; whatever the models' numbers "
-        "say, they are too high"
+        f"the attack became weaker: {saved} of {counted(broken, 'image')} that it broke on this canary are left "
+        f"standing now, {counted(others, 'other')} broken; whatever the models' numbers say, they are too high"
     )

@@ -85,7 +85,7 @@ def schedule(n: int, rules: Rules) -> Sequence[int]:
 
 @functools.lru_cache(maxsize=64)
 def _schedule(n: int, tolerance: float, miss: float) -> Sequence[int]:
-    return tuple(looks(n, soonest(n, _most(n, tolerance / 100) + 1, miss)))
+    return tuple(looks(n, soonest(n, most_allowed(n, tolerance / 100) + 1, miss)))
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Answer:
     """What is known of a question at a look.
 
     Args:
-        outcome: PASS, FAIL or OPEN. seen: images at the look that decided it, or at the last one.
+        outcome: PASS, FAIL, INCONCLUSIVE or OPEN. seen: images at the look that decided it, or at the last one.
         p_fail: of "nothing failed", at whatever look it is read, by Holm's method for all questions of the run; the
             question fails at alpha.
         p_pass: of "all images together show more than is allowed", at whatever look it is read; it passes at `miss`.
@@ -123,19 +123,19 @@ def chance(evidence: Evidence, n: int, rules: Rules, *, questions: int = 1, larg
 
 def tolerable(evidence: Evidence, n: int) -> float:
     """The p-value, whenever it is read, of "all n images together show no more than is allowed"; 0 once they do."""
-    return excludes(-_signed(evidence), n, -_most(n, evidence.allowed)) if evidence.is_strict else 0.0
+    return excludes(-_signed(evidence), n, -most_allowed(n, evidence.allowed)) if evidence.is_strict else 0.0
 
 
 def intolerable(evidence: Evidence, n: int) -> float:
     """The p-value, whenever it is read, of "all n images together show more than is allowed"; 0 once they cannot."""
-    return excludes(_signed(evidence), n, _most(n, evidence.allowed) + 1)
+    return excludes(_signed(evidence), n, most_allowed(n, evidence.allowed) + 1)
 
 
 def _signed(evidence: Evidence) -> NDArray[np.float64]:
     return evidence.worse.astype(float) - evidence.better
 
 
-def _most(n: int, allowed: float) -> int:
+def most_allowed(n: int, allowed: float) -> int:
     """The largest excess of worse images over better ones, of n, that is allowed."""
     return math.floor(n * allowed + 1e-9)
 
@@ -152,7 +152,8 @@ def decide(
 
     A question fails where two p-values are both at most alpha, each by Holm's method: `chance` and `tolerable`; and the
     images so far show more than is allowed. It passes where more than is allowed has become implausible, or all images
-    have come in. What is decided stays so.
+    have come in and do not show it. Where all have come in and show it, yet that may be chance, it is inconclusive; but
+    a canary passes. What is decided stays so.
 
     A model that passed without one changed image could not have failed, so it does not count among the questions that
     Holm's method corrects `chance` for. Which images changed is what McNemar's test takes as given, so this is decided
@@ -180,6 +181,8 @@ def decide(
         outcome, seen = Outcome.OPEN, len(one.worse)
         if p_fail <= rules.alpha and one.excess > one.allowed:
             outcome = Outcome.FAIL
+        elif seen == n and one.is_strict and _signed(one).sum() > most_allowed(n, one.allowed):
+            outcome = Outcome.INCONCLUSIVE
         elif seen == n or p_pass <= rules.miss:
             outcome = Outcome.PASS
         answers[question] = Answer(outcome, seen, p_fail, p_pass)

@@ -20,6 +20,7 @@ from benchmark.gate.rules import (
     decide,
     schedule,
 )
+from benchmark.gate.words import counted
 from benchmark.stats.shares import Bools
 
 
@@ -57,12 +58,13 @@ def run_gate(
     rules: Rules,
     *,
     budget: float | None = None,
+    most: int | None = None,
     notify: Callable[[str], None] = lambda _: None,
 ) -> GateRun:
     """Attack until every question is decided, the attack has become weaker, or the time is up.
 
     Args:
-        budget: seconds.
+        budget: seconds. most: images; looks that need more are left out.
         notify: called with a line after each look.
     """
     started, n = time.monotonic(), len(protocol.split)
@@ -73,6 +75,8 @@ def run_gate(
     seen = 0
     for count in schedule(n, rules):
         if budget is not None and seen and time.monotonic() - started > budget:
+            break
+        if most is not None and seen and count > most:
             break
         batch = order[seen:count]
         waiting = {question.subject for question, answer in answers.items() if answer.outcome is Outcome.OPEN}
@@ -86,7 +90,8 @@ def run_gate(
         evidence = {question: evidence[question] if question in decided else now[question] for question in now}
         answers = decide(evidence, decided, n, rules)
         undecided = sum(answer.outcome is Outcome.OPEN for answer in answers.values())
-        notify(f"{count} of {n} images: {len(answers) - undecided} of {len(answers)} questions decided")
+        asked = counted(len(answers), "question")
+        notify(f"{count} of {counted(n, 'image')}: {len(answers) - undecided} of {asked} decided")
         if not undecided or attack_became_weaker(answers):
             break
     return GateRun(order, records, answers)

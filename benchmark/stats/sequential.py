@@ -92,6 +92,14 @@ def sequential_p(
     return math.exp(high)
 
 
+def first_rejection(
+    successes: Sequence[int], trials: Sequence[int], counts: Sequence[int], n: int, null: float, *, level: float
+) -> int | None:
+    """The first look at which the test of `sequential_p` rejects at a level, which is also the level wanted of it."""
+    budgets = level * _budgets(trials, [spent(count / n) for count in counts], null, level)
+    return _rejection(successes, trials, budgets, null)
+
+
 def share_interval(
     successes: Sequence[int], trials: Sequence[int], counts: Sequence[int], n: int, *, wanted: float, error: float
 ) -> tuple[float, float]:
@@ -124,17 +132,24 @@ def _budgets(trials: Sequence[int], shares: Sequence[float], null: float, wanted
 
 def _rejects(successes: Sequence[int], trials: Sequence[int], budgets: NDArray[np.float64], null: float) -> bool:
     """Whether the test whose looks may spend these probabilities has rejected at one of them."""
+    return _rejection(successes, trials, budgets, null) is not None
+
+
+def _rejection(
+    successes: Sequence[int], trials: Sequence[int], budgets: NDArray[np.float64], null: float
+) -> int | None:
+    """The first look at which it rejects."""
     going_on, before = np.ones(1), 0  # the probability of each number of successes without a rejection so far
-    for seen, so_far, budget in zip(successes, trials, budgets, strict=True):
+    for look, (seen, so_far, budget) in enumerate(zip(successes, trials, budgets, strict=True)):
         new = so_far - before
         going_on = np.convolve(going_on, _chances(new, null)) if new else going_on
         at_least = np.cumsum(going_on[::-1])[::-1]
         critical = int((at_least > budget).sum())
         if seen >= critical:
-            return True
+            return look
         going_on[critical:] = 0.0
         before = so_far
-    return False
+    return None
 
 
 @functools.lru_cache(maxsize=4096)
@@ -154,7 +169,13 @@ def excludes(values: NDArray[np.float64], n: int, least: int) -> float:
     """
     if values.sum() + n - len(values) < least:
         return 0.0  # it cannot come to that any more
-    return 1 / float(max(1.0, _capital(values, n, least).max()))
+    return float(bet_p(values, n, least)[-1])
+
+
+def bet_p(values: NDArray[np.float64], n: int, least: int) -> NDArray[np.float64]:
+    """(len(values) + 1,) the p-value of the bet of `excludes` before the first value and after each."""
+    with np.errstate(over="ignore"):
+        return 1 / np.maximum.accumulate(np.maximum(1.0, _capital(values, n, least)))
 
 
 def soonest(n: int, least: int, error: float) -> int:

@@ -18,8 +18,19 @@ DATA = {"data-dir", "mirror-dir", "classes"}
 ATTACKING = {"device", "precision", "batch-size"}
 OWN_MODEL = {"model", "checkpoint", "trust-code", "mean", "std", "output"}
 WHICH = {"name", "models", "suite", "attacks", "transfer", "sources", "examples", "judge-draws", "eot", "keep-images"}
-COMPARING = {"tolerance", "min-robust-acc", "alpha", "miss", "budget", "undecided", "junit", "summary"}
-UPDATING = {"suite", "attack", "examples", "norm", "epsilon", "canaries", "seed"}
+COMPARING = {
+    "tolerance",
+    "min-robust-acc",
+    "alpha",
+    "miss",
+    "budget",
+    "undecided",
+    "screen",
+    "junit",
+    "sarif",
+    "summary",
+}
+UPDATING = {"suite", "dataset", "attack", "examples", "norm", "epsilon", "canaries", "seed", "tolerance", "alpha"}
 GATE = (
     DATA
     | ATTACKING

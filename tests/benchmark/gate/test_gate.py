@@ -234,8 +234,8 @@ def test_an_update_of_one_model_leaves_the_others_in_the_baseline(folder: Path, 
     words = ("--models", "fat", "--quiet", "--results-dir", "first")
     run = command(folder, "gate", "update", "--baseline", "more.json", *words)
     assert (run.returncode, run.stderr) == (0, "")
-    assert "1 models, 0 canaries" in run.stdout
-    assert "1 other models and 3 canaries stay" in run.stdout
+    assert "1 model, 0 canaries" in run.stdout
+    assert "1 other model and 3 canaries stay" in run.stdout
     before, after = (
         {case["model"]: case for case in json.loads((folder / name).read_text())["cases"]}
         for name in ("b.json", "more.json")
@@ -290,11 +290,20 @@ def test_a_threshold_row_reports_the_threshold(gate: Gate) -> None:
         (["--baseline", "none.json"], "found none"),
         (
             ["--baseline", "b.json", "--attack", "pgd-20"],
-            "'--attack'. See: run_benchmark.py gate --help",
+            "'--attack'. It is of 'gate update'; leave it out here. See: run_benchmark.py gate --help",
         ),
+        (["--baseline", "b.json", "--screen", "--undecided", "fail"], "a screen decides nothing but failures"),
+        (["--baseline", "b.json", "--sarif", "nowhere/s.json"], "mend --sarif"),
+        (["--baseline", "b.json", "--alpha", "0.9"], "0.9 is not in the range"),
         ([], "Missing option '--baseline'"),
         (["--baseline", "b.json", "update"], "--baseline stands before 'update'"),
-        (["update", "--baseline", "b.json", "--tolerance", "2"], "See: run_benchmark.py gate update --help"),
+        (
+            ["--update", "--baseline", "b.json", "--budget", "2"],
+            "'--budget'. It is of 'gate'; leave it out here. See: run_benchmark.py gate update --help",
+        ),
+        (["update", "--baseline", "b.json", "--dataset", "mnist", "--suite", "digits"], "got --dataset mnist"),
+        (["update", "--baseline", "b.json", "--dataset", "mnits"], "did you mean 'mnist'"),
+        (["update", "--baseline", "b.json", "--norm", "L2"], "--norm L2 needs --epsilon"),
         (["--baseline", "b.json", "--models", "fat"], "model fat is not in the baseline, which has madry"),
         (["--baseline", "b.json", "--models", "madry=none.pt"], "expected a checkpoint at"),
         (["--baseline", "b.json", "--models", "madry="], "expected a checkpoint after '='"),

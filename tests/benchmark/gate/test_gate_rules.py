@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from benchmark.gate.intervals import change_interval
 from benchmark.gate.question import Kind, Outcome, Question
 from benchmark.gate.rules import (
     Answer,
@@ -20,7 +21,7 @@ from benchmark.stats.sequential import looks
 from benchmark.stats.shares import Bools
 
 RULES = Rules()
-PASS, FAIL, OPEN = Outcome.PASS, Outcome.FAIL, Outcome.OPEN
+PASS, FAIL, OPEN, INCONCLUSIVE = Outcome.PASS, Outcome.FAIL, Outcome.OPEN, Outcome.INCONCLUSIVE
 
 
 def about(name: str) -> Question:
@@ -66,7 +67,7 @@ def test_a_canary_fails_at_a_loss_that_would_be_chance_between_two_models() -> N
     order = np.random.default_rng(0).permutation(500)
     before, now = before[order], now[order]
     assert outcomes({"q": against_canary(before, now)}, 500) == {"q": FAIL}
-    assert outcomes({"q": against_baseline(now, before, RULES)}, 500) == {"q": PASS}
+    assert outcomes({"q": against_baseline(now, before, RULES)}, 500) == {"q": INCONCLUSIVE}
 
 
 def test_a_canary_passes_where_rounding_or_other_draws_moved_images_both_ways() -> None:
@@ -107,12 +108,28 @@ def test_a_drop_within_the_tolerance_passes_however_significant() -> None:
     assert outcomes({"q": against_baseline(before, now, Rules(0.2))}, 10_000, Rules(0.2)) == {"q": FAIL}
 
 
-def test_a_drop_beyond_the_tolerance_that_may_be_chance_passes() -> None:
+def test_a_drop_beyond_the_tolerance_that_may_be_chance_is_inconclusive_when_images_ran_out() -> None:
     order = np.random.default_rng(0).permutation(500)
     before, now = bits(500, 300)[order], np.roll(bits(500, 290), 40)[order]
     evidence = against_baseline(before, now, RULES)
     assert evidence.excess > evidence.allowed
-    assert outcomes({"q": evidence}, 500) == {"q": PASS}
+    assert outcomes({"q": evidence}, 500) == {"q": INCONCLUSIVE}
+    assert outcomes({"q": evidence}, 501) == {"q": OPEN}
+    low, high = change_interval(before, now, 500, RULES, questions=1)
+    assert low < -RULES.tolerance < 0 < high
+
+
+def test_a_drop_of_just_the_tolerance_passes_when_images_ran_out() -> None:
+    order = np.random.default_rng(0).permutation(200)
+    for lost, outcome in ((2, PASS), (3, INCONCLUSIVE)):
+        before, now = bits(200, 120)[order], np.roll(bits(200, 120 - lost), 30)[order]
+        assert outcomes({"q": against_baseline(before, now, RULES)}, 200) == {"q": outcome}
+
+
+def test_a_threshold_that_is_missed_by_chance_is_inconclusive_when_images_ran_out() -> None:
+    for robust, outcome in ((100, PASS), (99, INCONCLUSIVE), (60, FAIL)):
+        now = np.random.default_rng(0).permutation(bits(200, robust))
+        assert outcomes({"q": against_threshold(now, 50.0)}, 200) == {"q": outcome}
 
 
 def test_more_questions_take_more_evidence() -> None:
@@ -122,7 +139,7 @@ def test_more_questions_take_more_evidence() -> None:
     alone = {"0": against_baseline(before, now, RULES)}
     assert outcomes(alone, 500)["0"] == FAIL
     among_others = alone | {str(i): against_baseline(before, before, RULES) for i in range(1, 30)}
-    assert outcomes(among_others, 500)["0"] == PASS
+    assert outcomes(among_others, 500)["0"] == INCONCLUSIVE
 
 
 def test_models_that_passed_without_a_changed_image_take_no_evidence_from_others() -> None:
@@ -135,7 +152,7 @@ def test_models_that_passed_without_a_changed_image_take_no_evidence_from_others
     fell = {"0": against_baseline(before, now, RULES)}
     assert outcomes(fell | unchanged, 500, decided=passed)["0"] == FAIL
     changed = against_baseline(before[:219], bits(219, 218), RULES)
-    assert outcomes(fell | dict.fromkeys(unchanged, changed), 500, decided=passed)["0"] == PASS
+    assert outcomes(fell | dict.fromkeys(unchanged, changed), 500, decided=passed)["0"] == INCONCLUSIVE
 
 
 def test_what_is_decided_stays_so() -> None:

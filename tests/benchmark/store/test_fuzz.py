@@ -205,7 +205,7 @@ list train table speed compare gate store verify rejudge missing gc models attac
 --data-dir --results-dir --checkpoint-dir --mirror-dir --device --precision --batch-size --workers --executor
 --gpus-per-worker --seed --quiet --defense --recipe --set --name --against --against-dir --rounds --contests
 --dry-run --unshown --help --norm --keep-images --baseline --update --tolerance --min-robust-acc --alpha --budget
---junit --summary --canaries --attack b.json all,fgsm=5
+--junit --sarif --screen --summary --canaries --attack b.json all,fgsm=5
 natural madry all none digits mnist cifar10 pgd-20 autoattack fgsm trades Linf L2 0
 1 -1 8/255 0.3 1/0 nan inf 1e999 beta=6 epochs=0 lr=nan pool=x = cpu cuda auto fp32 bf16 ray local 2 x.py:f :
 , . .. / /dev/null results

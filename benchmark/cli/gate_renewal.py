@@ -1,0 +1,35 @@
+"""How a model of the gate is recorded anew: the command, as the user would give it."""
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmark.cli.options import OwnModel, Shared
+from model_zoo.model_spec import ModelSpec
+
+
+def renewals(baseline: Path, specs: Sequence[ModelSpec], own: OwnModel, shared: Shared) -> dict[str, str]:
+    """By model, the command that records it anew.
+
+    Args:
+        own: of the first model, where it is given.
+    """
+    usual, where = Shared(), []
+    for name in ("data_dir", "checkpoint_dir", "mirror_dir", "classes"):
+        value = getattr(shared, name)
+        where += [f"--{name.replace('_', '-')}", str(value)] if value != getattr(usual, name) else []
+    words = ["python", "run_benchmark.py", "gate", "update", "--baseline", str(baseline)]
+    commands = {}
+    for at, spec in enumerate(specs):
+        what = _own(own) if own.is_given and not at else ["--models", spec.name]
+        command = shlex.join([*words, *what, *where])
+        is_file = not spec.code and Path(spec.checkpoint).is_absolute()  # NAME=FILE
+        first = f"with {spec.checkpoint} and its card in --checkpoint-dir, " if is_file else ""
+        commands[spec.name] = first + command
+    return commands
+
+
+def _own(own: OwnModel) -> list[str]:
+    values = {"--model": own.model, "--checkpoint": own.checkpoint, "--output": own.output}
+    given = [(name, str(value)) for name, value in values.items() if value is not None]
+    return [*(word for pair in given for word in pair), *(["--trust-code"] if own.trust_code else [])]
