@@ -38,6 +38,8 @@ class AttackResult:
         robust_last: (N,) bool, when clean and at the last iterate, as the papers' tables read it; None where the attack
             has no such reading.
         forwards, backwards: (N,) float64 passes spent on each image.
+        adversarial_class: (N,) int64, what the model takes x_adv for where an image was broken; -1 where it was not, or
+            is misclassified when clean.
         is_randomized: whether the model answers at random, and so was judged by its mean probabilities.
         is_stateful: whether a pass of the model changes later ones, so that each was made by a copy of the model as it
             was handed over.
@@ -49,6 +51,7 @@ class AttackResult:
     robust_last: Tensor | None = field(repr=False)
     forwards: Tensor = field(repr=False)
     backwards: Tensor = field(repr=False)
+    adversarial_class: Tensor = field(repr=False)
     is_randomized: bool
     is_stateful: bool
 
@@ -213,5 +216,6 @@ def _joined(outcomes: list[AttackOutcome], x_adv: Tensor, y: Tensor, **how: bool
         robust_last=whole(last) if last else None,
         forwards=whole(outcome.forwards for outcome in outcomes),
         backwards=whole(outcome.backwards for outcome in outcomes),
+        adversarial_class=whole(outcome.adversarial_class for outcome in outcomes),
         **how,
     )

@@ -55,6 +55,8 @@ class AttackOutcome:
         robust_any: (N,) bool, correct when clean and at every judged point.
         robust_last: (N,) bool, correct when clean and at the last iterate; None where the attack has no such reading.
         forwards, backwards: (N,) float64 passes spent on each image; none on those that are misclassified when clean.
+        adversarial_class: (N,) int64, of the first judged point that is misclassified; -1 where there is none, and
+            where the image is misclassified when clean.
         robust_single: (N,) bool, of a randomised target in its first draw alone; None for any other.
     """
 
@@ -63,6 +65,7 @@ class AttackOutcome:
     robust_last: Tensor | None
     forwards: Tensor
     backwards: Tensor
+    adversarial_class: Tensor
     robust_single: Tensor | None = None
 
 
@@ -112,14 +115,14 @@ def run_attack(
     )
     attacked = (judge.prediction == y).nonzero().squeeze(1)
 
-    def still_correct(points: Tensor, position: Tensor) -> Tensor:
+    def wrong_classes(points: Tensor, position: Tensor) -> Tensor:
         rows = attacked[position]
-        correct = judge.still_correct(points, rows)
-        observe(rows, points, correct)
-        return correct
+        wrong = judge.wrong_classes(points, rows)
+        observe(rows, points, wrong < 0)
+        return wrong
 
     everything = x[attacked], y[attacked], index[attacked]
-    task = _Task(setting, source, searched, still_correct, *everything, classes, progress)
+    task = _Task(setting, source, searched, wrong_classes, *everything, classes, progress)
     with seeded(*key, "search") if setting.is_randomized else nullcontext():
         found = _attack(task, attack, readings or [attack.steps])
     return [_outcome(judge, attacked, reading) for reading in found]
@@ -132,7 +135,7 @@ class _Task:
     setting: Setting
     source: nn.Module
     searched: nn.Module
-    still_correct: loop.Judge
+    judge: loop.Judge
     x: Tensor
     y: Tensor
     index: Tensor
@@ -142,10 +145,10 @@ class _Task:
     def of(self, rows: Tensor) -> "_Task":
         """The same for some of the images."""
 
-        def still_correct(points: Tensor, position: Tensor) -> Tensor:
-            return self.still_correct(points, rows[position])
+        def judge(points: Tensor, position: Tensor) -> Tensor:
+            return self.judge(points, rows[position])
 
-        return replace(self, still_correct=still_correct, x=self.x[rows], y=self.y[rows], index=self.index[rows])
+        return replace(self, judge=judge, x=self.x[rows], y=self.y[rows], index=self.index[rows])
 
 
 def _attack(
@@ -182,7 +185,7 @@ def _search(
     return loop.run(
         attack,
         task.source if precision == torch.float32 else task.searched,
-        task.still_correct,
+        task.judge,
         task.x,
         task.y,
         task.index,
@@ -209,7 +212,7 @@ def _search_twice(task: _Task, attack: AttackSpec, readings: Sequence[int]) -> l
         for once, again in zip(fast, exact, strict=True):
             assert once.closest is not None
             assert again.closest is not None
-            once.correct_any[rows] = again.correct_any
+            once.adversarial_class[rows] = again.adversarial_class
             once.forwards[rows] += again.forwards
             once.backwards[rows] += again.backwards
             once.closest[rows] = torch.minimum(once.closest[rows], again.closest)
@@ -221,10 +224,11 @@ def _randomized(task: _Task, attack: AttackSpec) -> loop.Reading:
     setting = task.setting
     precision = precision_of(task.searched, setting.precision) if attack.tolerates_rounding else torch.float32
     searched = task.source if precision == torch.float32 else task.searched
-    any_, last = (torch.ones(len(task.x), dtype=torch.bool, device=task.x.device) for _ in range(2))
+    wrong, last = torch.full_like(task.y, -1), torch.ones_like(task.y, dtype=torch.bool)
     forwards, backwards = torch.zeros_like(task.y), torch.zeros_like(task.y)
     for restart in range(attack.restarts):
-        rows = (any_ | last if attack.reads_last else any_).nonzero().squeeze(1)
+        unbroken = wrong < 0
+        rows = (unbroken | last if attack.reads_last else unbroken).nonzero().squeeze(1)
         if not len(rows):
             break
         best_points, last_points = torch.empty_like(task.x), torch.empty_like(task.x)
@@ -245,24 +249,26 @@ def _randomized(task: _Task, attack: AttackSpec) -> loop.Reading:
             best_points[part], last_points[part] = found.best, found.last
             forwards[part] += found.forwards + 2 * setting.judge_draws
             backwards[part] += found.backwards
-        last[rows] &= task.still_correct(last_points[rows], rows)
-        any_[rows] &= task.still_correct(best_points[rows], rows) & last[rows]
-    return loop.Reading(attack.steps, any_, last if attack.reads_last else None, forwards, backwards)
+        at_last = task.judge(last_points[rows], rows)
+        last[rows] &= at_last < 0
+        for class_there in (at_last, task.judge(best_points[rows], rows)):
+            wrong[rows] = torch.where(wrong[rows] < 0, class_there, wrong[rows])
+    return loop.Reading(attack.steps, wrong, last if attack.reads_last else None, forwards, backwards)
 
 
 def _third_party(task: _Task, attack: AttackSpec, method: ThirdParty) -> loop.Reading:
     """A third-party attack on the whole batch, whose passes are shared out evenly: who caused them is not known."""
     x, y = task.x, task.y
     counting = CountingClassifier(task.source)
-    correct = torch.ones(len(x), dtype=torch.bool, device=x.device)
+    wrong = torch.full_like(y, -1)
     if len(x):
         seed = task.setting.seed + int(task.index[0])  # it draws by place in the batch: no two batches get the same
         x_adv = method.propose(counting, x, y, task.setting.threat, seed=seed, **attack.propose_params)
-        correct = task.still_correct(x_adv, torch.arange(len(x), device=x.device))
+        wrong = task.judge(x_adv, torch.arange(len(x), device=x.device))
     share = 1 / max(len(x), 1)
     passes = torch.full((len(x),), share, dtype=torch.float64, device=x.device)
     judged = max(task.setting.judge_draws, 1)
-    return loop.Reading(attack.steps, correct, None, passes * counting.forwards + judged, passes * counting.backwards)
+    return loop.Reading(attack.steps, wrong, None, passes * counting.forwards + judged, passes * counting.backwards)
 
 
 def _outcome(judge: BatchJudge, attacked: Tensor, reading: loop.Reading) -> AttackOutcome:
@@ -273,11 +279,14 @@ def _outcome(judge: BatchJudge, attacked: Tensor, reading: loop.Reading) -> Atta
         column[attacked] = values.to(dtype)
         return column
 
+    adversarial_class = torch.full_like(judge.prediction, -1)
+    adversarial_class[attacked] = reading.adversarial_class
     return AttackOutcome(
         prediction=judge.prediction,
         robust_any=spread(reading.correct_any, torch.bool),
         robust_last=None if reading.correct_last is None else spread(reading.correct_last, torch.bool),
         forwards=spread(reading.forwards, torch.float64),
         backwards=spread(reading.backwards, torch.float64),
+        adversarial_class=adversarial_class,
         robust_single=judge.robust_single,
     )

@@ -36,8 +36,15 @@ def judge(
     Returns: (N,) bool.
     Raises: ValueError if a proposal is outside the threat model, outside [0, 1] or not a number: no success, an error.
     """
+    return wrong_classes(classifier, x, y, x_adv, threat, batch_size=batch_size) < 0
+
+
+def wrong_classes(
+    classifier: Classifier, x: Tensor, y: Tensor, x_adv: Tensor, threat: ThreatModel, *, batch_size: int
+) -> Tensor:
+    """(N,) int64: what each proposed image is taken for, -1 where that is its label. Args, Raises: as `judge`."""
     refuse_outside(x, x_adv, threat)
-    return predict(classifier, x_adv, batch_size=batch_size) == y
+    return _wrong(predict(classifier, x_adv, batch_size=batch_size), y)
 
 
 def predict_expected(
@@ -100,15 +107,15 @@ class BatchJudge:
             self.robust_single = (prediction == y) & (first == y)
         self.prediction = predict(classifier, x, batch_size=batch_size) if prediction is None else prediction
 
-    def still_correct(self, points: Tensor, rows: Tensor) -> Tensor:
-        """(M,) bool of proposals (M, C, H, W) for some rows (M,) of the batch. Raises: as `judge`."""
+    def wrong_classes(self, points: Tensor, rows: Tensor) -> Tensor:
+        """(M,) int64 of proposals (M, C, H, W) for some rows (M,) of the batch, -1 for correct. Raises: as `judge`."""
         x, y = self._x[rows], self._y[rows]
         if self.robust_single is None:
-            return judge(self._classifier, x, y, points, self._threat, batch_size=self._batch_size)
+            return wrong_classes(self._classifier, x, y, points, self._threat, batch_size=self._batch_size)
         refuse_outside(x, points, self._threat)
-        correct, first = (classes[rows] == y for classes in self._expected(self._x.index_copy(0, rows, points)))
-        self.robust_single[rows] &= first
-        return correct
+        expected, first = (classes[rows] for classes in self._expected(self._x.index_copy(0, rows, points)))
+        self.robust_single[rows] &= first == y
+        return _wrong(expected, y)
 
     def _expected(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return predict_expected(self._classifier, x, draws=self._draws, key=self._key, batch_size=self._batch_size)
@@ -123,6 +130,10 @@ def refuse_outside(x: Tensor, x_adv: Tensor, threat: ThreatModel) -> None:
             f"an attack proposed {int(outside.sum())} of {len(x)} images outside the threat model: expected "
             f"{threat.norm} <= {threat.epsilon} and pixels in [0, 1], got a distance up to {worst}; mend the attack"
         )
+
+
+def _wrong(classes: Tensor, y: Tensor) -> Tensor:
+    return torch.where(classes == y, -1, classes)
 
 
 @torch.no_grad()

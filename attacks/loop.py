@@ -19,7 +19,7 @@ from attacks.spec import AttackSpec, EarlyStopping, Recurrence
 from attacks.threat_model import ThreatModel
 
 Judge = Callable[[Tensor, Tensor], Tensor]
-"""Points (M, C, H, W) and the positions (M,) of their images to (M,) bool: still classified correctly."""
+"""Points (M, C, H, W), their images' positions (M,) to (M,) int64: wrong classes, -1 where one is still correct."""
 
 
 @dataclass(frozen=True)
@@ -28,18 +28,24 @@ class Reading:
 
     Args:
         steps: the step count that is read.
-        correct_any: (N,) bool, correct at every judged iterate of every restart up to this step.
+        adversarial_class: (N,) int64, of the first judged iterate of any restart up to this step that is misclassified;
+            -1 where there is none.
         correct_last: (N,) bool, correct at this iterate of every restart; None where it was not asked for.
         forwards, backwards: (N,) int64 passes spent on each image, the judge's included.
         closest: (N,) the least DLR margin of a query inside the threat model up to this step; None where nobody asked.
     """
 
     steps: int
-    correct_any: Tensor
+    adversarial_class: Tensor
     correct_last: Tensor | None
     forwards: Tensor
     backwards: Tensor
     closest: Tensor | None = None
+
+    @property
+    def correct_any(self) -> Tensor:
+        """(N,) bool, correct at every judged iterate of every restart up to this step."""
+        return self.adversarial_class < 0
 
 
 def run(
@@ -177,7 +183,7 @@ class _Tally:
         self.readings = torch.tensor(readings, device=device)
         self._reads_last = reads_last
         shape = (images, len(readings))
-        self._broken_any = torch.zeros(shape, dtype=torch.bool, device=device)
+        self._adversarial_class = torch.full(shape, -1, device=device)
         self._broken_last = torch.zeros(shape, dtype=torch.bool, device=device)
         self._forwards = torch.zeros(shape, dtype=torch.int64, device=device)
         self._backwards = torch.zeros(shape, dtype=torch.int64, device=device)
@@ -187,7 +193,7 @@ class _Tally:
 
     def decided(self, position: Tensor) -> Tensor:
         """(M, R): nothing that these images could still show would change the reading, or the attack stopped."""
-        decided = self._broken_any[position]
+        decided = self._adversarial_class[position] >= 0
         decided = decided & self._broken_last[position] if self._reads_last else decided
         return decided | self._stopped[position]
 
@@ -197,7 +203,7 @@ class _Tally:
 
     def unbroken(self, position: Tensor, steps: Tensor) -> Tensor:
         """(M,): a misclassified iterate would be news to some reading ahead."""
-        return (self.asked(position, steps) & ~self._broken_any[position]).any(1)
+        return (self.asked(position, steps) & (self._adversarial_class[position] < 0)).any(1)
 
     def is_open(self, position: int) -> bool:
         """Some reading of this image is undecided, so another restart may tell more."""
@@ -223,24 +229,26 @@ class _Tally:
         self._stopped[here, 0] |= margin > (1 - stopping.least_decrease) * self._at_last_check[here]
         self._at_last_check[here] = margin
 
-    def record_query(self, position: Tensor, steps: Tensor, correct: Tensor) -> None:
-        """A judged point, queried on the way from `steps` to the next."""
-        news = self.asked(position, steps) & ~self._broken_any[position]
+    def record_query(self, position: Tensor, steps: Tensor, wrong: Tensor) -> None:
+        """The wrong class, or -1, of a judged point, queried on the way from `steps` to the next."""
+        before = self._adversarial_class[position]
+        news = self.asked(position, steps) & (before < 0)
         self._forwards[position] += news.long()
-        self._broken_any[position] |= news & ~correct[:, None]
+        self._adversarial_class[position] = torch.where(news, wrong[:, None], before)
 
-    def record_reading(self, reading: int, position: Tensor, correct: Tensor) -> None:
+    def record_reading(self, reading: int, position: Tensor, wrong: Tensor) -> None:
         """A judged iterate at which a reading is due; later readings learn of it by their own query, as if alone."""
         self._forwards[position, reading] += 1
-        self._broken_last[position, reading] |= ~correct
-        self._broken_any[position, reading] |= ~correct
+        self._broken_last[position, reading] |= wrong >= 0
+        before = self._adversarial_class[position, reading]
+        self._adversarial_class[position, reading] = torch.where(before < 0, wrong, before)
 
     def results(self) -> list[Reading]:
         """One Reading a column."""
         return [
             Reading(
                 steps=int(steps),
-                correct_any=~self._broken_any[:, r],
+                adversarial_class=self._adversarial_class[:, r],
                 correct_last=~self._broken_last[:, r] if self._reads_last else None,
                 forwards=self._forwards[:, r],
                 backwards=self._backwards[:, r],

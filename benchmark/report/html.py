@@ -2,7 +2,8 @@
 
 import base64
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,8 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from benchmark.data.class_names import CLASS_NAMES
+from benchmark.report.broken import broken_images
 from benchmark.report.flags import FLAGS, flag_names
 from benchmark.report.leaderboard import FIRST, LAST
 from benchmark.report.score import SuiteScores
@@ -50,6 +53,8 @@ def page(
         "legend": legend,
         "flags": {flag: why for flag, why in FLAGS.items() if flag in shown},
         "attacks": attacks,
+        "dataset": str(suite.scores["dataset"].iloc[0]),
+        "classes": _class_names(str(suite.scores["dataset"].iloc[0])),
         "axis": axis(zip(board["ci_low"], board["worst case"], board["ci_high"], strict=True)),
         "rows": [
             {**_row(suite, line, attacks, papers), **_image(triples.get(line["model"]))}
@@ -83,6 +88,7 @@ def _row(suite: SuiteScores, line: dict[Any, Any], attacks: list[str], papers: p
         "attacks": {name: _number(line[name]) for name in attacks},
         "axis": axis(zip(scores["ci_low"], scores["robust_acc"], scores["ci_high"], strict=True)),
         "cases": [_case(score) for score in scores.to_dict("records")],
+        "broken": asdict(broken_images(suite, str(line["model"]))),
         "papers": [_published(one) for one in beside.to_dict("records")],
     }
 
@@ -96,6 +102,12 @@ def axis(intervals: Iterable[tuple[float, float, float]]) -> tuple[int, int]:
     first, third = np.quantile(value, [0.25, 0.75])
     inside = (value >= first - 3 * (third - first)) & (value <= third + 3 * (third - first))
     return TICK * int(low[inside].min() // TICK), TICK * int(-(-high[inside].max() // TICK))
+
+
+def _class_names(dataset: str) -> Sequence[str]:
+    """The names of a dataset's classes; none where they are the labels themselves."""
+    names = CLASS_NAMES.get(dataset, ())
+    return () if all(name == str(label) for label, name in enumerate(names)) else names
 
 
 def _image(png: bytes | None) -> dict[str, str]:

@@ -80,12 +80,14 @@ class Judged:
         index: (N,) int64, ascending, the image's index in its dataset; label: (N,) int64.
         correct: (N,) bool, when clean.
         robust: (N,) bool, by the suite's reading.
+        adversarial_class: (N,) int64, as in `Verdicts`; None where it is not known.
     """
 
     index: NDArray[np.int64]
     label: NDArray[np.int64]
     correct: Bools
     robust: Bools
+    adversarial_class: NDArray[np.int64] | None = None
 
     def on(self, images: NDArray[np.int64]) -> Bools:
         """`robust` of some of the images, by their index."""
@@ -95,12 +97,13 @@ class Judged:
     @property
     def clean(self) -> "Judged":
         """The same images under no attack."""
-        return replace(self, robust=self.correct)
+        return replace(self, robust=self.correct, adversarial_class=None)
 
 
 def judged_from(verdicts: Verdicts, reading: str) -> Judged:
     """A case's verdicts by the reading "any" or "last"."""
-    return Judged(verdicts.index, verdicts.label, verdicts.correct, verdicts.robust(reading))
+    held = verdicts.robust(reading)
+    return Judged(verdicts.index, verdicts.label, verdicts.correct, held, verdicts.adversarial_class)
 
 
 @dataclass(frozen=True)

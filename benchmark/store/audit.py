@@ -98,6 +98,12 @@ def _check_verdicts(columns: dict[str, Any], *, after: int) -> None:
     single = columns["robust_single"]
     if single is not None and (single & (columns["label"] != columns["prediction"])).any():
         raise ValueError("images that are robust in one draw though they are misclassified when clean")
+    taken_for = columns["adversarial_class"]
+    if taken_for is not None and (
+        ((taken_for < 0) != (robust | (columns["label"] != columns["prediction"]))).any()
+        or (taken_for == columns["label"]).any()
+    ):
+        raise ValueError("classes of images that were not broken, or none of images that were")
     if last is not None and (robust & ~last).any():
         raise ValueError("images that are robust at every iterate and not at the last")
     for name in ("forwards", "backwards"):

@@ -25,9 +25,12 @@ COLUMNS = {
     "forwards": pa.float64(),
     "backwards": pa.float64(),
     "robust_single": pa.bool_(),
+    "adversarial_class": pa.int64(),
 }
-OPTIONAL = ("robust_last", "robust_single")
-"""Columns that some cases lack: nulls, or no such column at all."""
+MAY_BE_ABSENT = ("robust_single", "adversarial_class")
+"""Columns that the chunks of some models, and those written before the column was, do not have at all."""
+OPTIONAL = ("robust_last", *MAY_BE_ABSENT)
+"""Columns that some cases lack: nulls, or no such column."""
 
 
 def chunk_ranges(n: int) -> list[Range]:
@@ -46,7 +49,7 @@ def pack(key: str, chunk: Range, verdicts: Verdicts, timing: Mapping[str, Any]) 
     columns = {
         name: pa.nulls(n, kind) if getattr(verdicts, name) is None else pa.array(getattr(verdicts, name), kind)
         for name, kind in COLUMNS.items()
-        if name != "robust_single" or verdicts.robust_single is not None  # chunks of other models lack it
+        if name not in MAY_BE_ABSENT or getattr(verdicts, name) is not None
     }
     metadata = {"timing": json.dumps(timing), "case": key, "images": stem(chunk)}
     buffer = io.BytesIO()
@@ -99,7 +102,7 @@ def checksum(content: bytes) -> str:
 
 
 def _column(table: pa.Table, name: str) -> Any:
-    if name == "robust_single" and name not in table.column_names:
+    if name in MAY_BE_ABSENT and name not in table.column_names:
         return None
     column = table[name]
     if column.type != COLUMNS[name] or (column.null_count and name not in OPTIONAL):

@@ -5,7 +5,8 @@ STEM.bin    the verdicts: zlib over these arrays, one after the other, little-en
               for each of `images`:       index (n int64), label (n uint16)
               for each of `predictions`:  predicted class of the clean images (n uint16), minus the label
               for each of `cases`:        robust_any, and robust_last and robust_single where the case has them: a bit
-                                          an image, the first in the highest bit, each row filled up to a whole byte
+                                          an image, the first in the highest bit, each row filled up to a whole byte;
+                                          where the case has adversarial_class, it of the broken images alone (uint16)
 
 Both carry a checksum, and nothing that differs from run to run: how long a case took is in the tables' timing.csv.
 Passes are known in total only: an image's own are an even share.
@@ -56,6 +57,7 @@ class PackedCase:
     backwards: float
     robust_single: Bools | None = None
     zero_gradients: float | None = None
+    adversarial_class: NDArray[np.int64] | None = None
     timing: Sequence[Mapping[str, Any]] = ()
 
 
@@ -97,6 +99,7 @@ class Packed:
             forwards=_even_shares(case.forwards, n),
             backwards=_even_shares(case.backwards, n),
             robust_single=case.robust_single,
+            adversarial_class=case.adversarial_class,
         )
         return verdicts, [dict(chunk) for chunk in case.timing]
 
@@ -120,12 +123,14 @@ def packed_case(
 ) -> PackedCase:
     """A case as it is packed. Raises: ValueError for classes that do not fit into 16 bits."""
     label, prediction = verdicts.label.astype(np.uint16), verdicts.prediction.astype(np.uint16)
-    if (label != verdicts.label).any() or (prediction != verdicts.prediction).any():
+    found = verdicts.adversarial_class
+    is_beyond = found is not None and bool((found > np.iinfo(np.uint16).max).any())
+    if is_beyond or (label != verdicts.label).any() or (prediction != verdicts.prediction).any():
         raise ValueError("expected classes below 65,536")
     passes = float(verdicts.forwards.sum()), float(verdicts.backwards.sum())
     bits = verdicts.robust_any, verdicts.robust_last
     columns = verdicts.index, label, prediction, *bits, *passes, verdicts.robust_single
-    return PackedCase(entry, flags, *columns, zero_gradients)
+    return PackedCase(entry, flags, *columns, zero_gradients, found)
 
 
 def write_packed(packed: Packed, stem: Path) -> None:
@@ -144,6 +149,9 @@ def write_packed(packed: Packed, stem: Path) -> None:
         records.append(_record(case, list(predictions).index(predicted)))
         readings = case.robust_any, case.robust_last, case.robust_single
         bits += [np.packbits(row).tobytes() for row in readings if row is not None]
+        if case.adversarial_class is not None:
+            broken = _broken(case.label, case.prediction, case.robust_any)
+            bits.append(case.adversarial_class[broken].astype("<u2").tobytes())
     rows = [*(both for _, both in images.values()), *(classes for _, classes in predictions), *bits]
     binary = zlib.compress(b"".join(rows), 9)
     document = {
@@ -215,11 +223,17 @@ def _unpack(document: Line, content: bytes) -> Packed:
         has_single = record.pop("robust_single", None) is not None
         robust_any, robust_last = take_bits(len(index)), take_bits(len(index)) if has_last else None
         robust_single = take_bits(len(index)) if has_single else None
+        adversarial_class = None
+        if record.pop("adversarial_class", False):
+            broken = _broken(label, prediction, robust_any)
+            adversarial_class = np.full(len(index), -1)
+            adversarial_class[broken] = take("<u2", int(broken.sum()))
         without = record.pop("zero_gradients", None)
         flags, passes = record.pop("flags"), (float(record.pop("forwards")), float(record.pop("backwards")))
         entry = case_from({name: value for name, value in record.items() if name not in ("correct", "robust")})
         bits = prediction, robust_any, robust_last
-        cases[entry.key] = PackedCase(entry, flags, index, label, *bits, *passes, robust_single, without)
+        case = PackedCase(entry, flags, index, label, *bits, *passes, robust_single, without)
+        cases[entry.key] = replace(case, adversarial_class=adversarial_class)
     return Packed(document["suite"], document["reading"], cases, document.get("notes", {}))
 
 
@@ -230,8 +244,15 @@ def _record(case: PackedCase, prediction: int) -> Line:
     passes = {"forwards": _int_if_whole(case.forwards), "backwards": _int_if_whole(case.backwards)}
     single = {} if case.robust_single is None else {"robust_single": int(case.robust_single.sum())}
     without = {} if case.zero_gradients is None else {"zero_gradients": case.zero_gradients}
+    classes = {} if case.adversarial_class is None else {"adversarial_class": True}
     outcome = {"flags": list(case.flags), **without, "prediction": prediction, **counts, "robust_last": last, **single}
-    return {**case.entry.to_dict(), **outcome, **passes}
+    return {**case.entry.to_dict(), **outcome, **classes, **passes}
+
+
+def _broken(label: Classes, prediction: Classes, robust: Bools) -> Bools:
+    """(N,) bool: correct when clean, and not under the attack."""
+    broken: Bools = (label == prediction) & ~robust
+    return broken
 
 
 def _even_shares(total: float, n: int) -> NDArray[np.float64]:

@@ -126,7 +126,7 @@ class Store:
             parts, timing = zip(*(unpack(contents[chunk], key, chunk) for chunk in chunk_ranges(n)), strict=True)
         except ValueError as error:
             raise InputError(f"{self._case(key)}: {error}; remove it by 'store gc' and run the sweep again") from None
-        names = [name for name in COLUMNS if parts[0][name] is not None]
+        names = [name for name in COLUMNS if all(part[name] is not None for part in parts)]
         columns: dict[str, Any] = {name: np.concatenate([part[name] for part in parts]) for name in names}
         return Verdicts(**{"robust_last": None, **columns}), list(timing)
 

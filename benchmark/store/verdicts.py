@@ -21,6 +21,8 @@ class Verdicts:
         forwards, backwards: (N,) float64 passes spent on the image.
         robust_single: (N,) bool, of a randomised model, whose other verdicts are by expectation: in the first draw
             alone, correct when clean and at every proposal; None for other models.
+        adversarial_class: (N,) int64, of the first judged proposal that is misclassified; -1 where there is none, and
+            where the image is misclassified when clean; None for verdicts stored before it was.
     """
 
     index: NDArray[np.int64]
@@ -31,6 +33,7 @@ class Verdicts:
     forwards: NDArray[np.float64]
     backwards: NDArray[np.float64]
     robust_single: Bools | None = None
+    adversarial_class: NDArray[np.int64] | None = None
 
     @property
     def correct(self) -> Bools:

@@ -30,13 +30,17 @@ def problem() -> tuple[nn.Sequential, Tensor, Tensor]:
     return network, x, y
 
 
-@pytest.mark.parametrize("name", ["fgsm", "pgd-20", "cw-linf", "mi-fgsm", "square-500", "autoattack-brief"])
+@pytest.mark.parametrize(
+    "name", ["fgsm", "pgd-20", "cw-linf", "mi-fgsm", "square-500", "autoattack-brief", "foolbox-deepfool"]
+)
 def test_what_is_not_robust_is_misclassified_at_the_point_returned(
     name: str, problem: tuple[nn.Sequential, Tensor, Tensor]
 ) -> None:
     network, x, y = problem
     result = attack(network, x, y, name, epsilon=0.08)
-    there = network(result.x_adv).argmax(1) == y
+    classes = network(result.x_adv).argmax(1)
+    there = classes == y
+    assert torch.equal(result.adversarial_class, torch.where(result.correct & ~result.robust, classes, -1))
     assert torch.equal(result.correct, network(x).argmax(1) == y)
     assert not there[~result.robust].any()
     assert there[result.robust].all()

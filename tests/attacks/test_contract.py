@@ -65,12 +65,13 @@ def attack(
         points.append(proposed)
         positions.append(position)
         with torch.no_grad():
-            return classifier(proposed).argmax(1) == y[position]
+            classes = classifier(proposed).argmax(1)
+            return torch.where(classes == y[position], -1, classes)
 
     if isinstance(spec.method, ThirdParty):
         counting = CountingClassifier(classifier)
         proposed = spec.method.propose(counting, x, y, threat, seed=1, **spec.propose_params)
-        correct = judge(proposed, torch.arange(len(x)))
+        correct = judge(proposed, torch.arange(len(x))) < 0
     else:
         index = torch.arange(len(x)) + 100
         correct = loop.run(spec, classifier, judge, x, y, index, threat, readings=readings, seed=1, batch_size=len(x))[

@@ -116,6 +116,7 @@ class AttackOutcome:
     last: list[bool] | None
     forwards: list[int]
     backwards: list[int]
+    classes: list[int]
 
 
 def attack(
@@ -132,13 +133,14 @@ def attack(
 ) -> list[AttackOutcome]:
     y = classifier(x).argmax(1)
 
-    def correct(points: Tensor, position: Tensor) -> Tensor:
-        return classifier(points).argmax(1) == y[position]
+    def wrong(points: Tensor, position: Tensor) -> Tensor:
+        classes = classifier(points).argmax(1)
+        return torch.where(classes == y[position], -1, classes)
 
     if index is None:
         index = torch.arange(len(x))
     results = loop.run(
-        spec, classifier, judge or correct, x, y, index, threat,
+        spec, classifier, judge or wrong, x, y, index, threat,
         readings=readings, seed=SEED, batch_size=batch_size, **options,
     )  # fmt: skip
     assert [result.steps for result in results] == list(readings)
@@ -148,6 +150,7 @@ def attack(
             None if result.correct_last is None else result.correct_last.tolist(),
             result.forwards.tolist(),
             result.backwards.tolist(),
+            result.adversarial_class.tolist(),
         )
         for result in results
     ]
@@ -162,6 +165,7 @@ def naive(spec: AttackSpec, classifier: Classifier, x: Tensor, threat: ThreatMod
         label = classifier(image).argmax(1)
         broken_any = broken_last = False
         forwards = backwards = 0
+        wrong = -1
         for restart in range(spec.restarts):
             if broken_any and (broken_last or not spec.reads_last):
                 break
@@ -172,15 +176,17 @@ def naive(spec: AttackSpec, classifier: Classifier, x: Tensor, threat: ThreatMod
                 forwards, backwards = forwards + 1, backwards + 1
                 if not broken_any and bool(classifier(before.x_adv).argmax(1) != label):
                     broken_any, forwards = True, forwards + 1
+                    wrong = int(classifier(before.x_adv).argmax(1))
                 if broken_any and (broken_last or not spec.reads_last):
                     break
                 if taken == steps:
                     forwards += 1
                     if bool(classifier(state.x_adv).argmax(1) != label):
+                        wrong = wrong if broken_any else int(classifier(state.x_adv).argmax(1))
                         broken_any = broken_last = True
-        rows.append((not broken_any, not broken_last, forwards, backwards))
-    any_, last, forward, backward = (list(column) for column in zip(*rows, strict=True))
-    return AttackOutcome(any_, last if spec.reads_last else None, forward, backward)
+        rows.append((not broken_any, not broken_last, forwards, backwards, wrong))
+    any_, last, forward, backward, classes = (list(column) for column in zip(*rows, strict=True))
+    return AttackOutcome(any_, last if spec.reads_last else None, forward, backward, classes)
 
 
 # --- Verdicts ---------------------------------------------------------------------------------------------------------
@@ -276,7 +282,7 @@ def test_the_judge_has_the_last_word() -> None:
 
     def always_correct(points: Tensor, position: Tensor) -> Tensor:
         assert len(points) == len(position)
-        return torch.ones(len(points), dtype=torch.bool)
+        return torch.full((len(points),), -1)
 
     (outcome,) = attack(WALK, zone, walkers(STARTS), WALK_THREAT, [5], judge=always_correct)
     assert outcome.any == outcome.last == [True] * len(STARTS)
@@ -284,7 +290,7 @@ def test_the_judge_has_the_last_word() -> None:
 
 def test_no_images_give_empty_readings() -> None:
     (outcome,) = attack(WALK, zone, walkers([]), WALK_THREAT, [5])
-    assert outcome == AttackOutcome([], [], [], [])
+    assert outcome == AttackOutcome([], [], [], [], [])
 
 
 # --- Costs ------------------------------------------------------------------------------------------------------------
@@ -386,12 +392,12 @@ def test_more_restarts_never_make_an_image_robust_again() -> None:
 
 
 def recording(verdict: Callable[[Tensor], Tensor]) -> tuple[loop.Judge, list[tuple[int, int]]]:
-    """A judge, and the (image, sixteenths) that it was shown."""
+    """A judge by what is still correct, and the (image, sixteenths) that it was shown."""
     shown: list[tuple[int, int]] = []
 
     def judge(points: Tensor, position: Tensor) -> Tensor:
         shown.extend(zip(position.tolist(), (16 * points.flatten()).int().tolist(), strict=True))
-        return verdict(points)
+        return torch.where(verdict(points), -1, 1)
 
     return judge, shown
 
@@ -458,7 +464,7 @@ def test_an_attack_stops_on_an_image_when_its_margin_does_not_fall_between_two_c
         (reading,) = loop.run(
             attack,
             slope,
-            lambda points, _: torch.ones(len(points), dtype=torch.bool),
+            lambda points, _: torch.full((len(points),), -1),
             x,
             y,
             torch.arange(2),
@@ -485,7 +491,7 @@ def test_patience_is_refused_where_a_last_iterate_or_another_start_would_be_miss
 def test_each_reading_tells_how_near_the_attack_came_up_to_its_own_step() -> None:
     x = walkers([0])
     attack = replace(WALK, reads_last=False)
-    arguments = attack, slope, lambda points, _: torch.ones(len(points), dtype=torch.bool), x
+    arguments = attack, slope, lambda points, _: torch.full((len(points),), -1), x
     settings: dict[str, Any] = {"readings": [2, 5], "seed": SEED, "batch_size": 1, "tracks_closest": True}
     readings = loop.run(*arguments, torch.tensor([0]), torch.tensor([0]), ThreatModel("Linf", 1.0), **settings)
     assert [reading.closest.tolist() for reading in readings if reading.closest is not None] == [[7 / 8], [1 / 2]]
@@ -501,7 +507,7 @@ def test_a_gradient_that_becomes_nan_on_the_way_ends_the_attack_with_a_word() ->
         loop.run(
             replace(WALK, reads_last=False),
             rooted,
-            lambda points, _: torch.ones(len(points), dtype=torch.bool),
+            lambda points, _: torch.full((len(points),), -1),
             walkers([3]),
             torch.tensor([0]),
             torch.tensor([0]),

@@ -107,6 +107,6 @@ def test_every_recurrence_proposes_inside_the_threat_model_and_repeats(name: str
 def test_a_proposal_outside_the_threat_model_is_refused_of_a_randomised_target_too() -> None:
     x, y = torch.full((2, 1, 2, 2), 0.3), torch.zeros(2, dtype=torch.int64)
     judge = BatchJudge(classifier, x, y, THREAT, draws=3, key=(0, 0), batch_size=2)
-    assert judge.still_correct(x[:1] + 0.24, torch.tensor([1])).tolist() == [False]
+    assert judge.wrong_classes(x[:1] + 0.24, torch.tensor([1])).tolist() == [1]
     with pytest.raises(ValueError, match="outside the threat model"):
-        judge.still_correct(x[:1] + 0.3, torch.tensor([1]))
+        judge.wrong_classes(x[:1] + 0.3, torch.tensor([1]))

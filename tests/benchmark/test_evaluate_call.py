@@ -208,6 +208,10 @@ def test_the_worst_case_is_over_all_attacks_image_by_image(madry: nn.Module, ima
     worst = np.logical_and.reduce([verdicts.robust_any for verdicts in report.verdicts.values()])
     assert (report.n, report.worst_case) == (40, 100 * worst.mean())
     assert report.worst_case <= min(report.robust_acc.values())
+    for name, verdicts in report.verdicts.items():
+        classes = attack(madry, images.x, images.y, name, epsilon=0.2).adversarial_class.numpy()
+        np.testing.assert_array_equal(np.asarray(verdicts.adversarial_class), classes)
+        np.testing.assert_array_equal(classes >= 0, verdicts.correct & ~verdicts.robust_any)
 
 
 def test_a_data_set_and_a_data_loader_give_the_same(madry: nn.Module, images: Split) -> None:

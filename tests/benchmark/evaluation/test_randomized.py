@@ -168,6 +168,11 @@ def test_by_transfer_the_source_is_averaged_and_the_target_judged_by_expectation
     case = replace(case_of(short("pgd-20"), 0.05), source=FIXED, eot=1)
     onto_random = evaluate_chunk([case], random_one, fixed, fixed, images, images.y, CPU)[0]
     assert onto_random.robust_single is not None
+    assert onto_random.adversarial_class is not None
+    broken = onto_random.correct & ~onto_random.robust_any
+    np.testing.assert_array_equal(onto_random.adversarial_class >= 0, broken)
+    assert (onto_random.adversarial_class[broken] != onto_random.label[broken]).all()
+    assert broken.any()
     attacked = onto_random.correct
     np.testing.assert_array_equal(onto_random.forwards[attacked], 3 + 2 * 20)
     case = replace(case_of(short("pgd-20"), 0.05, draws=0), model=FIXED)

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from benchmark.report.broken import broken_images
 from benchmark.report.html import axis
 from benchmark.report.html import page as write_page
 from benchmark.report.leaderboard import leaderboard
@@ -136,6 +137,19 @@ def test_a_row_opens_to_its_attacks_with_the_numbers_of_the_csv_and_closes_again
     assert "pgd-overestimates(17.4): PGD-100 leaves this many points more standing" in page.inner_text("tr.details")
     page.locator("tr.row[data-model=gairat]").get_by_role("button").click()
     assert page.locator("tr.details").count() == 0
+
+
+def test_a_row_opens_to_the_images_that_broke(page: Any) -> None:
+    found = broken_images(score_suite(read_packed(VERDICTS), "digits"), "natural")
+    page.locator("tr.row[data-model=natural]").get_by_role("button").click()
+    assert f"{found.count} of {found.n} images" in page.inner_text("tr.details")
+    assert f"{len(found.listed)} of them, evenly spread, are listed" in page.inner_text("tr.details")
+    lines = page.locator("tr.details table").nth(1).locator("tbody tr").all()
+    assert len(lines) == len(found.listed) == 200
+    index, label, _, _, by = found.listed[0]
+    cells = [cell.inner_text() for cell in lines[0].locator("td").all()]
+    assert cells[:3] == [str(index), str(label), "not stored"]
+    assert cells[4].startswith(f"{by} of ")
 
 
 def test_an_interval_has_its_numbers_and_is_drawn_where_they_are_on_its_axis(page: Any, folder: Path) -> None:

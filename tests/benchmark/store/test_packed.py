@@ -52,6 +52,7 @@ def fill(store: Store) -> None:
         prediction = np.where(draws.random(N) < 0.9, label, 999) if number % 2 else label
         robust = (prediction == label) & (draws.random(N) < 0.5)
         last = None if case.attack.name in ("autoattack", "foolbox-deepfool") else robust | (draws.random(N) < 0.01)
+        classes = np.where((prediction == label) & ~robust, (label + 1 + np.arange(N) % 998) % 1000, -1)
         passes = draws.random(N) if case.attack.name == "foolbox-deepfool" else draws.integers(0, 9, N).astype(float)
         for start, stop in chunk_ranges(N):
             part = slice(start, stop)
@@ -64,6 +65,7 @@ def fill(store: Store) -> None:
                 forwards=passes[part],
                 backwards=passes[part] / 2,
                 robust_single=robust[part] & (label[part] % 3 > 0) if case.model is MADRY else None,
+                adversarial_class=classes[part] if case.model is MADRY else None,
             )
             store.write_chunk(case_key(case), (start, stop), chunk, {**TIMING, "threads": number // 4})
         flags = ["randomized"] if case.model is MADRY else []
@@ -85,7 +87,8 @@ def test_packed_verdicts_come_back_as_they_were(store: Store, tmp_path: Path) ->
         before, after = store.read(entry.key, N), packed.read(entry.key, N)
         assert before is not None
         assert after is not None
-        for name in ("index", "label", "prediction", "robust_any", "robust_last", "robust_single"):
+        optional = ("robust_last", "robust_single", "adversarial_class")
+        for name in ("index", "label", "prediction", "robust_any", *optional):
             np.testing.assert_array_equal(getattr(before[0], name), getattr(after[0], name), strict=True)
         assert before[0].forwards.sum() == after[0].forwards.sum()
         assert before[0].backwards.sum() == after[0].backwards.sum()

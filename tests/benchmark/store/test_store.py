@@ -18,7 +18,7 @@ KEY = "0123456789abcdef"
 TIMING = {"seconds": 1.5, "device": "cpu", "precision": "fp32", "batch_size": 250, "threads": 1, "versions": "torch=2"}
 
 
-def verdicts(start: int, stop: int, *, last: bool = True, single: bool = False) -> Verdicts:
+def verdicts(start: int, stop: int, *, last: bool = True, single: bool = False, classes: bool = False) -> Verdicts:
     generator = np.random.default_rng(start)
     index = np.arange(start, stop)
     robust = generator.random(len(index)) < 0.5
@@ -31,6 +31,7 @@ def verdicts(start: int, stop: int, *, last: bool = True, single: bool = False) 
         forwards=generator.random(len(index)),
         backwards=generator.random(len(index)),
         robust_single=generator.random(len(index)) < 0.5 if single else None,
+        adversarial_class=generator.integers(-1, 10, len(index)) if classes else None,
     )
 
 
@@ -48,10 +49,11 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "runs")
 
 
+@pytest.mark.parametrize("classes", [True, False])
 @pytest.mark.parametrize("single", [True, False])
 @pytest.mark.parametrize("last", [True, False])
-def test_verdicts_and_timing_are_read_back_unchanged(store: Store, last: bool, single: bool) -> None:
-    expected = verdicts(0, 40, last=last, single=single)
+def test_verdicts_and_timing_are_read_back_unchanged(store: Store, last: bool, single: bool, classes: bool) -> None:
+    expected = verdicts(0, 40, last=last, single=single, classes=classes)
     store.write_chunk(KEY, (0, 40), expected, TIMING)
     stored = store.read(KEY, 40)
     assert stored is not None
@@ -61,7 +63,7 @@ def test_verdicts_and_timing_are_read_back_unchanged(store: Store, last: bool, s
 
 def test_chunks_are_joined_in_the_order_of_the_images_whatever_the_order_of_writing(store: Store) -> None:
     n = CHUNK_SIZE + 50
-    expected = verdicts(0, n, single=True)
+    expected = verdicts(0, n, single=True, classes=True)
     for start, stop in reversed(chunk_ranges(n)):
         part = {name: value[start:stop] for name, value in vars(expected).items()}
         store.write_chunk(KEY, (start, stop), Verdicts(**part), {**TIMING, "seconds": float(start)})
@@ -168,3 +170,12 @@ def test_only_chunks_of_randomised_models_have_a_column_of_single_draws() -> Non
         _, content = pack(KEY, (0, 40), verdicts(0, 40, single=single), TIMING)
         assert ("robust_single" in pq.read_schema(pa.BufferReader(content)).names) is single
         assert (unpack(content, KEY, (0, 40))[0]["robust_single"] is not None) is single
+
+
+def test_a_case_that_older_chunks_are_part_of_has_no_classes(store: Store) -> None:
+    for start, stop in chunk_ranges(2 * CHUNK_SIZE):
+        store.write_chunk(KEY, (start, stop), verdicts(start, stop, classes=start > 0), TIMING)
+    stored = store.read(KEY, 2 * CHUNK_SIZE)
+    assert stored is not None
+    assert stored[0].adversarial_class is None
+    assert len(stored[0].robust_any) == 2 * CHUNK_SIZE
