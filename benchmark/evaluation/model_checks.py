@@ -14,7 +14,8 @@ from benchmark.data.split import Split
 from benchmark.evaluation.batch_size import on_fitting_batches
 from benchmark.evaluation.gradient_flags import FEW, zero_gradients
 from benchmark.evaluation.hardware import Hardware
-from benchmark.evaluation.model_flags import find_flags, misses_normalisation
+from benchmark.evaluation.model_flags import find_flags
+from benchmark.evaluation.normalisation_flag import wanted_normalisation
 from model_zoo.model_spec import ModelSpec
 
 LOGIT_IMAGES = 64
@@ -129,20 +130,20 @@ def check_model(
     except InputError as error:
         raise InputError(f"model {name}: {error}") from None
     correct = int((prediction == y).sum())
-    wants_other = misses_normalisation(model, split.x, y, correct, batch_size=size, device=device)
+    wanted = wanted_normalisation(model, split.x, split.y, batch_size=size, device=device)
     of_class = split.y.bincount()
     chance = int(of_class.max()) if (of_class > 0).sum() > 1 else 0  # of one class alone, naming it says nothing
     if correct <= chance:
         hint = "check input range, normalisation and the order of the classes"
-        if wants_other:
-            hint = "it wants its images normalised otherwise: put that into the model, once"
+        if wanted:
+            hint = f"it does better on images normalised otherwise ({wanted}): give --mean and --std, or mend its own"
         if len(first) > 1 and torch.equal(first, first[:1].expand_as(first)):
             hint = "its logits are the same for every image: check its weights"
         raise NotAboveChanceError(
             f"model {name}: {correct} of {len(split)} clean images are classified correctly, and always "
             f"naming one class would get {chance}; {hint}"
         )
-    return Checked(prediction, [*found, *(["normalisation"] if wants_other else [])], without)
+    return Checked(prediction, [*found, *([f"normalisation({wanted})"] if wanted else [])], without)
 
 
 def check_on_fitting_batches(

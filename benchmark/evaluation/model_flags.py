@@ -5,16 +5,12 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from attacks.judge import predict
 from attacks.models.user_model import UserModel
 from attacks.randomness import answers_at_random
 from benchmark.evaluation.gradient_flags import GradientWatch
 
 SAME_LOGITS = 1e-2
 """Largest difference, relative to the largest logit, between an image alone and in company; rounding is far less."""
-
-BETTER = 0.05
-"""How much more of the images another normalisation must get right before it is worth a word."""
 
 
 def find_flags(model: nn.Module, x: Tensor, logits: Tensor, *, is_random: bool = False) -> Iterator[str]:
@@ -59,32 +55,3 @@ def _state(model: nn.Module) -> dict[str, Tensor]:
     """Copies of all parameters and buffers, those too that are not saved."""
     tensors = (*model.named_parameters(), *model.named_buffers())
     return {name: value.clone() if value.layout == torch.strided else value.to_dense() for name, value in tensors}
-
-
-def misses_normalisation(
-    model: nn.Module, x: Tensor, y: Tensor, correct: int, *, batch_size: int, device: torch.device
-) -> bool:
-    """Whether the model does better on images normalised once more, or once less, than they come: it wants them so.
-
-    Args:
-        x: (N, C, H, W), all images, on the CPU; y: (N,), on the device.
-        correct: how many of them it classifies correctly as they are.
-    """
-    axes = (0, 2, 3)
-    x = x[:1000].to("cpu") if not isinstance(x, Tensor) else x
-    mean, std = x.mean(axes, keepdim=True).to(device), x.std(axes, keepdim=True).clamp_min(1e-6).to(device)
-
-    def once_more(part: Tensor) -> Tensor:
-        return (part.to(device) - mean) / std
-
-    def once_less(part: Tensor) -> Tensor:
-        return part.to(device) * std + mean
-
-    for bring in (once_more, once_less):
-        try:
-            others = int((predict(model, x, batch_size=batch_size, bring=bring) == y).sum())
-        except (ValueError, RuntimeError):  # it may check its input, or leave the finite numbers
-            continue
-        if others - correct > BETTER * len(x) + 2:
-            return True
-    return False

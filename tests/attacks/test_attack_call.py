@@ -292,3 +292,15 @@ def test_the_package_exports_the_call_and_its_result() -> None:
     assert attacks.AttackResult is AttackResult
     with pytest.raises(AttributeError, match="nothing"):
         _ = attacks.nothing
+
+
+@pytest.mark.parametrize("name", ["pgd-20", "pgd-40-x10", "cw-linf", "apgd-dlr", "fab-t", "square-500"])
+def test_log_probabilities_are_attacked_as_logits_are(name: str) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.Tanh(), nn.Linear(8, 5)).eval()
+    with_log_softmax = nn.Sequential(network, nn.LogSoftmax(1)).eval()
+    x = torch.rand(30, 1, 4, 4)
+    y = network(x).argmax(1)
+    logits, log_probabilities = (attack(model, x, y, name, epsilon=0.1) for model in (network, with_log_softmax))
+    assert torch.equal(logits.robust, log_probabilities.robust)
+    assert 0 < logits.robust.sum() < len(x)

@@ -1,0 +1,87 @@
+"""A normalisation that lacks, or is there twice, is noticed; images as a model knows them raise no flag."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from strangers import Stranger, train
+from torch import Tensor, nn
+
+from attacks.models.normalisation import Normalisation
+from benchmark.data.datasets import load
+from benchmark.data.split import Split
+from benchmark.evaluation.normalisation_flag import misfit, wanted_normalisation
+from model_zoo.load import load_model
+from model_zoo.registry import SHIPPED, model_spec
+
+TRAINED = {"mlp": ("digits", Normalisation((0.3053,), (0.3769,))), "resnet": ("half", Normalisation((0.5,), (0.5,)))}
+NAMED = {"mlp": ("own", "mnist"), "resnet": ("0.5",)}
+"""What may be said of each: the images' own mean and deviation are near those of MNIST."""
+
+
+@pytest.fixture(scope="module")
+def digits() -> Split:
+    return load("digits", "test", data_dir=Path())
+
+
+@pytest.fixture(scope="module", params=TRAINED)
+def trained(request: pytest.FixtureRequest) -> tuple[str, nn.Module, nn.Module]:
+    """A kind of network, one that was trained on normalised images, and the layer that normalises them."""
+    name, normalisation = TRAINED[request.param]
+    stranger = Stranger("digits", request.param, "natural", name)
+    split = load("digits", "train", data_dir=Path())
+    return request.param, train(stranger, split, epochs=8), normalisation.layer()
+
+
+def flag(model: nn.Module, split: Split) -> str:
+    return wanted_normalisation(model, split.x, split.y, batch_size=100, device=torch.device("cpu"))
+
+
+def test_a_normalisation_that_lacks_is_named_and_one_that_is_there_is_not(
+    trained: tuple[str, nn.Module, nn.Module], digits: Split
+) -> None:
+    kind, network, layer = trained
+    assert flag(network, digits) in NAMED[kind]
+    assert flag(nn.Sequential(layer, network), digits) == ""
+    if kind == "resnet":  # without batch norm, a doubled one may go unnoticed
+        assert flag(nn.Sequential(layer, layer, network), digits) == "twice"
+
+
+def test_pixels_up_to_255_are_named(digits: Split) -> None:
+    network = load_model(model_spec("natural", "digits", SHIPPED), SHIPPED, classes=10)
+    assert flag(nn.Sequential(Normalisation((0.0,), (255.0,)).layer(), network), digits) == "255"
+
+
+@pytest.mark.parametrize("name", ["natural", "madry", "trades-b6", "rst", "gairat", "gair-fat", "ibp"])
+def test_shipped_models_want_their_images_as_they_are(name: str, digits: Split) -> None:
+    assert flag(load_model(model_spec(name, "digits", SHIPPED), SHIPPED, classes=10), digits) == ""
+
+
+def test_a_model_that_refuses_other_images_raises_no_flag(digits: Split) -> None:
+    class Strict(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            if x.min() < 0 or x.max() > 1 or x.max() < 0.9:
+                raise ValueError("no image")
+            return x.flatten(1)[:, 20:30]
+
+    assert flag(Strict(), digits) == ""
+
+
+def test_misfit_is_that_of_the_first_batch_norm_and_leaves_no_hook() -> None:
+    norm = nn.BatchNorm2d(2).eval()
+    x = torch.randn(4000, 2, 1, 1, generator=torch.Generator().manual_seed(0))
+    model = nn.Sequential(norm, nn.BatchNorm2d(2).eval())
+    assert misfit(model, lambda: model(x)) == pytest.approx(0, abs=0.05)
+    assert misfit(model, lambda: model(2 * x + 1)) == pytest.approx(1 + 2 * math.log(2), abs=0.1)
+    assert not any(module._forward_pre_hooks for module in model.modules())
+    assert misfit(nn.Sequential(nn.Linear(1, 1)), lambda: None) is None
+
+
+def test_misfit_is_over_all_batches_and_few_images_say_nothing(digits: Split) -> None:
+    model = nn.Sequential(nn.BatchNorm2d(1)).eval()
+    x = torch.cat([torch.zeros(50, 1, 1, 1), torch.full((50, 1, 1, 1), 2.0)])
+    apart = misfit(model, lambda: [model(part) for part in x.split(50)])
+    assert apart == pytest.approx(1, abs=1e-3)  # mean 1, variance 1
+    few = Split("digits", "test", digits.x[:10], digits.y[:10], digits.index[:10], 10)
+    assert flag(nn.Sequential(Normalisation((0.0,), (255.0,)).layer(), nn.Flatten(), nn.Linear(64, 10)), few) == ""
