@@ -1,6 +1,6 @@
 """Pictures of a suite's verdicts, as PNG and SVG. The same verdicts (and matplotlib) give the same bytes.
 
-Colours are Okabe and Ito's, which the colour-blind can tell apart; where colours run out, markers and names go on.
+Colours are Okabe and Ito's, which the colour-blind can tell apart; names stand beside what they name.
 """
 
 import io
@@ -15,7 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from benchmark.report.score import SuiteScores
+from benchmark.report.labels import label_column
+from benchmark.report.score import Judged, SuiteScores, common_images
 from benchmark.stats.shares import percent, wilson
 from model_zoo.files.atomic import atomic_write
 
@@ -71,9 +72,38 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def _trade_off(board: pd.DataFrame, suite: SuiteScores) -> Figure:
-    """Clean against worst-case accuracy, a point a model, both with their intervals."""
-    figure, axes = _figure(7, 5)
-    for place, line in enumerate(board.to_dict("records")):
+    """Clean against worst-case accuracy, a point a model, both with their intervals; where most crowd, once more."""
+    crowd = _crowd(board)
+    is_split = 1 < crowd.sum() < len(board)
+    figure = Figure(figsize=(10 if is_split else 6.5, 5.2))
+    panels = list(figure.subplots(1, 2 if is_split else 1, squeeze=False)[0])
+    for axes in panels:
+        _points(axes, board, suite)
+    if is_split:
+        near = board[crowd]
+        panels[1].set_xlim(near["clean"].min() - 0.5, near["clean"].max() + 0.5)
+        panels[1].set_ylim(near["ci_low"].min() - 1, near["ci_high"].max() + 1)
+        panels[1].set(xlabel="clean accuracy (%)", title=f"the {crowd.sum()} that crowd")
+        panels[0].indicate_inset_zoom(panels[1], edgecolor="#999999")
+        _label(panels[1], near)
+    _label(panels[0], board[~crowd] if is_split else board)
+    panels[0].set(
+        xlabel="clean accuracy (%)", ylabel="worst case over all attacks (%)", title=f"Trade-off: {suite.suite}"
+    )
+    return figure
+
+
+def _crowd(board: pd.DataFrame) -> NDArray[np.bool_]:
+    """(N,): models inside of Tukey's fences, 1.5 interquartile ranges from the quartiles, of both accuracies."""
+    inside = np.ones(len(board), dtype=np.bool_)
+    for name in ("clean", "worst case"):
+        first, third = board[name].quantile([0.25, 0.75])
+        inside &= board[name].between(first - 1.5 * (third - first), third + 1.5 * (third - first)).to_numpy()
+    return inside
+
+
+def _points(axes: Axes, board: pd.DataFrame, suite: SuiteScores) -> None:
+    for line in board.to_dict("records"):
         n = max(entry.n for entry in suite.entries if entry.model == line["model"])
         low, high = wilson(round(line["clean"] * n / 100), n)
         axes.errorbar(
@@ -81,36 +111,56 @@ def _trade_off(board: pd.DataFrame, suite: SuiteScores) -> Figure:
             line["worst case"],
             xerr=[[line["clean"] - low], [high - line["clean"]]],
             yerr=[[line["worst case"] - line["ci_low"]], [line["ci_high"] - line["worst case"]]],
-            **_style(place),
+            color=COLOURS[0],
+            marker="o",
+            markersize=4,
             linestyle="none",
-            elinewidth=0.8,
-            label=line["model"],
+            elinewidth=0.6,
         )
-    axes.set(xlabel="clean accuracy (%)", ylabel="worst case over all attacks (%)", title=f"Trade-off: {suite.suite}")
-    _legend(axes, len(board))
-    return figure
+
+
+def _label(axes: Axes, board: pd.DataFrame) -> None:
+    points = list(zip(board["clean"], board["worst case"], strict=True))
+    label_column(axes, list(board["model"]), points, ["black"] * len(board))
 
 
 def _steps(suite: SuiteScores, board: pd.DataFrame) -> Figure | None:
-    """Robust accuracy against the steps of PGD: does it converge? None where there are not two step counts."""
-    curves: dict[str, dict[int, tuple[float, float, float]]] = {}
+    """What PGD leaves above what its most steps leave, on the same images: does it converge?
+
+    None where there are not two step counts.
+    """
+    curves: dict[str, dict[int, Judged]] = {}
     for entry, judged in zip(suite.entries, suite.judged, strict=True):
         steps = _pgd_steps(entry.attack)
         if steps and not entry.source_model:
-            curves.setdefault(entry.model, {})[steps] = percent(judged.robust), *_interval(judged.robust)
-    if len({steps for points in curves.values() for steps in points}) < 2:
+            curves.setdefault(entry.model, {})[steps] = judged
+    ticks = sorted({steps for points in curves.values() for steps in points})
+    if len(ticks) < 2:
         return None
     figure, axes = _figure(7, 4.6)
+    names, ends, colours = [], [], []
     for place, model in enumerate(_plotted_models(board)):
         points = curves.get(model, {})
-        _curve(axes, place, model, sorted(points), [points[steps] for steps in sorted(points)])
+        if len(points) < 2:
+            continue
+        images, most = common_images(list(points.values())), max(points)
+        left = {steps: percent(points[steps].on(images)) for steps in sorted(points)}
+        above = [left[steps] - left[most] for steps in left]
+        axes.plot(list(left), above, **_style(place), linewidth=1.2)
+        names.append(f"{model} ({left[most]:.1f})")
+        ends.append((min(left), above[0]))
+        colours.append(_style(place)["color"])
     axes.set(
-        xscale="log", xlabel="steps of PGD", ylabel="robust accuracy (%)", title=f"Does PGD converge? {suite.suite}"
+        xscale="log",
+        xlabel="steps of PGD",
+        ylabel="points above what the most steps leave (in brackets)",
+        title=f"Does PGD converge? {suite.suite}",
     )
-    ticks = sorted({steps for points in curves.values() for steps in points})
     axes.set_xticks(ticks, [str(steps) for steps in ticks])
     axes.minorticks_off()
-    _legend(axes, len(_plotted_models(board)))
+    axes.yaxis.tick_right()
+    axes.yaxis.set_label_position("right")
+    label_column(axes, names, ends, colours, left=True)
     return figure
 
 
@@ -119,13 +169,16 @@ def _epsilons(suite: SuiteScores, board: pd.DataFrame, curves: pd.DataFrame) -> 
     if curves.empty:
         return None
     figure, axes = _figure(7, 4.6)
-    for place, model in enumerate(_plotted_models(board)):
+    drawn = {place: model for place, model in enumerate(_plotted_models(board)) if model in set(curves["model"])}
+    ends = []
+    for place, model in drawn.items():
         own = curves[curves["model"] == model]
         points = list(zip(own["robust_acc"], own["ci_low"], own["ci_high"], strict=True))
-        _curve(axes, place, model, list(own["epsilon"]), points)
+        _curve(axes, place, list(own["epsilon"]), points)
+        ends.append((own["epsilon"].iloc[-1], own["robust_acc"].iloc[-1]))
     attack = curves["attack"].iloc[0]
     axes.set(xlabel="epsilon", ylabel="robust accuracy (%)", ylim=(0, 100), title=f"{attack}: {suite.suite}")
-    _legend(axes, len(_plotted_models(board)))
+    label_column(axes, list(drawn.values()), ends, [_style(place)["color"] for place in drawn])
     return figure
 
 
@@ -186,13 +239,11 @@ def _heat(figure: Figure, axes: Axes, values: NDArray[Any], rows: Sequence[str],
     figure.colorbar(image, ax=axes)
 
 
-def _curve(axes: Axes, place: int, name: str, x: Sequence[float], points: Sequence[tuple[float, float, float]]) -> None:
+def _curve(axes: Axes, place: int, x: Sequence[float], points: Sequence[tuple[float, float, float]]) -> None:
     """Accuracies with their intervals as a band."""
-    if not points:
-        return
     value, low, high = (np.array(column) for column in zip(*points, strict=True))
     style = _style(place)
-    axes.plot(x, value, **style, linewidth=1.2, label=name)
+    axes.plot(x, value, **style, linewidth=1.2)
     axes.fill_between(x, low, high, color=style["color"], alpha=0.08, linewidth=0)
 
 
@@ -205,14 +256,6 @@ def _style(place: int) -> dict[str, Any]:
     }
 
 
-def _legend(axes: Axes, count: int) -> None:
-    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=7, ncols=1 + count // 34, frameon=False)
-
-
 def _plotted_models(board: pd.DataFrame) -> list[str]:
     models = list(board["model"])
     return models if len(models) <= SHOWN else [*models[: SHOWN - 1], models[-1]]
-
-
-def _interval(flags: NDArray[np.bool_]) -> tuple[float, float]:
-    return wilson(int(flags.sum()), len(flags))

@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from benchmark.report.labels import spread
 from benchmark.report.leaderboard import leaderboard
-from benchmark.report.plots import _style, write_pictures
+from benchmark.report.plots import _crowd, _steps, _style, write_pictures
 from benchmark.report.score import SuiteScores, score_suite
 from benchmark.store.packed import read_packed
 
@@ -77,3 +78,31 @@ def test_what_was_not_measured_is_not_drawn_and_old_pictures_of_it_go(suite: Sui
 def test_no_two_models_of_a_picture_look_the_same() -> None:
     looks = [(look["color"], look["marker"]) for look in map(_style, range(70))]
     assert len(set(looks)) == 70
+
+
+def test_names_beside_points_stand_in_their_order_and_apart() -> None:
+    wanted = np.array([0.5, 0.1, 0.51, 0.52, 0.9])
+    places = spread(wanted, 0.05)
+    assert list(np.argsort(places)) == list(np.argsort(wanted))
+    assert np.diff(np.sort(places)).min() >= 0.05 - 1e-9
+    assert places[[1, 4]] == pytest.approx(wanted[[1, 4]])
+    assert places[[0, 2, 3]].mean() == pytest.approx(wanted[[0, 2, 3]].mean())
+
+
+def test_models_that_lie_apart_are_not_of_the_crowd() -> None:
+    board = pd.DataFrame({"clean": [98.0, 98.2, 98.4, 98.6, 99.0], "worst case": [86.0, 87.0, 88.0, 85.0, 0.0]})
+    assert list(_crowd(board)) == [True, True, True, True, False]
+
+
+def test_convergence_is_what_fewer_steps_leave_above_the_most(suite: SuiteScores) -> None:
+    figure = _steps(suite, leaderboard(suite))
+    assert figure is not None
+    (axes,) = figure.axes
+    own = suite.scores[suite.scores["source_model"] == ""]
+    cells = zip(own["model"], own["attack"], own["robust_acc"], strict=True)
+    accuracy = {(model, attack): float(robust) for model, attack, robust in cells}
+    drawn = {text.get_text().split(" (")[0]: line for text, line in zip(axes.texts, axes.lines, strict=True)}
+    assert set(drawn) == set(FEW)
+    for model, line in drawn.items():
+        above = [accuracy[model, f"pgd-{steps}"] - accuracy[model, "pgd-100"] for steps in (20, 40, 100)]
+        assert np.asarray(line.get_ydata()).tolist() == pytest.approx(above)
