@@ -269,7 +269,7 @@ class GateGroup(HeadedGroup):
         return super().parse_args(ctx, args)
 
 
-GATE = (OWN_MODEL, OWN_NAME, DATA, CHECKPOINTS, RESULTS, ATTACKING, ATTACK_WORKERS, QUIET)
+GATE = (OWN_MODEL, OWN_NAME, OWN_DATA, DATA, CHECKPOINTS, RESULTS, ATTACKING, ATTACK_WORKERS, QUIET)
 
 
 @cli.group("gate", cls=GateGroup, invoke_without_command=True)

@@ -15,9 +15,11 @@ from benchmark.cli.gate_setup import (
     screening,
     subject_of,
 )
-from benchmark.cli.options import OwnModel, Shared
+from benchmark.cli.options import OwnData, OwnModel, Shared
 from benchmark.cli.resolve import names_in
+from benchmark.cli.resolve_hardware import bring_images
 from benchmark.cli.resolve_models import choose_models, to_stderr
+from benchmark.data.own_images import OwnImages
 from benchmark.evaluation.model_checks import NotAboveChanceError
 from benchmark.gate.baseline import Baseline, check_baseline, read_baseline
 from benchmark.gate.canaries import canary_name
@@ -46,6 +48,7 @@ def gate(
     *,
     models: str | None,
     own: OwnModel,
+    own_data: OwnData,
     tolerance: float | None,
     min_robust_acc: float | None,
     alpha: float | None,
@@ -71,10 +74,11 @@ def gate(
         miss,
         min_robust_acc,
     )
-    protocol = protocol_of(shared, known.settings)
+    brought = bring_images(own_data, shared, known.settings.suite, own.model)
+    protocol = protocol_of(shared, known.settings, brought, skip_broken=own_data.skip_broken)
     check_baseline(known, protocol)
-    specs = _tested(protocol.suite, known, models, own, shared)
-    renewed_by = renewals(baseline, specs, own, shared)
+    specs = _tested(protocol.suite, known, models, own, shared, brought)
+    renewed_by = renewals(baseline, specs, own, own_data, shared)
     if screen:
         protocol, budget = screening(protocol), budget or SCREEN_MINUTES
         rules = replace(rules, miss=0.0)  # a part of the attack passes nothing, so it looks on
@@ -106,7 +110,9 @@ def _failing(undecided: str | None, *, screen: bool) -> list[Outcome]:
     return [Outcome.FAIL, Outcome.OPEN, *([Outcome.INCONCLUSIVE] if undecided == "fail" else [])]
 
 
-def _tested(suite: Suite, known: Baseline, models: str | None, given: OwnModel, shared: Shared) -> list[ModelSpec]:
+def _tested(
+    suite: Suite, known: Baseline, models: str | None, given: OwnModel, shared: Shared, brought: OwnImages | None
+) -> list[ModelSpec]:
     """The models under test, each known to the baseline, with other weights where the user gives some."""
     canaries = {canary_name(kind) for kind in known.canaries}
     recorded = [name for name in known.cases if name not in canaries]
@@ -128,7 +134,7 @@ def _tested(suite: Suite, known: Baseline, models: str | None, given: OwnModel, 
             f"the baseline's {own} is your own model ({known.cases[own].entry.architecture}): give it by --model "
             "PATH.py:FACTORY, or name the models to compare by --models"
         )
-    specs = choose_models(suite, names, given, shared)
+    specs = choose_models(suite, names, given, shared, brought)
     for spec in specs:
         if spec.name not in recorded:
             raise InputError(

@@ -1,14 +1,16 @@
 """How a model of the gate is recorded anew: the command, as the user would give it."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from benchmark.cli.options import OwnModel, Shared
+from benchmark.cli.options import OwnData, OwnModel, Shared
 from model_zoo.model_spec import ModelSpec
 
 
-def renewals(baseline: Path, specs: Sequence[ModelSpec], own: OwnModel, shared: Shared) -> dict[str, str]:
+def renewals(
+    baseline: Path, specs: Sequence[ModelSpec], own: OwnModel, own_data: OwnData, shared: Shared
+) -> dict[str, str]:
     """By model, the command that records it anew.
 
     Args:
@@ -18,6 +20,9 @@ def renewals(baseline: Path, specs: Sequence[ModelSpec], own: OwnModel, shared: 
     for name in ("data_dir", "checkpoint_dir", "mirror_dir", "classes"):
         value = getattr(shared, name)
         where += [f"--{name.replace('_', '-')}", str(value)] if value != getattr(usual, name) else []
+    size = own_data.image_size and ":".join(map(str, own_data.image_size))
+    brought = {"data": own_data.data, "image-size": size, "channels": own_data.channels}
+    where += _words({**brought, "skip-broken": own_data.skip_broken})
     words = ["python", "run_benchmark.py", "gate", "update", "--baseline", str(baseline)]
     commands = {}
     for at, spec in enumerate(specs):
@@ -30,6 +35,10 @@ def renewals(baseline: Path, specs: Sequence[ModelSpec], own: OwnModel, shared: 
 
 
 def _own(own: OwnModel) -> list[str]:
-    values = {"--model": own.model, "--checkpoint": own.checkpoint, "--output": own.output}
-    given = [(name, str(value)) for name, value in values.items() if value is not None]
-    return [*(word for pair in given for word in pair), *(["--trust-code"] if own.trust_code else [])]
+    values = {"model": own.model, "checkpoint": own.checkpoint, "output": own.output, "name": own.known_as}
+    return [*_words({**values, "mean": own.mean, "std": own.std}), *(["--trust-code"] if own.trust_code else [])]
+
+
+def _words(values: Mapping[str, object]) -> list[str]:
+    """Options with their values, those that are given."""
+    return [word for name, value in values.items() if value is not None for word in (f"--{name}", str(value))]

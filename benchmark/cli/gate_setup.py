@@ -10,12 +10,14 @@ from attacks.spec import AttackSpec, Ensemble, ThirdParty
 from benchmark.cli.options import Shared
 from benchmark.cli.resolve import choose_attacks, choose_suite
 from benchmark.cli.resolve_hardware import choose_hardware, choose_images, tuned
+from benchmark.data.own_images import OwnImages
 from benchmark.evaluation.model_checks import check_identity, check_images, check_on_fitting_batches
 from benchmark.evaluation.search_copy import search_copy
 from benchmark.gate.baseline import Settings
 from benchmark.gate.canaries import canary_model, canary_spec
 from benchmark.gate.protocol import GateProtocol, Subject
 from benchmark.store.packed import PackedCase
+from benchmark.suites.registry import SUITES
 from benchmark.sweep.prepare import load_on
 from model_zoo.model_spec import ModelSpec
 
@@ -37,13 +39,26 @@ def refuse_unwritable(option: str, path: Path | None) -> None:
         raise InputError(f"expected a file to write in a folder that exists, got {path}; mend {option}")
 
 
-def protocol_of(shared: Shared, settings: Settings) -> GateProtocol:
-    """Attack, images and hardware. Raises: InputError for settings that cannot be had here."""
-    chosen = choose_suite(settings.suite, None, settings.norm, settings.epsilon, settings.examples)
+def protocol_of(
+    shared: Shared, settings: Settings, brought: OwnImages | None = None, *, skip_broken: int | None = None
+) -> GateProtocol:
+    """Attack, images and hardware.
+
+    Args:
+        brought: the user's own images, which have a suite of their own where the settings name no other.
+
+    Raises: InputError for settings that cannot be had here.
+    """
+    is_own = settings.suite not in SUITES
+    if is_own and brought is None:
+        raise InputError(f"the baseline is of suite {settings.suite}, images that you bring along; name them by --data")
+    own = {"brought": settings.suite} if is_own else {"brought": None if brought is None else brought.name}
+    name = None if is_own else settings.suite
+    chosen = choose_suite(name, None, settings.norm, settings.epsilon, settings.examples, **own)
     (spec,) = choose_attacks(chosen, settings.attack)
     _refuse_third_party(spec)
     shared = replace(shared, seed=settings.seed)
-    split = choose_images(chosen, shared)
+    split = choose_images(chosen, shared, brought, skip_broken=skip_broken)
     check_images(split)
     hardware = tuned(choose_hardware(shared), chosen, split, shared)
     if hardware.device.type != "cpu":

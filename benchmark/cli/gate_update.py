@@ -15,8 +15,9 @@ from benchmark.cli.gate_setup import (
     refuse_unwritable,
     subject_of,
 )
-from benchmark.cli.options import OwnModel, Shared
+from benchmark.cli.options import OwnData, OwnModel, Shared
 from benchmark.cli.resolve import choose_suite
+from benchmark.cli.resolve_hardware import bring_images
 from benchmark.cli.resolve_models import choose_models
 from benchmark.gate.baseline import Baseline, Settings, check_baseline, read_baseline, read_settings, write_baseline
 from benchmark.gate.canaries import canary_name, choose_canaries
@@ -26,6 +27,7 @@ from benchmark.gate.rules import Rules
 from benchmark.gate.words import counted
 from benchmark.store.verdicts import Verdicts
 from benchmark.suites.models import models_for
+from benchmark.suites.registry import own_suite_name
 from benchmark.suites.suite import Suite
 from model_zoo.load import find_checkpoint, identified
 from model_zoo.model_spec import ModelSpec
@@ -40,6 +42,7 @@ def update_baseline(
     *,
     models: str | None,
     own: OwnModel,
+    own_data: OwnData,
     dataset: str | None,
     canaries: str | None,
     **given: Any,
@@ -51,6 +54,9 @@ def update_baseline(
     """
     if dataset is not None:
         given["suite"] = choose_suite(given["suite"], dataset, None, None, None).name
+    brought = bring_images(own_data, shared, given["suite"], own.model)
+    if brought is not None and given["suite"] is None:
+        given["suite"] = own_suite_name(brought.name)
     refuse_other_names(path)
     refuse_unwritable("--baseline", path)
     if "=" in (models or ""):
@@ -67,13 +73,15 @@ def update_baseline(
             f"{', '.join(options)}: {path} has other models and canaries, which stay as they are; leave that out, or "
             "write all of it anew by --models all"
         )
-    protocol = protocol_of(shared, settings)
+    protocol = protocol_of(shared, settings, brought, skip_broken=own_data.skip_broken)
     if known is not None:
         check_baseline(known, protocol)
-    specs = choose_models(protocol.suite, models, own, shared)
+    specs = choose_models(protocol.suite, models, own, shared, brought)
     of_kind: Mapping[str, ModelSpec] = {}
     if known is None and canaries != "none":
-        of_kind = choose_canaries(canaries, _candidates(protocol.suite, canaries, shared))
+        candidates = _candidates(protocol.suite, canaries, shared)
+        if candidates or canaries is not None or brought is None:
+            of_kind = choose_canaries(canaries, candidates)
     subjects = [subject_of(protocol, spec, None, shared) for spec in specs]
     subjects += [canary_of(protocol, kind, spec, None, shared) for kind, spec in of_kind.items()]
     _refuse_twins(subjects, known)

@@ -99,7 +99,11 @@ SUITES: Mapping[str, Suite] = by_name(
 )
 
 
+def own_suite_name(dataset: str) -> str:
+    """What the suite of a user's own images is called: as they are, unless a suite has that name."""
+    return f"own-{dataset}" if dataset in SUITES else dataset
+
+
 def own_suite(dataset: str, threat: ThreatModel) -> Suite:
     """The suite of a user's own images: all of them, under the attacks of the leaderboard suites."""
-    name = f"own-{dataset}" if dataset in SUITES else dataset
-    return _suite(name, dataset, threat, None, "your own images", rel_step_size=0.25)
+    return _suite(own_suite_name(dataset), dataset, threat, None, "your own images", rel_step_size=0.25)

@@ -35,7 +35,7 @@ GATE = (
     DATA
     | ATTACKING
     | OWN_MODEL
-    | {"name"}
+    | {"name", "data", "image-size", "channels", "skip-broken"}
     | {"baseline", "models", "checkpoint-dir", "results-dir", "workers", "quiet"}
 )
 TAKEN = {

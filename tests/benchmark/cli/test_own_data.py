@@ -25,10 +25,9 @@ class ByShade(nn.Module):
 '''
 
 
-def factory(folder: Path, shades: list[float]) -> str:
+def factory(folder: Path, shades: list[float], file: str = "net.py") -> None:
     text = f"SHADES = {shades}\n{FACTORY}\n\ndef make():\n    return ByShade()\n"
-    (folder / "net.py").write_text(text)
-    return "net.py:make"
+    (folder / file).write_text(text)
 
 
 @pytest.fixture
@@ -127,3 +126,26 @@ def test_options_of_own_images_without_any(command: Command, tmp_path: Path, wor
     result = command(tmp_path, "--models", "all", *words)
     assert (result.returncode, result.stderr.count("\n")) == (2, 1)
     assert says in result.stderr
+
+
+def test_the_gate_compares_own_models_on_own_images(command: Command, photos: Path) -> None:
+    factory(photos, [SHADES[name] for name in sorted(SHADES)])
+    own = ("--baseline", "b.json", "--model", "net.py:make", "--image-size", "16", "--quiet")
+    recorded = command(photos, "gate", "update", *own, "--data", "photos", "--epsilon", "0.12", "--attack", "pgd-20")
+    assert recorded.returncode == 0, recorded.stderr
+    assert "1 model, 0 canaries, pgd-20 on 12 images" in recorded.stdout
+    passed = command(photos, "gate", *own, "--data", "photos")
+    assert passed.returncode == 0, passed.stdout + passed.stderr
+    without = command(photos, "gate", "--baseline", "b.json", "--model", "net.py:make")
+    assert (without.returncode, without.stderr.count("\n")) == (2, 1)
+    assert "the baseline is of suite photos, images that you bring along; name them by --data" in without.stderr
+    (photos / "photos/dark/0.png").write_bytes((photos / "photos/mid/0.png").read_bytes())
+    changed = command(photos, "gate", *own, "--data", "photos")
+    assert changed.returncode == 2
+    assert "are not those of the baseline" in changed.stderr
+    factory(photos, [0.75, 0.35, 0.45], "worse.py")  # where the dark end and the mid begin is near
+    (photos / "photos/dark/0.png").write_bytes((photos / "photos/dark/2.png").read_bytes())
+    worse = [word.replace("net.py", "worse.py") for word in own]
+    failed = command(photos, "gate", *worse, "--data", "photos", "--tolerance", "0", "--alpha", "0.1")
+    assert failed.returncode == 1
+    assert "--data photos --image-size 16:16" in failed.stdout
