@@ -9,7 +9,7 @@ import attacks
 import model_zoo
 from benchmark.cli.app import main
 
-sys.path.pop(0)
+sys.path.remove(str(Path(__file__).resolve().parent))
 
 __all__ = ["attacks", "main", "model_zoo"]
 

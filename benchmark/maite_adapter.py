@@ -10,13 +10,18 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from attacks import attack
+from attacks.errors import InputError
 from attacks.models.modes import device_of
 
 Images = Sequence[NDArray[np.float32]]
 
 
 class MaiteModel:
-    """A `Model`: a batch of images (C, H, W) in [0, 1] in, probabilities (K,) of each out."""
+    """A `Model`: a batch of images (C, H, W) in [0, 1] in, probabilities (K,) of each out.
+
+    Args:
+        model: as for `MaiteAttack`; normalisation belongs inside, so that both ask the same network.
+    """
 
     def __init__(self, model: nn.Module, name: str = "model") -> None:
         self.metadata, self._model = {"id": name}, model
@@ -32,9 +37,13 @@ class MaiteAttack:
     Args:
         model: as for `attacks.attack`: in eval mode, on its device.
         name, settings: of the attack, as for `attacks.attack`; settings have `epsilon`. Draws belong to a datum's id.
+
+    Raises: InputError for settings that would attack another network than `MaiteModel` asks.
     """
 
     def __init__(self, model: nn.Module, name: str, **settings: Any) -> None:
+        if given := [word for word in ("mean", "std", "output", "source") if word in settings]:
+            raise InputError(f"{given[0]}: expected a model that has it inside, as MaiteModel needs it; wrap the model")
         self.metadata = {"id": f"{name} {settings}"}
         self._model, self._name, self._settings = model, name, settings
 

@@ -26,6 +26,10 @@ LIBRARY = "robustness-benchmark"
 CONFIG = "config.json"
 FILES = (CONFIG, "preprocessor_config.json", "*.safetensors")
 WEIGHTS = "model.safetensors"
+TRANSFORMING = ("googlenet", "inception_v3")
+"""Networks of torchvision that normalise once more, inside."""
+SQUASHED = 384
+"""From this size on, processors with a crop_pct squash images to a square instead."""
 INSTALL = "pip install -e '.[hub]'"
 
 
@@ -122,7 +126,10 @@ def _about_torchvision(rest: str, name: str) -> About:
 def _load_torchvision(rest: str, name: str, classes: int) -> nn.Module:
     weights, build_model = _torchvision_weights(rest, name), _package("torchvision", name).models.get_model
     network = rest.partition(":")[0]
-    model: nn.Module = build_model(network, num_classes=classes) if classes else build_model(network, weights=weights)
+    settings: dict[str, Any] = {"num_classes": classes} if classes else {"weights": weights}
+    if classes and network in TRANSFORMING:
+        settings["transform_input"] = True  # as with published weights, from which one's own were trained
+    model: nn.Module = build_model(network, **settings)
     return model
 
 
@@ -150,9 +157,10 @@ def _about_timm(rest: str, name: str) -> About:
 
 
 def _read_timm(config: Mapping[str, Any]) -> About:
-    size = config["input_size"][-1]
+    _, height, size = config["input_size"]
+    is_usual = height == size and config.get("crop_mode", "center") == "center"
     crop = Crop(size, int(size / config["crop_pct"]), config["interpolation"])
-    return About(Normalisation(tuple(config["mean"]), tuple(config["std"])), crop)
+    return About(Normalisation(tuple(config["mean"]), tuple(config["std"])), crop if is_usual else None)
 
 
 def _load_timm(rest: str, name: str, classes: int) -> nn.Module:
@@ -224,17 +232,15 @@ def _repository(rest: str, name: str) -> tuple[Path, dict[str, Any]]:
 
 
 def _crop_of_transformers(given: Mapping[str, Any]) -> Crop | None:
-    """Its processors know several ways; the usual two of them are read: one size, and a crop of a part of it."""
+    """What its processors do where that is a crop of the middle; None where they squash images, or nobody says."""
     size = given.get("size", {})
-    side = size if isinstance(size, int) else size.get("shortest_edge") or size.get("height")
-    if not side:
-        return None
+    side = size.get("shortest_edge") if isinstance(size, Mapping) else None
     interpolation = "bicubic" if given.get("resample") == 3 else "bilinear"
-    if given.get("crop_pct"):
+    if side and given.get("crop_pct") and side < SQUASHED:
         return Crop(side, int(side / given["crop_pct"]), interpolation)
     cut = given.get("crop_size", {})
-    cut = cut if isinstance(cut, int) else cut.get("height", side)
-    return Crop(cut if given.get("do_center_crop") else side, side, interpolation)
+    cut = cut.get("height") if isinstance(cut, Mapping) else cut
+    return Crop(cut, side, interpolation) if side and cut and given.get("do_center_crop") else None
 
 
 def _snapshot(repository: str, name: str) -> Path:

@@ -264,7 +264,7 @@ OWN_DATA = (
         "--data",
         OWN,
         "These images are attacked: a folder FOLDER/<class>/*.jpg, an .npz with x and y, or a dataset of the hub on "
-        "disk. --epsilon is needed, too.",
+        "disk. --epsilon is needed, too, unless a suite is named.",
         type=FILE,
         metavar="FOLDER|FILE.npz",
     ),

@@ -9,7 +9,7 @@ from attacks.errors import InputError
 from attacks.names import lookup
 from benchmark.cli.options import Shared
 from benchmark.data.datasets import DATASETS
-from benchmark.report.model_card import hub_config, model_card
+from benchmark.report.model_card import Measured, hub_config, model_card
 from benchmark.suites.registry import SUITES
 from model_zoo.files.atomic import atomic_write, file_of
 from model_zoo.hub import WEIGHTS
@@ -28,23 +28,24 @@ def push(shared: Shared, *, models: str, suite: str, folder: Path) -> None:
     card = file_of(path.with_suffix(""), ".json")
     if not card.is_file():
         raise InputError(f"model {spec.name}: expected its card at {card}, found none; push a trained model")
-    scores = _scores(spec, shared.results_dir / chosen.name / "leaderboard.csv", chosen.name)
-    threat = f"{chosen.threat.norm} {chosen.threat.epsilon:.6g}"
+    measured = _measured(spec, shared.results_dir / chosen.name, chosen.name)
     training = json.loads(card.read_bytes()).get("training", {})
     folder.mkdir(parents=True, exist_ok=True)
     atomic_write(folder / WEIGHTS, path.read_bytes())
     atomic_write(folder / "config.json", hub_config(spec, DATASETS[spec.dataset].classes))
-    atomic_write(folder / "README.md", model_card(spec, training, chosen.name, threat, scores))
+    atomic_write(folder / "README.md", model_card(spec, training, chosen.name, measured))
     print(f"{folder}: {WEIGHTS}, config.json, README.md; upload it: hf upload USER/{spec.name} {folder}")
 
 
-def _scores(spec: ModelSpec, path: Path, suite: str) -> dict[str, object]:
-    """The model's row of a leaderboard. Raises: InputError where it was never measured."""
-    board = pd.read_csv(path) if path.is_file() else pd.DataFrame(columns=["model"])
-    rows = board[board["model"] == spec.name]
+def _measured(spec: ModelSpec, folder: Path, suite: str) -> Measured:
+    """What the tables of a suite say of the model with these weights. Raises: InputError where they say nothing."""
+    scores, board = folder / "scores.csv", folder / "leaderboard.csv"
+    rows = pd.read_csv(scores) if scores.is_file() else pd.DataFrame(columns=["model", "checkpoint_sha256"])
+    rows = rows[(rows["model"] == spec.name) & (rows["checkpoint_sha256"] == spec.sha256)]
     if rows.empty:
         raise InputError(
-            f"expected the robust accuracy of {spec.name} in {path}, found none; measure it first: "
+            f"expected the robust accuracy of {spec.name}, with these weights, in {scores}, found none; measure: "
             f"python run_benchmark.py --suite {suite} --models {spec.name}"
         )
-    return {str(name): value for name, value in rows.iloc[0].items()}
+    shown = pd.read_csv(board)
+    return Measured(rows, shown[shown["model"] == spec.name].iloc[0])

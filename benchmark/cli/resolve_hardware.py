@@ -13,7 +13,7 @@ from attacks.precision import is_tiny, precision_for
 from attacks.spec import CHUNK_SIZE
 from benchmark.cli.options import OwnData, Shared
 from benchmark.data.datasets import DATASETS, load
-from benchmark.data.own_images import CROPS, OwnImages, own_images
+from benchmark.data.own_images import ARRAYS, CROPS, OwnImages, own_images
 from benchmark.data.split import Split, balanced_subset
 from benchmark.evaluation.hardware import Hardware, keep_freed_memory
 from benchmark.suites.suite import Suite
@@ -39,6 +39,9 @@ def bring_images(own_data: OwnData, shared: Shared, dataset: str | None, model: 
         return None
     if own_data.channels == 2:
         raise InputError("--channels must be 1 (grey levels) or 3 (RGB), got 2")
+    if own_data.data.suffix == ARRAYS:  # as they are, whatever a suite or a model says
+        crop = Crop(*own_data.image_size) if own_data.image_size else None
+        return own_images(own_data.data, crop=crop, channels=own_data.channels, classes=shared.classes)
     crop = Crop(*own_data.image_size) if own_data.image_size else CROPS.get(dataset or "")
     if own_data.image_size is None and model is not None and is_published(model):
         crop = about_published(model).crop or crop

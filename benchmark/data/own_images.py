@@ -2,6 +2,8 @@
 
 import re
 import sys
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
@@ -164,7 +166,7 @@ def _from_arrays(path: Path, names: Sequence[str] | None) -> OwnImages:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in ("x", "y")}
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         reason = one_line(error)[:160]
         raise InputError(f"{path}: expected arrays x and y in an .npz, could not read them ({reason})") from None
     x, y = arrays["x"], arrays["y"]
@@ -211,7 +213,11 @@ def _from_hub_folder(path: Path, names: Sequence[str] | None, crop: Crop | None,
         raise InputError(
             f"{path}: a folder of the package datasets, which is not installed; run: pip install datasets"
         ) from None
-    rows = datasets.load_from_disk(str(path))
+    try:
+        rows = datasets.load_from_disk(str(path))
+    except Exception as error:  # it reads JSON and Arrow, and raises in their ways
+        reason = one_line(error)[:160]
+        raise InputError(f"{path}: expected a dataset of the package datasets, could not read it ({reason})") from None
     if isinstance(rows, datasets.DatasetDict):
         part = next((name for name in PARTS if name in rows), None)
         if part is None:
@@ -244,4 +250,5 @@ def _file_in(cell: Mapping[str, Any]) -> IO[bytes] | Path:
 
 def _name_of(path: Path) -> str:
     """That of a folder or file, as a suite may be called."""
-    return re.sub(r"[^a-zA-Z0-9_.-]+", "-", path.resolve().stem).strip("-.") or "images"
+    whole = path.resolve()
+    return re.sub(r"[^a-zA-Z0-9_.-]+", "-", whole.name if path.is_dir() else whole.stem).strip("-.") or "images"

@@ -14,6 +14,7 @@ from model_zoo.hub import Crop
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 _PLAIN = ("1", "L", "P", "RGB")
+_GREY = ("1", "L", "LA")
 _WITH_ALPHA = ("LA", "PA", "RGBA")
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 """PIL's ways with a damaged file."""
@@ -28,6 +29,7 @@ class Preparation:
         height, width: pixels of what is cut out of the middle.
         resize: pixels of the shorter side before that; 0 for images that must have these pixels already.
         interpolation: of the resizing, "bilinear" or "bicubic".
+        may_lose_colour: whether grey levels are what the user asked for, of coloured images, too.
     """
 
     channels: int
@@ -35,6 +37,7 @@ class Preparation:
     width: int
     resize: int = 0
     interpolation: str = "bilinear"
+    may_lose_colour: bool = False
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -59,6 +62,11 @@ class Preparation:
                     raise InputError(
                         f"{name}: expected {self.width}x{self.height} pixels, as the first image has, got "
                         f"{image.width}x{image.height}; bring all to one size by --image-size"
+                    )
+                if self.channels == 1 and image.mode not in _GREY and not self.may_lose_colour:
+                    raise InputError(
+                        f"{name}: expected grey levels, as the first image has, got {image.mode}; say by --channels 3 "
+                        "that all are RGB, or by --channels 1 that all are to be grey"
                     )
                 converted = image.convert("L" if self.channels == 1 else "RGB")
                 if self.resize:
@@ -87,12 +95,12 @@ def preparation(first: Path | IO[bytes], name: str, *, crop: Crop | None, channe
         with Image.open(first) as image:
             _refuse(image, name)
             found = image.size
-            is_grey = image.mode in ("1", "L", "LA")
+            is_grey = image.mode in _GREY
     except _BROKEN as error:
         raise InputError(
             f"{name}: expected an image, could not read it ({one_line(error)[:160]}); replace it"
         ) from None
-    own = Preparation(channels or (1 if is_grey else 3), height=found[1], width=found[0])
+    own = Preparation(channels or (1 if is_grey else 3), found[1], found[0], may_lose_colour=channels == 1)
     if crop is None:
         return own
     return replace(own, height=crop.size, width=crop.size, resize=crop.resize, interpolation=crop.interpolation)

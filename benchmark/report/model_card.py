@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,34 @@ from model_zoo.hub import LIBRARY
 from model_zoo.model_spec import ModelSpec
 
 TEMPLATE = Path(__file__).with_name("model_card.md")
-NOT_ATTACKS = ("rank", "model", "defense", "architecture", "clean", "worst case", "ci_low", "ci_high", "flags", "n")
-"""Columns of a leaderboard that are no attack's."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the tables of a suite say of a model; accuracies in percent.
+
+    Args:
+        scores: its rows of scores.csv; shown: its row of the leaderboard.
+    """
+
+    scores: pd.DataFrame
+    shown: "pd.Series[Any]"
+
+    @property
+    def threat(self) -> str:
+        """The norm, and epsilon in pixel scale."""
+        first = self.scores.iloc[0]
+        return f"{first['norm']} {first['epsilon']:.6g}"
+
+    def attacks(self) -> list[dict[str, Any]]:
+        """What each attack left, white-box ones first."""
+        sources = self.scores["source_model"].fillna("")
+        names = [
+            f"{attack} from {source}" if source else attack
+            for attack, source in zip(self.scores["attack"], sources, strict=True)
+        ]
+        rows = zip(names, self.scores["robust_acc"], self.scores["n"], strict=True)
+        return [{"name": name, "robust": robust, "n": n} for name, robust, n in rows]
 
 
 def hub_config(spec: ModelSpec, classes: int) -> bytes:
@@ -22,26 +49,27 @@ def hub_config(spec: ModelSpec, classes: int) -> bytes:
     return (json.dumps({"library_name": LIBRARY, **about}, indent=1) + "\n").encode()
 
 
-def model_card(
-    spec: ModelSpec, training: Mapping[str, Any], suite: str, threat: str, scores: Mapping[str, Any]
-) -> bytes:
+def model_card(spec: ModelSpec, training: Mapping[str, Any], suite: str, measured: Measured) -> bytes:
     """README.md of a repository: metadata in YAML, then prose.
 
     Args:
         training: of the model's card: command and settings.
-        suite, threat: what its numbers were measured on.
-        scores: its row of the leaderboard, accuracies in percent.
+        suite, measured: what its numbers were measured on, and what they are.
     """
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False, keep_trailing_newline=True)
+    shown = measured.shown
     text = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         library=LIBRARY,
         spec=spec,
         training={"command": "", **training},
         recipe=training.get("settings", {}).get("recipe", {}),
         suite=suite,
-        threat=threat,
-        scores=scores,
-        attacks=[name for name, value in scores.items() if name not in NOT_ATTACKS and pd.notna(value)],
-        flags=scores["flags"] if pd.notna(scores["flags"]) else "",
+        threat=measured.threat,
+        clean=round(float(shown["clean"]), 2),
+        worst=round(float(shown["worst case"]), 2),
+        interval=f"[{shown['ci_low']:.2f}, {shown['ci_high']:.2f}]",
+        n=int(shown["n"]),
+        attacks=measured.attacks(),
+        flags=shown["flags"] if pd.notna(shown["flags"]) else "",
     )
     return text.encode()

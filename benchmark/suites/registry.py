@@ -99,11 +99,17 @@ SUITES: Mapping[str, Suite] = by_name(
 )
 
 
-def own_suite_name(dataset: str) -> str:
-    """What the suite of a user's own images is called: as they are, unless a suite has that name."""
-    return f"own-{dataset}" if dataset in SUITES else dataset
+RESERVED = ("runs", "verdicts", "studies", "evidence")
+"""What lies in a results folder beside the tables of suites."""
 
 
-def own_suite(dataset: str, threat: ThreatModel) -> Suite:
+def own_suite_name(images: str) -> str:
+    """What a user's own images and their suite are called: as their folder, unless that name means something else."""
+    known = {*SUITES, *(suite.dataset for suite in SUITES.values()), *RESERVED}
+    return f"own-{images}" if images in known else images
+
+
+def own_suite(images: str, threat: ThreatModel) -> Suite:
     """The suite of a user's own images: all of them, under the attacks of the leaderboard suites."""
-    return _suite(own_suite_name(dataset), dataset, threat, None, "your own images", rel_step_size=0.25)
+    name = own_suite_name(images)
+    return _suite(name, name, threat, None, "your own images", rel_step_size=0.25)

@@ -140,6 +140,24 @@ def test_a_classifier_of_transformers(tmp_path: Path) -> None:
     assert about_published(f"hf:{tmp_path}") == About(normalisation, Crop(48, 64, "bicubic"), "logits")
 
 
+@pytest.mark.parametrize(
+    ("processor", "crop"),
+    [
+        ({"size": {"shortest_edge": 256}, "crop_size": {"height": 224}, "do_center_crop": True}, Crop(224, 256)),
+        ({"size": {"shortest_edge": 224}, "crop_pct": 0.875}, Crop(224, 256)),
+        ({"size": {"shortest_edge": 384}, "crop_pct": 0.875}, None),  # squashed from there on
+        ({"size": {"height": 224, "width": 224}}, None),  # squashed
+        ({}, None),
+    ],
+)
+def test_what_processors_of_transformers_do_is_a_crop_or_nothing(
+    tmp_path: Path, processor: dict[str, Any], crop: Crop | None
+) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "resnet"}')
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(processor))
+    assert about_published(f"hf:{tmp_path}").crop == crop
+
+
 # Folders that are none
 
 

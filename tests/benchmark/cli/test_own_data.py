@@ -9,7 +9,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from attacks.threat_model import ThreatModel
 from benchmark.data.datasets import load
+from benchmark.suites.registry import own_suite
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 SHADES = {"bright": 0.75, "dark": 0.25, "mid": 0.5}
@@ -113,6 +115,12 @@ def test_mistakes_are_one_line(command: Command, photos: Path, words: list[str],
     assert result.returncode == 2
     assert says in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["cifar10", "imagenet", "digits", "runs", "verdicts", "photos"])
+def test_a_folder_that_is_called_as_something_else_is_not_taken_for_it(name: str) -> None:
+    suite = own_suite(name, ThreatModel("Linf", 0.1))
+    assert suite.name == suite.dataset == ("photos" if name == "photos" else f"own-{name}")
 
 
 @pytest.mark.parametrize(

@@ -46,14 +46,35 @@ def test_a_pushed_model_comes_back_with_its_numbers_and_a_card_that_the_hub_read
     values = {result.metric_type: result.metric_value for result in card.data.eval_results}
     worst = pd.read_csv(tmp_path / "results/mine/digits/leaderboard.csv").query("model == 'madry'").iloc[0]
     assert values == {"accuracy": worst["clean"], "robust_accuracy": worst["worst case"]}
+    assert "Linf 0.2" in card.text
+    assert f"| pgd-20 | {worst['pgd-20']:.2f} | 40 |" in card.text
     assert f"[{worst['ci_low']:.2f}, {worst['ci_high']:.2f}]" in card.text
     assert "train --defense madry" in card.text
+
+
+def test_a_card_has_the_threat_model_of_its_numbers_and_none_of_other_weights(command: Command, tmp_path: Path) -> None:
+    few = ("--attacks", "fgsm", "--examples", "40", "--transfer", "fgsm", "--sources", "natural", "--quiet")
+    assert command(tmp_path, "--models", "madry", *few, "--epsilon", "0.1").returncode == 0
+    assert command(tmp_path, "push", "--models", "madry", "--folder", "hub").returncode == 0
+    card = (tmp_path / "hub/README.md").read_text()
+    assert "Linf 0.1" in card
+    assert "Linf 0.2" not in card
+    assert "| fgsm from natural | " in card
+    scores = tmp_path / "results/mine/digits/scores.csv"
+    table = pd.read_csv(scores)
+    table["checkpoint_sha256"] = "0" * 64
+    table.to_csv(scores, index=False)
+    other = command(tmp_path, "push", "--models", "madry", "--folder", "hub")
+    assert (other.returncode, other.stderr.count("\n")) == (2, 1)
 
 
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (("--models", "madry"), "expected the robust accuracy of madry in results/mine/digits/leaderboard.csv"),
+        (
+            ("--models", "madry"),
+            "expected the robust accuracy of madry, with these weights, in results/mine/digits/scores.csv",
+        ),
         (("--models", "madri"), "madry"),
         (("--models", "madry", "--suite", "nowhere"), "nowhere"),
     ],

@@ -261,6 +261,16 @@ def test_an_opaque_alpha_channel_takes_nothing_away(photos: Path) -> None:
     np.testing.assert_array_equal((x[0] * 255).round().byte().permute(1, 2, 0).numpy(), pixels)
 
 
+def test_colours_are_turned_to_grey_only_where_asked(photos: Path) -> None:
+    with Image.open(photos / "cat/0.png") as image:
+        image.convert("L").save(photos / "cat/0.png")
+    with pytest.raises(InputError, match=r"expected grey levels, as the first image has, got RGB") as caught:
+        own_images(photos, crop=Crop(8, 8)).select(None, seed=0)
+    assert "--channels 3" in str(caught.value)
+    assert own_images(photos, crop=Crop(8, 8), channels=1).select(None, seed=0).x.shape[1] == 1
+    assert own_images(photos, crop=Crop(8, 8), channels=3).select(None, seed=0).x.shape[1] == 3
+
+
 def test_images_of_several_sizes_need_one(photos: Path) -> None:
     with pytest.raises(InputError, match=r"expected 40x40 pixels, as the first image has, got 40x52") as caught:
         own_images(photos).select(None, seed=0)
@@ -329,6 +339,24 @@ def test_paths_with_no_images_are_refused(tmp_path: Path) -> None:
         own_images(saved(tmp_path / "some.npz", np.zeros((2, 3, 4, 4), np.uint8), np.arange(2)), crop=Crop(4, 4))
 
 
+@pytest.mark.parametrize("part", [slice(0, 90), slice(0, 4), None])
+def test_damaged_arrays_are_one_line(tmp_path: Path, part: slice | None) -> None:
+    path = saved(tmp_path / "some.npz", np.zeros((9, 3, 8, 8), np.uint8), np.arange(9))
+    content = bytearray(path.read_bytes())
+    content[120] ^= 1
+    path.write_bytes(content if part is None else content[part])
+    with pytest.raises(InputError, match="expected arrays x and y") as caught:
+        own_images(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_has_its_whole_name_and_a_file_none_of_its_ending(photos: Path, tmp_path: Path) -> None:
+    versioned = photos.rename(tmp_path / "my photos.v1")
+    assert own_images(versioned, crop=Crop(8, 8)).name == "my-photos.v1"
+    x, y = np.zeros((2, 3, 8, 8), np.uint8), np.arange(2)
+    assert own_images(saved(tmp_path / "some.v2.npz", x, y)).name == "some.v2"
+
+
 # Datasets of the hub
 
 
@@ -347,6 +375,10 @@ def test_a_dataset_of_the_hub_on_disk_is_read_as_its_files_are(photos: Path, tmp
     assert split.digest == expected.digest
     datasets.DatasetDict({"train": whole.select([0]), "test": whole}).save_to_disk(tmp_path / "parts")
     assert own_images(tmp_path / "parts", crop=Crop(32, 32)).select(None, seed=0).digest == expected.digest
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken/state.json").write_text("{}")
+    with pytest.raises(InputError, match="expected a dataset of the package datasets"):
+        own_images(tmp_path / "broken", crop=Crop(32, 32))
     datasets.DatasetDict({"train": whole}).save_to_disk(tmp_path / "train")
     with pytest.raises(InputError, match="expected a part called test or validation, got train"):
         own_images(tmp_path / "train", crop=Crop(32, 32))
