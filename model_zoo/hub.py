@@ -6,6 +6,7 @@ weights are read from safetensors alone; torchvision and timm check and read wha
 
 import importlib
 import json
+import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
@@ -109,7 +110,7 @@ def _asked(table: Mapping[str, Callable[..., Any]], name: str, *args: Any) -> An
         raise
     except Exception as error:  # a download may fail in any of its libraries' ways
         raise InputError(
-            f"--model {name}: cannot be had: {one_line(error)[:200]}; mend the name, get it where there is a network, "
+            f"--model {name}: cannot be had: {_reason(error)}; mend the name, get it where there is a network, "
             "or give your own weights by --checkpoint"
         ) from None
 
@@ -254,9 +255,14 @@ def _snapshot(repository: str, name: str) -> Path:
             return Path(hub.snapshot_download(**wanted, local_files_only=True))
         except Exception:
             raise InputError(
-                f"--model {name}: expected a folder or a repository of the hub, got neither ({one_line(error)[:160]}); "
+                f"--model {name}: expected a folder or a repository of the hub, got neither ({_reason(error)}); "
                 "mend the name, or get it where there is a network: hf download"
             ) from None
+
+
+def _reason(error: BaseException) -> str:
+    """What a library says, in one line that is not too long."""
+    return textwrap.shorten(one_line(error), 200, placeholder=" ...")
 
 
 def _package(package: str, name: str) -> Any:

@@ -126,16 +126,34 @@ def _from_class_folders(path: Path, names: Sequence[str] | None, crop: Crop | No
     folders = sorted(child.name for child in path.iterdir() if child.is_dir() and not child.name.startswith("."))
     label_of = _labels(path, "folder", folders, names)
     files: list[Path] = []
+    passed_over: list[Path] = []
     labels: list[int] = []
     for folder in folders:
-        found = sorted(p for p in (path / folder).rglob("*") if p.suffix.lower() in SUFFIXES and p.name[0] != ".")
+        there = sorted(p for p in (path / folder).rglob("*") if p.is_file() and p.name[0] != ".")
+        found = [p for p in there if p.suffix.lower() in SUFFIXES]
+        passed_over += [p for p in there if p.suffix.lower() not in SUFFIXES]
         if not found:
             raise InputError(f"{path / folder}: expected images of a class ({', '.join(SUFFIXES)}), got none; add some")
         files += found
         labels += [label_of[folder]] * len(found)
-    prepared = preparation(files[0], str(files[0]), crop=crop, channels=channels)
     known = len(names or folders)
+    if passed_over:
+        others = shortened([str(file) for file in passed_over])
+        print(f"note: passed over, no pictures by their endings: {others}", file=sys.stderr)
+    prepared = _first_preparation(files, crop, channels)
     return OwnImages(_name_of(path), _Files(files, prepared), np.array(labels), known, prepared.shape)
+
+
+def _first_preparation(files: Sequence[Path], crop: Crop | None, channels: int | None) -> Preparation:
+    """How images are brought to one shape, by the first that can be read. Raises: InputError for the first, if none."""
+    problem: InputError | None = None
+    for file in files:
+        try:
+            return preparation(file, str(file), crop=crop, channels=channels)
+        except InputError as error:
+            problem = problem or error
+    assert problem is not None
+    raise problem
 
 
 def _labels(path: Path, kind: str, found: Sequence[str], names: Sequence[str] | None) -> Mapping[str, int]:
@@ -164,9 +182,10 @@ def _labels(path: Path, kind: str, found: Sequence[str], names: Sequence[str] | 
 def _from_arrays(path: Path, names: Sequence[str] | None) -> OwnImages:
     """x uint8 or float in [0, 1], (N, C, H, W), (N, H, W, C) or (N, H, W); y (N,) whole numbers."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in ("x", "y")}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        with path.open("rb") as content:  # numpy leaves what it opens itself open where it is damaged
+            file = np.load(content, allow_pickle=False)
+            arrays = {name: np.asarray(file[name]) for name in ("x", "y")}
+    except (OSError, LookupError, TypeError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         reason = one_line(error)[:160]
         raise InputError(f"{path}: expected arrays x and y in an .npz, could not read them ({reason})") from None
     x, y = arrays["x"], arrays["y"]

@@ -12,7 +12,7 @@ from torch import Tensor
 from attacks.errors import InputError, one_line
 from model_zoo.hub import Crop
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
 _PLAIN = ("1", "L", "P", "RGB")
 _GREY = ("1", "L", "LA")
 _WITH_ALPHA = ("LA", "PA", "RGBA")
@@ -96,6 +96,8 @@ def preparation(first: Path | IO[bytes], name: str, *, crop: Crop | None, channe
             _refuse(image, name)
             found = image.size
             is_grey = image.mode in _GREY
+    except InputError:
+        raise
     except _BROKEN as error:
         raise InputError(
             f"{name}: expected an image, could not read it ({one_line(error)[:160]}); replace it"

@@ -16,6 +16,8 @@ from attacks.out_of_memory import is_out_of_memory
 
 MOST, FIRST, FEWEST = 1000, 250, 20
 """How many images are looked at; how many of them under every normalisation; and with how few nothing is said."""
+FEWEST_LOSSES = 200
+"""With how few images losses say nothing: a model that is wrong on a handful may be less sure of these by chance."""
 MISFIT = 1.0
 """From where on what reaches a batch norm does not fit its statistics; `misfit` says in what unit."""
 FITS = 0.5
@@ -78,6 +80,8 @@ def wanted_normalisation(model: nn.Module, x: Tensor, y: Tensor, *, batch_size: 
     Args:
         x: (N, C, H, W) in [0, 1], on the CPU; y: (N,), on the CPU.
 
+    Of fewer images than `FEWEST` nothing is said, by losses of fewer than `FEWEST_LOSSES`.
+
     Returns: "imagenet", "cifar10", "mnist"; "own" for the images' own mean and std; "0.5" for 0.5 as both; "255" for
         pixels up to 255; "twice" where it does better with one of them undone.
     """
@@ -91,6 +95,8 @@ def wanted_normalisation(model: nn.Module, x: Tensor, y: Tensor, *, batch_size: 
         tried = others if before > MISFIT else {}
         after = {name: misfit(model, partial(asker.logits, few, *other)) for name, other in tried.items()}
         gains = {name: FITS - value / before for name, value in after.items() if value is not None}
+    elif len(x) < FEWEST_LOSSES:
+        gains = {}
     else:
         here = asker.logits(few, *AS_THEY_ARE)
         suspects = [name for name in others if max(falls(here, asker.logits(few, *others[name]), labels)[:2]) > 0]

@@ -3,7 +3,10 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-NEEDED = "% \\usepackage{booktabs}\n% Wider than the page: \\resizebox{\\linewidth}{!}{\\input{...}}\n"
+NEEDED = (
+    "% \\usepackage{booktabs}\n"
+    "% Wider than the page: \\usepackage{graphicx}, \\resizebox{\\linewidth}{!}{\\input{...}}\n"
+)
 ESCAPED = str.maketrans(
     {
         **{character: f"\\{character}" for character in "&%$#_{}"},

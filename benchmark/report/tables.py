@@ -41,7 +41,7 @@ BOTH_READINGS = "Any iterate; in brackets, the last iterate. Passes are per imag
 NAMED = {
     "leaderboard.md": "all attacks, and what the flags mean",
     "leaderboard.html": "the leaderboard to sort and filter; .tex for papers",
-    "scores.csv": "a row for each model and attack; every table above is there as .csv and .tex, too",
+    "scores.csv": "a row for each model and attack; all tables above are .csv and .tex, too",
 }
 """What of some files is said in the terminal; of other tables it is their title."""
 NO_FLAG = "No flag is raised by two cases of a model."

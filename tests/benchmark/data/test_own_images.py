@@ -252,6 +252,25 @@ def test_a_picture_that_cannot_be_taken_is_named_counted_and_left_out_only_where
         brought.select(None, seed=0, most_broken=1)
 
 
+def test_a_first_picture_that_cannot_be_taken_is_as_any_other(photos: Path) -> None:
+    transparent(photos / "cat/0.png")
+    brought = own_images(photos, crop=Crop(32, 32))
+    with pytest.raises(InputError, match="got one with transparent pixels") as caught:
+        brought.select(None, seed=0)
+    assert str(caught.value).endswith("leave 1 of 15 images out by --skip-broken 1")
+    assert len(brought.select(None, seed=0, most_broken=1)) == 14
+
+
+def test_gifs_are_pictures_and_other_files_are_named(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    animated(photos / "cat/moves.gif")
+    (photos / "cat/notes.txt").write_text("a note")
+    brought = own_images(photos, crop=Crop(32, 32))
+    assert "note: passed over" in (said := capsys.readouterr().err)
+    assert "cat/notes.txt" in said
+    with pytest.raises(InputError, match=r"moves.gif: .*an animation of 2 frames"):
+        brought.select(None, seed=0)
+
+
 def test_an_opaque_alpha_channel_takes_nothing_away(photos: Path) -> None:
     with Image.open(photos / "cat/0.png") as image:
         pixels = np.array(image)

@@ -85,3 +85,19 @@ def test_misfit_is_over_all_batches_and_few_images_say_nothing(digits: Split) ->
     assert apart == pytest.approx(1, abs=1e-3)  # mean 1, variance 1
     few = Split("digits", "test", digits.x[:10], digits.y[:10], digits.index[:10], 10)
     assert flag(nn.Sequential(Normalisation((0.0,), (255.0,)).layer(), nn.Flatten(), nn.Linear(64, 10)), few) == ""
+
+
+def test_losses_of_few_images_say_nothing(digits: Split) -> None:
+    """A network without batch norm that lacks its normalisation: of all images it is noticed, of sixty it is not."""
+    torch.manual_seed(0)
+    linear = nn.Linear(64, 10)
+    optimizer = torch.optim.Adam(linear.parameters(), 0.01)
+    inside = (digits.x.flatten(1) - 0.5) / 0.1
+    for _ in range(60):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(linear(inside), digits.y).backward()
+        optimizer.step()
+    model = nn.Sequential(Normalisation((0.0,), (10.0,)).layer(), nn.Flatten(), linear).eval()
+    sixty = Split("digits", "test", digits.x[:60], digits.y[:60], digits.index[:60], 10)
+    assert flag(model, digits)
+    assert flag(model, sixty) == ""
