@@ -34,11 +34,8 @@ class Measured:
 
     def attacks(self) -> list[dict[str, Any]]:
         """What each attack left, white-box ones first."""
-        sources = self.scores["source_model"].fillna("")
-        names = [
-            f"{attack} from {source}" if source else attack
-            for attack, source in zip(self.scores["attack"], sources, strict=True)
-        ]
+        cells = zip(self.scores["attack"], self.scores["source_model"], strict=True)
+        names = [f"{attack} from {source}" if isinstance(source, str) else attack for attack, source in cells]
         rows = zip(names, self.scores["robust_acc"], self.scores["n"], strict=True)
         return [{"name": name, "robust": robust, "n": n} for name, robust, n in rows]
 

@@ -243,9 +243,10 @@ def test_logits_so_large_that_cross_entropy_would_be_flat_leave_it_a_gradient() 
 @pytest.mark.parametrize("flag", ["normalisation(own)", "normalisation(twice)"])
 def test_normalisation_that_is_missing_or_doubled_is_flagged(flag: str) -> None:
     """Images are told by their brightness, which the model expects normalised, or undoes once too often."""
-    y = torch.arange(100) % 4
-    x = (0.2 + 0.2 * y.float()).view(100, 1, 1, 1) + 0.001 * torch.arange(100.0).view(100, 1, 1, 1)
-    images = Split("toy", "test", x, y, torch.arange(100), 4)
+    n = 400
+    y = torch.arange(n) % 4
+    x = (0.2 + 0.2 * y.float()).view(n, 1, 1, 1) + torch.linspace(0, 0.1, n).view(n, 1, 1, 1)
+    images = Split("toy", "test", x, y, torch.arange(n), 4)
     mean, std = x.mean(), x.std()
     levels = torch.stack([x[y == k].mean() for k in range(4)])
 
