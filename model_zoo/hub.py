@@ -4,6 +4,7 @@ Each comes with the normalisation and the image size of whoever published it. No
 weights are read from safetensors alone; torchvision and timm check and read what they download themselves.
 """
 
+import functools
 import importlib
 import json
 import textwrap
@@ -244,8 +245,9 @@ def _crop_of_transformers(given: Mapping[str, Any]) -> Crop | None:
     return Crop(cut, side, interpolation) if side and cut and given.get("do_center_crop") else None
 
 
+@functools.cache
 def _snapshot(repository: str, name: str) -> Path:
-    """A repository's files: from the hub, or where that cannot be reached from its cache."""
+    """A repository's files, asked for once: from the hub, or where that cannot be reached from its cache."""
     hub = _package("huggingface_hub", name)
     wanted = {"repo_id": repository, "allow_patterns": list(FILES)}
     try:

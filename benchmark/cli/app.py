@@ -31,12 +31,12 @@ from benchmark.cli.options import (
     SEED,
     THREAT,
     WHAT,
-    Examples,
     Shared,
     precision,
     takes,
     workers,
 )
+from benchmark.cli.values import Examples
 
 # What loads torch is imported inside the commands, so that help and mistakes answer at once.
 

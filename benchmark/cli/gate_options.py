@@ -3,7 +3,8 @@
 import click
 
 from benchmark.cli.headings import Decorator, option
-from benchmark.cli.options import FILE, NORMS, SEEDS, WHAT, FiniteRange, Number
+from benchmark.cli.options import FILE, NORMS, SEEDS, WHAT
+from benchmark.cli.values import FiniteRange, Number
 
 RULES, REPORTS = "When a model fails", "Reports"
 

@@ -1,8 +1,6 @@
-"""Options that several commands share, in groups, and the types of their values."""
+"""Options that several commands share, in groups."""
 
 import functools
-import math
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -10,8 +8,8 @@ from typing import Any
 
 import click
 
-from attacks.number import parse_number
 from benchmark.cli.headings import Decorator, option
+from benchmark.cli.values import ImageSize, Number
 
 
 @dataclass(frozen=True)
@@ -59,56 +57,6 @@ class OwnData:
     image_size: tuple[int, int] | None = None
     channels: int | None = None
     skip_broken: int | None = None
-
-
-class Number(click.ParamType[float]):
-    """A number, or a fraction such as 8/255 or 0.5/255."""
-
-    name = "number"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        try:
-            return parse_number(str(value))
-        except ValueError:
-            self.fail(f"expected a number or a fraction such as 8/255, got {value!r}", param, ctx)
-
-
-class ImageSize(click.ParamType[tuple[int, int]]):
-    """SIZE, or SIZE:RESIZE: pixels a side of what is cut out, and of the shorter side that is resized to before."""
-
-    name = "image size"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
-        found = re.fullmatch(r"([1-9]\d{0,3})(?::([1-9]\d{0,3}))?", str(value).strip())
-        size, resize = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
-        if not size or resize < size:
-            self.fail(f"expected pixels such as 224, or 224:256 with the larger last, got {value!r}", param, ctx)
-        return size, resize
-
-
-class FiniteRange(click.FloatRange):
-    """A number within bounds; NaN is within none."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        converted: float = super().convert(value, param, ctx)
-        if not math.isfinite(converted):
-            self.fail(f"expected a finite number, got {value!r}", param, ctx)
-        return converted
-
-
-class Examples(click.ParamType[dict[str, int | None]]):
-    """How many images: all or N for every attack (under ""), and ATTACK=N for some."""
-
-    name = "examples"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> dict[str, int | None]:
-        wanted: dict[str, int | None] = {}
-        for word in str(value).split(","):
-            name, _, count = word.strip().rpartition("=")
-            if count != "all" and not re.fullmatch("[1-9][0-9]{0,8}", count):
-                self.fail(f"expected all or a positive whole number, got {count!r}", param, ctx)
-            wanted[name] = None if count == "all" else int(count)
-        return wanted
 
 
 def takes(*groups: tuple[Decorator, ...]) -> Decorator:

@@ -39,12 +39,10 @@ def bring_images(own_data: OwnData, shared: Shared, dataset: str | None, model: 
         return None
     if own_data.channels == 2:
         raise InputError("--channels must be 1 (grey levels) or 3 (RGB), got 2")
-    if own_data.data.suffix == ARRAYS:  # as they are, whatever a suite or a model says
-        crop = Crop(*own_data.image_size) if own_data.image_size else None
-        return own_images(own_data.data, crop=crop, channels=own_data.channels, classes=shared.classes)
-    crop = Crop(*own_data.image_size) if own_data.image_size else CROPS.get(dataset or "")
-    if own_data.image_size is None and model is not None and is_published(model):
-        crop = about_published(model).crop or crop
+    crop = Crop(*own_data.image_size) if own_data.image_size else None
+    if crop is None and own_data.data.suffix != ARRAYS:  # which are as they are, whatever a suite or a model says
+        of_model = about_published(model).crop if model is not None and is_published(model) else None
+        crop = of_model or CROPS.get(dataset or "")
     return own_images(own_data.data, crop=crop, channels=own_data.channels, classes=shared.classes)
 
 

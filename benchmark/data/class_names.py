@@ -28,6 +28,12 @@ CLASS_NAMES: Mapping[str, Sequence[str]] = {
 """By dataset, as its authors call them; of Fashion-MNIST's "T-shirt/top" a folder cannot have the stroke."""
 
 
+def class_name(dataset: str, label: int) -> str:
+    """What the dataset's authors call a class; the label itself where they have no name for it."""
+    names = CLASS_NAMES.get(dataset, ())
+    return names[label] if label < len(names) else str(label)
+
+
 def class_folders(folder: Path, dataset: str, classes: Path | None) -> list[str]:
     """The names of the class folders in a folder, in the order of the labels.
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmark.data.class_names import CLASS_NAMES
+from benchmark.data.class_names import class_name
 from benchmark.data.split import Split
 from benchmark.gate.words import counted
 from benchmark.stats.shares import Bools
@@ -32,8 +32,8 @@ def fallen_images(split: Split, order: NDArray[np.int64], before: Bools, now: Bo
 
 
 def _name(dataset: str, label: int) -> str:
-    names = CLASS_NAMES.get(dataset, ())
-    return f"{label} {names[label]}" if label < len(names) and names[label] != str(label) else str(label)
+    name = class_name(dataset, label)
+    return name if name == str(label) else f"{label} {name}"
 
 
 def _first(words: Sequence[str]) -> str:

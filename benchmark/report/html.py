@@ -14,7 +14,7 @@ from markupsafe import Markup
 from benchmark.data.class_names import CLASS_NAMES
 from benchmark.report.broken import broken_images
 from benchmark.report.flags import FLAGS, flag_names
-from benchmark.report.leaderboard import FIRST, LAST
+from benchmark.report.leaderboard import attacks_of
 from benchmark.report.score import SuiteScores
 
 TEMPLATES = Environment(
@@ -45,7 +45,7 @@ def page(
         triples: for some models a PNG of images, what was added, and what came of it.
         what: dataset, threat model and images in words; reading, legend: as under the other tables.
     """
-    attacks = [str(name) for name in board.columns if name not in (*FIRST, *LAST)]
+    attacks = attacks_of(board)
     shown = flag_names(flag for flags in board["flags"] for flag in flags.split())
     data = {
         "what": what,

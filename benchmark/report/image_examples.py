@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from benchmark.data.class_names import CLASS_NAMES
+from benchmark.data.class_names import class_name
 from benchmark.store.images import image_files, unpack_images
 from benchmark.store.shown import ShownCase
 from benchmark.store.store import Store
@@ -22,6 +22,8 @@ SIDE = 64
 GAP = 4
 TEXT, LINE = 11, 14
 """Pixels of the letters, and from one line to the next."""
+LETTERS = 11
+"""Of a class's name, so that it is no wider than the picture."""
 ABOVE, BELOW = 2 * LINE, 2 * LINE
 """Pixels of the text above and below the pictures."""
 
@@ -112,8 +114,7 @@ def _drawn(broken: Sequence[Broken], entry: ShownCase) -> bytes:
 
 def _named(label: int, dataset: str) -> str:
     """A class as people call it; "?" where it was not stored."""
-    names = CLASS_NAMES.get(dataset, ())
-    return "?" if label < 0 else names[label][:11] if label < len(names) else str(label)
+    return "?" if label < 0 else class_name(dataset, label)[:LETTERS]
 
 
 def _framed(image: NDArray[np.float32], scale: int) -> NDArray[np.uint8]:

@@ -8,7 +8,7 @@ import pandas as pd
 from benchmark.report.claims import asked
 from benchmark.report.flags import FLAGS, name_of
 from benchmark.report.latex import LatexTable
-from benchmark.report.leaderboard import FIRST, LAST
+from benchmark.report.leaderboard import attacks_of
 from benchmark.report.papers import attack_of, with_std
 
 NOTHING = "--"
@@ -17,7 +17,7 @@ NAMES = ("model", "defense", "architecture")
 
 def leaderboard_latex(board: pd.DataFrame) -> LatexTable:
     """The leaderboard; flags are numbered behind a model's name and explained under the table."""
-    attacks = [str(name) for name in board.columns if name not in (*FIRST, *LAST)]
+    attacks = attacks_of(board)
     columns = ["rank", *NAMES, "clean", *attacks, "worst case"]
     lines, caveats = [], {}
     for row, line in enumerate(board.to_dict("records")):

@@ -15,6 +15,11 @@ FIRST = ("rank", "model", "defense", "architecture", "clean")
 LAST = ("worst case", "ci_low", "ci_high", "flags", "n")
 
 
+def attacks_of(board: pd.DataFrame) -> list[str]:
+    """The attacks that a leaderboard has a column of, in its order."""
+    return [str(name) for name in board.columns if name not in (*FIRST, *LAST)]
+
+
 def leaderboard(suite: SuiteScores) -> pd.DataFrame:
     """One row a model, most robust first; one column a white-box attack; the worst case over all that is stored.
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.measure import measure_renderables
 from rich.table import Table
 
-from benchmark.report.leaderboard import FIRST, LAST
+from benchmark.report.leaderboard import attacks_of
 from benchmark.stats.ranks import SEPARATED
 
 WIDTH = 100
@@ -38,7 +38,7 @@ def short_board(board: pd.DataFrame, width: int) -> str:
     Returns: a Markdown table, accuracies in percent, and below it the flags. Of the attacks it has those that leave the
         fewest images standing, in the order of the leaderboard.
     """
-    attacks = [name for name in board.columns if name not in (*FIRST, *LAST)]
+    attacks = attacks_of(board)
     shown: list[str] = []
     for attack in board[attacks].mean().sort_values(kind="stable").index:
         wider = [name for name in attacks if name in (*shown, attack)]
