@@ -31,7 +31,7 @@ def choose_suite(
     if brought is not None and name is None and dataset is None:
         if epsilon is None:
             raise InputError(f"--data {brought} needs --epsilon, the radius of the threat model, such as 4/255")
-        return own_suite(brought, ThreatModel(norm or "Linf", epsilon))
+        return replace(own_suite(brought, ThreatModel(norm or "Linf", epsilon)), examples=examples)
     if dataset is not None:
         lookup(dataset, {**DATASETS, **CROPS}, "dataset")
     suite = lookup(name or dataset or "digits", SUITES, "suite")

@@ -139,7 +139,10 @@ def test_options_of_own_images_without_any(command: Command, tmp_path: Path, wor
 def test_the_gate_compares_own_models_on_own_images(command: Command, photos: Path) -> None:
     factory(photos, [SHADES[name] for name in sorted(SHADES)])
     own = ("--baseline", "b.json", "--model", "net.py:make", "--image-size", "16", "--quiet")
-    recorded = command(photos, "gate", "update", *own, "--data", "photos", "--epsilon", "0.12", "--attack", "pgd-20")
+    words = ("--data", "photos", "--epsilon", "0.12", "--attack", "pgd-20")
+    few = command(photos, "gate", "update", *own[2:], "--baseline", "few.json", *words, "--examples", "6")
+    assert "pgd-20 on 6 images" in few.stdout
+    recorded = command(photos, "gate", "update", *own, *words)
     assert recorded.returncode == 0, recorded.stderr
     assert "1 model, 0 canaries, pgd-20 on 12 images" in recorded.stdout
     passed = command(photos, "gate", *own, "--data", "photos")
