@@ -64,7 +64,7 @@ def run(
     if sources is not None and not any(case.is_transfer for case in grid):
         raise InputError(f"--sources {sources}: expected a model beside the one that is attacked, got that one alone")
     store = Store(shared.results_dir / "runs")
-    refuse_to_replace(store, chosen.name, shared.results_dir, grid[0])
+    refuse_to_replace(store, chosen.name, shared.results_dir, images=split.digest, norm=chosen.threat.norm)
 
     def begin() -> None:
         if not shared.quiet:

@@ -10,7 +10,7 @@ from benchmark.report.score import SuiteScores
 from benchmark.report.trainings import trained_as
 from benchmark.stats.shares import percent, wilson
 from benchmark.store.packed import Packed
-from benchmark.store.shown import Selection, Shown, ShownCase, selection_of
+from benchmark.store.shown import Selection, Shown, ShownCase
 from benchmark.store.store import Store
 from benchmark.store.verdicts import Verdicts
 
@@ -51,7 +51,7 @@ def other_selections(store: Store, suite: str) -> dict[str, Selected]:
 
 def selection_name(packed: Packed) -> str:
     """What `other_selections` calls the selection that was packed, of which there is at least one case."""
-    return selection_of(next(iter(packed.cases.values())).entry).difference
+    return packed.selected.difference
 
 
 def selects_beside(other: Packed, shown: Packed) -> bool:

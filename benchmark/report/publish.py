@@ -18,9 +18,7 @@ from benchmark.report.score import SuiteScores, score_suite
 from benchmark.report.short import LEGEND, file_list, short_board, terminal_width, wrapped
 from benchmark.report.tables import READINGS, what_was_attacked, write_csv, write_latex, write_tables
 from benchmark.store.packed import Packed, gather, read_packed, write_packed
-from benchmark.store.shown import Selection, selection_of
 from benchmark.store.store import Store
-from benchmark.suites.case import EvalCase
 from benchmark.suites.published import ROWS, UNMEASURED
 from benchmark.suites.registry import SUITES
 from benchmark.suites.suite import Suite
@@ -106,8 +104,10 @@ def print_tables(store: Store, suite: str, results_dir: Path, *, with_pictures: 
     """Write and print the tables of a suite, pack its verdicts, and say which cases are not in them."""
     folder = results_dir / VERDICTS
     there = _packed_there(folder, suite)
-    packed = _with_rows_of(there, gather(store, suite))
-    gathered = {name: gather(other, suite) for name, other in other_selections(store, suite).items()}
+    record = store.read_suite(suite)
+    packed = _with_rows_of(there, gather(store, suite, selection=None if record is None else record.shown))
+    selected = other_selections(store, suite)
+    gathered = {name: gather(other, suite, selection=other.selection) for name, other in selected.items()}
     others = {name: other for name, other in gathered.items() if other.cases}
     others = {**_beside(there, packed), **others}
     triples = example_images(store, suite)
@@ -137,19 +137,19 @@ def _beside(there: Mapping[Path, Packed], shown: Packed) -> dict[str, Packed]:
     return {selection_name(one): one for one in there.values() if shown.cases and selects_beside(one, shown)}
 
 
-def refuse_to_replace(store: Store, suite: str, results_dir: Path, planned: EvalCase) -> None:
+def refuse_to_replace(store: Store, suite: str, results_dir: Path, *, images: str, norm: str) -> None:
     """Raise InputError where tables are of other images or another norm than a run, and the store has not theirs.
 
     Args:
-        planned: a case of the run.
+        images: digest of all images of the run.
+        norm: of its threat model.
     """
     path = results_dir / VERDICTS / f"{suite}.json"
     before = read_packed(path) if path.exists() else None
     if before is None or not before.cases:
         return
-    entry, record = next(iter(before.cases.values())).entry, store.read_suite(suite)
-    shown = selection_of(entry)
-    is_same = (shown.images, shown.norm) == (planned.images[:16], planned.threat.norm)
+    shown, record = before.selected, store.read_suite(suite)
+    is_same = (shown.images, shown.norm) == (images[:16], norm)
     if not is_same and (record is None or shown not in record.selections):
         raise InputError(
             f"the tables in {results_dir / suite} are of other images or another norm, and would lose their "
@@ -159,7 +159,7 @@ def refuse_to_replace(store: Store, suite: str, results_dir: Path, planned: Eval
 
 def _with_rows_of(there: Mapping[Path, Packed], packed: Packed) -> Packed:
     """What a store has, and of packed verdicts of the same selection the cells that the store has not."""
-    same = [path for path, before in there.items() if packed.cases and _selection(before) == _selection(packed)]
+    same = [path for path, before in there.items() if packed.cases and before.selected == packed.selected]
     if not same:
         return packed
     path, before = same[0], there[same[0]]
@@ -176,7 +176,3 @@ def _with_rows_of(there: Mapping[Path, Packed], packed: Packed) -> Packed:
         print(f"note: {len(kept)} rows are those of {path}, which this store lacks", file=sys.stderr)
     in_order = sorted({**kept, **packed.cases}.items(), key=lambda item: item[1].entry.rank)
     return replace(packed, cases=dict(in_order))
-
-
-def _selection(packed: Packed) -> Selection:
-    return selection_of(next(iter(packed.cases.values())).entry)

@@ -27,7 +27,7 @@ from attacks.errors import InputError
 from benchmark.stats.shares import Bools
 from benchmark.store.packed_json import Line, digest_of, expanded, factored, text_of
 from benchmark.store.selection import Readable
-from benchmark.store.shown import Shown, ShownCase, case_from
+from benchmark.store.shown import Selection, Shown, ShownCase, case_from, selection_from, selection_of
 from benchmark.store.verdicts import Verdicts
 from model_zoo.files.atomic import atomic_write, file_of
 
@@ -69,12 +69,19 @@ class Packed:
         suite, reading: as in the tables.
         cases: by key, in display order.
         notes: what else the summary says.
+        selection: what the cases were selected by; None where it is that of the first one.
     """
 
     suite: str
     reading: str
     cases: Mapping[str, PackedCase]
     notes: Mapping[str, Any] = field(default_factory=dict)
+    selection: Selection | None = None
+
+    @property
+    def selected(self) -> Selection:
+        """What the cases, of which there is at least one, were selected by."""
+        return self.selection or selection_of(next(iter(self.cases.values())).entry)
 
     def shown(self, suite: str) -> Shown:
         """The cases that the tables of the suite show; none for another suite."""
@@ -104,15 +111,17 @@ class Packed:
         return verdicts, [dict(chunk) for chunk in case.timing]
 
 
-def gather(store: Readable, suite: str, notes: Mapping[str, Any] | None = None) -> Packed:
-    """All complete cases that the tables of a suite show."""
+def gather(
+    store: Readable, suite: str, notes: Mapping[str, Any] | None = None, *, selection: Selection | None = None
+) -> Packed:
+    """All complete cases that the tables of a suite show, and what they were selected by."""
     shown, cases = store.shown(suite), {}
     for entry in shown.cases:
         stored, record = store.read(entry.key, entry.n), store.read_case(entry.key)
         if stored is not None and record is not None:
             caveats = record["flags"], record.get("zero_gradients")
             cases[entry.key] = replace(packed_case(entry, stored[0], *caveats), timing=stored[1])
-    return Packed(suite, shown.reading, cases, notes or {})
+    return Packed(suite, shown.reading, cases, notes or {}, selection)
 
 
 def packed_case(
@@ -159,6 +168,7 @@ def write_packed(packed: Packed, stem: Path) -> None:
         "suite": packed.suite,
         "reading": packed.reading,
         **({"notes": dict(packed.notes)} if packed.notes else {}),
+        **({"selection": packed.selected.text} if packed.cases and not _is_of_first(packed) else {}),
         "packed": {"bytes": len(binary), "sha256": hashlib.sha256(binary).hexdigest()},
         "images": [{"digest": digest, "n": n} for digest, (n, _) in images.items()],
         "predictions": [where for where, _ in predictions],
@@ -234,7 +244,14 @@ def _unpack(document: Line, content: bytes) -> Packed:
         bits = prediction, robust_any, robust_last
         case = PackedCase(entry, flags, index, label, *bits, *passes, robust_single, without)
         cases[entry.key] = replace(case, adversarial_class=adversarial_class)
-    return Packed(document["suite"], document["reading"], cases, document.get("notes", {}))
+    text = document.get("selection")
+    selection = None if text is None else selection_from(text)
+    return Packed(document["suite"], document["reading"], cases, document.get("notes", {}), selection)
+
+
+def _is_of_first(packed: Packed) -> bool:
+    """Whether the first case says what the cases were selected by: it attacks all of the images."""
+    return packed.selected == replace(packed, selection=None).selected
 
 
 def _record(case: PackedCase, prediction: int) -> Line:

@@ -116,3 +116,18 @@ def test_a_run_on_other_images_is_refused_where_published_tables_would_be_lost(
     assert "the tables in results/digits are of other images or another norm" in result.stderr
     assert files(tmp_path / "results") == before
     assert command(tmp_path, *words, "--quiet").returncode == 0
+
+
+def test_a_run_whose_attacks_all_see_a_part_of_the_images_keeps_published_rows(
+    command: Command, tmp_path: Path
+) -> None:
+    words = ("--models", "natural", "--transfer", "none", "--quiet", "--results-dir", "results")
+    for attack, examples in (("fgsm", "500,fgsm=50"), ("apgd-ce", "500,apgd-ce=60"), ("pgd-20", "500")):
+        result = command(tmp_path, *words, "--attacks", attack, "--examples", examples)
+        assert result.returncode == 0, result.stderr
+        shutil.rmtree(tmp_path / "results/runs")
+    scores = pd.read_csv(tmp_path / "results/digits/scores.csv")
+    assert list(zip(scores["attack"], scores["n"], strict=True)) == [("fgsm", 50), ("pgd-20", 500), ("apgd-ce", 60)]
+    result = command(tmp_path, *words, "--attacks", "fgsm", "--examples", "50")
+    assert result.returncode == 2
+    assert "are of other images" in result.stderr
