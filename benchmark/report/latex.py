@@ -28,7 +28,8 @@ class LatexTable:
         headers: one a column.
         groups: of lines, of cells; a rule stands between two groups.
         left: headers of columns that are set flush left, others right.
-        wide: headers of columns whose text is broken into lines.
+        wide: headers of columns whose text is broken into lines, each with its share of the width of the text.
+        size: of the letters, as LaTeX calls it, with columns closer together; "" for the size of the text around.
         over: what stands above the headers, and over how many columns; nothing where it is empty.
         caveats: of some lines, by the group's place and the line's: they are numbered, behind the cell of `marked`.
         marked: the header of the column that caveats are marked in.
@@ -37,7 +38,8 @@ class LatexTable:
     headers: Sequence[str]
     groups: Sequence[Sequence[Sequence[str]]]
     left: Collection[str] = ()
-    wide: Collection[str] = ()
+    wide: Mapping[str, float] = field(default_factory=dict)
+    size: str = ""
     over: Sequence[tuple[str, int]] = ()
     caveats: Mapping[tuple[int, int], Sequence[str]] = field(default_factory=dict)
     marked: str = "model"
@@ -58,7 +60,10 @@ class LatexTable:
             f"{' & '.join(map(escaped, self.headers))} \\\\\n\\midrule\n"
             f"{rows}\\bottomrule\n\\end{{tabular}}"
         )
-        return f"{NEEDED}{comments}{_with_notes(tabular, list(numbers))}\n"
+        whole = _with_notes(tabular, list(numbers))
+        if self.size:
+            whole = f"\\begingroup\\{self.size}\\setlength{{\\tabcolsep}}{{3pt}}%\n{whole}%\n\\endgroup"
+        return f"{NEEDED}{comments}{whole}\n"
 
     def _line(self, group: int, row: int, numbers: dict[str, int]) -> str:
         cells = []
@@ -91,9 +96,9 @@ def _numbered(caveats: Mapping[tuple[int, int], Sequence[str]]) -> dict[str, int
     return {caveat: number for number, caveat in enumerate(distinct, 1)}
 
 
-def _alignment(name: str, left: Collection[str], wide: Collection[str]) -> str:
+def _alignment(name: str, left: Collection[str], wide: Mapping[str, float]) -> str:
     if name in wide:
-        return "p{0.3\\linewidth}"
+        return f"p{{{wide[name]}\\linewidth}}"
     return "l" if name in left else "r"
 
 

@@ -65,18 +65,19 @@ def papers_latex(papers: pd.DataFrame) -> LatexTable:
 
 
 def claims_latex(claims: pd.DataFrame) -> LatexTable:
-    """Claims and what became of them; notes are numbered."""
-    same = ("n", "trainings", "verdict")
-    headers = ["claim", "first", "second", "asked", "measured", "95% interval", "published", *same]
+    """Claims and what became of them; notes are numbered. Numbers of images and trainings stand where they vary."""
+    varying = [name for name in ("n", "trainings") if claims[name].nunique() > 1]
+    headers = ["claim", "difference asked for", "measured", "95% interval", "published", *varying, "verdict"]
     lines, caveats = [], {}
     for row, line in enumerate(claims.to_dict("records")):
-        texts = [f"{line['claim']} ({line['paper']})", line["first"], line["second"]]
+        difference = f"{line['first']}, minus {line['second']}: {asked(line['direction'], line['size'])}"
         interval = f"[{line['ci_low']:+.2f}, {line['ci_high']:+.2f}]"
         numbers = [_signed(line["effect"]), interval, _signed(line["published"])]
-        lines.append([*texts, asked(line["direction"], line["size"]), *numbers, *(str(line[name]) for name in same)])
+        others = [str(line[name]) for name in (*varying, "verdict")]
+        lines.append([f"{line['claim']} ({line['paper']})", difference, *numbers, *others])
         caveats[0, row] = [str(line["note"])] if line["note"] else []
-    left = ("first", "second", "asked", "verdict")
-    return LatexTable(headers, [lines], left=left, wide=("claim",), caveats=caveats, marked="verdict")
+    wide = {"claim": 0.25, "difference asked for": 0.22, "verdict": 0.1}
+    return LatexTable(headers, [lines], wide=wide, size="scriptsize", caveats=caveats, marked="verdict")
 
 
 def epsilon_latex(curves: pd.DataFrame) -> LatexTable:

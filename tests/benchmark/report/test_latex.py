@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from matplotlib import get_data_path
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import TextPath
 
 from benchmark.report.latex import LatexTable, escaped
 from benchmark.report.score import score_suite
@@ -15,6 +18,7 @@ from benchmark.store.packed import read_packed
 
 VERDICTS = Path(__file__).resolve().parents[3] / "results/verdicts"
 EVERY = ("leaderboard", "white_box", "black_box", "papers", "claims")
+PAGE = 398.0
 HOSTILE = "50%_of & more\\ {~^#$} <a|b> ±"
 
 
@@ -103,7 +107,32 @@ def test_a_claim_has_its_verdict(folders: dict[str, Path]) -> None:
     claims = pd.read_csv(folders["mnist"] / "claims.csv", keep_default_na=False)
     lines = body((folders["mnist"] / "claims.tex").read_text())
     assert [line[-1] for line in lines] == list(claims["verdict"])
-    assert [line[4] for line in lines] == [f"{effect:+.2f}" for effect in claims["effect"]]
+    assert [line[2] for line in lines] == [f"{effect:+.2f}" for effect in claims["effect"]]
+    assert [line[5] for line in lines] == [str(n) for n in claims["n"]]
+
+
+@pytest.mark.parametrize("suite", ["digits", "mnist"])
+def test_the_claims_fit_a_page(folders: dict[str, Path], suite: str) -> None:
+    """Of 14 cm (398 points) of text, by the widths of the letters of LaTeX's own font at 7 points."""
+    text = (folders[suite] / "claims.tex").read_text()
+    kinds = re.findall(r"p\{[^}]*\}|[lr]", text.split("\\begin{tabular}{")[1].split("}\n")[0])
+    header = text.split("\\toprule\n")[1].split(" \\\\\n")[0].split(" & ")
+    columns = list(zip(header, *body(text), strict=True))
+    taken = 6.0 * len(columns)
+    for kind, column in zip(kinds, columns, strict=True):
+        share = re.search(r"p\{([0-9.]+)", kind)
+        pieces = [word for cell in column for word in (cell.split() if share else [cell])]
+        longest = max(width(piece) for piece in pieces)
+        taken += longest if share is None else float(share[1]) * PAGE
+        assert share is None or longest <= float(share[1]) * PAGE
+    assert taken <= PAGE
+
+
+def width(text: str) -> float:
+    """In points."""
+    font = FontProperties(fname=f"{get_data_path()}/fonts/ttf/cmr10.ttf")
+    plain = text.replace("\\", "").replace("$", "").replace("raggedright", "")
+    return float(TextPath((0, 0), plain or "-", size=7, prop=font).get_extents().width)
 
 
 def test_a_caveat_is_numbered_once_and_written_once() -> None:
