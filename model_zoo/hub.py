@@ -166,9 +166,22 @@ def _read_timm(config: Mapping[str, Any]) -> About:
 
 
 def _load_timm(rest: str, name: str, classes: int) -> nn.Module:
-    create = _timm_of(rest, name).create_model
-    model: nn.Module = create(rest, num_classes=classes) if classes else create(rest, pretrained=True)
-    return model
+    timm = _timm_of(rest, name)
+    if classes:
+        own: nn.Module = timm.create_model(rest, num_classes=classes)
+        return own
+    config = timm.models.get_pretrained_cfg(rest)
+    place = {"file": str(_weights_of_timm(config.hf_hub_id, name))} if config.hf_hub_id else None
+    published: nn.Module = timm.create_model(rest, pretrained=True, pretrained_cfg_overlay=place)
+    return published
+
+
+def _weights_of_timm(repository: str, name: str) -> Path:
+    """The file of a repository of timm's: by itself timm would ask six times for it where there is no network."""
+    file = _snapshot(repository, name) / WEIGHTS
+    if not file.is_file():
+        raise InputError(f"--model {name}: expected {WEIGHTS} in the repository {repository}, got none; take another")
+    return file
 
 
 def _timm_of(rest: str, name: str) -> Any:
@@ -257,8 +270,8 @@ def _snapshot(repository: str, name: str) -> Path:
             return Path(hub.snapshot_download(**wanted, local_files_only=True))
         except Exception:
             raise InputError(
-                f"--model {name}: expected a folder or a repository of the hub, got neither ({_reason(error)}); "
-                "mend the name, or get it where there is a network: hf download"
+                f"--model {name}: expected a folder, or {repository} on the hub or in its cache, got neither "
+                f"({_reason(error)}); mend the name, or get it where there is a network: hf download {repository}"
             ) from None
 
 

@@ -82,7 +82,7 @@ def test_the_users_weights_have_as_many_logits_as_his_images_have_classes() -> N
         ("torchvision:resnet19", "torchvision has no classifier 'resnet19'"),
         ("torchvision:resnet18:BEST", "expected weights of resnet18 (IMAGENET1K_V1), got BEST"),
         ("torchvision:squeezenet1_1", "cannot be had"),
-        ("hf:nobody/nothing", "expected a folder or a repository of the hub, got neither"),
+        ("hf:nobody/nothing", "on the hub or in its cache, got neither"),
     ],
 )
 def test_what_cannot_be_had_is_one_line(name: str, says: str) -> None:
@@ -118,6 +118,26 @@ def test_a_model_of_timm_and_one_from_a_folder_of_its_own(tmp_path: Path) -> Non
     assert logits(load_published("timm:resnet10t.c3_in1k", classes=3)).shape == (2, 3)
     with pytest.raises(InputError, match="timm has no model"):
         load_published("timm:resnet9999")
+
+
+def test_weights_of_timm_come_from_the_hub_or_its_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    timm = pytest.importorskip("timm", reason="needs the package timm")
+    theirs = timm.create_model("resnet10t.c3_in1k")
+    timm.models.save_for_hf(theirs, tmp_path, safe_serialization=True)
+    asked = []
+
+    def snapshot(*of: str) -> Path:
+        asked.append(of)
+        return tmp_path
+
+    monkeypatch.setattr(hub, "_snapshot", snapshot)
+    loaded = load_published("timm:resnet10t.c3_in1k")
+    assert asked == [("timm/resnet10t.c3_in1k", "timm:resnet10t.c3_in1k")]
+    with torch.no_grad():
+        torch.testing.assert_close(loaded.eval()(X), theirs.eval()(X))
+    (tmp_path / hub.WEIGHTS).unlink()
+    with pytest.raises(InputError, match=r"expected model.safetensors in the repository timm/resnet10t.c3_in1k"):
+        load_published("timm:resnet10t.c3_in1k")
 
 
 # transformers

@@ -138,7 +138,7 @@ def test_a_normalisation_that_is_given_replaces_the_published_one(tmp_path: Path
     ("words", "says"),
     [
         (("--model", "torchvision:resnet19"), "torchvision has no classifier 'resnet19'"),
-        (("--model", "hf:nowhere/nothing-of-this-name"), "expected a folder or a repository of the hub, got neither"),
+        (("--model", "hf:nowhere/nothing-of-this-name"), "on the hub or in its cache, got neither"),
     ],
 )
 def test_names_that_nobody_published_are_one_line(
