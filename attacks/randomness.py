@@ -24,18 +24,18 @@ def differ(first: Tensor, second: Tensor) -> bool:
 
 
 @torch.no_grad()
-def answers_at_random(model: nn.Module, *images: Tensor) -> bool:
-    """Whether passes under other seeds differ, over one of some batches of images (N, C, H, W).
+def answers_at_random(model: nn.Module, *images: Tensor, passes: int = PASSES) -> bool:
+    """Whether so many passes under other seeds differ, over one of some batches of images (N, C, H, W).
 
     Batches that the model cannot take, or whose logits are no numbers, say nothing: the checks before a run report it.
     """
-    return any(_answers_at_random(model, x) for x in images)
+    return any(_answers_at_random(model, x, passes) for x in images)
 
 
-def _answers_at_random(model: nn.Module, x: Tensor) -> bool:
+def _answers_at_random(model: nn.Module, x: Tensor, passes: int) -> bool:
     answers = []
     try:
-        for number in range(PASSES):
+        for number in range(passes):
             with seeded("randomness", number):
                 answers.append(model(x.clone()))
     except Exception:  # the model may be the user's own code, and raise what it likes

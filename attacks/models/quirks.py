@@ -25,6 +25,8 @@ from attacks.randomness import differ
 
 BATCHES = (4, 10, 16, 20, 25, 32, 40, 50, 64, 100, 125, 128, 200, 250, 256, 500, 512, 1000, 1024)
 """Fixed batches that are tried, beside those that the model's own messages name."""
+FEW = 3
+"""Images that most of it takes of a model that takes any number: a large one answers slowly."""
 SAME_LAYOUT = 1e-3
 """The largest relative difference that counts as rounding where weights in another memory layout meet other kernels."""
 
@@ -65,11 +67,12 @@ def find_quirks(
     quirks = _that_fit(model, start, x)
     if quirks is None or _failure(model, quirks, x) or not _answers(_copied(model), quirks, x).isfinite().all():
         return start
-    shown = x if normalisation is None else normalisation.layer().to(x.device)(x)
+    few = x if quirks.batch else x[:FEW]
+    shown = few if normalisation is None else normalisation.layer().to(x.device)(few)
     quirks = replace(quirks, returns_arrays=quirks == Quirks("", normalisation) and not _returns_tensor(model, shown))
-    quirks = replace(quirks, keeps_state=_keeps_state(model, quirks, x))
-    quirks = replace(quirks, unwraps_checkpointing=_needs_checkpoints_out(model, quirks, x))
-    return replace(quirks, is_contiguous=tries_layouts and _must_be_contiguous(model, quirks, x))
+    quirks = replace(quirks, keeps_state=_keeps_state(model, quirks, few))
+    quirks = replace(quirks, unwraps_checkpointing=_needs_checkpoints_out(model, quirks, few))
+    return replace(quirks, is_contiguous=tries_layouts and _must_be_contiguous(model, quirks, few))
 
 
 def _that_fit(model: nn.Module, start: Quirks, x: Tensor) -> Quirks | None:

@@ -15,6 +15,7 @@ from benchmark.data.datasets import DATASETS
 from benchmark.data.own_images import OwnImages
 from benchmark.suites.models import models_for
 from benchmark.suites.suite import Suite
+from benchmark.sweep.progress import said_if_slow
 from model_zoo.load import external_model, find_checkpoint, identified, obtain_checkpoint, robustbench_model
 from model_zoo.model_spec import ModelSpec
 from model_zoo.program_spec import program_model
@@ -48,7 +49,9 @@ def choose_models(
             f"--trust-code is for a --checkpoint that is a program, got --model {own.model}, whose code runs anyway; "
             "leave it out, or if the checkpoint is a program, give it without --model and with --trust-code"
         )
-    spec = _spec_of(suite, own, brought)
+    asking = f"asking {own.model or own.checkpoint} about a few images how it must be run ..."
+    with said_if_slow(asking, quiet=shared.quiet):
+        spec = _spec_of(suite, own, brought)
     if own.known_as is not None:
         spec = replace(spec, name=check_name(own.known_as, "--name"))
     others = _registered(suite, names, shared, brought) if names else []

@@ -62,7 +62,8 @@ class LazyImages:
 
     def to(self, device: torch.device | str) -> Tensor:
         """The images themselves, on a device."""
-        return torch.cat([part.to(device) for part in self.split(_BATCH)])
+        nothing = torch.empty((0, *self.shape[1:]), device=device)
+        return torch.cat([nothing, *(part.to(device) for part in self.split(_BATCH))])
 
     def split(self, size: int) -> Iterator[Tensor]:
         """The images, so many at a time, on the CPU."""

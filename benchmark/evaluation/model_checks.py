@@ -136,7 +136,7 @@ def check_model(
     if correct <= chance:
         hint = "check input range, normalisation and the order of the classes"
         if wanted:
-            hint = f"it does better on images normalised otherwise ({wanted}): give --mean and --std, or mend its own"
+            hint = f"it does better on images normalised otherwise ({wanted}): mend its own, or give --mean and --std"
         if len(first) > 1 and torch.equal(first, first[:1].expand_as(first)):
             hint = "its logits are the same for every image: check its weights"
         raise NotAboveChanceError(

@@ -9,6 +9,8 @@ from attacks.models.user_model import UserModel
 from attacks.randomness import answers_at_random
 from benchmark.evaluation.gradient_flags import GradientWatch
 
+FEW = 8
+"""Images that are asked about often: chance shows on a few in many passes, or on many in two."""
 SAME_LOGITS = 1e-2
 """Largest difference, relative to the largest logit, between an image alone and in company; rounding is far less."""
 
@@ -22,7 +24,7 @@ def find_flags(model: nn.Module, x: Tensor, logits: Tensor, *, is_random: bool =
     """
     if logits.min() >= 0 and (logits.sum(1) - 1).abs().max() < 1e-3:
         yield "probabilities"
-    is_random = is_random or answers_at_random(model, x)
+    is_random = is_random or answers_at_random(model, x[:FEW]) or answers_at_random(model, x, passes=2)
     if is_random:
         yield "randomized"
     if any(module.training for module in model.modules() if isinstance(module, nn.modules.dropout._DropoutNd)):

@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,13 +12,14 @@ from torch.nn import functional as F
 from attacks.judge import full_float32
 from attacks.models.normalisation import USUAL
 from attacks.out_of_memory import is_out_of_memory
+from benchmark.evaluation.first_batch_norm import misfit, reached_first
 
 MOST, FIRST, FEWEST = 1000, 250, 20
 """How many images are looked at; how many of them under every normalisation; and with how few nothing is said."""
 FEWEST_LOSSES = 200
 """With how few images losses say nothing: a model that is wrong on a handful may be less sure of these by chance."""
 MISFIT = 1.0
-"""From where on what reaches a batch norm does not fit its statistics; `misfit` says in what unit."""
+"""From where on what reaches a batch norm does not fit its statistics, in the unit of `misfit`."""
 FITS = 0.5
 """The share of that misfit that another normalisation must come down to."""
 CALIBRATED, SIGNIFICANT = 0.15, 5.0
@@ -39,6 +39,10 @@ class Asker:
     model: nn.Module
     batch_size: int
     device: torch.device
+
+    def passes(self, x: Tensor, mean: Tensor, std: Tensor) -> list[Callable[[], Tensor | None]]:
+        """One pass a batch, none of them made yet; each as `logits`."""
+        return [partial(self.logits, part, mean, std) for part in x.split(self.batch_size)]
 
     def logits(self, x: Tensor, mean: Tensor, std: Tensor) -> Tensor | None:
         """(N, K) float64 on the CPU; None where it takes no such images."""
@@ -90,10 +94,13 @@ def wanted_normalisation(model: nn.Module, x: Tensor, y: Tensor, *, batch_size: 
     x, y = _spread(x, MOST).to("cpu"), _spread(y, MOST)
     few, labels = _spread(x, FIRST), _spread(y, FIRST)
     asker, others = Asker(model, batch_size, device), candidates(x)
-    before = misfit(model, partial(asker.logits, few, *AS_THEY_ARE))
-    if before is not None:
+    at_norm = reached_first(model, asker.passes(few, *AS_THEY_ARE))
+    before = None if at_norm is None else misfit(at_norm)
+    if at_norm is not None and before is not None:
         tried = others if before > MISFIT else {}
-        after = {name: misfit(model, partial(asker.logits, few, *other)) for name, other in tried.items()}
+        again = partial(reached_first, model, stops=at_norm.is_reached_once)
+        reached = {name: again(asker.passes(few, *other)) for name, other in tried.items()}
+        after = {name: None if there is None else misfit(there) for name, there in reached.items()}
         gains = {name: FITS - value / before for name, value in after.items() if value is not None}
     elif len(x) < FEWEST_LOSSES:
         gains = {}
@@ -129,50 +136,6 @@ def candidates(x: Tensor) -> Mapping[str, tuple[Tensor, Tensor]]:
         "own twice": (-mean / std, 1 / std),
         "0.5 twice": (-half / half, 1 / half),
     }
-
-
-def misfit(model: nn.Module, ask: Callable[[], object]) -> float | None:
-    """How far what reaches a model's first batch norm is from the statistics that it keeps.
-
-    Returns: over its channels, the mean squared difference of the means in units of the kept variance, and the mean
-        difference of the logarithms of the variances; None where there is no batch norm, or it is not reached.
-    """
-    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    norms = [norm for norm in norms if norm.running_mean is not None]
-    sums: dict[int, list[Tensor]] = {}
-    hooks = [norm.register_forward_pre_hook(_keeps(sums, place)) for place, norm in enumerate(norms)]
-    try:
-        if hooks:
-            ask()
-    finally:
-        for hook in hooks:
-            hook.remove()
-    if not sums:
-        return None
-    place, seen = next(iter(sums.items()))
-    norm: Any = norms[place]
-    count, total, squares = torch.stack(seen).sum(0)
-    mean = total / count
-    kept: Tensor = norm.running_var.cpu() + norm.eps
-    means_apart = ((mean - norm.running_mean.cpu()).square() / kept).mean()
-    variances_apart = ((squares / count - mean.square() + norm.eps).log() - kept.log()).abs().mean()
-    apart = float(means_apart + variances_apart)
-    return apart if math.isfinite(apart) else None
-
-
-def _keeps(sums: dict[int, list[Tensor]], place: int) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-    """A hook that keeps sums of what reaches the batch norm at a place, if it is the first one that is reached.
-
-    They are, for each call, (3, C): how many values, their sum and that of their squares.
-    """
-
-    def keep(_norm: nn.Module, given: tuple[Tensor, ...]) -> None:
-        if not sums or place in sums:
-            values = given[0].detach().float().movedim(1, -1).flatten(0, -2)
-            total, squares = (part.sum(0, dtype=torch.float64) for part in (values, values.square()))
-            sums.setdefault(place, []).append(torch.stack([torch.full_like(total, len(values)), total, squares]).cpu())
-
-    return keep
 
 
 def gain(asker: Asker, x: Tensor, y: Tensor, here: Tensor | None, other: tuple[Tensor, Tensor]) -> float:

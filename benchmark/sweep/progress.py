@@ -1,7 +1,10 @@
 """The progress bar of a sweep: it counts attacked images, and the time that is left follows the steps they take."""
 
 import shutil
-from collections.abc import Sequence
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -14,6 +17,21 @@ from benchmark.sweep.compute import Task, title_of, trajectories, weight
 WIDTH = 100
 """The most columns of a line in the terminal."""
 FORMAT = "{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}{postfix}]"
+SLOW = 3.0
+"""Seconds that a user waits without a word."""
+
+
+@contextmanager
+def said_if_slow(line: str, *, quiet: bool, seconds: float = SLOW) -> Iterator[None]:
+    """Say what is being done, on stderr, where the block takes longer than some seconds."""
+    timer = threading.Timer(seconds, lambda: print(line, file=sys.stderr, flush=True))
+    timer.daemon = True
+    if not quiet:
+        timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 class SweepBar:

@@ -13,6 +13,7 @@ from benchmark.store.selection import show
 from benchmark.store.store import Store
 from benchmark.suites.case import EvalCase
 from benchmark.sweep.prepare import lacking_cases, prepare
+from benchmark.sweep.progress import said_if_slow
 from benchmark.sweep.sweep import starting_ray, sweep
 from model_zoo.files.locks import claim
 
@@ -44,7 +45,9 @@ def run_cases(
     """
     suite = cases[0].suite
     missing = lacking_cases(cases, store, hardware)
-    with starting_ray(hardware, split) if missing else nullcontext():
+    names = ", ".join({case.model.name: None for case in missing})
+    checking = said_if_slow(f"checking {names}: logits, image gradients and normalisation ...", quiet=quiet)
+    with starting_ray(hardware, split) if missing else nullcontext(), checking:
         prepared = prepare(missing, split, store, hardware, checkpoint_dir=checkpoint_dir, models=models)
     with claim(store.root, f"suite {suite}", wait=True):
         show(store, suite, reading, cases, ranks, images=split.digest)

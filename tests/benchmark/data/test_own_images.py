@@ -46,6 +46,7 @@ def test_class_folders_are_read_as_torchvision_reads_them(photos: Path) -> None:
     assert isinstance(split.x, LazyImages)
     assert split.x.shape == (15, 3, 32, 32)
     torch.testing.assert_close(split.x.to("cpu"), x, rtol=0, atol=0)
+    assert split.x[torch.tensor([], dtype=torch.int64)].to("cpu").shape == (0, 3, 32, 32)
     assert torch.equal(split.y, y)
     assert (split.dataset, split.classes, list(split.index)) == ("photos", 3, list(range(15)))
 

@@ -1,6 +1,7 @@
 """A normalisation that lacks, or is there twice, is noticed; images as a model knows them raise no flag."""
 
 import math
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,11 @@ from strangers import Stranger, train
 from torch import Tensor, nn
 
 from attacks.models.normalisation import Normalisation
+from attacks.models.user_model import Quirks, UserModel
 from benchmark.data.datasets import load
 from benchmark.data.split import Split
-from benchmark.evaluation.normalisation_flag import misfit, wanted_normalisation
+from benchmark.evaluation.first_batch_norm import misfit, reached_first
+from benchmark.evaluation.normalisation_flag import wanted_normalisation
 from model_zoo.load import load_model
 from model_zoo.registry import SHIPPED, model_spec
 
@@ -72,16 +75,46 @@ def test_misfit_is_that_of_the_first_batch_norm_and_leaves_no_hook() -> None:
     norm = nn.BatchNorm2d(2).eval()
     x = torch.randn(4000, 2, 1, 1, generator=torch.Generator().manual_seed(0))
     model = nn.Sequential(norm, nn.BatchNorm2d(2).eval())
-    assert misfit(model, lambda: model(x)) == pytest.approx(0, abs=0.05)
-    assert misfit(model, lambda: model(2 * x + 1)) == pytest.approx(1 + 2 * math.log(2), abs=0.1)
+    assert misfit_of(model, x) == pytest.approx(0, abs=0.05)
+    assert misfit_of(model, 2 * x + 1) == pytest.approx(1 + 2 * math.log(2), abs=0.1)
     assert not any(module._forward_pre_hooks for module in model.modules())
-    assert misfit(nn.Sequential(nn.Linear(1, 1)), lambda: None) is None
+    assert reached_first(nn.Sequential(nn.Linear(1, 1)), [lambda: None]) is None
+
+
+def test_a_pass_that_stops_at_the_first_batch_norm_says_the_same() -> None:
+    class Counted(nn.Module):
+        calls = 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.calls += 1
+            return x
+
+    norm, behind = nn.BatchNorm2d(2).eval(), Counted()
+    x = torch.randn(40, 2, 3, 3, generator=torch.Generator().manual_seed(0))
+    model = UserModel(nn.Sequential(norm, behind), Quirks())
+    passes = [partial(model, part) for part in x.split(10)]
+    whole = reached_first(model, passes)
+    assert behind.calls == len(passes)
+    stopped = reached_first(model, passes, stops=True)
+    assert behind.calls == len(passes)
+    assert whole is not None
+    assert stopped is not None
+    assert whole.is_reached_once
+    assert torch.equal(whole.sums, stopped.sums)
+    twice = reached_first(nn.Sequential(norm, norm), [partial(nn.Sequential(norm, norm), x)])
+    assert twice is not None
+    assert not twice.is_reached_once
+
+
+def misfit_of(model: nn.Module, *batches: Tensor) -> float | None:
+    reached = reached_first(model, [partial(model, x) for x in batches])
+    return None if reached is None else misfit(reached)
 
 
 def test_misfit_is_over_all_batches_and_few_images_say_nothing(digits: Split) -> None:
     model = nn.Sequential(nn.BatchNorm2d(1)).eval()
     x = torch.cat([torch.zeros(50, 1, 1, 1), torch.full((50, 1, 1, 1), 2.0)])
-    apart = misfit(model, lambda: [model(part) for part in x.split(50)])
+    apart = misfit_of(model, *x.split(50))
     assert apart == pytest.approx(1, abs=1e-3)  # mean 1, variance 1
     few = Split("digits", "test", digits.x[:10], digits.y[:10], digits.index[:10], 10)
     assert flag(nn.Sequential(Normalisation((0.0,), (255.0,)).layer(), nn.Flatten(), nn.Linear(64, 10)), few) == ""

@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from attacks.registry import ATTACKS
 from attacks.threat_model import ThreatModel
 from benchmark.suites.case import EvalCase
 from benchmark.sweep.local_pool import can_fork
-from benchmark.sweep.progress import SweepBar
+from benchmark.sweep.progress import SweepBar, said_if_slow
 from model_zoo.model_spec import ModelSpec
 from model_zoo.registry import MODELS
 
@@ -68,3 +69,13 @@ def test_with_several_workers_models_and_attacks_are_named_and_a_second_run_goes
     assert second[0].endswith("40 of 80 images")
     assert second[0].startswith("natural: pgd-20:")
     assert second[-1].endswith("100% 80 of 80 images")
+
+
+@pytest.mark.parametrize(("quiet", "waits", "said"), [(False, True, "asking\n"), (False, False, ""), (True, True, "")])
+def test_what_takes_long_is_said_and_what_does_not_is_not(
+    capsys: pytest.CaptureFixture[str], *, quiet: bool, waits: bool, said: str
+) -> None:
+    with said_if_slow("asking", quiet=quiet, seconds=0.01 if waits else 1000.0):
+        if waits:
+            time.sleep(0.2)
+    assert capsys.readouterr().err == said
