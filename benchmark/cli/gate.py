@@ -22,7 +22,7 @@ from benchmark.cli.resolve_models import choose_models, to_stderr
 from benchmark.data.own_images import OwnImages
 from benchmark.evaluation.model_checks import NotAboveChanceError
 from benchmark.gate.baseline import Baseline, check_baseline, read_baseline
-from benchmark.gate.canaries import canary_name
+from benchmark.gate.canaries import blindness, canary_name
 from benchmark.gate.protocol import GateProtocol, Subject
 from benchmark.gate.question import Outcome
 from benchmark.gate.report import GateReport, publish
@@ -92,7 +92,7 @@ def gate(
     report = GateReport(
         f"robustness gate: {protocol.suite.name} against {baseline.name}",
         sorted(found, key=lambda result: result.outcome is not Outcome.FAIL),
-        _note(protocol, subjects, run, rules, is_screen=screen),
+        _note(protocol, subjects, run, rules, known, is_screen=screen),
         time.monotonic() - started,
         failing,
         screen,
@@ -194,7 +194,15 @@ def _subjects(
     return subjects, failed
 
 
-def _note(protocol: GateProtocol, subjects: Sequence[Subject], run: GateRun, rules: Rules, *, is_screen: bool) -> str:
+def _note(
+    protocol: GateProtocol,
+    subjects: Sequence[Subject],
+    run: GateRun,
+    rules: Rules,
+    known: Baseline,
+    *,
+    is_screen: bool,
+) -> str:
     """What the run cost, beside a full one, and what it promises."""
     spent = sum(record.passes for record in run.records.values())
     full = sum(s.before.forwards + s.before.backwards for s in subjects if s.before is not None)
@@ -214,4 +222,14 @@ def _note(protocol: GateProtocol, subjects: Sequence[Subject], run: GateRun, rul
         f"{done} With probability {rules.miss:g} at most a question is passed before the last image that all "
         "images would fail; that is p pass."
         + ("" if any(s.is_canary for s in subjects) else " No canary: nobody knows whether the attack became weaker.")
+        + _blindness(protocol, known)
     )
+
+
+def _blindness(protocol: GateProtocol, known: Baseline) -> str:
+    """What the baseline's masked canary says of the attack; "" where there is none, or nothing to say."""
+    masked = known.cases.get(canary_name("masked"))
+    if masked is None:
+        return ""
+    blind = blindness(protocol.attack.name, masked.robust_any, masked.prediction == masked.label)
+    return f" Of the baseline: {blind} when the baseline is recorded anew." if blind else ""

@@ -20,20 +20,16 @@ from benchmark.cli.resolve import choose_suite
 from benchmark.cli.resolve_hardware import bring_images
 from benchmark.cli.resolve_models import choose_models
 from benchmark.gate.baseline import Baseline, Settings, check_baseline, read_baseline, read_settings, write_baseline
-from benchmark.gate.canaries import canary_name, choose_canaries
+from benchmark.gate.canaries import blindness, canary_name, choose_canaries
 from benchmark.gate.power import RETRAINED, as_record, detectable, in_words
-from benchmark.gate.protocol import GateProtocol, Subject, attack_all
+from benchmark.gate.protocol import Subject, attack_all
 from benchmark.gate.rules import Rules
 from benchmark.gate.words import counted
-from benchmark.store.verdicts import Verdicts
 from benchmark.suites.models import models_for
 from benchmark.suites.registry import own_suite_name
 from benchmark.suites.suite import Suite
 from model_zoo.load import find_checkpoint, identified
 from model_zoo.model_spec import ModelSpec
-
-STRONGER = (DEFAULT_ATTACK, "autoattack-fast", "autoattack", "autoattack-plus")
-"""What is advised in place of an attack that is blind to masking: the first, or of these the next."""
 
 
 def update_baseline(
@@ -98,7 +94,9 @@ def update_baseline(
         + (f"; {counted(stay, 'other model')} and {counted(len(names), 'canary')} stay as they were" if kept else "")
     )
     print(drops)
-    _warn_of_blindness(protocol, verdicts)
+    masked = verdicts.get(canary_name("masked"))
+    if masked is not None and (blind := blindness(protocol.attack.name, masked.robust_any, masked.correct)):
+        print(f"note: {blind}", file=sys.stderr)
 
 
 def _detected(n: int, settings: Settings, *, questions: int) -> tuple[list[dict[str, float | None]], str]:
@@ -157,16 +155,3 @@ def _refuse_twins(subjects: Sequence[Subject], known: Baseline | None) -> None:
         twin = seen.setdefault(weights, subject.spec.name)
         if twin != subject.spec.name:
             raise InputError(f"{twin} and {subject.spec.name} are one network with the same weights; leave one out")
-
-
-def _warn_of_blindness(protocol: GateProtocol, verdicts: Mapping[str, Verdicts]) -> None:
-    masked = verdicts.get(canary_name("masked"))
-    if masked is not None and masked.robust_any.mean() > 0.5 * masked.correct.mean():
-        name = protocol.attack.name
-        tried = STRONGER.index(name) + 1 if name in STRONGER else 0
-        remedy = f"use --attack {STRONGER[tried]}" if tried < len(STRONGER) else "choose others by --canaries"
-        print(
-            f"note: {name} leaves {100 * masked.robust_any.mean():.1f}% of the gradient-masked canary standing, which "
-            f"is undefended: a masked model would pass this gate; {remedy}",
-            file=sys.stderr,
-        )

@@ -10,10 +10,14 @@ from dataclasses import replace
 from torch import Tensor, nn
 
 from attacks.errors import InputError
+from benchmark.stats.shares import Bools
 from model_zoo.model_spec import ModelSpec
 
 LEVELS = 8
 """Between black and white, of the pixels that the masked canary sees."""
+
+STRONGER = ("autoattack-brief", "autoattack-fast", "autoattack", "autoattack-plus")
+"""What is advised in place of an attack that is blind to masking: the first, or of these the next."""
 
 
 class Rounded(nn.Module):
@@ -42,6 +46,22 @@ def canary_spec(kind: str, model: ModelSpec) -> ModelSpec:
 def canary_model(kind: str, model: nn.Module) -> nn.Module:
     """The canary's network, made of that of a registered model."""
     return Rounded(model).eval().requires_grad_(False) if kind == "masked" else model
+
+
+def blindness(attack: str, robust: Bools, correct: Bools) -> str:
+    """What it means that an attack leaves more than half of the masked canary standing; "" where it does not.
+
+    Args:
+        robust, correct: (N,) of its images, under the attack and clean.
+    """
+    if robust.mean() <= 0.5 * correct.mean():
+        return ""
+    tried = STRONGER.index(attack) + 1 if attack in STRONGER else 0
+    remedy = f"use --attack {STRONGER[tried]}" if tried < len(STRONGER) else "choose others by --canaries"
+    return (
+        f"{attack} leaves {100 * robust.mean():.1f}% of the gradient-masked canary standing, which is undefended: "
+        f"a masked model would pass this gate; {remedy}"
+    )
 
 
 def choose_canaries(names: str | None, models: Sequence[ModelSpec]) -> Mapping[str, ModelSpec]:

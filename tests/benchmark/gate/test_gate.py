@@ -322,3 +322,12 @@ def test_a_mistake_is_one_line(folder: Path, command: Command, words: list[str],
     assert (run.returncode, run.stdout) == (2, "")
     assert line in run.stderr
     assert run.stderr.count("\n") == 1
+
+
+def test_a_run_repeats_what_masking_says_of_its_attack(tmp_path: Path, command: Command) -> None:
+    words = ("--baseline", "b.json", "--quiet")
+    made = command(tmp_path, "gate", "update", *words, "--models", "madry", "--examples", 20, "--attack", "pgd-20")
+    assert made.returncode == 0
+    run = command(tmp_path, "gate", *words)
+    assert "Of the baseline: pgd-20 leaves" in run.stdout
+    assert "use --attack autoattack-brief when the baseline is recorded anew" in run.stdout

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from benchmark.cli.gate_setup import protocol_of, screening, subject_of
-from benchmark.cli.gate_update import STRONGER
 from benchmark.cli.options import Shared
 from benchmark.gate.baseline import Settings, read_baseline
+from benchmark.gate.canaries import STRONGER
 from benchmark.gate.protocol import attack_all
 from benchmark.store.packed import read_packed, write_packed
 from benchmark.suites.models import models_for
