@@ -107,20 +107,20 @@ def normalisation_of(mean: Given, std: Given) -> Normalisation | None:
     mean, std = (value.strip() if isinstance(value, str) else value for value in (mean, std))
     mean = std if mean is None and _is_name(std) else mean
     std = mean if std is None and _is_name(mean) else std
-    for given, other, lacking in ((mean, std, "--mean"), (std, mean, "--std")):
+    for given, other, lacking in ((mean, std, "mean"), (std, mean, "std")):
         if given is None:
-            raise InputError(f"expected both --mean and --std, got no {lacking} beside {other!r}; give both, or a name")
+            raise InputError(f"expected both a mean and a std, got no {lacking} beside {other!r}; give both, or a name")
     means, stds = _values(mean, "mean"), _values(std, "std")
     if len(means) != len(stds):
         raise InputError(
-            f"expected as many values of --std as of --mean, got {len(stds)} and {len(means)}; give one a channel"
+            f"expected as many values of std as of mean, got {len(stds)} and {len(means)}; give one a channel"
         )
     for value in means:
         if not 0 <= value <= 1:
-            raise InputError(f"--mean must be in [0, 1] pixel scale, got {value:g}; divide --mean and --std by 255?")
+            raise InputError(f"mean must be in [0, 1] pixel scale, got {value:g}; divide mean and std by 255?")
     for value in stds:
         if not 0 < value < math.inf:
-            raise InputError(f"--std must be above 0, got {value:g}; leave both out for images as they are")
+            raise InputError(f"std must be above 0, got {value:g}; leave both out for images as they are")
     return Normalisation(means, stds)
 
 
@@ -140,7 +140,7 @@ def require_none_inside(model: nn.Module) -> None:
         if any(map(IS_MEAN.fullmatch, constants)) and any(map(IS_STD.fullmatch, constants)):
             place = f"its part {name!r} ({type(module).__name__})" if name else f"the {type(module).__name__} itself"
             raise InputError(
-                f"expected a model without a normalisation where --mean and --std give one, but {place} holds one; "
+                f"expected a model without a normalisation, since a mean and a std are given, but {place} holds one; "
                 "leave them out, or hand over the network alone"
             )
 
@@ -163,7 +163,7 @@ def _is_name(given: Given) -> bool:
 def _values(given: Given, which: str) -> tuple[float, ...]:
     """The numbers of a mean or a std."""
     if isinstance(given, str) and _is_name(given):
-        values: tuple[float, ...] = getattr(lookup(given, USUAL, f"normalisation for --{which}"), which)
+        values: tuple[float, ...] = getattr(lookup(given, USUAL, f"normalisation for {which}"), which)
         return values
     words: Any = given.split(",") if isinstance(given, str) else [given] if isinstance(given, Real) else given
     try:
@@ -172,7 +172,7 @@ def _values(given: Given, which: str) -> tuple[float, ...]:
         values = ()
     if not values or isinstance(given, bool) or not all(map(math.isfinite, values)):
         raise InputError(
-            f"--{which}: expected numbers such as 0.1307 or 0.485,0.456,0.406, or one of {', '.join(USUAL)}, got "
+            f"{which}: expected numbers such as 0.1307 or 0.485,0.456,0.406, or one of {', '.join(USUAL)}, got "
             f"{given!r}; give one a channel"
         )
     return values

@@ -6,7 +6,7 @@ import json
 import re
 import stat
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from model_zoo.weights.numpy_numbers import NUMPY_NUMBERS
 from model_zoo.weights.program import kind_of_program
 from model_zoo.weights.torch_file import find_hostile_content, what_instead
 from model_zoo.weights.weight_keys import UNREAD, fitted, unwrapped
-from model_zoo.weights.wrapper import is_constant, normalisation_in, require_given
+from model_zoo.weights.wrapper import is_constant, normalisation_in, require_given, unsaved_constants
 
 LARGEST = 64 * 2**30
 """Bytes of a checkpoint; what claims to be larger is none."""
@@ -96,16 +96,40 @@ def load_into(
     elif reshaped:
         name = reshaped[0]
         problem = f"{name!r} has shape {tuple(state_dict[name].shape)}, expected {tuple(known[name].shape)}"
+    if reshaped and not (missing or unexpected) and (counts := _class_counts(state_dict, known, reshaped)):
+        raise InputError(
+            f"{source}: expected the weights of a {type(model).__name__} for {counts[1]} classes, got those for "
+            f"{counts[0]}; build the model for as many, or for images of your own name all {counts[0]} classes by "
+            "--classes"
+        )
     if problem:
         raise InputError(
             f"{source}: expected the weights of a {type(model).__name__}, got another architecture's: {problem}; "
             "name the architecture and number of classes that the checkpoint was trained with"
         )
     if constants:
-        require_given(constants, normalisation_in(kept) if kept else normalisation, source=source)
+        own_constants = kept or unsaved_constants(model)
+        require_given(constants, normalisation_in(own_constants) if own_constants else normalisation, source=source)
     model.load_state_dict(own | {name: state_dict[name] for name in state_dict if name in own}, strict=True)
     left = f"left {', '.join(map(repr, kept))} as the factory made them" if kept else ""
     return ", ".join(filter(None, [done, left]))
+
+
+def _class_counts(
+    there: Mapping[str, Tensor], own: Mapping[str, Tensor], reshaped: Sequence[str]
+) -> tuple[int, int] | None:
+    """How many classes the weights are for and the model has, where their last layer alone differs, and in that alone.
+
+    Args:
+        reshaped: the names whose shapes differ, in the order of the model.
+    """
+    layers = {name.rpartition(".")[0] for name in reshaped}
+    heads = {(there[name].shape[:1], own[name].shape[:1]) for name in reshaped}
+    is_first = all(there[name].shape[1:] == own[name].shape[1:] and own[name].ndim for name in reshaped)
+    if len(layers) != 1 or len(heads) != 1 or not is_first or reshaped[-1] != list(own)[-1]:
+        return None
+    (got,), (expected,) = next(iter(heads))
+    return got, expected
 
 
 def save_state_dict(state_dict: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from attacks.errors import InputError
 from attacks.models.normalisation import IS_MEAN, IS_STD, MOST_CHANNELS, Normalisation
@@ -35,6 +35,12 @@ def normalisation_in(constants: Mapping[str, Tensor]) -> Normalisation | None:
         return None
     mean, std = (tuple(float(f"{number:.6g}") for number in values) for values in (*means, *stds))
     return Normalisation(mean, std)
+
+
+def unsaved_constants(model: nn.Module) -> dict[str, Tensor]:
+    """By name, the means and stds of images that a model holds in buffers which no state dict has."""
+    saved = model.state_dict()
+    return {name: value for name, value in model.named_buffers() if name not in saved and is_constant(name, value)}
 
 
 def require_given(constants: Mapping[str, Tensor], given: Normalisation | None, *, source: str) -> None:

@@ -499,9 +499,9 @@ def test_a_wrapped_checkpoint_says_which_normalisation_a_bare_factory_needs(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--mean", "0.5"), "got no --std beside '0.5'"),
-        (("--mean", "0.5", "--std", "0"), "--std must be above 0, got 0"),
-        (("--mean", "a lot", "--std", "0.5"), "unknown normalisation for --mean 'a lot'"),
+        (("--mean", "0.5"), "got no std beside '0.5'"),
+        (("--mean", "0.5", "--std", "0"), "std must be above 0, got 0"),
+        (("--mean", "a lot", "--std", "0.5"), "unknown normalisation for mean 'a lot'"),
         (("--mean", "0.1,0.2", "--std", "0.5"), "got 1 and 2"),
         (("--mean", "imagenet"), "expected 1 value of mean and std, one a channel of the images"),
     ],

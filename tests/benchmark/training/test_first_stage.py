@@ -153,7 +153,7 @@ def test_a_source_of_other_classes_gives_its_features(images: tuple[Split, Split
     torch.manual_seed(0)
     save_state_dict(build("digits-cnn", 7).state_dict(), tmp_path / "seven.safetensors", {})
     assert prepared("transfer-lwf", images, tmp_path / "m", source=str(tmp_path / "seven.safetensors")).model
-    with pytest.raises(InputError, match=r"fc2.weight' has shape \(7, 64\), expected \(10, 64\)"):
+    with pytest.raises(InputError, match="of a DigitsCNN for 10 classes, got those for 7"):
         prepared("cascade", images, tmp_path / "m", source=str(tmp_path / "seven.safetensors"))
 
 

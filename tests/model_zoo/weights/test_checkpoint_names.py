@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from attacks.errors import InputError
-from attacks.models.normalisation import Normalisation
+from attacks.models.normalisation import Normalisation, Normalize
 from model_zoo.weights.checkpoint import load_into, load_state_dict
 
 
@@ -213,6 +213,20 @@ def test_the_constants_of_a_file_must_be_given_to_a_bare_network(tmp_path: Path,
     said = load_into(model, state, source="model.pt", normalisation=Normalisation((0.1307,), (0.3081,)))
     assert said == "stripped '1.'"
     assert_loaded(model)
+
+
+def test_constants_that_a_model_holds_unsaved_are_those_of_the_file(tmp_path: Path) -> None:
+    """Such as `model_zoo`'s own layer, which no state dict has; the file comes from one that saved them."""
+
+    def model(mean: float) -> nn.Module:
+        return nn.Sequential(Normalize((mean,), (0.5,)), Net())
+
+    content = prefixed("1.") | {"0.mean": torch.tensor([[[[0.25]]]]), "0.std": torch.tensor([[[[0.5]]]])}
+    right = model(0.25)
+    loaded(right, tmp_path, content)
+    assert_loaded(right[1])  # type: ignore[index]
+    with pytest.raises(InputError, match=r"expected the normalisation that it holds .*, got --mean 0.3 --std 0.5"):
+        loaded(model(0.3), tmp_path, content)
 
 
 def test_one_value_in_a_file_stands_for_all_channels(tmp_path: Path) -> None:
