@@ -175,8 +175,12 @@ def test_an_axis_fits_the_data_and_lone_models_do_not_stretch_it() -> None:
 
 def test_what_lies_beyond_the_axis_is_an_arrow(chromium: Any, folder: Path, tmp_path: Path) -> None:
     text = (folder / "leaderboard.html").read_text()
-    moved = tmp_path / "moved.html"
-    moved.write_text(re.sub(r'("attacks":\[[^]]*\],"axis":)\[0,80\]', r"\1[50,80]", text))
+    moved, (content, changes) = (
+        tmp_path / "moved.html",
+        re.subn(r'"axis":\[0,80\],"rows"', '"axis":[50,80],"rows"', text),
+    )
+    assert changes == 1
+    moved.write_text(content)
     page = chromium.new_page()
     page.goto(moved.as_uri())
     assert page.locator("tr.row[data-model=natural] .interval.outside").count() == 1
