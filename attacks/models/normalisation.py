@@ -5,12 +5,15 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from numbers import Real
+from types import FunctionType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from attacks.errors import InputError
+from attacks.models.reach import reachable
 from attacks.names import lookup
 from attacks.number import parse_number
 
@@ -121,6 +124,8 @@ def normalisation_of(mean: Given, std: Given) -> Normalisation | None:
     for value in stds:
         if not 0 < value < math.inf:
             raise InputError(f"std must be above 0, got {value:g}; leave both out for images as they are")
+        if value > 1:
+            raise InputError(f"std must be in (0, 1] pixel scale, got {value:g}; divide mean and std by 255?")
     return Normalisation(means, stds)
 
 
@@ -130,30 +135,71 @@ def put_in_front(said: Normalisation | None, brought: Normalisation | None = Non
     return chosen if chosen is not None and chosen.mean else None
 
 
-def require_none_inside(model: nn.Module) -> None:
-    """Raise InputError where a part of a model holds a mean and a std of images, which another would be added to."""
-    for name, module in model.named_modules():
-        tensors = (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False))
-        held = vars(module) | dict(tensors)
-        is_norm = "norm" in type(module).__name__.lower()
-        constants = [key for key, value in held.items() if _is_for_channels(value) or (is_norm and _is_few(value))]
-        if any(map(IS_MEAN.fullmatch, constants)) and any(map(IS_STD.fullmatch, constants)):
-            place = f"its part {name!r} ({type(module).__name__})" if name else f"the {type(module).__name__} itself"
-            raise InputError(
-                f"expected a model without a normalisation, since a mean and a std are given, but {place} holds one; "
-                "leave them out, or hand over the network alone"
-            )
+def require_none_inside(model: nn.Module, channels: int) -> None:
+    """Raise InputError where a part of a model holds a mean and a std of images, which another would be added to.
+
+    Parts are its modules, and whatever else it reaches that can be called, such as transforms in a list.
+
+    Args:
+        channels: of the images.
+    """
+    named = {id(module): name for name, module in model.named_modules()}
+    for part in reachable(model):
+        if not callable(part) or isinstance(part, (type, FunctionType)) or not _normalises(part, channels):
+            continue
+        name = named.get(id(part), "")
+        place = f"its part {name!r} ({type(part).__name__})" if name else f"the {type(part).__name__} itself"
+        raise InputError(
+            f"expected a model without a normalisation, since a mean and a std are given, but {place} holds one; "
+            "leave them out, or hand over the network alone"
+        )
 
 
-def _is_for_channels(value: object) -> bool:
-    """Whether it is a tensor of one number a channel, laid out for images."""
-    return isinstance(value, Tensor) and value.ndim >= 3 and value.numel() <= MOST_CHANNELS
+def _normalises(part: object, channels: int) -> bool:
+    """Whether an object holds a mean and a std of images among its attributes, parameters and buffers."""
+    tensors: dict[str, object] = {}
+    if isinstance(part, nn.Module):
+        tensors = dict((*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)))
+    held = getattr(part, "__dict__", {}) | tensors
+    is_norm = "norm" in type(part).__name__.lower()
+    means, stds = (
+        [value for name, value in held.items() if isinstance(name, str) and kind.fullmatch(name)]
+        for kind in (IS_MEAN, IS_STD)
+    )
+    return any(
+        _is_pair(mean, std, channels) or (is_norm and bool(_numbers(mean) and _numbers(std)))
+        for mean in means
+        for std in stds
+    )
 
 
-def _is_few(value: object) -> bool:
+def _is_pair(mean: object, std: object, channels: int) -> bool:
+    """Whether they are a mean and a std of images, by their shape: of noise, a mean and a std are single numbers.
+
+    Laid out for images, or one number a channel; of a single channel a tensor, whose mean is not that of noise.
+    """
+    means, stds = _numbers(mean), _numbers(std)
+    if not means or not stds:
+        return False
+    if any(isinstance(value, Tensor) and value.ndim >= 3 for value in (mean, std)):
+        return True
+    if channels > 1:
+        return len(means) == len(stds) == channels
+    return isinstance(mean, Tensor) and isinstance(std, Tensor) and len(means) == len(stds) == 1 and means[0] != 0
+
+
+def _numbers(value: object) -> list[float]:
+    """The numbers of a mean or a std, where it is one: few, of any type; else none."""
     if isinstance(value, Tensor):
-        return value.numel() <= MOST_CHANNELS
-    return isinstance(value, Real) or (isinstance(value, (list, tuple)) and 0 < len(value) <= MOST_CHANNELS)
+        few = value.numel() <= MOST_CHANNELS and (value.is_floating_point() or value.ndim > 0)
+        return [float(number) for number in value.detach().flatten().tolist()] if few and not value.is_meta else []
+    if isinstance(value, np.ndarray):
+        return [float(number) for number in value.flatten()] if value.size <= MOST_CHANNELS else []
+    if isinstance(value, Real):
+        return [float(value)]
+    if isinstance(value, (list, tuple)) and len(value) <= MOST_CHANNELS and all(isinstance(v, Real) for v in value):
+        return [float(number) for number in value]
+    return []
 
 
 def _is_name(given: Given) -> bool:

@@ -54,7 +54,7 @@ def find_quirks(
         where its answers depend on those before in a way that cannot be undone.
     """
     if normalisation is not None:
-        require_none_inside(model)
+        require_none_inside(model, x.shape[1])
     if any(isinstance(module, LazyModuleMixin) for module in model.modules()):
         with suppress(ModelError):
             _answers(model, Quirks(output, normalisation), x)  # such layers become others at their first pass

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torchvision.transforms import Compose
+from torchvision.transforms import Normalize as Transform
 
 from attacks import attack
 from attacks.errors import InputError
@@ -51,6 +53,7 @@ def test_numbers_texts_and_names_are_understood(mean: object, std: object, expec
         ("none", "0.5", "got 1 and 0"),
         ("0.5", "0", "std must be above 0, got 0;"),
         ("0.5", "-1", "std must be above 0, got -1;"),
+        ("0", "255", "std must be in (0, 1] pixel scale, got 255; divide"),
         ("125.3", "63", "mean must be in [0, 1] pixel scale, got 125.3; divide"),
         ("half", None, "unknown normalisation for mean 'half'; known: imagenet, cifar10, mnist, none"),
         ("imagnet", None, "did you mean 'imagenet'?"),
@@ -168,9 +171,44 @@ class Wrapped(nn.Module):
 @pytest.mark.parametrize("model", [Wrapped(), nn.Sequential(NormalizeChannels()), nn.Sequential(Normalize((0,), (1,)))])
 def test_no_normalisation_is_added_to_one_that_the_model_has(model: nn.Module) -> None:
     with pytest.raises(InputError, match="expected a model without a normalisation"):
-        require_none_inside(model)
+        require_none_inside(model, 1)
+
+
+class Channels(nn.Module):
+    """One number a channel, as people write it by hand: in lists, in flat buffers, or in a transform."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+        if how == "buffers":
+            self.register_buffer("mean", torch.tensor(mean))
+            self.register_buffer("std", torch.tensor(std))
+        elif how == "lists":
+            self.mean, self.std = mean, std
+        elif how == "arrays":
+            self.mean, self.std = np.array(mean), np.array(std)  # type: ignore[assignment]
+        else:
+            self.transform = Compose([Transform(mean, std)])
+
+
+@pytest.mark.parametrize("how", ["buffers", "lists", "arrays", "transforms"])
+def test_one_number_a_channel_is_a_normalisation_however_it_is_held(how: str) -> None:
+    with pytest.raises(InputError, match="expected a model without a normalisation"):
+        require_none_inside(nn.Sequential(Channels(how)), 3)
+
+
+def test_a_tensor_of_one_number_is_one_for_grey_images_but_noise_is_not() -> None:
+    def scaled(mean: float) -> nn.Module:
+        model = nn.Module()
+        model.register_buffer("mean", torch.tensor(mean))
+        model.register_buffer("std", torch.tensor(0.3081))
+        return model
+
+    with pytest.raises(InputError, match="expected a model without a normalisation"):
+        require_none_inside(scaled(0.1307), 1)
+    require_none_inside(scaled(0.0), 1)
 
 
 @pytest.mark.parametrize("model", [Listed(), LayerOfNoise(), nn.BatchNorm2d(3), nn.LayerNorm(3), Sums()])
 def test_other_layers_are_no_normalisation_of_images(model: nn.Module) -> None:
-    require_none_inside(model)
+    require_none_inside(model, 3)
