@@ -19,7 +19,7 @@ from attacks.errors import InputError, one_line
 from attacks.input_checks import check_data
 from benchmark.data.class_names import read_names, shortened
 from benchmark.data.lazy_images import ImageSource, LazyImages, summed
-from benchmark.data.pixels import SUFFIXES, Preparation, preparation
+from benchmark.data.pixels import SUFFIXES, Preparation, is_turned, preparation
 from benchmark.data.split import Split, balanced_subset
 from model_zoo.hub import Crop
 
@@ -27,6 +27,10 @@ ON_DISK = ("state.json", "dataset_dict.json")
 """What `datasets` writes beside a dataset, and beside several parts of one."""
 PARTS = ("test", "validation")
 """Of a dataset with several parts the one that is attacked, the first of these that is there."""
+PART_NAMES = {"train", "training", "val", "valid", "validation", "test", "testing"}
+"""What folders of parts of a dataset are called."""
+LOOKED_AT = 200
+"""How many pictures, evenly spread, are asked whether they are to be turned."""
 ARRAYS = ".npz"
 CROPS = {"imagenet": Crop(224, resize=256)}
 """By dataset, how its images are brought to one size where the user does not say: cut out, and resized before."""
@@ -70,7 +74,8 @@ class OwnImages:
         sums, broken = summed(self.source, rows, quiet=quiet)
         if len(broken) > most_broken:
             first = next(iter(broken.values()))
-            others = f", and {len(broken) - 1} others" if len(broken) > 1 else ""
+            more = len(broken) - 1
+            others = f", and {more} other{'s' * (more > 1)}" if more else ""
             raise InputError(
                 f"{first}{others}; or leave {len(broken)} of {n} images out by --skip-broken {len(broken)}"
             )
@@ -124,12 +129,13 @@ class _Files:
 
 def _from_class_folders(path: Path, names: Sequence[str] | None, crop: Crop | None, channels: int | None) -> OwnImages:
     folders = sorted(child.name for child in path.iterdir() if child.is_dir() and not child.name.startswith("."))
+    _refuse_parts(path, folders)
     label_of = _labels(path, "folder", folders, names)
     files: list[Path] = []
     passed_over: list[Path] = []
     labels: list[int] = []
     for folder in folders:
-        there = sorted(p for p in (path / folder).rglob("*") if p.is_file() and p.name[0] != ".")
+        there = sorted(p for p in (path / folder).rglob("*") if p.is_file() and not _is_hidden(p, path))
         found = [p for p in there if p.suffix.lower() in SUFFIXES]
         passed_over += [p for p in there if p.suffix.lower() not in SUFFIXES]
         if not found:
@@ -137,11 +143,37 @@ def _from_class_folders(path: Path, names: Sequence[str] | None, crop: Crop | No
         files += found
         labels += [label_of[folder]] * len(found)
     known = len(names or folders)
-    if passed_over:
-        others = shortened([str(file) for file in passed_over])
-        print(f"note: passed over, no pictures by their endings: {others}", file=sys.stderr)
+    _tell_of(files, passed_over, sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES))
     prepared = _first_preparation(files, crop, channels)
     return OwnImages(_name_of(path), _Files(files, prepared), np.array(labels), known, prepared.shape)
+
+
+def _is_hidden(file: Path, root: Path) -> bool:
+    return any(part.startswith(".") for part in file.relative_to(root).parts)
+
+
+def _refuse_parts(path: Path, folders: Sequence[str]) -> None:
+    """Raise InputError for a folder of parts (train, val), whose class folders lie one level further down."""
+    inner = [child for folder in folders for child in (path / folder).iterdir()]
+    if folders and {name.lower() for name in folders} <= PART_NAMES and all(child.is_dir() for child in inner):
+        raise InputError(
+            f"{path}: expected a folder of class folders, got parts of a dataset ({', '.join(folders)}); name one of "
+            f"them: --data {path / folders[-1]}"
+        )
+
+
+def _tell_of(files: Sequence[Path], passed_over: Sequence[Path], loose: Sequence[Path]) -> None:
+    """Say which files are no images here, and whether some pictures would be shown turned."""
+    for what, others in (("no pictures by their endings", passed_over), ("in no class folder", loose)):
+        if others:
+            print(f"note: passed over, {what}: {shortened([str(file) for file in others])}", file=sys.stderr)
+    turned = next(filter(is_turned, files[:: -(-len(files) // LOOKED_AT)]), None)
+    if turned is not None:
+        print(
+            f"note: pictures such as {turned} say that they are to be turned, and are taken as they lie in the file, "
+            "as torchvision's ImageFolder takes them",
+            file=sys.stderr,
+        )
 
 
 def _first_preparation(files: Sequence[Path], crop: Crop | None, channels: int | None) -> Preparation:
@@ -193,6 +225,8 @@ def _from_arrays(path: Path, names: Sequence[str] | None) -> OwnImages:
         x = x[:, None]
     elif x.ndim == 4 and x.shape[1] not in (1, 3) and x.shape[3] in (1, 3):
         x = x.transpose(0, 3, 1, 2)
+    if x.dtype == np.uint8 and x.size and x.max() == 1:
+        raise InputError(f"{path}: expected x as uint8 up to 255, got none above 1; multiply it by 255")
     if x.dtype == np.uint8:
         x = x.astype(np.float32) / np.float32(255)
     elif not np.issubdtype(x.dtype, np.floating):
@@ -258,7 +292,8 @@ def _from_hub_folder(path: Path, names: Sequence[str] | None, crop: Crop | None,
         raise InputError(f"{path}: expected a label for every row, got none for {(given < 0).sum()}; leave these out")
     y = np.array([label_of[name] if names else place for place, name in enumerate(own)])[given]
     rows = rows.cast_column(images[0], datasets.Image(decode=False))
-    prepared = preparation(_file_in(rows[0][images[0]]), f"{path}, row 0", crop=crop, channels=channels)
+    first = _file_in(rows[0][images[0]])
+    prepared = preparation(first, f"{path}, row 0", crop=crop, channels=channels, turns=True)
     return OwnImages(_name_of(path), _Rows(rows, images[0], path, prepared), y, len(names or own), prepared.shape)
 
 

@@ -1,12 +1,13 @@
 """One image of a user's own: refused where its pixels would have to be guessed, else resized, cropped and decoded."""
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 from attacks.errors import InputError, one_line
@@ -30,6 +31,8 @@ class Preparation:
         resize: pixels of the shorter side before that; 0 for images that must have these pixels already.
         interpolation: of the resizing, "bilinear" or "bicubic".
         may_lose_colour: whether grey levels are what the user asked for, of coloured images, too.
+        turns: whether a picture is turned as its camera says, which torchvision's `ImageFolder` leaves and `datasets`
+            does.
     """
 
     channels: int
@@ -38,6 +41,7 @@ class Preparation:
     resize: int = 0
     interpolation: str = "bilinear"
     may_lose_colour: bool = False
+    turns: bool = False
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -56,8 +60,9 @@ class Preparation:
         from torchvision.transforms import InterpolationMode, functional  # slow to import
 
         try:
-            with Image.open(file) as image:
-                _refuse(image, name)
+            with Image.open(file) as opened:
+                _refuse(opened, name)
+                image = ImageOps.exif_transpose(opened) if self.turns else opened
                 if not self.resize and image.size != (self.width, self.height):
                     raise InputError(
                         f"{name}: expected {self.width}x{self.height} pixels, as the first image has, got "
@@ -82,19 +87,22 @@ class Preparation:
         return torch.from_numpy(pixels.reshape(self.height, self.width, self.channels)).permute(2, 0, 1)
 
 
-def preparation(first: Path | IO[bytes], name: str, *, crop: Crop | None, channels: int | None) -> Preparation:
+def preparation(
+    first: Path | IO[bytes], name: str, *, crop: Crop | None, channels: int | None, turns: bool = False
+) -> Preparation:
     """How images are brought to one shape.
 
     Args:
         first: the file of an image, called name; where there is no crop or no number of channels, all must have its.
         crop: what is cut out of the middle, and the resizing before.
+        turns: as for `Preparation`.
 
     Raises: InputError as `Preparation.read`.
     """
     try:
         with Image.open(first) as image:
             _refuse(image, name)
-            found = image.size
+            found = (ImageOps.exif_transpose(image) if turns else image).size
             is_grey = image.mode in _GREY
     except InputError:
         raise
@@ -102,10 +110,24 @@ def preparation(first: Path | IO[bytes], name: str, *, crop: Crop | None, channe
         raise InputError(
             f"{name}: expected an image, could not read it ({one_line(error)[:160]}); replace it"
         ) from None
-    own = Preparation(channels or (1 if is_grey else 3), found[1], found[0], may_lose_colour=channels == 1)
+    own = Preparation(channels or (1 if is_grey else 3), found[1], found[0], may_lose_colour=channels == 1, turns=turns)
     if crop is None:
         return own
     return replace(own, height=crop.size, width=crop.size, resize=crop.resize, interpolation=crop.interpolation)
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Whether a file has 16 bits a channel, of which PIL keeps 8 without a word where it is coloured."""
+    return any(re.search(";16[BLN]", str(tile[3])) for tile in getattr(image, "tile", ()))
+
+
+def is_turned(file: Path) -> bool:
+    """Whether a picture says that it is to be turned or mirrored when it is shown; not where it cannot be read."""
+    try:
+        with Image.open(file) as image:
+            return bool(image.getexif().get(ExifTags.Base.Orientation, 1) != 1)
+    except _BROKEN:
+        return False
 
 
 def _refuse(image: Image.Image, name: str) -> None:
@@ -113,12 +135,12 @@ def _refuse(image: Image.Image, name: str) -> None:
     got, remedy = "", ""
     if getattr(image, "n_frames", 1) > 1:
         got, remedy = f"an animation of {image.n_frames} frames", "save one of them"  # type: ignore[attr-defined]
+    elif image.mode.startswith(("I", "F")) or _is_deep(image):
+        got, remedy = f"one of PIL mode {image.mode}, with more than 8 bits a channel", "convert it to 8 bits"
     elif image.mode in _WITH_ALPHA or "transparency" in image.info:
         least = image.convert("RGBA").getchannel("A").getextrema()[0]
         if least != 255:
             got, remedy = "one with transparent pixels", "put it on a background"
-    elif image.mode.startswith(("I", "F")):
-        got, remedy = f"one of PIL mode {image.mode}, with more than 8 bits a channel", "convert it to 8 bits"
     elif image.mode not in _PLAIN:
         got, remedy = f"one in {image.mode}", "convert it to RGB"
     if got:

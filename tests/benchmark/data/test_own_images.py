@@ -1,14 +1,18 @@
 """A user's own images: what is read, how it is labelled and cut, and what is refused in one line."""
 
 import hashlib
+import shutil
+import struct
+import zlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import ExifTags, Image
 from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize, ToTensor
@@ -210,6 +214,16 @@ def of_16_bits(path: Path) -> None:
     Image.fromarray(np.full((40, 40), 40_000, dtype=np.uint16)).save(path, format="PNG")
 
 
+def of_16_bits_and_coloured(path: Path, *, alpha: bool = False) -> None:
+    """Written by hand: PIL writes none."""
+    channels = 4 if alpha else 3
+    rows = b"".join(b"\0" + np.full(40 * channels, 40_000, dtype=">u2").tobytes() for _ in range(40))
+    header = struct.pack(">IIBBBBB", 40, 40, 16, 6 if alpha else 2, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    parts = [struct.pack(">I", len(c)) + kind + c + struct.pack(">I", zlib.crc32(kind + c)) for kind, c in chunks]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+
+
 def for_print(path: Path) -> None:
     Image.new("CMYK", (40, 40)).save(path, format="JPEG")
 
@@ -229,6 +243,8 @@ def cut_off(path: Path) -> None:
     [
         (transparent, "got one with transparent pixels; put it on a background"),
         (of_16_bits, "more than 8 bits a channel; convert it"),
+        (of_16_bits_and_coloured, "more than 8 bits a channel; convert it"),
+        (partial(of_16_bits_and_coloured, alpha=True), "more than 8 bits a channel; convert it"),
         (for_print, "got one in CMYK; convert it to RGB"),
         (animated, "got an animation of 2 frames; save one of them"),
         (cut_off, "could not read it"),
@@ -249,8 +265,44 @@ def test_a_picture_that_cannot_be_taken_is_named_counted_and_left_out_only_where
     assert (len(split), split.x.shape[0]) == (14, 14)
     assert "left out: " in capsys.readouterr().err
     spoil(photos / "owl/1.jpg")
-    with pytest.raises(InputError, match="and 1 others; or leave 2 of 15 images out by --skip-broken 2"):
+    with pytest.raises(InputError, match="and 1 other; or leave 2 of 15 images out by --skip-broken 2"):
         brought.select(None, seed=0, most_broken=1)
+
+
+def turned(path: Path) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    noise(30, 50, 0).save(path, format="JPEG", exif=exif)
+
+
+def test_a_picture_that_is_to_be_turned_is_taken_as_it_lies_and_that_is_said(
+    photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own_images(photos, crop=Crop(8, 8))
+    assert capsys.readouterr().err == ""
+    turned(photos / "cat/0.png")
+    lying = own_images(photos, crop=Crop(8, 8)).select(None, seed=0).x[:1].to("cpu")
+    assert f"pictures such as {photos / 'cat/0.png'} say that they are to be turned" in capsys.readouterr().err
+    with Image.open(photos / "cat/0.png") as image:
+        torch.testing.assert_close(lying[0], Compose([Resize(8), CenterCrop(8), ToTensor()])(image), rtol=0, atol=0)
+
+
+def test_what_lies_beside_class_folders_or_is_hidden_is_no_image(
+    photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = len(own_images(photos, crop=Crop(8, 8)).labels)
+    shutil.copy(photos / "cat/0.png", photos / "loose.png")
+    (photos / "cat/.thumbs").mkdir()
+    shutil.copy(photos / "cat/0.png", photos / "cat/.thumbs/0.png")
+    assert len(own_images(photos, crop=Crop(8, 8)).labels) == before
+    assert f"passed over, in no class folder: {photos / 'loose.png'}" in capsys.readouterr().err
+
+
+def test_parts_of_a_dataset_are_no_classes(photos: Path, tmp_path: Path) -> None:
+    for part in ("train", "val"):
+        shutil.copytree(photos, tmp_path / "parts" / part)
+    with pytest.raises(InputError, match=r"got parts of a dataset \(train, val\); name one of them: --data .*val"):
+        own_images(tmp_path / "parts", crop=Crop(8, 8))
 
 
 def test_a_first_picture_that_cannot_be_taken_is_as_any_other(photos: Path) -> None:
@@ -331,6 +383,7 @@ def test_arrays_are_read_in_the_usual_layouts(
     [
         (np.zeros((2, 3, 4, 4)) + 2, np.arange(2), r"expected pixels in \[0, 1\]"),
         (np.zeros((2, 3, 4, 4), np.int16), np.arange(2), "expected x as uint8, or floats"),
+        (np.ones((2, 3, 4, 4), np.uint8), np.arange(2), "expected x as uint8 up to 255, got none above 1"),
         (np.zeros((2, 3, 4, 4), np.uint8), np.arange(3), "expected a class index for each of 2 images"),
         (np.zeros((2, 3, 4, 4), np.uint8), np.zeros(2), "expected y as whole numbers"),
         (np.zeros((2, 3, 4, 4), np.uint8), np.array([-1, 1]), "expected labels of two classes at least, from 0 to 1"),
@@ -395,6 +448,11 @@ def test_a_dataset_of_the_hub_on_disk_is_read_as_its_files_are(photos: Path, tmp
     assert split.digest == expected.digest
     datasets.DatasetDict({"train": whole.select([0]), "test": whole}).save_to_disk(tmp_path / "parts")
     assert own_images(tmp_path / "parts", crop=Crop(32, 32)).select(None, seed=0).digest == expected.digest
+    turned(files[0])
+    datasets.Dataset.from_dict(rows, features).save_to_disk(tmp_path / "turned", num_shards=1)
+    theirs = datasets.load_from_disk(str(tmp_path / "turned"))[0]["image"]
+    pixels = own_images(tmp_path / "turned", crop=Crop(30, 30)).select(None, seed=0).x[:1].to("cpu")
+    assert torch.equal(pixels[0], Compose([Resize(30), CenterCrop(30), ToTensor()])(theirs))
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken/state.json").write_text("{}")
     with pytest.raises(InputError, match="expected a dataset of the package datasets"):
