@@ -50,10 +50,11 @@ def update_baseline(
     """
     if dataset is not None:
         given["suite"] = choose_suite(given["suite"], dataset, None, None, None).name
-    brought = bring_images(own_data, shared, given["suite"], own.model)
-    if brought is not None and given["suite"] is None:
-        given["suite"] = own_suite_name(brought.name)
     refuse_other_names(path)
+    recorded = read_settings(path).suite if path.exists() and given["suite"] is None else None
+    brought = bring_images(own_data, shared, given["suite"] or recorded, own.model)
+    if brought is not None and given["suite"] is None and recorded is None:
+        given["suite"] = own_suite_name(brought.name)
     refuse_unwritable("--baseline", path)
     if "=" in (models or ""):
         raise InputError(

@@ -98,7 +98,7 @@ def choose_sources(
         return few
     if not all(spec.code and not spec.architecture.startswith(PREFIX) for spec in models):
         return list(models)
-    lent = _undefended(suite, shared)
+    lent = _undefended(suite, shared) if brought is None or _is_alike(suite, brought) else None
     if lent is not None and lent.name in [spec.name for spec in models]:
         lent = replace(lent, name=f"{lent.name} of {suite.name}")
     return [*models, *([lent] if lent else [])]
@@ -116,6 +116,15 @@ def _named_sources(
     }
     twins = {str(spec.identity): spec for spec in models}
     return [running.get(name) or twins.get(str(lent[name].identity), lent[name]) for name in names]
+
+
+def _is_alike(suite: Suite, brought: OwnImages) -> bool:
+    """Whether a user's images have the shape and the number of classes of a suite's own, so its models take them."""
+    known = DATASETS.get(suite.dataset)
+    alike = known is not None and (known.shape, known.classes) == (brought.shape, brought.classes)
+    if known is not None and not alike:
+        to_stderr(f"note: the models of {suite.name} take other images or classes: nothing is transferred from them")
+    return alike
 
 
 def _undefended(suite: Suite, shared: Shared) -> ModelSpec | None:

@@ -17,6 +17,7 @@ from benchmark.cli.resolve import (
 )
 from benchmark.cli.resolve_hardware import bring_images, choose_hardware, choose_images, tuned
 from benchmark.cli.resolve_models import choose_models, choose_sources, to_stderr, without_twins
+from benchmark.report.own_images import write_own_images
 from benchmark.report.publish import print_tables, refuse_to_replace
 from benchmark.report.short import terminal_width, wrapped
 from benchmark.store.store import Store
@@ -83,6 +84,7 @@ def run(
             quiet=shared.quiet,
         )
         with claim(store.root, f"tables {chosen.name}", wait=True):
+            write_own_images(shared.results_dir / chosen.name, brought, split)
             print_tables(store, chosen.name, shared.results_dir)
 
 

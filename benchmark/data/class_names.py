@@ -48,7 +48,10 @@ def class_folders(folder: Path, dataset: str, classes: Path | None) -> list[str]
     found = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     official = CLASS_NAMES[dataset]
     if len(found) != len(official):
-        raise InputError(f"{folder}: expected {len(official)} class folders for {dataset}, got {len(found)}")
+        raise InputError(
+            f"{folder}: expected {len(official)} class folders for {dataset}, got {len(found)}; add or remove some, or "
+            "give images of your own classes by --data"
+        )
     if classes is None and all(name.isdecimal() for name in found):
         numbered = sorted(found, key=int)
         if [int(name) for name in numbered] == list(range(len(official))):
@@ -70,12 +73,14 @@ def read_names(path: Path) -> list[str]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"--classes {path}: expected names, one a line, could not read them ({error})") from error
+        raise InputError(
+            f"--classes {path}: expected names, one a line, could not read them ({error}); mend it"
+        ) from error
     names = [line.strip() for line in text.splitlines() if line.strip()]
     if len(set(names)) != len(names) or len(names) < 2:
         raise InputError(
             f"--classes {path}: expected different names, one a line, two at least, got {len(names)} lines with "
-            f"{len(set(names))} names"
+            f"{len(set(names))} names; write each class once"
         )
     return names
 
@@ -84,7 +89,9 @@ def _names_for(path: Path, dataset: str) -> list[str]:
     """The names in a file. Raises: InputError unless each class of the dataset has one of its own."""
     names, wanted = read_names(path), len(CLASS_NAMES[dataset])
     if len(names) != wanted:
-        raise InputError(f"--classes {path}: expected {wanted} names for {dataset}, one a line, got {len(names)}")
+        raise InputError(
+            f"--classes {path}: expected {wanted} names for {dataset}, one a line, got {len(names)}; write each once"
+        )
     return names
 
 

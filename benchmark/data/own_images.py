@@ -44,15 +44,26 @@ class OwnImages:
         name: of the dataset: that of its folder or file.
         source: decodes an image; or all of them, float32 (N, C, H, W) in [0, 1].
         labels: (N,) which logit is right for each.
-        classes: how many logits there are.
+        names: of the classes, in the order of the logits.
         shape: (C, H, W).
+        files: where each image lies, below the folder that was given; empty where images are not files.
     """
 
     name: str
     source: ImageSource | Tensor
     labels: NDArray[np.int64]
-    classes: int
+    names: Sequence[str]
     shape: tuple[int, int, int]
+    files: Sequence[str] = ()
+
+    @property
+    def classes(self) -> int:
+        """How many logits there are."""
+        return len(self.names)
+
+    def file_of(self, index: int) -> str:
+        """Where an image lies, below the folder that was given; "" where it is no file."""
+        return self.files[index] if self.files else ""
 
     def select(self, examples: int | None, *, seed: int, most_broken: int = 0, quiet: bool = False) -> Split:
         """All images, or a seeded balanced subset, each decoded once to see whether it can be.
@@ -65,7 +76,9 @@ class OwnImages:
         """
         n = len(self.labels)
         labels, places = torch.from_numpy(self.labels), torch.arange(n)
-        wanted = Split(self.name, "test", torch.empty(n, 0), labels, places, self.classes)
+        wanted = Split(self.name, "test", torch.empty(n, 0), labels, places, self.classes, self.names)
+        if examples is not None and examples > n:
+            print(f"note: {self.name} has {n} images, not {examples}: all are taken", file=sys.stderr)
         if examples is not None:
             wanted = balanced_subset(wanted, examples, seed=seed)
         rows = wanted.index.numpy()
@@ -142,10 +155,11 @@ def _from_class_folders(path: Path, names: Sequence[str] | None, crop: Crop | No
             raise InputError(f"{path / folder}: expected images of a class ({', '.join(SUFFIXES)}), got none; add some")
         files += found
         labels += [label_of[folder]] * len(found)
-    known = len(names or folders)
     _tell_of(files, passed_over, sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES))
     prepared = _first_preparation(files, crop, channels)
-    return OwnImages(_name_of(path), _Files(files, prepared), np.array(labels), known, prepared.shape)
+    below = [str(file.relative_to(path)) for file in files]
+    source = _Files(files, prepared)
+    return OwnImages(_name_of(path), source, np.array(labels), names or folders, prepared.shape, below)
 
 
 def _is_hidden(file: Path, root: Path) -> bool:
@@ -245,7 +259,8 @@ def _from_arrays(path: Path, names: Sequence[str] | None) -> OwnImages:
             f"{path}: expected labels of two classes at least, from 0 to {max(classes, 2) - 1}, got "
             f"{labels.min()} to {labels.max()}; mend y, or --classes"
         )
-    return OwnImages(_name_of(path), images, labels, classes, (channels, height, width))
+    named = names or [str(label) for label in range(classes)]
+    return OwnImages(_name_of(path), images, labels, named, (channels, height, width))
 
 
 @dataclass(frozen=True)
@@ -294,7 +309,7 @@ def _from_hub_folder(path: Path, names: Sequence[str] | None, crop: Crop | None,
     rows = rows.cast_column(images[0], datasets.Image(decode=False))
     first = _file_in(rows[0][images[0]])
     prepared = preparation(first, f"{path}, row 0", crop=crop, channels=channels, turns=True)
-    return OwnImages(_name_of(path), _Rows(rows, images[0], path, prepared), y, len(names or own), prepared.shape)
+    return OwnImages(_name_of(path), _Rows(rows, images[0], path, prepared), y, names or own, prepared.shape)
 
 
 def _file_in(cell: Mapping[str, Any]) -> IO[bytes] | Path:

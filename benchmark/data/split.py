@@ -1,6 +1,7 @@
 """Split: the images a number is measured on, and seeded selections from them, the same on every machine."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -25,6 +26,7 @@ class Split:
             and are decoded only then.
         y: int64 (N,) in [0, classes).
         index: int64 (N,), ascending: where each image stands in the whole part. Draws and selections are keyed by it.
+        names: of the classes, in the order of the logits, where they are not those of the dataset.
     """
 
     dataset: str
@@ -33,6 +35,7 @@ class Split:
     y: Tensor
     index: Tensor
     classes: int
+    names: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.y)

@@ -107,7 +107,7 @@ def check_model(
         got = tuple(first.shape) if isinstance(first, Tensor) else type(first).__name__
         raise InputError(
             f"model {name}: expected logits of shape {expected} (one a class of {split.dataset}), got {got}"
-            + ("" if isinstance(split.x, Tensor) else "; name all classes, in the order of the logits, by --classes")
+            + ("; name all classes, in the order of the logits, by --classes" if split.names else "")
         )
     if not first.isfinite().all():
         raise InputError(

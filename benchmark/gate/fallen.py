@@ -23,7 +23,7 @@ def fallen_images(split: Split, order: NDArray[np.int64], before: Bools, now: Bo
     fell = order[before & ~now]
     labels, counts = np.unique(split.y.numpy()[fell], return_counts=True)
     by_class = np.argsort(-counts, kind="stable")
-    classes = [f"{_name(split.dataset, int(labels[at]))} ({counts[at]})" for at in by_class]
+    classes = [f"{_name(split, int(labels[at]))} ({counts[at]})" for at in by_class]
     images = [str(index) for index in np.sort(split.index.numpy()[fell])]
     return (
         f"{counted(len(fell), 'image')} fell, {int((~before & now).sum())} rose; by class: {_first(classes)}; "
@@ -31,8 +31,8 @@ def fallen_images(split: Split, order: NDArray[np.int64], before: Bools, now: Bo
     )
 
 
-def _name(dataset: str, label: int) -> str:
-    name = class_name(dataset, label)
+def _name(split: Split, label: int) -> str:
+    name = split.names[label] if split.names else class_name(split.dataset, label)
     return name if name == str(label) else f"{label} {name}"
 
 

@@ -4,6 +4,7 @@ import base64
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,6 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from benchmark.data.class_names import CLASS_NAMES
 from benchmark.report.broken import broken_images
 from benchmark.report.flags import FLAGS, flag_names
 from benchmark.report.leaderboard import attacks_of
@@ -37,6 +37,8 @@ def page(
     reading: str,
     legend: str,
     triples: Mapping[str, bytes],
+    classes: Sequence[str] = (),
+    files: Mapping[int, str] = MappingProxyType({}),
 ) -> str:
     """The page of a suite.
 
@@ -44,9 +46,15 @@ def page(
         board: of `leaderboard`; papers: of `paper_table`.
         triples: for some models a PNG of images, what was added, and what came of it.
         what: dataset, threat model and images in words; reading, legend: as under the other tables.
+        classes: names of the classes, in the order of the labels; none where these are their names.
+        files: of the images, by index; none where they are a dataset's own.
     """
     attacks = attacks_of(board)
     shown = flag_names(flag for flags in board["flags"] for flag in flags.split())
+    rows = [
+        {**_row(suite, line, attacks, papers), **_image(triples.get(line["model"]))}
+        for line in board.to_dict("records")
+    ]
     data = {
         "what": what,
         "reading": reading,
@@ -54,12 +62,10 @@ def page(
         "flags": {flag: why for flag, why in FLAGS.items() if flag in shown},
         "attacks": attacks,
         "dataset": str(suite.scores["dataset"].iloc[0]),
-        "classes": _class_names(str(suite.scores["dataset"].iloc[0])),
+        "classes": list(classes),
+        **({"files": _files_of(rows, files)} if files else {}),
         "axis": axis(zip(board["ci_low"], board["worst case"], board["ci_high"], strict=True)),
-        "rows": [
-            {**_row(suite, line, attacks, papers), **_image(triples.get(line["model"]))}
-            for line in board.to_dict("records")
-        ],
+        "rows": rows,
     }
     # Inside a script element only "</" could end it early.
     text = json.dumps(data, separators=(",", ":"), allow_nan=False).replace("</", "<\\/")
@@ -104,10 +110,10 @@ def axis(intervals: Iterable[tuple[float, float, float]]) -> tuple[int, int]:
     return TICK * int(low[inside].min() // TICK), TICK * int(-(-high[inside].max() // TICK))
 
 
-def _class_names(dataset: str) -> Sequence[str]:
-    """The names of a dataset's classes; none where they are the labels themselves."""
-    names = CLASS_NAMES.get(dataset, ())
-    return () if all(name == str(label) for label, name in enumerate(names)) else names
+def _files_of(rows: Sequence[Mapping[str, Any]], files: Mapping[int, str]) -> dict[str, str]:
+    """By index, the files of the images that the rows list as broken."""
+    listed = {index for row in rows for index, *_ in row["broken"]["listed"]}
+    return {str(index): files[index] for index in sorted(listed) if index in files}
 
 
 def _image(png: bytes | None) -> dict[str, str]:

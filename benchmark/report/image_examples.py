@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from benchmark.data.class_names import class_name
 from benchmark.store.images import image_files, unpack_images
 from benchmark.store.shown import ShownCase
 from benchmark.store.store import Store
@@ -48,18 +47,21 @@ class Broken:
         return float(np.abs(apart).max() if norm == "Linf" else np.linalg.norm(apart))
 
 
-def example_images(store: Store, suite: str) -> dict[str, bytes]:
+def example_images(store: Store, suite: str, classes: Sequence[str]) -> dict[str, bytes]:
     """A PNG a model: its first broken images of the first white-box attack that kept any; a row each of the triple.
 
     The perturbation is drawn around grey: black and white are a whole epsilon down and up. Above stands the class of an
     image, below what the adversarial one was taken for and how far away it is, and at the top the attack.
+
+    Args:
+        classes: their names, in the order of the labels; none where these are their names.
     """
     found: dict[str, bytes] = {}
     for entry in store.shown(suite).cases:
         if entry.model not in found and not entry.source_model:
             broken = _broken(store, entry)
             if broken:
-                found[entry.model] = _drawn(broken, entry)
+                found[entry.model] = _drawn(broken, entry, classes)
     return found
 
 
@@ -89,7 +91,7 @@ def _broken(store: Store, entry: ShownCase) -> list[Broken]:
     return found
 
 
-def _drawn(broken: Sequence[Broken], entry: ShownCase) -> bytes:
+def _drawn(broken: Sequence[Broken], entry: ShownCase, classes: Sequence[str]) -> bytes:
     """The bytes of a PNG: a column an image."""
     x, x_adv = (np.stack([getattr(one, name) for one in broken]) for name in ("x", "x_adv"))
     shift = np.clip(0.5 + (x_adv - x) / (2 * max(entry.epsilon, 1e-12)), 0, 1)
@@ -102,9 +104,9 @@ def _drawn(broken: Sequence[Broken], entry: ShownCase) -> bytes:
     text, font = ImageDraw.Draw(sheet), ImageFont.load_default(TEXT)
     text.text((GAP, 0), f"{entry.attack}, {entry.norm} {entry.epsilon:.4g}", "black", font)
     for column, one in enumerate(broken):
-        lines = _named(one.taken_for, entry.dataset), f"{one.distance(entry.norm):.4g} away"
+        lines = _named(one.taken_for, classes), f"{one.distance(entry.norm):.4g} away"
         place = column * width + width / 2
-        text.text((place, ABOVE), _named(one.label, entry.dataset), "black", font, anchor="md")
+        text.text((place, ABOVE), _named(one.label, classes), "black", font, anchor="md")
         for line, words in enumerate(lines):
             text.text((place, ABOVE + pictures.shape[0] + line * LINE), words, "black", font, anchor="ma")
     buffer = io.BytesIO()
@@ -112,9 +114,9 @@ def _drawn(broken: Sequence[Broken], entry: ShownCase) -> bytes:
     return buffer.getvalue()
 
 
-def _named(label: int, dataset: str) -> str:
+def _named(label: int, classes: Sequence[str]) -> str:
     """A class as people call it; "?" where it was not stored."""
-    return "?" if label < 0 else class_name(dataset, label)[:LETTERS]
+    return "?" if label < 0 else (classes[label] if label < len(classes) else str(label))[:LETTERS]
 
 
 def _framed(image: NDArray[np.float32], scale: int) -> NDArray[np.uint8]:

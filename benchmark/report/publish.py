@@ -13,6 +13,7 @@ from benchmark.report.image_examples import example_images, write_examples
 from benchmark.report.latex_tables import papers_latex
 from benchmark.report.leaderboard import leaderboard
 from benchmark.report.other_selections import epsilon_table, other_selections, selection_name, selects_beside
+from benchmark.report.own_images import class_names
 from benchmark.report.papers import paper_table, papers_markdown
 from benchmark.report.score import SuiteScores, score_suite
 from benchmark.report.short import LEGEND, file_list, short_board, terminal_width, wrapped
@@ -110,7 +111,8 @@ def print_tables(store: Store, suite: str, results_dir: Path, *, with_pictures: 
     gathered = {name: gather(other, suite, selection=other.selection) for name, other in selected.items()}
     others = {name: other for name, other in gathered.items() if other.cases}
     others = {**_beside(there, packed), **others}
-    triples = example_images(store, suite)
+    datasets = [case.entry.dataset for case in packed.cases.values()]
+    triples = example_images(store, suite, class_names(results_dir / suite, datasets[0]) if datasets else ())
     _write_all(packed, list(others.values()), results_dir, with_pictures=with_pictures, triples=triples)
     if packed.cases:
         for stale in folder.glob(f"{suite}{SEPARATOR}*"):

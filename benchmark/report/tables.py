@@ -23,6 +23,7 @@ from benchmark.report.latex_tables import (
 )
 from benchmark.report.leaderboard import formatted, leaderboard, legend, shown_accuracy, white
 from benchmark.report.other_selections import epsilon_table, seed_table
+from benchmark.report.own_images import class_names, file_names
 from benchmark.report.papers import paper_table, papers_markdown
 from benchmark.report.score import CELL, TIMING, SuiteScores
 from benchmark.report.trainings import training_table, trainings_note
@@ -97,7 +98,15 @@ def write_tables(
         **{name: plain_latex(table) for name, table in (("flags", raised), ("trainings", trainings), ("seeds", seeds))},
     }
     html = page(
-        suite, board, papers, what=what_was_attacked(suite), reading=reading, legend=board_note, triples=triples
+        suite,
+        board,
+        papers,
+        what=what_was_attacked(suite),
+        reading=reading,
+        legend=board_note,
+        triples=triples,
+        classes=class_names(folder, str(suite.scores["dataset"].iloc[0])),
+        files=file_names(folder),
     )
     atomic_write(folder / "leaderboard.html", html.encode())
     atomic_write(folder / "model_info.json", model_info(suite, board).encode())

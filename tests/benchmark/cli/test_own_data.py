@@ -1,5 +1,6 @@
 """--data: a user's own model on a user's own images, from the folder to the tables."""
 
+import shlex
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from PIL import Image
 from attacks.threat_model import ThreatModel
 from benchmark.data.datasets import load
 from benchmark.suites.registry import own_suite
+from model_zoo.registry import SHIPPED
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 SHADES = {"bright": 0.75, "dark": 0.25, "mid": 0.5}
@@ -65,6 +67,12 @@ def test_robust_accuracy_on_own_images_is_what_the_model_is_known_to_have(
     assert (row["clean_acc"], row["robust_acc"]) == (100.0, robust)
     again = run(command, photos, "--epsilon", epsilon, "--workers", workers)
     assert again.returncode == 0
+    about = pd.read_csv(photos / "results/mine/photos/images.csv")
+    assert about.iloc[5].to_list() == [5, str(Path("dark/1.jpg")), 1, "dark"]
+    assert (photos / "results/mine/photos/classes.txt").read_text() == "bright\ndark\nmid\n"
+    page = (photos / "results/mine/photos/leaderboard.html").read_text()
+    assert '"classes":["bright","dark","mid"]' in page
+    assert ('"5":"dark/1.jpg"' in page) == (robust == 0)
     (photos / "photos/dark/0.png").write_bytes((photos / "photos/mid/0.png").read_bytes())
     assert run(command, photos, "--epsilon", epsilon, "--workers", workers).returncode == 0
     assert scores(photos)["clean_acc"].item() == pytest.approx(100 * 11 / 12, abs=1e-3)
@@ -81,6 +89,16 @@ def test_folders_of_some_of_the_classes(command: Command, photos: Path) -> None:
     assert without.returncode == 2
     assert "expected logits of shape (12, 3) (one a class of photos), got (12, 5)" in without.stderr
     assert "--classes" in without.stderr
+
+
+def test_own_classes_under_a_suite_that_exists_are_not_called_as_its_own(command: Command, photos: Path) -> None:
+    """Nor is the suite's undefended model, which has ten of them, a source of transfer."""
+    factory(photos, [SHADES[name] for name in sorted(SHADES)])
+    words = ("--suite", "cifar10", "--epsilon", "0.14", "--image-size", "32", "--transfer", "pgd-20")
+    result = run(command, photos, *words)
+    assert result.returncode == 0, result.stderr
+    assert "note: the models of cifar10 take other images or classes" in result.stderr
+    assert '"classes":["bright","dark","mid"]' in (photos / "results/mine/cifar10/leaderboard.html").read_text()
 
 
 def test_own_images_under_a_suite_that_exists_have_its_threat_model_and_models(
@@ -160,3 +178,23 @@ def test_the_gate_compares_own_models_on_own_images(command: Command, photos: Pa
     failed = command(photos, "gate", *worse, "--data", "photos", "--tolerance", "0", "--alpha", "0.1")
     assert failed.returncode == 1
     assert "--data photos --image-size 16:16" in failed.stdout
+
+
+def test_a_model_on_own_images_under_a_suite_is_recorded_anew_by_the_printed_command(
+    command: Command, tmp_path: Path
+) -> None:
+    test = load("digits", "test", data_dir=tmp_path)
+    np.savez(tmp_path / "some.npz", x=test.x[:100, 0].numpy(), y=test.y[:100].numpy())
+    (tmp_path / "net.py").write_text(
+        "from model_zoo.architectures.registry import build\n\ndef make():\n    return build('digits-cnn', 10)\n"
+    )
+    own = ("--baseline", "b.json", "--model", "net.py:make", "--data", "some.npz", "--quiet")
+    madry, natural = (("--checkpoint", SHIPPED / f"digits/{name}.safetensors") for name in ("madry", "natural"))
+    words = ("--suite", "digits", "--attack", "pgd-20", "--canaries", "none")
+    assert command(tmp_path, "gate", "update", *own, *madry, *words).returncode == 0
+    failed = command(tmp_path, "gate", *own, *natural)
+    assert failed.returncode == 1
+    renew = shlex.split(failed.stdout.partition("If that is meant, record it: ")[2].splitlines()[0])
+    again = command(tmp_path, *renew[2:], "--quiet")
+    assert again.returncode == 0, again.stderr
+    assert command(tmp_path, "gate", *own, *natural).returncode == 0

@@ -25,7 +25,7 @@ def results(command: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_triple_is_the_image_the_perturbation_and_the_adversarial_image(results: Path) -> None:
-    png = example_images(Store(results / "runs"), "digits")["natural"]
+    png = example_images(Store(results / "runs"), "digits", ())["natural"]
     assert (results / "digits/examples/natural.png").read_bytes() == png
     picture = np.asarray(Image.open(io.BytesIO(png)).convert("L")).astype(float)
     picture = picture[ABOVE:-BELOW]
