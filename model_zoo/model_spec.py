@@ -67,4 +67,6 @@ class ModelSpec:
             identity["output"] = self.quirks.output
         if self.quirks is not None and self.quirks.normalisation is not None:
             identity["normalisation"] = str(self.quirks.normalisation)
+        if self.quirks is not None and self.quirks.is_flat_at_bounds:
+            identity["gradients"] = "inside of [0, 1]"
         return identity | ({"answers": self.answers} if self.answers else {})

@@ -72,6 +72,7 @@ def find_quirks(
     quirks = replace(quirks, returns_arrays=quirks == Quirks("", normalisation) and not _returns_tensor(model, shown))
     quirks = replace(quirks, keeps_state=_keeps_state(model, quirks, few))
     quirks = replace(quirks, unwraps_checkpointing=_needs_checkpoints_out(model, quirks, few))
+    quirks = replace(quirks, is_flat_at_bounds=_is_flat_at_bounds(model, quirks, x))
     return replace(quirks, is_contiguous=tries_layouts and _must_be_contiguous(model, quirks, few))
 
 
@@ -223,13 +224,32 @@ def _needs_checkpoints_out(model: nn.Module, quirks: Quirks, x: Tensor) -> bool:
 
 def _has_gradient(model: nn.Module, quirks: Quirks, x: Tensor) -> bool:
     """Whether a gradient with respect to the images can be taken."""
+    return _gradient(model, quirks, x) is not None
+
+
+def _is_flat_at_bounds(model: nn.Module, quirks: Quirks, x: Tensor) -> bool:
+    """Whether no pixel of exactly 0, or none of exactly 1, has a gradient, and some have one just inside."""
+    here = _gradient(model, quirks, x)
+    if here is None or not here[(x > 0) & (x < 1)].any():
+        return False
+    flat = [at for at in (x == 0, x == 1) if at.any() and not here[at].any()]
+    inside = _gradient(model, replace(quirks, is_flat_at_bounds=True), x) if flat else None
+    return inside is not None and any(bool(inside[at].any()) for at in flat)
+
+
+def _gradient(model: nn.Module, quirks: Quirks, x: Tensor) -> Tensor | None:
+    """Of its logits, weighted so that they do not add up to a constant, at images (N, C, H, W); None where it has none.
+
+    Raises: nothing that the user's own code raises.
+    """
     with torch.enable_grad(), seeded("trial"):
         x = x.clone().requires_grad_()
         try:
-            torch.autograd.grad(UserModel(_copied(model), quirks)(x).sum(), x)
+            logits = UserModel(_copied(model), quirks)(x)
+            weights = torch.arange(1, logits.shape[1] + 1, device=x.device, dtype=logits.dtype)
+            return torch.autograd.grad((logits * weights).sum(), x)[0]
         except Exception:  # the user's own code may raise what it likes
-            return False
-    return True
+            return None
 
 
 def _must_be_contiguous(model: nn.Module, quirks: Quirks, x: Tensor) -> bool:

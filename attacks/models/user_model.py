@@ -43,6 +43,9 @@ class Quirks:
         unwraps_checkpointing: whether it recomputes activations by reentrant gradient checkpointing, which allows no
             gradient with respect to the images alone: they are kept instead.
         returns_arrays: whether it returns what is no dense floating-point tensor that autograd may use.
+        is_flat_at_bounds: whether it has no gradient at pixels of exactly 0 or 1, and has one beside them, as behind a
+            clamp to [0, 1] (whose gradient at its bounds is zero in some versions of torch). Images are then moved
+            inside by a rounding error where a gradient is taken, and nowhere else.
     """
 
     output: str = ""
@@ -56,6 +59,7 @@ class Quirks:
     is_compiled: bool = False
     unwraps_checkpointing: bool = False
     returns_arrays: bool = False
+    is_flat_at_bounds: bool = False
 
 
 class UserModel(nn.Module):
@@ -76,7 +80,8 @@ class UserModel(nn.Module):
         self.normalize: nn.Module = nn.Identity().eval()
         if quirks.normalisation is not None:
             self.normalize = quirks.normalisation.layer().eval().to(device_of(model))
-        self._is_plain = replace(quirks, normalisation=None) in (Quirks(), Quirks(is_contiguous=True))
+        plain = replace(quirks, normalisation=None, is_flat_at_bounds=False)
+        self._is_plain = plain in (Quirks(), Quirks(is_contiguous=True))
 
     def to(self, *args: Any, **kwargs: Any) -> "UserModel":
         """The user's own `to` may move what is no parameter; it may lack a return value, or some of the arguments."""
@@ -96,7 +101,11 @@ class UserModel(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, K) logits of images (N, C, H, W), of which the model gets a copy: it may change its input."""
-        x = self.normalize(x.clone(memory_format=torch.contiguous_format))
+        x = x.clone(memory_format=torch.contiguous_format)
+        if self.quirks.is_flat_at_bounds and x.requires_grad:
+            inside = max(torch.finfo(t).eps for t in (x.dtype, getattr(torch, self.quirks.dtype or "float32")))
+            x = (1 - 2 * inside) * x + inside
+        x = self.normalize(x)
         if self._is_plain:
             answer: Tensor = self._ask(self.model, x)
             return answer

@@ -88,6 +88,8 @@ TWINS = {
     "lazy_loaded": Quirks(),
     "double": Quirks(dtype="float64"),
     "reentrant": Quirks(unwraps_checkpointing=True),
+    "clamping": Quirks(is_flat_at_bounds=True),
+    "clamping_doubles": Quirks(dtype="float64", is_flat_at_bounds=True),
     "spiking": Quirks(keeps_state=True),
     "counting": Quirks(keeps_state=True),
     "forgetting": Quirks(keeps_state=True),
@@ -115,7 +117,9 @@ def test_a_model_is_asked_as_it_can_be_and_answers_as_its_twin_does(kind: str, d
     assert list(check_model(kind, model, digits, CPU).flags) == flags.get(kind, [])
 
 
-@pytest.mark.parametrize("kind", ["fixed64", "double", "reentrant", "spiking", "in_place", "traced", "compiled"])
+@pytest.mark.parametrize(
+    "kind", ["fixed64", "double", "reentrant", "spiking", "in_place", "traced", "compiled", "clamping"]
+)
 def test_a_model_gets_the_verdicts_of_its_twin(kind: str, command: Command, tmp_path: Path) -> None:
     found = {}
     for name in ("plain", kind):

@@ -257,6 +257,21 @@ class Blind(Around):
         raise KeyError("weights of layer 7")
 
 
+class Clamping(Around):
+    """Identity on images, but its gradient is zero at pixels of exactly 0 and 1."""
+
+    def forward(self, x: Tensor) -> Any:
+        return self.model(nn.functional.hardtanh(x, 0, 1))
+
+
+def clamping() -> nn.Module:
+    return Clamping()
+
+
+def clamping_doubles() -> nn.Module:
+    return Clamping(plain()).double()
+
+
 def squeezing() -> nn.Module:
     return Squeezing()
 
