@@ -7,6 +7,9 @@ from pathlib import Path
 from attacks.models.user_model import Quirks
 from model_zoo.robustbench_adapter import PREFIX
 
+NORMALISATION = "normalisation"
+"""What an identity calls what stands in front of a model."""
+
 
 @dataclass(frozen=True)
 class ModelSpec:
@@ -66,7 +69,7 @@ class ModelSpec:
         if self.quirks is not None and self.quirks.output:
             identity["output"] = self.quirks.output
         if self.quirks is not None and self.quirks.normalisation is not None:
-            identity["normalisation"] = str(self.quirks.normalisation)
+            identity[NORMALISATION] = str(self.quirks.normalisation)
         if self.quirks is not None and self.quirks.is_flat_at_bounds:
             identity["gradients"] = "inside of [0, 1]"
         return identity | ({"answers": self.answers} if self.answers else {})

@@ -33,7 +33,7 @@ from benchmark.gate.words import points
 from benchmark.suites.models import models_for
 from benchmark.suites.suite import Suite
 from model_zoo.files.atomic import sha256_of
-from model_zoo.model_spec import ModelSpec
+from model_zoo.model_spec import NORMALISATION, ModelSpec
 from model_zoo.registry import model_spec
 from model_zoo.weights.checkpoint import silent
 
@@ -141,7 +141,20 @@ def _tested(
                 f"model {spec.name} is not in the baseline, which has {', '.join(recorded)}; "
                 "record it, too, by gate update --models"
             )
+    for spec in specs:
+        _require_same_normalisation(spec, known)
     return [_with_weights(spec, named.get(spec.name, "")) for spec in specs]
+
+
+def _require_same_normalisation(spec: ModelSpec, known: Baseline) -> None:
+    """Raise InputError for a model whose images are normalised otherwise than when it was recorded."""
+    recorded = known.cases[spec.name].entry.networks[spec.name].get(NORMALISATION, "")
+    now = spec.identity.get(NORMALISATION, "")
+    if recorded != now:
+        raise InputError(
+            f"model {spec.name}: expected {recorded or 'no --mean and --std'}, as in the baseline, got "
+            f"{now or 'none'}; give the same, or record it anew by gate update --model"
+        )
 
 
 def _own(suite: Suite, known: Baseline, names: Sequence[str], shared: Shared) -> str:

@@ -237,3 +237,19 @@ def test_a_baseline_of_before_has_the_usual_rules(folder: Path) -> None:
     notes = {name: value for name, value in packed.notes.items() if name not in ("tolerance", "alpha", "detects")}
     write_packed(replace(packed, notes=notes), folder / "before")
     assert read_baseline(folder / "before.json").settings == read_baseline(folder / "b.json").settings
+
+
+def test_a_normalisation_that_is_not_the_recorded_one_is_refused_both_ways(folder: Path, command: Command) -> None:
+    (folder / "net.py").write_text(NET)
+    words = ("--model", "net.py:make", "--checkpoint", SHIPPED / "digits/madry.safetensors", "--quiet")
+    more = ("--examples", 20, "--canaries", "none", "--attack", "pgd-20")
+    given = ("--mean", "0.1", "--std", "0.9")
+    assert command(folder, "gate", "update", "--baseline", "with.json", *words, *more, *given).returncode == 0
+    assert command(folder, "gate", "update", "--baseline", "without.json", *words, *more).returncode == 0
+    assert command(folder, "gate", "--baseline", "with.json", *words, *given).returncode == 0
+    forgotten = command(folder, "gate", "--baseline", "with.json", *words)
+    assert forgotten.returncode == 2
+    assert "model make: expected --mean 0.1 --std 0.9, as in the baseline, got none; give the same" in forgotten.stderr
+    added = command(folder, "gate", "--baseline", "without.json", *words, *given)
+    assert added.returncode == 2
+    assert "expected no --mean and --std, as in the baseline, got --mean 0.1 --std 0.9" in added.stderr
