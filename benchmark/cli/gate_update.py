@@ -50,7 +50,7 @@ def update_baseline(
     """
     if dataset is not None:
         given["suite"] = choose_suite(given["suite"], dataset, None, None, None).name
-    brought = bring_images(own_data, shared, given["suite"], own.model)
+    brought = bring_images(own_data, shared, given["suite"], own)
     if brought is not None and given["suite"] is None:
         given["suite"] = own_suite_name(brought.name)
     refuse_other_names(path)
