@@ -8,8 +8,8 @@ import functools
 import importlib
 import json
 import textwrap
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,51 +18,22 @@ from torch import nn
 
 from attacks.errors import InputError, one_line
 from attacks.models.normalisation import Normalisation
+from model_zoo.about import About
 from model_zoo.architectures.registry import build
+from model_zoo.crop import Crop
 from model_zoo.files.atomic import sha256_of
+from model_zoo.processors import SETTINGS, read_processor
 from model_zoo.weights.checkpoint import load_into, load_state_dict
 
 SOURCES = ("torchvision", "timm", "hf")
 LIBRARY = "robustness-benchmark"
 """What a repository of a model of ours names as its library."""
 CONFIG = "config.json"
-FILES = (CONFIG, "preprocessor_config.json", "*.safetensors")
+FILES = (CONFIG, SETTINGS, "*.safetensors")
 WEIGHTS = "model.safetensors"
 TRANSFORMING = ("googlenet", "inception_v3")
 """Networks of torchvision that normalise once more, inside."""
-SQUASHED = 384
-"""From this size on, processors with a crop_pct squash images to a square instead."""
 INSTALL = "pip install -e '.[hub]'"
-
-
-@dataclass(frozen=True)
-class Crop:
-    """How an image is brought to a model's size.
-
-    Args:
-        size: pixels a side of the square that is cut out of the middle.
-        resize: pixels of the shorter side, which is resized to before.
-        interpolation: "bilinear" or "bicubic".
-    """
-
-    size: int
-    resize: int
-    interpolation: str = "bilinear"
-
-
-@dataclass(frozen=True)
-class About:
-    """What is published of a model beside its weights.
-
-    Args:
-        normalisation: of its images; None where it does that itself.
-        crop: how its images are prepared; None where nobody says.
-        output: where in what it returns the logits are.
-    """
-
-    normalisation: Normalisation | None = None
-    crop: Crop | None = None
-    output: str = ""
 
 
 def is_published(name: str) -> bool:
@@ -120,9 +91,10 @@ def _asked(table: Mapping[str, Callable[..., Any]], name: str, *args: Any) -> An
 
 
 def _about_torchvision(rest: str, name: str) -> About:
-    transform = _torchvision_weights(rest, name).transforms()
+    weights = _torchvision_weights(rest, name)
+    transform, labels = weights.transforms(), _in_order(weights.meta.get("categories", ()))
     crop = Crop(transform.crop_size[0], transform.resize_size[0], transform.interpolation.value)
-    return About(Normalisation(tuple(transform.mean), tuple(transform.std)), crop)
+    return About(Normalisation(tuple(transform.mean), tuple(transform.std)), crop, labels=labels)
 
 
 def _load_torchvision(rest: str, name: str, classes: int) -> nn.Module:
@@ -155,14 +127,17 @@ def _torchvision_weights(rest: str, name: str) -> Any:
 
 def _about_timm(rest: str, name: str) -> About:
     timm = _timm_of(rest, name)
-    return _read_timm(timm.data.resolve_data_config(pretrained_cfg=timm.models.get_pretrained_cfg(rest).to_dict()))
+    config = timm.models.get_pretrained_cfg(rest).to_dict()
+    about = _read_timm(timm.data.resolve_data_config(pretrained_cfg=config))
+    return replace(about, labels=_in_order(config.get("label_names") or ()))
 
 
 def _read_timm(config: Mapping[str, Any]) -> About:
     _, height, size = config["input_size"]
+    interpolation = config["interpolation"]
     is_usual = height == size and config.get("crop_mode", "center") == "center"
-    crop = Crop(size, int(size / config["crop_pct"]), config["interpolation"])
-    return About(Normalisation(tuple(config["mean"]), tuple(config["std"])), crop if is_usual else None)
+    crop = Crop(size, int(size / config["crop_pct"]), interpolation) if is_usual else None
+    return About(Normalisation(tuple(config["mean"]), tuple(config["std"])), crop, squashing=interpolation)
 
 
 def _load_timm(rest: str, name: str, classes: int) -> nn.Module:
@@ -199,14 +174,10 @@ def _about_hub(rest: str, name: str) -> About:
     if config.get("library_name") == LIBRARY:
         return About()
     if "pretrained_cfg" in config:
-        resolve = _package("timm", name).data.resolve_data_config
-        return _read_timm(resolve(pretrained_cfg=config["pretrained_cfg"]))
-    file = folder / "preprocessor_config.json"
-    given = json.loads(file.read_bytes()) if file.is_file() else {}
-    normalisation = None
-    if given.get("do_normalize", "image_mean" in given):
-        normalisation = Normalisation(tuple(given["image_mean"]), tuple(given["image_std"]))
-    return About(normalisation, _crop_of_transformers(given), "logits")
+        about = _read_timm(_package("timm", name).data.resolve_data_config(pretrained_cfg=config["pretrained_cfg"]))
+        return replace(about, labels=_in_order(config.get("label_names") or ()))
+    about = read_processor(folder, _package("transformers", name).AutoImageProcessor)
+    return replace(about, output="logits", labels=_in_order(config.get("id2label") or ()))
 
 
 def _load_hub(rest: str, name: str, classes: int) -> nn.Module:
@@ -217,8 +188,14 @@ def _load_hub(rest: str, name: str, classes: int) -> nn.Module:
         create = _package("timm", name).create_model
         model = create(config["architecture"], num_classes=classes or config["num_classes"])
         return _with_weights(model, folder, has_own=bool(classes))
-    kind = _package("transformers", name).AutoModelForImageClassification
-    loaded: nn.Module = kind.from_pretrained(str(folder), use_safetensors=True, trust_remote_code=False)
+    transformers = _package("transformers", name)
+    kind, where = transformers.AutoModelForImageClassification, {"trust_remote_code": False}
+    if classes:
+        own: nn.Module = kind.from_config(
+            transformers.AutoConfig.from_pretrained(str(folder), num_labels=classes, **where), **where
+        )
+        return own
+    loaded: nn.Module = kind.from_pretrained(str(folder), use_safetensors=True, **where)
     return loaded
 
 
@@ -246,16 +223,10 @@ def _repository(rest: str, name: str) -> tuple[Path, dict[str, Any]]:
     return folder, config
 
 
-def _crop_of_transformers(given: Mapping[str, Any]) -> Crop | None:
-    """What its processors do where that is a crop of the middle; None where they squash images, or nobody says."""
-    size = given.get("size", {})
-    side = size.get("shortest_edge") if isinstance(size, Mapping) else None
-    interpolation = "bicubic" if given.get("resample") == 3 else "bilinear"
-    if side and given.get("crop_pct") and side < SQUASHED:
-        return Crop(side, int(side / given["crop_pct"]), interpolation)
-    cut = given.get("crop_size", {})
-    cut = cut.get("height") if isinstance(cut, Mapping) else cut
-    return Crop(cut, side, interpolation) if side and cut and given.get("do_center_crop") else None
+def _in_order(labels: Mapping[str, str] | Sequence[str]) -> tuple[str, ...]:
+    """The names of the logits, which some number."""
+    names = [labels[number] for number in sorted(labels, key=int)] if isinstance(labels, Mapping) else labels
+    return tuple(map(str, names))
 
 
 @functools.cache

@@ -15,11 +15,12 @@ from attacks.models.probe_images import probe_images
 from attacks.models.quirks import find_quirks
 from attacks.models.user_model import Quirks, UserModel
 from attacks.randomness import answers_at_random
+from model_zoo.about import About
 from model_zoo.architectures.registry import build
 from model_zoo.authors import CONVERTS, PACKAGES
 from model_zoo.files.atomic import sha256_of
 from model_zoo.files.download import fetch
-from model_zoo.hub import About, about_published, code_of_published, is_published, load_published, short_name
+from model_zoo.hub import about_published, code_of_published, is_published, load_published, short_name
 from model_zoo.model_spec import ModelSpec
 from model_zoo.registry import SHIPPED
 from model_zoo.robustbench_adapter import PAGE, PREFIX, build_robustbench, factory_name, package_version
@@ -177,6 +178,11 @@ def external_model(
     about = About()
     if is_published(factory):
         about, function, code = about_published(factory), short_name(factory), code_of_published(factory)
+        if about.unlike and normalisation is None:
+            raise InputError(
+                f"--model {factory}: expected images normalised as (x - mean) / std, channel by channel, got another "
+                f"way ({about.unlike}); give --mean and --std, or load the model in a factory of your own"
+            )
     else:
         function = factory.rpartition(":")[2]
         code = f"{function}@{code_of(*find_factory(factory)) or factory}"

@@ -74,7 +74,7 @@ def gate(
         miss,
         min_robust_acc,
     )
-    brought = bring_images(own_data, shared, known.settings.suite, own.model)
+    brought = bring_images(own_data, shared, known.settings.suite, own)
     protocol = protocol_of(shared, known.settings, brought, skip_broken=own_data.skip_broken)
     check_baseline(known, protocol)
     specs = _tested(protocol.suite, known, models, own, shared, brought)

@@ -52,7 +52,7 @@ def update_baseline(
         given["suite"] = choose_suite(given["suite"], dataset, None, None, None).name
     refuse_other_names(path)
     recorded = read_settings(path).suite if path.exists() and given["suite"] is None else None
-    brought = bring_images(own_data, shared, given["suite"] or recorded, own.model)
+    brought = bring_images(own_data, shared, given["suite"] or recorded, own)
     if brought is not None and given["suite"] is None and recorded is None:
         given["suite"] = own_suite_name(brought.name)
     refuse_unwritable("--baseline", path)

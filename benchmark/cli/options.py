@@ -113,7 +113,8 @@ DATA = (
     option(
         "--classes",
         PLACES,
-        "This file names the class folders, one a line, in the order of the logits.  [default: the official names]",
+        "This file names the class folders, one a line, in the order of the logits.  [default: the official names; of "
+        "--data a published model's labels, else the folders by name]",
         type=click.Path(path_type=Path, dir_okay=False),
         metavar="FILE",
     ),

@@ -11,14 +11,16 @@ import torch
 from attacks.errors import InputError
 from attacks.precision import is_tiny, precision_for
 from attacks.spec import CHUNK_SIZE
-from benchmark.cli.options import OwnData, Shared
+from benchmark.cli.options import OwnData, OwnModel, Shared
 from benchmark.data.datasets import DATASETS, load
 from benchmark.data.own_images import ARRAYS, CROPS, OwnImages, own_images
 from benchmark.data.split import Split, balanced_subset
 from benchmark.evaluation.hardware import Hardware, keep_freed_memory
 from benchmark.suites.suite import Suite
 from benchmark.sweep.local_pool import can_fork
-from model_zoo.hub import Crop, about_published, is_published
+from model_zoo.about import About
+from model_zoo.crop import Crop
+from model_zoo.hub import about_published, is_published
 
 
 def load_images(dataset: str, part: str, shared: Shared) -> Split:
@@ -27,11 +29,12 @@ def load_images(dataset: str, part: str, shared: Shared) -> Split:
     return load(dataset, part, **where, quiet=shared.quiet)
 
 
-def bring_images(own_data: OwnData, shared: Shared, dataset: str | None, model: str | None) -> OwnImages | None:
+def bring_images(own_data: OwnData, shared: Shared, dataset: str | None, own: OwnModel) -> OwnImages | None:
     """The images that the user brings along; None where there are none.
 
     Args:
-        dataset: of the suite that is named; model: his own; both may say of what size its images are.
+        dataset: of the suite that is named, which may say of what size its images are.
+        own: his own model; where it is published its size and interpolation are known, and the order of its labels.
     """
     if own_data.data is None:
         if own_data != OwnData():
@@ -39,11 +42,12 @@ def bring_images(own_data: OwnData, shared: Shared, dataset: str | None, model: 
         return None
     if own_data.channels == 2:
         raise InputError("--channels must be 1 (grey levels) or 3 (RGB), got 2")
-    crop = Crop(*own_data.image_size) if own_data.image_size else None
+    about = about_published(own.model) if own.model is not None and is_published(own.model) else About()
+    crop = Crop(*own_data.image_size, about.interpolation) if own_data.image_size else None
     if crop is None and own_data.data.suffix != ARRAYS:  # which are as they are, whatever a suite or a model says
-        of_model = about_published(model).crop if model is not None and is_published(model) else None
-        crop = of_model or CROPS.get(dataset or "")
-    return own_images(own_data.data, crop=crop, channels=own_data.channels, classes=shared.classes)
+        crop = about.crop or CROPS.get(dataset or "")
+    labels = () if own.checkpoint else about.labels  # of other weights the order is unknown
+    return own_images(own_data.data, crop=crop, channels=own_data.channels, classes=shared.classes, labels=labels)
 
 
 def shape_of(suite: Suite, brought: OwnImages | None) -> tuple[int, int, int]:

@@ -48,7 +48,7 @@ def run(
     keep_images: bool,
 ) -> None:
     """Run the benchmark, write the tables and show the leaderboard in short."""
-    brought = bring_images(own_data, shared, dataset or suite, own.model)
+    brought = bring_images(own_data, shared, dataset or suite, own)
     about = {"brought": None if brought is None else brought.name}
     chosen = with_examples(choose_suite(suite, dataset, norm, epsilon, None, **about), examples or {})
     attack_specs = choose_attacks(chosen, attacks)

@@ -1,5 +1,6 @@
 """The names of the classes, in the order of the labels: what class folders may be called."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -83,6 +84,36 @@ def read_names(path: Path) -> list[str]:
             f"{len(set(names))} names; write each class once"
         )
     return names
+
+
+def published_names(path: Path, kind: str, found: Sequence[str], labels: Sequence[str]) -> Sequence[str] | None:
+    """What all logits of a published model are called, where images' classes are called so, which is said; else None.
+
+    Args:
+        path: of the images; kind: what names their classes, "folder" or "class"; found: the names.
+        labels: what the logits are called, in their order.
+
+    Raises: InputError where some of the classes are called so and others are not, or two logits are called alike.
+    """
+    known = [name for name in found if name in labels]
+    if not known:
+        return None
+    remedy = "name all classes in the order of the logits by --classes FILE, one a line"
+    unknown = [name for name in found if name not in labels]
+    if unknown:
+        raise InputError(
+            f"{path}: expected {kind} names that are labels of the model, or none that is, got {known[0]!r}, which is "
+            f"one, and {unknown[0]!r}, which is none; {remedy}"
+        )
+    twice = [name for name in found if labels.count(name) > 1]
+    if twice:
+        raise InputError(
+            f"{path}: expected {kind} names that are each the label of one logit, got {twice[0]!r}, which is that of "
+            f"{labels.count(twice[0])}; {remedy}"
+        )
+    part = f"{len(found)} of the model's {len(labels)} labels" if len(found) < len(labels) else "the model's labels"
+    print(f"note: {path}: the classes are {part}, in its order: {shortened(labels)}", file=sys.stderr)
+    return labels
 
 
 def _names_for(path: Path, dataset: str) -> list[str]:

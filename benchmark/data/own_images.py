@@ -17,11 +17,11 @@ from torch import Tensor
 
 from attacks.errors import InputError, one_line
 from attacks.input_checks import check_data
-from benchmark.data.class_names import read_names, shortened
+from benchmark.data.class_names import published_names, read_names, shortened
 from benchmark.data.lazy_images import ImageSource, LazyImages, summed
 from benchmark.data.pixels import SUFFIXES, Preparation, is_turned, preparation
 from benchmark.data.split import Split, balanced_subset
-from model_zoo.hub import Crop
+from model_zoo.crop import Crop
 
 ON_DISK = ("state.json", "dataset_dict.json")
 """What `datasets` writes beside a dataset, and beside several parts of one."""
@@ -103,7 +103,12 @@ class OwnImages:
 
 
 def own_images(
-    path: Path, *, crop: Crop | None = None, channels: int | None = None, classes: Path | None = None
+    path: Path,
+    *,
+    crop: Crop | None = None,
+    channels: int | None = None,
+    classes: Path | None = None,
+    labels: Sequence[str] = (),
 ) -> OwnImages:
     """The images at a path, each with its class.
 
@@ -115,6 +120,8 @@ def own_images(
         channels: 1 for grey levels, 3 for RGB; None for what the first image has.
         classes: a file that names the classes, one a line, in the order of the logits; None where the folders, sorted
             by name, are all of them.
+        labels: what a published model's logits are called, in their order; taken for `classes` where folders are
+            called by them and the user names none.
 
     Raises: InputError for what is no such folder or file, and for classes without images or images without a class.
     """
@@ -127,8 +134,8 @@ def own_images(
         found = "another file" if path.exists() else "none"
         raise InputError(f"--data: expected a folder or an .npz at {path}, found {found}; mend the path")
     if any((path / name).is_file() for name in ON_DISK):
-        return _from_hub_folder(path, names, crop, channels)
-    return _from_class_folders(path, names, crop, channels)
+        return _from_hub_folder(path, names, crop, channels, labels)
+    return _from_class_folders(path, names, crop, channels, labels)
 
 
 @dataclass(frozen=True)
@@ -140,9 +147,12 @@ class _Files:
         return self.prepared.read(self.paths[i], str(self.paths[i]))
 
 
-def _from_class_folders(path: Path, names: Sequence[str] | None, crop: Crop | None, channels: int | None) -> OwnImages:
+def _from_class_folders(
+    path: Path, names: Sequence[str] | None, crop: Crop | None, channels: int | None, published: Sequence[str]
+) -> OwnImages:
     folders = sorted(child.name for child in path.iterdir() if child.is_dir() and not child.name.startswith("."))
     _refuse_parts(path, folders)
+    names = names or published_names(path, "folder", folders, published)
     label_of = _labels(path, "folder", folders, names)
     files: list[Path] = []
     passed_over: list[Path] = []
@@ -274,7 +284,9 @@ class _Rows:
         return self.prepared.read(_file_in(self.rows[i][self.column]), f"{self.path}, row {i}")
 
 
-def _from_hub_folder(path: Path, names: Sequence[str] | None, crop: Crop | None, channels: int | None) -> OwnImages:
+def _from_hub_folder(
+    path: Path, names: Sequence[str] | None, crop: Crop | None, channels: int | None, published: Sequence[str]
+) -> OwnImages:
     try:
         import datasets  # an optional package
     except ImportError:
@@ -301,6 +313,7 @@ def _from_hub_folder(path: Path, names: Sequence[str] | None, crop: Crop | None,
             f"{', '.join(rows.features)}; cast the columns to datasets.Image and datasets.ClassLabel"
         )
     own = rows.features[labels[0]].names
+    names = names or published_names(path, "class", own, published)
     label_of = _labels(path, "class", own, names)
     given = np.array(rows[labels[0]])
     if (given < 0).any():

@@ -1,7 +1,7 @@
 """One image of a user's own: refused where its pixels would have to be guessed, else resized, cropped and decoded."""
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -11,7 +11,7 @@ from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 from attacks.errors import InputError, one_line
-from model_zoo.hub import Crop
+from model_zoo.crop import Crop
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
 _PLAIN = ("1", "L", "P", "RGB")
@@ -27,9 +27,8 @@ class Preparation:
 
     Args:
         channels: 1 for grey levels, 3 for RGB.
-        height, width: pixels of what is cut out of the middle.
-        resize: pixels of the shorter side before that; 0 for images that must have these pixels already.
-        interpolation: of the resizing, "bilinear" or "bicubic".
+        height, width: pixels of what a model sees.
+        crop: how an image is brought to these; None for images that must have them already.
         may_lose_colour: whether grey levels are what the user asked for, of coloured images, too.
         turns: whether a picture is turned as its camera says, which torchvision's `ImageFolder` leaves and `datasets`
             does.
@@ -38,8 +37,7 @@ class Preparation:
     channels: int
     height: int
     width: int
-    resize: int = 0
-    interpolation: str = "bilinear"
+    crop: Crop | None = None
     may_lose_colour: bool = False
     turns: bool = False
 
@@ -57,13 +55,11 @@ class Preparation:
         Raises: InputError for what is no image, and for one whose pixels would have to be guessed: transparent, with
             more than 8 bits a channel, in another colour space, animated, or of another size.
         """
-        from torchvision.transforms import InterpolationMode, functional  # slow to import
-
         try:
             with Image.open(file) as opened:
                 _refuse(opened, name)
                 image = ImageOps.exif_transpose(opened) if self.turns else opened
-                if not self.resize and image.size != (self.width, self.height):
+                if self.crop is None and image.size != (self.width, self.height):
                     raise InputError(
                         f"{name}: expected {self.width}x{self.height} pixels, as the first image has, got "
                         f"{image.width}x{image.height}; bring all to one size by --image-size"
@@ -74,10 +70,7 @@ class Preparation:
                         "that all are RGB, or by --channels 1 that all are to be grey"
                     )
                 converted = image.convert("L" if self.channels == 1 else "RGB")
-                if self.resize:
-                    converted = functional.resize(converted, self.resize, InterpolationMode(self.interpolation))
-                    converted = functional.center_crop(converted, [self.height, self.width])
-                pixels = np.array(converted)
+                pixels = np.array(self.crop.of(converted) if self.crop else converted)
         except InputError:
             raise
         except _BROKEN as error:
@@ -110,10 +103,9 @@ def preparation(
         raise InputError(
             f"{name}: expected an image, could not read it ({one_line(error)[:160]}); replace it"
         ) from None
-    own = Preparation(channels or (1 if is_grey else 3), found[1], found[0], may_lose_colour=channels == 1, turns=turns)
-    if crop is None:
-        return own
-    return replace(own, height=crop.size, width=crop.size, resize=crop.resize, interpolation=crop.interpolation)
+    width, height = (crop.size, crop.size) if crop else found
+    is_grey = channels == 1 if channels else is_grey
+    return Preparation(1 if is_grey else 3, height, width, crop, may_lose_colour=channels == 1, turns=turns)
 
 
 def _is_deep(image: Image.Image) -> bool:

@@ -156,7 +156,7 @@ def check_on_fitting_batches(
 def _correct(split: Split, prediction: Tensor, hardware: Hardware) -> Iterator[tuple[Tensor, Tensor]]:
     """The first images that are classified correctly, and their labels, batch by batch on the device."""
     rows = (prediction.cpu() == split.y).nonzero().squeeze(1)[:GRADIENT_IMAGES]
-    for part in rows.split(hardware.batch_size):
+    for part in rows.split(hardware.batch_size) if len(rows) else ():
         yield split.x[part].to(hardware.device), split.y[part].to(hardware.device)
 
 

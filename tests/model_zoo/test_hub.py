@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from torch import Tensor
 from attacks.errors import InputError
 from attacks.models.normalisation import USUAL, Normalisation
 from model_zoo import hub
-from model_zoo.hub import About, Crop, about_published, is_published, load_published
+from model_zoo.about import About
+from model_zoo.crop import Crop
+from model_zoo.hub import about_published, is_published, load_published
 
 X = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 
@@ -69,7 +72,9 @@ def test_a_model_of_torchvision_is_theirs_with_its_normalisation_and_crop(tmp_pa
     torch.save(theirs.state_dict(), file)
     name = "torchvision:squeezenet1_1:IMAGENET1K_V1"
     torch.testing.assert_close(logits(load_published(name)), logits(theirs))
-    assert about_published(name) == About(USUAL["imagenet"], Crop(224, 256, "bilinear"))
+    labels = tuple(weights.meta["categories"])
+    assert about_published(name) == About(USUAL["imagenet"], Crop(224, 256, "bilinear"), labels=labels)
+    assert labels[1] == "goldfish"
 
 
 def test_the_users_weights_have_as_many_logits_as_his_images_have_classes() -> None:
@@ -107,14 +112,20 @@ def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_model_of_timm_and_one_from_a_folder_of_its_own(tmp_path: Path) -> None:
     timm = pytest.importorskip("timm", reason="needs the package timm")
     theirs = timm.create_model("resnet10t.c3_in1k", num_classes=5)
-    timm.models.save_for_hf(theirs, tmp_path / "folder", model_config={"num_classes": 5}, safe_serialization=True)
+    timm.models.save_for_hf(
+        theirs,
+        tmp_path / "folder",
+        model_config={"num_classes": 5, "label_names": list("ecabd")},
+        safe_serialization=True,
+    )
     folder = f"hf:{tmp_path / 'folder'}"
     torch.testing.assert_close(logits(load_published(folder)), logits(theirs))
     config = timm.data.resolve_model_data_config(theirs)
     size, part = config["input_size"][-1], config["crop_pct"]
     crop = Crop(size, int(size / part), config["interpolation"])
-    assert about_published(folder) == About(Normalisation(config["mean"], config["std"]), crop)
-    assert about_published("timm:resnet10t.c3_in1k") == about_published(folder)
+    about = About(Normalisation(config["mean"], config["std"]), crop, squashing=config["interpolation"])
+    assert about_published("timm:resnet10t.c3_in1k") == about
+    assert about_published(folder) == replace(about, labels=tuple("ecabd"))
     assert logits(load_published("timm:resnet10t.c3_in1k", classes=3)).shape == (2, 3)
     with pytest.raises(InputError, match="timm has no model"):
         load_published("timm:resnet9999")
@@ -146,7 +157,7 @@ def test_weights_of_timm_come_from_the_hub_or_its_cache(tmp_path: Path, monkeypa
 def test_a_classifier_of_transformers(tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers", reason="needs the package transformers")
     config = transformers.ResNetConfig(
-        embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", num_labels=4
+        embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", id2label=dict(enumerate("cabd"))
     )
     theirs = transformers.ResNetForImageClassification(config)
     theirs.save_pretrained(tmp_path)
@@ -157,25 +168,16 @@ def test_a_classifier_of_transformers(tmp_path: Path) -> None:
     with torch.no_grad():
         torch.testing.assert_close(loaded.eval()(X).logits, theirs.eval()(X).logits)
     normalisation = Normalisation((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
-    assert about_published(f"hf:{tmp_path}") == About(normalisation, Crop(48, 64, "bicubic"), "logits")
+    expected = About(normalisation, Crop(48, 64, "bicubic"), "logits", squashing="bicubic", labels=tuple("cabd"))
+    assert about_published(f"hf:{tmp_path}") == expected
 
 
-@pytest.mark.parametrize(
-    ("processor", "crop"),
-    [
-        ({"size": {"shortest_edge": 256}, "crop_size": {"height": 224}, "do_center_crop": True}, Crop(224, 256)),
-        ({"size": {"shortest_edge": 224}, "crop_pct": 0.875}, Crop(224, 256)),
-        ({"size": {"shortest_edge": 384}, "crop_pct": 0.875}, None),  # squashed from there on
-        ({"size": {"height": 224, "width": 224}}, None),  # squashed
-        ({}, None),
-    ],
-)
-def test_what_processors_of_transformers_do_is_a_crop_or_nothing(
-    tmp_path: Path, processor: dict[str, Any], crop: Crop | None
-) -> None:
-    (tmp_path / "config.json").write_text('{"model_type": "resnet"}')
-    (tmp_path / "preprocessor_config.json").write_text(json.dumps(processor))
-    assert about_published(f"hf:{tmp_path}").crop == crop
+def test_a_network_of_transformers_has_as_many_logits_as_the_users_images_have_classes(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers", reason="needs the package transformers")
+    config = transformers.ResNetConfig(embedding_size=8, hidden_sizes=[8], depths=[1], layer_type="basic", num_labels=4)
+    config.save_pretrained(tmp_path)  # no weights: they are the user's
+    with torch.no_grad():
+        assert load_published(f"hf:{tmp_path}", classes=7).eval()(X).logits.shape == (2, 7)
 
 
 # Folders that are none

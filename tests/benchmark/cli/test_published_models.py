@@ -1,7 +1,9 @@
 """--model torchvision:NAME, timm:NAME, hf:FOLDER, and `push`, which writes such a folder."""
 
+import shutil
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,10 @@ from huggingface_hub import ModelCard
 from PIL import Image
 
 from attacks.models.normalisation import USUAL
+from benchmark.cli.options import OwnData, OwnModel, Shared
+from benchmark.cli.resolve_hardware import bring_images
+from benchmark.data.own_images import own_images
+from model_zoo.crop import Crop
 from model_zoo.hub import about_published
 from model_zoo.load import external_model
 
@@ -119,6 +125,100 @@ def test_a_model_of_timm_with_weights_of_ones_own_takes_images_as_timm_prepares_
     (row,) = scores(shades, "shades").to_dict("records")
     assert (row["model"], row["architecture"], row["n"]) == ("test_resnet", "timm:test_resnet", 8)
     assert row["clean_acc"] == 100.0
+
+
+# The order of the labels, and weights of one's own for a network of transformers
+
+
+@pytest.fixture
+def shading(shades: Path) -> Path:
+    """A classifier of transformers whose labels are not in the order of their names, and which is right on all."""
+    transformers = pytest.importorskip("transformers", reason="needs the package transformers")
+    torch.manual_seed(0)
+    config = transformers.ResNetConfig(
+        embedding_size=4, hidden_sizes=[8], depths=[1], layer_type="basic", id2label={0: "dark", 1: "bright"}
+    )
+    model = transformers.ResNetForImageClassification(config).eval()
+    processor = transformers.BitImageProcessor(size={"shortest_edge": 64}, crop_size={"height": 48, "width": 48})
+    head = model.classifier[1]
+    with torch.no_grad():
+        dark, bright = (
+            model.resnet(
+                processor(images=Image.new("RGB", (60, 60), (shade,) * 3), return_tensors="pt")["pixel_values"]
+            ).pooler_output.flatten()
+            for shade in (52, 202)
+        )
+        middle, apart = (dark + bright) / 2, dark - bright
+        head.weight.copy_(torch.stack([apart, -apart]) / apart.norm() ** 2)
+        head.bias.copy_(-head.weight @ middle)
+    model.save_pretrained(shades / "net")
+    processor.save_pretrained(shades / "net")
+    torch.save(model.state_dict(), shades / "own.pt")
+    return shades
+
+
+SHADING = ("--data", "shades", "--epsilon", "1/255", "--attacks", "fgsm", "--quiet")
+
+
+def test_logits_have_the_order_of_a_models_own_labels_which_is_said(command: Command, shading: Path) -> None:
+    result = command(shading, "--model", "hf:net", *SHADING)
+    assert result.returncode == 0, result.stderr
+    assert "note: shades: the classes are the model's labels, in its order: dark, bright\n" in result.stderr
+    (row,) = scores(shading, "shades").to_dict("records")
+    assert (row["n"], row["clean_acc"]) == (8, 100.0)
+
+
+def test_folders_that_are_labels_in_part_are_one_line(command: Command, shading: Path) -> None:
+    shutil.move(shading / "shades/dark", shading / "shades/night")
+    asked = command(shading, "--model", "hf:net", *SHADING)
+    assert (asked.returncode, asked.stderr.count("\n")) == (2, 1)
+    assert "got 'bright', which is one, and 'night', which is none; name all classes" in asked.stderr
+    (shading / "names.txt").write_text("night\nbright\n")
+    named = command(shading, "--model", "hf:net", "--classes", "names.txt", *SHADING)
+    assert named.returncode == 0, named.stderr
+    (row,) = scores(shading, "shades").to_dict("records")
+    assert row["clean_acc"] == 100.0
+
+
+def test_a_network_of_transformers_takes_weights_of_ones_own_for_other_classes(command: Command, shading: Path) -> None:
+    weights = torch.load(shading / "own.pt")
+    head = "classifier.1.weight", "classifier.1.bias"
+    for name in head:
+        dark, bright = weights[name]
+        weights[name] = torch.stack([bright, dark, dark - 100])  # in the order of the folders, and a third
+    torch.save(weights, shading / "own.pt")
+    (shading / "shades/none").mkdir()
+    Image.new("RGB", (60, 60), (202,) * 3).save(shading / "shades/none/0.png")
+    result = command(shading, "--model", "hf:net", "--checkpoint", "own.pt", *SHADING)
+    assert result.returncode == 0, result.stderr
+    assert "the model's labels" not in result.stderr  # the weights are others
+    (row,) = scores(shading, "shades").to_dict("records")
+    assert (row["n"], row["clean_acc"]) == (9, pytest.approx(100 * 8 / 9, abs=0.01))
+
+
+@pytest.mark.parametrize(("size", "crop"), [(None, (224, 248)), ((40, 44), (40, 44))])
+def test_an_image_size_of_ones_own_keeps_the_models_interpolation(
+    shades: Path, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int] | None, crop: tuple[int, int]
+) -> None:
+    pytest.importorskip("timm", reason="needs the package timm")
+    noise = np.random.default_rng(0).integers(0, 256, (64, 70, 3), dtype=np.uint8)
+    for file in (shades / "shades").rglob("*.png"):
+        Image.fromarray(noise).save(file)
+    about = about_published("timm:vit_tiny_patch16_224")
+    assert (about.interpolation, about.crop) == ("bicubic", Crop(224, 248, "bicubic"))
+    x = {kind: own_images(shades / "shades", crop=Crop(*crop, kind)).source[0] for kind in ("bicubic", "bilinear")}
+    assert not torch.equal(x["bicubic"], x["bilinear"])
+    data = OwnData(shades / "shades", size)
+    brought = bring_images(data, Shared(), None, OwnModel("timm:vit_tiny_patch16_224"))
+    assert brought is not None
+    assert torch.equal(brought.source[0], x["bicubic"])
+    if size is None:
+        return
+    squashed = replace(about, crop=None, squashing="bicubic")
+    monkeypatch.setattr("benchmark.cli.resolve_hardware.about_published", lambda _: squashed)
+    brought = bring_images(data, Shared(), None, OwnModel("hf:squashing"))
+    assert brought is not None
+    assert torch.equal(brought.source[0], x["bicubic"])
 
 
 def test_a_normalisation_that_is_given_replaces_the_published_one(tmp_path: Path) -> None:

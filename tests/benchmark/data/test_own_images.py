@@ -21,7 +21,7 @@ from attacks.errors import InputError
 from benchmark.data.lazy_images import LazyImages
 from benchmark.data.own_images import own_images
 from benchmark.data.split import Split, balanced_subset, take
-from model_zoo.hub import Crop
+from model_zoo.crop import Crop
 
 SIZES = ((40, 40), (52, 40), (40, 60))
 SUFFIXES = (".png", ".jpg", ".JPEG", ".webp", ".bmp")
@@ -430,6 +430,43 @@ def test_a_folder_has_its_whole_name_and_a_file_none_of_its_ending(photos: Path,
     assert own_images(saved(tmp_path / "some.v2.npz", x, y)).name == "some.v2"
 
 
+# Labels of a published model
+
+
+def test_a_models_labels_are_the_classes_where_the_folders_are_called_so(
+    photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = sorted(path.name for path in photos.iterdir())
+    as_sorted = own_images(photos, crop=Crop(8, 8))
+    labels = [*folders[::-1], "another", "another"]
+    brought = own_images(photos, crop=Crop(8, 8), labels=labels)
+    assert brought.classes == len(labels)
+    assert [labels[label] for label in brought.labels] == [folders[label] for label in as_sorted.labels]
+    assert (
+        f"the classes are {len(folders)} of the model's {len(labels)} labels, in its order" in capsys.readouterr().err
+    )
+    alike = own_images(photos, crop=Crop(8, 8), labels=["LABEL_0", "LABEL_1", "LABEL_2"])
+    assert (alike.classes, alike.labels.tolist()) == (as_sorted.classes, as_sorted.labels.tolist())
+    assert capsys.readouterr().err == ""
+
+
+def test_classes_that_the_user_names_go_before_a_models_labels(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "names.txt").write_text("dog\nowl\ncat\n")
+    brought = own_images(photos, crop=Crop(8, 8), classes=tmp_path / "names.txt", labels=["owl", "cat", "dog"])
+    assert brought.labels.tolist() == [2] * 5 + [0] * 5 + [1] * 5
+    assert capsys.readouterr().err == ""
+
+
+def test_labels_that_agree_in_part_or_twice_are_asked_for(photos: Path) -> None:
+    first, *others = sorted(path.name for path in photos.iterdir())
+    for labels, says in (([first, "other"], "which is none"), ([first, first, *others], "which is that of 2")):
+        with pytest.raises(InputError, match=says) as caught:
+            own_images(photos, crop=Crop(8, 8), labels=labels)
+        assert "name all classes in the order of the logits by --classes FILE" in str(caught.value)
+
+
 # Datasets of the hub
 
 
@@ -446,6 +483,8 @@ def test_a_dataset_of_the_hub_on_disk_is_read_as_its_files_are(photos: Path, tmp
     expected = own_images(photos, crop=Crop(32, 32)).select(None, seed=0)
     split = own_images(tmp_path / "one", crop=Crop(32, 32)).select(None, seed=0)
     assert split.digest == expected.digest
+    labelled = own_images(tmp_path / "one", crop=Crop(32, 32), labels=["owl", "ant", "cat", "dog"])
+    assert (labelled.classes, [(2, 3, 0)[y] for y in expected.y.tolist()]) == (4, labelled.labels.tolist())
     datasets.DatasetDict({"train": whole.select([0]), "test": whole}).save_to_disk(tmp_path / "parts")
     assert own_images(tmp_path / "parts", crop=Crop(32, 32)).select(None, seed=0).digest == expected.digest
     turned(files[0])
