@@ -63,3 +63,59 @@ def test_images_in_grey_levels_are_refused(model: DigitsCNN, split: Split) -> No
     images, targets, metadata = batch(split, slice(0, 5))
     with pytest.raises(InputError):
         MaiteAttack(model, "pgd-20", epsilon=0.2)(([255 * image for image in images], targets, metadata))
+
+
+class Digits:
+    """A dataset by maite's protocol."""
+
+    def __init__(self, split: Split) -> None:
+        self.metadata = {"id": "digits"}
+        self.rows = list(zip(*batch(split, slice(0, len(split.y))), strict=True))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, place: int, /) -> tuple[np.ndarray, np.ndarray, dict[str, object]]:
+        return self.rows[place]
+
+
+class Right:
+    """A metric by maite's protocol: how many images are classified correctly, and what the metadata say of them."""
+
+    def __init__(self) -> None:
+        self.metadata = {"id": "right"}
+        self.reset()
+
+    def reset(self) -> None:
+        self.counts = {"right": 0, "robust": 0}
+
+    def update(
+        self, predictions: list[np.ndarray], targets: list[np.ndarray], told: list[dict[str, object]], /
+    ) -> None:
+        rows = zip(predictions, targets, strict=True)
+        self.counts["right"] += sum(int(np.argmax(one) == np.argmax(target)) for one, target in rows)
+        self.counts["robust"] += sum(bool(datum.get("robust")) for datum in told)
+
+    def compute(self) -> dict[str, int]:
+        return self.counts
+
+
+def test_they_meet_the_protocols_of_maite_and_its_evaluation_counts_what_attack_says(
+    model: DigitsCNN, split: Split
+) -> None:
+    reason = "needs maite: pip install maite"
+    protocols = pytest.importorskip("maite.protocols.image_classification", reason=reason)
+    tasks = pytest.importorskip("maite.tasks", reason=reason)
+    classifier, adversary, metric = MaiteModel(model), MaiteAttack(model, "pgd-20", epsilon=0.2), Right()
+    assert isinstance(classifier, protocols.Model)
+    assert isinstance(adversary, protocols.Augmentation)
+    assert not isinstance(model, protocols.Model)
+    for one in (classifier, adversary):
+        assert isinstance(one.metadata["id"], str)
+    words = {"model": classifier, "dataset": Digits(split), "metric": metric, "batch_size": 16}
+    found = attack(model, split.x, split.y, "pgd-20", epsilon=0.2)
+    clean, predictions, _ = tasks.evaluate(**words, return_preds=True)
+    assert clean["right"] == int(found.correct.sum())
+    assert predictions[0][0].shape == (10,)
+    attacked, _, _ = tasks.evaluate(**words, augmentation=adversary)
+    assert attacked == {"right": int(found.robust.sum()), "robust": int(found.robust.sum())}

@@ -12,6 +12,7 @@ from PIL import Image
 
 from attacks.threat_model import ThreatModel
 from benchmark.data.datasets import load
+from benchmark.store.packed import read_packed
 from benchmark.suites.registry import own_suite
 from model_zoo.registry import SHIPPED
 
@@ -27,6 +28,23 @@ class ByShade(nn.Module):
     def forward(self, x):
         return -50 * (x.mean((1, 2, 3))[:, None] - torch.tensor(SHADES)) ** 2
 '''
+CONVOLUTION = '''
+import torch
+from torch import nn
+
+def make():
+    """A thousand logits: at three places that of the shade which is nearest to the mean of an image, else -1000."""
+    convolution = nn.Conv2d(3, 1000, 1)
+    nn.init.zeros_(convolution.weight)
+    nn.init.constant_(convolution.bias, -1000)
+    with torch.no_grad():
+        for place, shade in PLACES.items():
+            convolution.weight[place] = 100 * shade / 3
+            convolution.bias[place] = -50 * shade**2
+    return nn.Sequential(convolution, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+'''
+PLACES = {"bright": 404, "dark": 980, "mid": 17}
+"""Of three classes among a thousand, in another order than their names have."""
 
 
 def factory(folder: Path, shades: list[float], file: str = "net.py") -> None:
@@ -198,3 +216,33 @@ def test_a_model_on_own_images_under_a_suite_is_recorded_anew_by_the_printed_com
     again = command(tmp_path, *renew[2:], "--quiet")
     assert again.returncode == 0, again.stderr
     assert command(tmp_path, "gate", *own, *natural).returncode == 0
+
+
+def test_three_folders_of_a_thousand_classes_are_labelled_by_their_places_in_the_file(
+    command: Command, tmp_path: Path
+) -> None:
+    """By a convolution whose logits are apart only where the class file puts the three, in no order of names."""
+    names = [f"class-{number:03d}" for number in range(1000)]
+    for name, place in PLACES.items():
+        names[place] = name
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number, suffix in enumerate((".jpg", ".png", ".JPEG", ".png", ".jpg")):
+            size = (25 + 7 * number, 31 + 2 * number, 3)
+            pixels = np.full(size, round(255 * SHADES[name]), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{number}{suffix}")
+    (tmp_path / "names.txt").write_text("\n".join(names))
+    shades = {place: SHADES[name] for name, place in PLACES.items()}
+    (tmp_path / "net.py").write_text(f"PLACES = {shades}\n{CONVOLUTION}")
+    words = ("--model", "net.py:make", "--data", "photos", "--image-size", "24", "--classes", "names.txt")
+    result = command(tmp_path, *words, "--epsilon", "0.01", "--attacks", "fgsm,pgd-20", "--quiet")
+    assert result.returncode == 0, result.stderr
+    rows = scores(tmp_path)
+    assert list(rows["attack"]) == ["fgsm", "pgd-20"]
+    assert set(rows["n"]) == {15}
+    assert set(rows["clean_acc"]) == set(rows["robust_acc"]) == {100.0}
+    packed = read_packed(tmp_path / "results/mine/verdicts/photos.json")
+    stored = [packed.read(case.key, case.n) for case in packed.shown("photos").cases]
+    assert len(stored) == 2
+    for verdicts, _ in filter(None, stored):
+        assert verdicts.label.tolist() == [404] * 5 + [980] * 5 + [17] * 5
+        assert verdicts.prediction.tolist() == verdicts.label.tolist()

@@ -239,6 +239,7 @@ def test_dark_mode_is_dark(chromium: Any, folder: Path) -> None:
 
 
 def test_head_and_models_are_sticky_in_a_box_that_scrolls(folder: Path) -> None:
+    """The stand-in, by the page's text, where no Chromium is; where one is, the tests above see it happen."""
     style = (folder / "leaderboard.html").read_text().split("</style>")[0]
     assert re.search(r"\.scroll > table > thead th \{[^}]*position: sticky; top: 0", style)
     assert re.search(r"tr > :nth-child\(2\) \{[^}]*position: sticky; left: 0[^}]*background", style)
