@@ -6,7 +6,7 @@ from torch import Tensor
 from attacks.losses import logit_margin
 from attacks.oracle import Oracle
 
-AT_ONCE = 1000
+AT_ONCE = 250
 """The most points of one pass, unless there are more images."""
 
 
