@@ -3,10 +3,12 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
 
+from attacks.judge import full_float32
 from attacks.oracle import CountingClassifier
 from attacks.threat_model import ThreatModel
 from benchmark.data.split import Split, balanced_subset
@@ -96,7 +98,8 @@ def _diagnosis(
     tested = ThreatModel(suite.threat.norm, plan.epsilon)
     correct = np.flatnonzero(shown[TESTED].correct)
     counting = CountingClassifier(model)
-    measured = [*verdict_checks(shown), *_direct(counting, spec, plan, x[correct], y[correct], index[correct], tested)]
+    on = x[correct], y[correct], index[correct], tested, hardware.batch_size
+    measured = [*verdict_checks(shown), *_direct(counting, spec, plan, *on)]
     measured += forward_checks(model, x[:HIDDEN], is_random=spec.randomized)
     hidden = binarization(
         model,
@@ -129,15 +132,24 @@ def _diagnosis(
 
 
 def _direct(
-    model: CountingClassifier, spec: ModelSpec, plan: Plan, x: Tensor, y: Tensor, index: Tensor, threat: ThreatModel
+    model: CountingClassifier,
+    spec: ModelSpec,
+    plan: Plan,
+    x: Tensor,
+    y: Tensor,
+    index: Tensor,
+    threat: ThreatModel,
+    batch_size: int,
 ) -> list[Measured]:
-    """The checks of gradient and loss, on images that are classified correctly."""
-    found = [
-        zero_gradient(model, x, y),
-        saturated(model, x, y),
-        true_gradient(model, x, y, threat, index, seed=plan.seed),
-        smooth(model, x, y, threat, index, seed=plan.seed),
-    ]
-    if spec.randomized:
-        return [*found, Measured("converged", None, None, None, "the model answers at random: its loss has no path")]
-    return [*found, converged(plan.attack, model, x, y, threat, index, seed=plan.seed)]
+    """The checks of gradient and loss, on images that are classified correctly; as exact as the judge."""
+    keyed: dict[str, Any] = {"seed": plan.seed, "batch_size": batch_size}
+    with full_float32():
+        found = [
+            zero_gradient(model, x, y, batch_size=batch_size),
+            saturated(model, x, y, batch_size=batch_size),
+            true_gradient(model, x, y, threat, index, **keyed),
+            smooth(model, x, y, threat, index, **keyed),
+        ]
+        if not spec.randomized:
+            return [*found, converged(plan.attack, model, x, y, threat, index, **keyed)]
+    return [*found, Measured("converged", None, None, None, "the model answers at random: its loss has no path")]
