@@ -1,7 +1,8 @@
-"""Whom the diagnosis flags, masked models and honest ones: python tests/programs/measure_diagnosis.py STEM RESULTS [N].
+"""Whom the diagnosis flags, masked models and honest ones: measure_diagnosis.py STEM RESULTS [N [HONEST]].
 
-Runs `diagnose` as a user would (`--models all`, and `--model masks.py:NAME` for each mask) on N images (200). RESULTS
-keeps the verdicts, so that a run that was stopped goes on. STEM.csv has a row a model, STEM.md the confusion matrix.
+Runs `diagnose` as a user would (`--models NAME` for each of HONEST, all models of digits unless some are named, and
+`--model masks.py:NAME` for each mask) on N images (200). RESULTS keeps the verdicts and what was found: a run that was
+stopped goes on. STEM.csv has a row a model, STEM.md the confusion matrix.
 
 No margin was chosen on masks: each is the literature's, or wider than what honest models show. But the checks were made
 with the masks of `masks.py` in view; those of `unseen_masks.py` were written afterwards, and changed no check.
@@ -24,31 +25,36 @@ from benchmark.store.store import Store
 from benchmark.suites.models import models_for
 from model_zoo.files.atomic import atomic_write
 
+STORED = "stored"
+"""In place of N: nothing is run, and the table is of what RESULTS has."""
+NOWHERE = Path("no checkpoints of the user's")
 HIDE_NOTHING = ("logits_x30", "logits_x300", "straight_through", "temperature_100")
 """Masks that PGD-40 sees through: its figures are those of the model without one, and a flag is a warning only."""
 
 
-def diagnosed(results: Path, name: str, words: Sequence[str]) -> Diagnosis:
-    """What the command finds of one model, now or when it was run before; nothing that it prints."""
+def diagnosed(results: Path, name: str, words: Sequence[str]) -> Diagnosis | None:
+    """What the command finds of one model, now or when it was run before; None where it is not to run."""
     store = Store(results / "runs")
-    if name not in [one.model for one in store.read_diagnoses("digits")]:
+    if STORED not in words and name not in [one.model for one in store.read_diagnoses("digits")]:
         with contextlib.redirect_stdout(io.StringIO()):
             folder = ("--results-dir", str(results), "--workers", "1", "--quiet")
             cli(["diagnose", *words, *folder], standalone_mode=False)
-    (found,) = (one for one in store.read_diagnoses("digits") if one.model == name)
-    print(name, *found.failed, flush=True)
+    found = next((one for one in store.read_diagnoses("digits") if one.model == name), None)
+    if found is not None:
+        print(name, *found.failed, flush=True)
     return found
 
 
-def rows(results: Path, examples: str) -> Iterator[dict[str, object]]:
+def rows(results: Path, examples: str, honest: Sequence[str]) -> Iterator[dict[str, object]]:
     """A row a model."""
     for file, role in ((masks, "in view"), (unseen_masks, "unseen")):
         for name in (mask.__name__ for mask in file.MASKS):
             words = ("--model", f"{file.__file__}:{name}", "--examples", examples)
-            yield _row(diagnosed(results / "masked", name, words), "masked", role)
-    for name in models_for("digits", Path("no checkpoints of the user's")):
-        words = ("--models", name, "--examples", examples)
-        yield _row(diagnosed(results / "honest", name, words), "honest", "in view")
+            if one := diagnosed(results / "masked", name, words):
+                yield _row(one, "masked", role)
+    for name in honest:
+        if one := diagnosed(results / "honest", name, ("--models", name, "--examples", examples)):
+            yield _row(one, "honest", "in view")
 
 
 def _row(one: Diagnosis, kind: str, role: str) -> dict[str, object]:
@@ -83,10 +89,11 @@ def summary(table: pd.DataFrame) -> str:
 
 
 def main() -> None:
-    stem, results = Path(sys.argv[1]), Path(sys.argv[2])
-    table = pd.DataFrame(rows(results.resolve(), sys.argv[3] if len(sys.argv) > 3 else "200"))
-    write_csv(stem.with_suffix(".csv"), table)
-    atomic_write(stem.with_suffix(".md"), summary(table).encode())
+    stem, results, *rest = sys.argv[1:]
+    examples, honest = [*rest, *("200", ",".join(models_for("digits", NOWHERE)))[len(rest) :]]
+    table = pd.DataFrame(rows(Path(results).resolve(), examples, honest.split(",")))
+    write_csv(Path(stem).with_suffix(".csv"), table)
+    atomic_write(Path(stem).with_suffix(".md"), summary(table).encode())
     print(summary(table))
 
 
