@@ -5,7 +5,6 @@ from torch import Tensor, nn
 
 from benchmark.diagnose.finding import Measured
 from benchmark.evaluation.model_flags import find_flags
-from benchmark.report.flags import flag_names
 
 FACTS = {
     "deterministic": (("randomized", "dropout"), "answers at random: judged by its mean probabilities over 20 passes"),
@@ -27,7 +26,7 @@ def forward_checks(model: nn.Module, x: Tensor, *, is_random: bool) -> list[Meas
     Source: Croce and Hein, arXiv:2003.01690 (the warnings of their program); Carlini et al., arXiv:1902.06705.
     """
     with torch.no_grad():
-        flags = flag_names(find_flags(model, x, model(x), is_random=is_random))
+        flags = set(find_flags(model, x, model(x), is_random=is_random))
     return [
         Measured(check, float(bool(flags & set(names))), 0.0, None, words if flags & set(names) else "no warning")
         for check, (names, words) in FACTS.items()
