@@ -15,6 +15,7 @@ from torch import Tensor
 from attacks.draws import Draws
 from attacks.losses import dlr
 from attacks.oracle import Classifier, Oracle, Query
+from attacks.several_points import first_of_each
 from attacks.spec import AttackSpec, EarlyStopping, Recurrence
 from attacks.threat_model import ThreatModel
 
@@ -104,10 +105,11 @@ def run(
         rows = suspect.nonzero().squeeze(1)
         if not len(rows):  # the usual case of a robust model, so found out first
             return
-        rows = rows[tally.unbroken(where[rows], steps[rows])]
         rows = rows[threat.contains(query.points[rows], before.x[asked][rows])]
-        if len(rows):
-            tally.record_query(where[rows], steps[rows], judge(query.points[rows], where[rows]))
+        while len(rows := rows[tally.unbroken(where[rows], steps[rows])]):
+            now = first_of_each(where[rows])  # a query may name several points of an image: one after the other
+            tally.record_query(where[rows[now]], steps[rows[now]], judge(query.points[rows[now]], where[rows[now]]))
+            rows = rows[~now]
 
     oracle = Oracle(classifier, threat, precision=precision, eot=eot, watch=observe, demands_finite=True)
     params = attack.step_params
@@ -211,14 +213,14 @@ class _Tally:
 
     def charge(self, position: Tensor, asked: Tensor, query: Query) -> None:
         """Charge a query to every reading (M, R) that asked for the step: each costs what it would have cost alone."""
-        self._forwards[position] += asked.long() * query.forwards
-        self._backwards[position] += asked.long() * query.backwards
+        self._forwards.index_add_(0, position, asked.long() * query.forwards)
+        self._backwards.index_add_(0, position, asked.long() * query.backwards)
 
     def record_margin(self, position: Tensor, asked: Tensor, margin: Tensor) -> None:
         """A query with this logit margin (M,), for every reading (M, R) that asked for the step."""
         assert self._closest is not None
-        before = self._closest[position]
-        self._closest[position] = torch.where(asked, torch.minimum(before, margin[:, None]), before)
+        margins = torch.where(asked, margin[:, None], torch.inf).to(self._closest.dtype)
+        self._closest.scatter_reduce_(0, position[:, None].expand_as(margins), margins, "amin")
 
     def check(self, position: Tensor, steps: Tensor, stopping: EarlyStopping) -> None:
         """Stop on the images at a check whose least logit margin has not fallen enough since the check before."""

@@ -13,6 +13,7 @@ from torch import Tensor
 from attacks.draws import Draws
 from attacks.losses import logit_margin
 from attacks.oracle import Classifier, Oracle, Query
+from attacks.several_points import first_of_each
 from attacks.spec import AttackSpec, Recurrence
 from attacks.threat_model import ThreatModel
 
@@ -66,17 +67,18 @@ def run_unjudged(
     def observe(query: Query) -> None:
         nonlocal has_losses
         rows = everyone if query.rows is None else query.rows
-        forwards[rows] += query.forwards
-        backwards[rows] += query.backwards
+        forwards.index_add_(0, rows, torch.full_like(rows, query.forwards))
+        backwards.index_add_(0, rows, torch.full_like(rows, query.backwards))
         if query.loss is not None and not has_losses:  # what it climbs says more than the logits asked for before
             has_losses = True
             value_of_best.fill_(-torch.inf)
         if query.loss is None and has_losses:
             return
         value = -logit_margin(query.logits, y[rows]) if query.loss is None else query.loss
-        better = (value > value_of_best[rows]) & threat.contains(query.points, x[rows])
-        rows = rows[better]
-        best[rows], value_of_best[rows] = query.points[better], value[better]
+        better = ((value > value_of_best[rows]) & threat.contains(query.points, x[rows])).nonzero().squeeze(1)
+        better = better[value[better].argsort(descending=True, stable=True)]
+        better = better[first_of_each(rows[better])]  # of several points of an image the best
+        best[rows[better]], value_of_best[rows[better]] = query.points[better], value[better]
 
     assert isinstance(attack.method, Recurrence)
     oracle = Oracle(classifier, threat, precision=precision, eot=eot, watch=observe, demands_finite=True)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from attacks import apgd, fab, foolbox_adapter, mi_fgsm, pgd, pyautoattack_adapter, square
+from attacks import apgd, fab, foolbox_adapter, mi_fgsm, pgd, pyautoattack_adapter, random_points, spsa, square
 from attacks.losses import TARGETED_LOSSES
 from attacks.names import by_name, lookup
 from attacks.spec import AttackSpec, EarlyStopping, Ensemble, Recurrence, ThirdParty
@@ -49,6 +49,20 @@ def _fab(name: str, *, targeted: bool, restarts: int) -> AttackSpec:
         reads_last=False,
         version=2,
         paper="Croce and Hein, arXiv:1907.02044",
+    )
+
+
+def _spsa(name: str, steps: int, pairs_per_step: int, rel_step_size: float) -> AttackSpec:
+    return AttackSpec(
+        name,
+        algorithm="spsa",
+        method=Recurrence(spsa.init, spsa.step),
+        params={"pairs_per_step": pairs_per_step, "width": 0.01, "rel_step_size": rel_step_size},
+        steps=steps,
+        reads_last=False,
+        tolerates_rounding=False,
+        is_black_box=True,
+        paper="Uesato et al., arXiv:1802.05666",
     )
 
 
@@ -129,6 +143,19 @@ ATTACKS: Mapping[str, AttackSpec] = by_name(
         ),
         *AUTOATTACK_MEMBERS.values(),
         replace(AUTOATTACK_MEMBERS["square"], name="square-500", steps=10),
+        _spsa("spsa", 100, 128, 0.05),
+        _spsa("spsa-500", 10, 25, 0.25),
+        AttackSpec(
+            "random-points",
+            algorithm="random-points",
+            method=Recurrence(random_points.init, random_points.step),
+            params={"queries_per_step": 100},
+            steps=100,
+            reads_last=False,
+            tolerates_rounding=False,
+            is_black_box=True,
+            paper="Carlini et al., arXiv:1902.06705",
+        ),
         AttackSpec(
             "autoattack",
             algorithm="autoattack-standard",

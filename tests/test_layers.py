@@ -18,7 +18,7 @@ PACKAGES = LAYERS[:-1]
 FOLDERS = {
     "model_zoo": ("files", "architectures", "bounds", "defenses", "weights", "user_models", "training"),
     "benchmark": (
-        *("data", "stats", "suites", "store", "evaluation", "sweep"),
+        *("data", "stats", "suites", "store", "evaluation", "sweep", "diagnose"),
         *("report", "speed", "gate", "training", "cli"),
     ),
 }

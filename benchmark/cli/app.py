@@ -36,7 +36,7 @@ from benchmark.cli.options import (
     takes,
     workers,
 )
-from benchmark.cli.values import Examples
+from benchmark.cli.values import Examples, Number
 
 # What loads torch is imported inside the commands, so that help and mistakes answer at once.
 
@@ -196,6 +196,32 @@ def speed_command(*, shared: Shared, **options: Any) -> None:
     from benchmark.cli.speed import speed
 
     speed(shared, **options)
+
+
+@cli.command("diagnose")
+@option(
+    "--models",
+    WHAT,
+    "The attack is diagnosed on these models.  [default: all, or none beside --model]",
+    metavar="all|NAME,...",
+)
+@option("--suite", WHAT, "This suite is used.  [default: digits, or that of --dataset]", metavar="NAME")
+@option("--attack", WHAT, "This attack by gradients is diagnosed.", default="pgd-40", metavar="NAME")
+@option(
+    "--attack-epsilon",
+    WHAT,
+    "The attack runs at this radius; what it is compared with keeps --epsilon.  [default: the same]",
+    type=Number(),
+)
+@option("--examples", WHAT, "The number of test images.", type=click.IntRange(1), default=200)
+@takes(
+    THREAT, SEED, OWN_MODEL, OWN_NAME, OWN_DATA, DATASET, DATA, CHECKPOINTS, RESULTS, ATTACKING, ATTACK_WORKERS, QUIET
+)
+def diagnose_command(*, shared: Shared, **options: Any) -> None:
+    """Ask whether an attack is shown to work on a model: a checklist with tests, and hidden points to find."""
+    from benchmark.cli.diagnose import diagnose
+
+    diagnose(shared, **options)
 
 
 @cli.command("compare")

@@ -22,6 +22,7 @@ FLAGS: Mapping[str, str] = {
     "pgd-overestimates": "PGD-100 leaves this many points more standing than AutoAttack; 3 to 8 are usual",
     "one-step-beats-iterative": "FGSM breaks this many points more than the longest PGD; gradients are masked",
     "logit-scaling": "PGD-40 breaks this many points more with the logits times ten; the loss hides the way",
+    "not-shown": "the attack that `diagnose` tested is not shown to work on it: these checks fail",
     "fewer-images": "the worst case is over fewer images than that of other models",
     "fewer-attacks": "not all attacks of this table were run: its worst case is over fewer",
 }

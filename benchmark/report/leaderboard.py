@@ -47,6 +47,7 @@ def leaderboard(suite: SuiteScores) -> pd.DataFrame:
                             *str(first["flags"]).split(),
                             *_incomplete(suite, str(model), attacks),
                             *raised_flags(compared, str(model)),
+                            *suite.diagnosed.get(str(model), ()),
                         }
                     )
                 ),

@@ -1,7 +1,7 @@
 """Verdicts to scores: one row per model and attack. Nothing here needs a model."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from benchmark.stats.shares import Bools, percent, wilson
+from benchmark.store.diagnosis import Diagnosis
 from benchmark.store.selection import SETTING, Readable, total_timing
 from benchmark.store.shown import ShownCase
 from benchmark.store.verdicts import Verdicts
@@ -118,6 +119,7 @@ class SuiteScores:
         worst: for each model (N,) bool, robust under every stored case: a fold, not another run.
         shared: for each model the indices of these N images, which all its cases have seen.
         entries: what each row was made of; judged: the verdicts of each row.
+        diagnosed: by model, the flags of what a diagnosis found of it.
     """
 
     suite: str
@@ -128,6 +130,7 @@ class SuiteScores:
     shared: Mapping[str, NDArray[np.int64]]
     entries: Sequence[ShownCase]
     judged: Sequence[Judged]
+    diagnosed: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def worst_case(self, model: str) -> Judged:
         """What the worst case of a model left, on the images that it is over."""
@@ -135,8 +138,12 @@ class SuiteScores:
         return Judged(images, images, robust, robust)
 
 
-def score_suite(store: Readable, suite: str) -> SuiteScores:
-    """The scores of all complete cases that a suite shows, from disk alone."""
+def score_suite(store: Readable, suite: str, diagnoses: Sequence[Diagnosis] = ()) -> SuiteScores:
+    """The scores of all complete cases that a suite shows, from disk alone.
+
+    Args:
+        diagnoses: of its models, and perhaps of networks that had their names before.
+    """
     shown = store.shown(suite)
     rows: list[dict[str, Any]] = []
     timing: list[dict[str, Any]] = []
@@ -155,7 +162,9 @@ def score_suite(store: Readable, suite: str) -> SuiteScores:
             timing.append({**cell, **total_timing(chunks)})
     scores, timed = pd.DataFrame(rows, columns=list(COLUMNS)), pd.DataFrame(timing, columns=list(TIMING))
     shared, worst = _worst_case(entries, judged)
-    return SuiteScores(suite, shown.reading, scores, timed, worst, shared, entries, judged)
+    networks = {entry.model: entry.networks.get(entry.model) for entry in entries}
+    flags = {one.model: one.flags for one in diagnoses if networks.get(one.model) == one.network}
+    return SuiteScores(suite, shown.reading, scores, timed, worst, shared, entries, judged, flags)
 
 
 def _worst_case(

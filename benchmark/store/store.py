@@ -5,6 +5,7 @@ runs/cases/KEY/case.json                    what the case is, and its flags
 runs/cases/KEY/START-STOP.SHA256.parquet    the verdicts of images START to STOP; its own checksum is in its name
 runs/cases/KEY/START-STOP.SHA256.npz        their adversarial images, where they are kept (images.py)
 runs/suites/SUITE.json                      which cases the suite's tables show
+runs/diagnoses/SUITE/NETWORK.json           what a diagnosis found of one model of the suite
 """
 
 import itertools
@@ -23,6 +24,7 @@ from torch import Tensor
 from attacks.errors import InputError
 from benchmark.data.split import Split
 from benchmark.store.chunk import CHUNK_NAME, COLUMNS, Range, checksum, chunk_ranges, pack, unpack, whole_content
+from benchmark.store.diagnosis import Diagnosis, diagnosis_from
 from benchmark.store.images import image_files, pack_images
 from benchmark.store.shown import Shown, SuiteRecord, suite_record_from
 from benchmark.store.verdicts import Verdicts
@@ -173,6 +175,28 @@ class Store:
     def suites(self) -> Sequence[str]:
         """The suites that have something to show."""
         return sorted(path.stem for path in (self.root / "suites").glob("*.json"))
+
+    def write_diagnosis(self, suite: str, diagnosis: Diagnosis) -> None:
+        """What a diagnosis found of a model; it takes the place of what one found before of the same network."""
+        name = checksum(_canonical(dict(diagnosis.network)))[:32]
+        self._write_json(self.root / "diagnoses" / suite / f"{name}.json", diagnosis.to_dict())
+
+    def read_diagnoses(self, suite: str) -> list[Diagnosis]:
+        """What diagnoses found of the models of a suite, by name. Raises: InputError for a damaged record."""
+        found = []
+        for path in sorted((self.root / "diagnoses" / suite).glob("*.json")):
+            record = _read_json(path)
+            try:
+                if record is None:
+                    raise ValueError("expected a record with its checksum, got a damaged file")
+                found.append(diagnosis_from(record))
+            except ValueError as error:
+                raise InputError(f"{path}: {error}; remove it and run the same diagnosis again") from None
+        return sorted(found, key=lambda diagnosis: (diagnosis.model, str(diagnosis.network)))
+
+    def diagnosed_suites(self) -> Sequence[str]:
+        """The suites of which some model was diagnosed."""
+        return sorted(path.name for path in (self.root / "diagnoses").glob("*") if any(path.glob("*.json")))
 
     def case_keys(self) -> list[str]:
         """The cases that have a folder."""

@@ -30,6 +30,7 @@ def run_cases(
     models: Mapping[str, nn.Module] = MappingProxyType({}),
     begin: Callable[[], None] = lambda: None,
     quiet: bool = False,
+    is_shown: bool = True,
 ) -> None:
     """Compute what the store lacks of the cases of one suite, and have its tables show them.
 
@@ -40,6 +41,7 @@ def run_cases(
         checkpoint_dir: where the models' weights are looked for first.
         models: by name, those that are loaded already: on the device, in eval mode, frozen.
         begin: called when everything is checked, before anything is computed.
+        is_shown: whether the suite's tables show the cases; those of a diagnosis are for its checks alone.
 
     Raises: InputError, before any attack, for images or a model that no number would mean anything for.
     """
@@ -49,7 +51,8 @@ def run_cases(
     checking = said_if_slow(f"checking {names}: logits, image gradients and normalisation ...", quiet=quiet)
     with starting_ray(hardware, split) if missing else nullcontext(), checking:
         prepared = prepare(missing, split, store, hardware, checkpoint_dir=checkpoint_dir, models=models)
-    with claim(store.root, f"suite {suite}", wait=True):
-        show(store, suite, reading, cases, ranks, images=split.digest)
+    if is_shown:
+        with claim(store.root, f"suite {suite}", wait=True):
+            show(store, suite, reading, cases, ranks, images=split.digest)
     begin()
     sweep(prepared, store, hardware, run=cases, quiet=quiet)

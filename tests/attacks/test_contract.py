@@ -26,6 +26,9 @@ WEAK = {
     ("reference-square", "Linf"): "fifty of its queries are too few: its squares leave out the last row and column",
     ("reference-square", "L2"): "fifty of its queries are too few",
     ("square-500", "Linf"): "five hundred queries are too few",
+    ("spsa-500", "L2"): "five hundred queries are too few",
+    ("random-points", "Linf"): "no direction is better than another",
+    ("random-points", "L2"): "no direction is better than another",
 }
 
 

@@ -29,8 +29,8 @@ from benchmark.cli.app import main as command_line
 from benchmark.data.own_images import own_images
 from benchmark.evaluation.evaluate_chunk import evaluate_chunk
 from benchmark.sweep import compute
+from model_zoo.crop import Crop
 from model_zoo.files.atomic import atomic_write
-from model_zoo.hub import Crop
 
 TABLE = Path(__file__).resolve().parents[2] / "results/evidence/own_images.md"
 A_CLASS, MIB = 40, 2**20

@@ -49,6 +49,22 @@ TAKEN = {
     "list": set(),
     "list models": {"checkpoint-dir"},
     **{f"list {what}": set[str]() for what in ("attacks", "defenses", "datasets", "suites")},
+    "diagnose": {
+        "models",
+        "suite",
+        "attack",
+        "attack-epsilon",
+        "examples",
+        "norm",
+        "epsilon",
+        "seed",
+        "name",
+        "dataset",
+    }
+    | DATA
+    | ATTACKING
+    | OWN_MODEL
+    | {"data", "image-size", "channels", "skip-broken", "checkpoint-dir", "results-dir", "workers", "quiet"},
     "train": DATA
     | {
         "defense",

@@ -1,0 +1,186 @@
+"""The binarization test: a point that is known to exist is hidden in each image's ball, and the attack must find it."""
+
+import math
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from attacks import attack
+from attacks.draws import Draws
+from attacks.errors import InputError
+from attacks.registry import attack_spec
+from attacks.spec import AttackSpec
+from attacks.threat_model import ThreatModel
+from benchmark.diagnose.features import Features
+from benchmark.diagnose.finding import Measured, share_p
+
+INNER, SMALLER = 999, 0.95
+"""Inner points of each image, and the share of epsilon that their ball has."""
+CLOSENESS = 0.999
+"""Where the read-out's boundary lies between the outermost inner point (0) and the boundary point (1)."""
+RIDGE = 1e-3
+"""Of the features' mean variance, added to each variance."""
+MISSED = 10.0
+"""So many percent of the hidden points may be missed. The paper names no limit; attacks that work miss next to none."""
+LEAST_QUERIES = 100
+
+
+class Binarized(nn.Module):
+    """Two classes, inner (0) and boundary (1), by the read-out of the clean image that is nearest.
+
+    Args:
+        features: of the model that is searched or judged.
+        clean: (M, C, H, W), farther than two epsilon apart, so that a point of a ball belongs to one image.
+        weight: (M, D); threshold: (M,): a point is beyond the boundary where weight . features > threshold.
+    """
+
+    def __init__(self, features: nn.Module, clean: Tensor, norm: str, weight: Tensor, threshold: Tensor) -> None:
+        super().__init__()
+        self.features, self.order = features, _order(norm)
+        self.clean = nn.Buffer(clean.flatten(1))
+        self.weight, self.threshold = nn.Buffer(weight), nn.Buffer(threshold)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images (N, C, H, W) to logits (N, 2)."""
+        with torch.no_grad():
+            which = torch.cdist(x.detach().flatten(1), self.clean, p=self.order).argmin(1)
+        score = (self.features(x) * self.weight[which]).sum(1) - self.threshold[which]
+        return torch.stack([-score, score], 1)
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """What the test found.
+
+    Args:
+        n: images whose hidden point the attack had to find. found: how many of them it found.
+        too_easy: images left out since random points find the hidden point, too. left_out: for other reasons.
+        queries: of random sampling.
+        forwards, backwards: passes in total.
+    """
+
+    n: int
+    found: int
+    too_easy: int
+    left_out: int
+    queries: int
+    forwards: float
+    backwards: float
+
+    @property
+    def measured(self) -> Measured:
+        """As a check: it fails where the attack misses too many."""
+        if not self.n:
+            return Measured("binarization", None, None, None, f"of {self.too_easy + self.left_out} images none has a "
+                            f"point that {self.queries} random points do not find")  # fmt: skip
+        missed = self.n - self.found
+        words = (
+            f"finds {self.found} of {self.n} hidden points; {self.queries} random points find {self.too_easy} of "
+            f"{self.n + self.too_easy}"
+        )
+        return Measured("binarization", 100 * missed / self.n, MISSED, share_p(missed, self.n, MISSED), words)
+
+
+def binarization(
+    model: nn.Module,
+    x: Tensor,
+    index: Tensor,
+    threat: ThreatModel,
+    tested: AttackSpec,
+    *,
+    epsilon: float | None = None,
+    surrogate: nn.Module | None = None,
+    seed: int = 0,
+    batch_size: int = 250,
+) -> Hidden:
+    """Whether an attack finds, in each image's ball, the one point that a read-out of the features tells apart.
+
+    Args:
+        model: in eval mode, frozen. x: (N, C, H, W) in [0, 1]; index: (N,) what draws are keyed by.
+        threat: whose balls the points are of.
+        tested: the attack under test. epsilon: that it runs at, if not the threat model's.
+        surrogate: what an adaptive attack searches on in the model's place; it has the same features.
+
+    Source: Zimmermann et al., arXiv:2206.13991 (999 inner points and 1 boundary point an image).
+    Deviations: the read-out is Fisher's discriminant in closed form, not a logistic regression.
+    """
+    apart = _apart(x, threat)
+    clean, index = x[apart], index[apart]
+    features = Features(model)
+    weight, threshold, separable = _read_outs(features, clean, index, threat, seed=seed, batch_size=batch_size)
+    clean, index, weight, threshold = (tensor[separable] for tensor in (clean, index, weight, threshold))
+    passes = float(len(apart.nonzero()) * (INNER + 1))
+    if not len(clean):
+        return Hidden(0, 0, 0, len(x), 0, passes, 0.0)
+    made = partial(Binarized, clean=clean, norm=threat.norm, weight=weight, threshold=threshold)
+    target, source = made(features).eval(), None if surrogate is None else made(Features(surrogate)).eval()
+    inner = torch.zeros(len(clean), dtype=torch.int64, device=clean.device)
+    about: dict[str, Any] = {"norm": threat.norm, "index": index, "seed": seed, "batch_size": batch_size}
+    try:
+        own = threat.epsilon if epsilon is None else epsilon
+        shown = attack(target, clean, inner, tested, epsilon=own, source=source, **about)
+        found, forwards, backwards = ~shown.robust & shown.correct, shown.forwards, shown.backwards
+    except InputError:  # it has no gradient at all, or none that is a number
+        found, forwards, backwards = torch.zeros_like(inner, dtype=torch.bool), torch.zeros(1), torch.zeros(1)
+    queries = max(LEAST_QUERIES, math.ceil(float(forwards.max()) / 50) * 50)
+    sampling = attack_spec("random-points").with_settings(steps=queries // 50, queries_per_step=50)
+    by_chance = attack(target, clean, inner, sampling, epsilon=threat.epsilon, **about)
+    easy = ~by_chance.robust
+    return Hidden(
+        n=int((~easy).sum()),
+        found=int((found & ~easy).sum()),
+        too_easy=int(easy.sum()),
+        left_out=len(x) - len(clean),
+        queries=queries,
+        forwards=passes + float(forwards.sum()) + float(by_chance.forwards.sum()),
+        backwards=float(backwards.sum()),
+    )
+
+
+def _order(norm: str) -> float:
+    return math.inf if norm == "Linf" else 2.0
+
+
+def _apart(x: Tensor, threat: ThreatModel) -> Tensor:
+    """(N,) bool: farther than two epsilon from every other image."""
+    distance = torch.cdist(x.flatten(1), x.flatten(1), p=_order(threat.norm))
+    distance.fill_diagonal_(math.inf)
+    return distance.amin(1) > 2 * threat.epsilon
+
+
+@torch.no_grad()
+def _read_outs(
+    features: nn.Module, clean: Tensor, index: Tensor, threat: ThreatModel, *, seed: int, batch_size: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Weights (N, D), thresholds (N,), and whether (N,) all inner points lie on one side, the boundary point beyond.
+
+    The weight is the inverse covariance of the inner points' features times the boundary point's difference from their
+    mean, so that the inner points' scores have variance 1 about.
+    """
+    smaller = ThreatModel(threat.norm, SMALLER * threat.epsilon)
+    weights, thresholds, separable = [], [], []
+    for row in range(len(clean)):
+        image, where = clean[row : row + 1], index[row : row + 1]
+        draws = Draws(
+            seed, where.repeat(INNER - 1), torch.arange(1, INNER, device=where.device), where.new_zeros(INNER - 1)
+        )
+        inner = torch.cat([image, smaller.random_start(image.expand(INNER - 1, *image.shape[1:]), draws)])
+        outer = threat.on_sphere(image, Draws.start(seed, where))
+        points = torch.cat([features(part) for part in torch.cat([inner, outer]).split(batch_size)]).double()
+        inside, beyond = points[:-1], points[-1]
+        mean = inside.mean(0)
+        covariance = (inside - mean).T @ (inside - mean) / INNER
+        ridge = RIDGE * covariance.diagonal().mean() + 1e-12
+        direction = torch.linalg.solve(covariance + ridge * torch.eye(len(mean), device=mean.device), beyond - mean)
+        scores = (inside @ direction, beyond @ direction)
+        spread = scores[0].std().clamp_min(1e-12)
+        outermost, far = scores[0].max(), scores[1]
+        weights.append((direction / spread).float())
+        thresholds.append(((outermost + CLOSENESS * (far - outermost)) / spread).float())
+        separable.append((far - outermost) / spread > 0.1)
+    if not weights:
+        return clean.flatten(1), clean.flatten(1).sum(1), torch.zeros(0, dtype=torch.bool, device=clean.device)
+    return torch.stack(weights), torch.stack(thresholds), torch.stack(separable)

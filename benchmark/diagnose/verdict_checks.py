@@ -1,0 +1,158 @@
+"""Checks that are statements about verdicts of attacks: each a pure function of what is stored, with an exact test."""
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmark.diagnose.cases import (
+    BLACK_BOX,
+    EPSILONS,
+    FROM,
+    ONE_STEP,
+    RANDOM_POINTS,
+    RESTARTED,
+    SCALED,
+    TESTED,
+    TWICE,
+    UNBOUNDED,
+)
+from benchmark.diagnose.finding import Measured, share_p, sign_p
+from benchmark.stats.shares import Bools
+from benchmark.store.verdicts import Verdicts
+
+Shown = Mapping[str, Verdicts]
+"""By role, what a case showed."""
+
+
+def verdict_checks(shown: Shown) -> list[Measured]:
+    """All of them; where the attack under test lacks what a check compares, it cannot tell."""
+    return [check(shown) for check in CHECKS]
+
+
+def one_step(shown: Shown) -> Measured:
+    """An iterative attack is at least as strong as one step. Source: Carlini et al., arXiv:1902.06705."""
+    return _stronger(shown, "one-step", [ONE_STEP], 3.0, "a single step breaks {points:+.1f} points more")
+
+
+def rises_with_epsilon(shown: Shown) -> Measured:
+    """Success rises with epsilon. Source: Carlini et al.."""
+    ladder = [role for role in (*list(EPSILONS)[:2], TESTED, *list(EPSILONS)[2:], UNBOUNDED) if role in shown]
+    steps = list(itertools.pairwise(ladder))
+    if not steps:
+        return _unknown("rises-with-epsilon", "the attack was run at one epsilon only")
+    pairs = [_pair(shown[smaller], shown[larger]) for smaller, larger in steps]
+    return _worst("rises-with-epsilon", pairs, [smaller for smaller, _ in steps], 3.0, "at {role} {points:+.1f} points "
+                  "more than at the next larger epsilon")  # fmt: skip
+
+
+def unbounded(shown: Shown) -> Measured:
+    """Nothing withstands an unbounded attack. Source: Carlini et al.; Pintor et al., arXiv:2106.09947."""
+    verdicts = shown.get(UNBOUNDED)
+    if verdicts is None or not verdicts.correct.any():
+        return _unknown("unbounded", "the attack was not run without a bound")
+    count, n = int(verdicts.robust_any.sum()), int(verdicts.correct.sum())
+    return Measured(
+        "unbounded", 100 * count / n, 5.0, share_p(count, n, 5.0), f"{count} of {n} images withstand any change"
+    )
+
+
+def steps_suffice(shown: Shown) -> Measured:
+    """Twice the steps break no more. Source: Carlini et al.."""
+    return _stronger(shown, "steps-suffice", [TWICE], 3.0, "twice the steps break {points:+.1f} points more")
+
+
+def starts_agree(shown: Shown) -> Measured:
+    """More random starts break no more. Source: Carlini et al.."""
+    return _stronger(shown, "starts-agree", [RESTARTED], 10.0, "three times the starts break {points:+.1f} points more")
+
+
+def consistent(shown: Shown) -> Measured:
+    """An image broken at some epsilon is broken at each larger one. Source: Carlini et al.."""
+    ladder = [role for role in (*list(EPSILONS)[:2], TESTED, *list(EPSILONS)[2:]) if role in shown]
+    held = [shown[role].robust_any | ~shown[role].correct for role in ladder]
+    if len(held) < 2:
+        return _unknown("consistent", "the attack was run at one epsilon only")
+    broken = np.any([~smaller for smaller in held[:-1]], axis=0)
+    again = np.any([~smaller & larger for i, smaller in enumerate(held) for larger in held[i + 1 :]], axis=0)
+    count, n = int(again.sum()), int(broken.sum())
+    if not n:
+        return _unknown("consistent", "no image was broken at a smaller epsilon")
+    words = f"{count} of {n} images broken at some epsilon withstand a larger one"
+    return Measured("consistent", 100 * count / n, 5.0, share_p(count, n, 5.0), words)
+
+
+def black_box(shown: Shown) -> Measured:
+    """A black-box search breaks no more. Source: Carlini et al.; Croce and Hein, arXiv:2003.01690."""
+    return _stronger(shown, "black-box", BLACK_BOX, 5.0, "{role} breaks {points:+.1f} points more")
+
+
+def transfer(shown: Shown) -> Measured:
+    """A transferred attack breaks no more. Source: Carlini et al.."""
+    sources = [role for role in shown if role.startswith(FROM)]
+    return _stronger(shown, "transfer", sources, 3.0, "the attack {role} breaks {points:+.1f} points more")
+
+
+def random_points(shown: Shown) -> Measured:
+    """10,000 random points break nothing that gradients do not. Source: Carlini et al.."""
+    return _stronger(shown, "random-points", [RANDOM_POINTS], 0.0, "random points break {points:+.1f} points more")
+
+
+def logit_scaling(shown: Shown) -> Measured:
+    """Ten times the logits help no attack. Source: Hitaj et al., arXiv:2103.01914, where GAIRAT loses 10 points."""
+    return _stronger(shown, "logit-scaling", [SCALED], 10.0, "ten times the logits break {points:+.1f} points more")
+
+
+def silent_success(shown: Shown) -> Measured:
+    """What an attack found on its way it has in the end. Source: Pintor et al., arXiv:2106.09947 (silent success)."""
+    verdicts = shown.get(TESTED)
+    if verdicts is None or verdicts.robust_last is None:
+        return _unknown("silent-success", "the attack has no last iterate")
+    count, n = int((verdicts.robust_last & ~verdicts.robust_any).sum()), len(verdicts.index)
+    words = f"{count} of {n} images were broken on the way and not in the end"
+    return Measured("silent-success", 100 * count / n, 5.0, share_p(count, n, 5.0), words)
+
+
+CHECKS: Sequence[Callable[[Shown], Measured]] = (
+    *(one_step, rises_with_epsilon, unbounded, steps_suffice, starts_agree, consistent),
+    *(black_box, transfer, random_points, logit_scaling, silent_success),
+)
+
+
+def _stronger(shown: Shown, check: str, others: Sequence[str], margin: float, words: str) -> Measured:
+    """By how many points one of some runs breaks more than the attack under test, at most."""
+    there = [role for role in others if role in shown]
+    if TESTED not in shown or not there:
+        return _unknown(check, "the attack under test has no such run")
+    pairs = [_pair(shown[role], shown[TESTED]) for role in there]
+    return _worst(check, pairs, there, margin, words)
+
+
+def _worst(
+    check: str, pairs: Sequence[tuple[int, int, int]], names: Sequence[str], margin: float, words: str
+) -> Measured:
+    """The pair with the least p, corrected for their number by Bonferroni's inequality."""
+    found = [(sign_p(first, second), (second - first) / n, place) for place, (first, second, n) in enumerate(pairs)]
+    p, _, place = min(found)
+    first, second, n = pairs[place]
+    points = 100 * (first - second) / n
+    text = words.format(role=names[place].removeprefix(FROM) if "from" in words else names[place], points=points)
+    measured = f"{text} (alone {first}, the other alone {second}, of {n})"
+    return Measured(check, points, margin, min(1.0, p * len(pairs)), measured)
+
+
+def _pair(one: Verdicts, other: Verdicts) -> tuple[int, int, int]:
+    """Of the images that both saw: those that one alone breaks, the other alone, and how many there are."""
+    common = np.intersect1d(one.index, other.index, assume_unique=True)
+    broken, beside = _broken(one, common), _broken(other, common)
+    return int((broken & ~beside).sum()), int((beside & ~broken).sum()), len(common)
+
+
+def _broken(verdicts: Verdicts, images: NDArray[np.int64]) -> Bools:
+    broken: Bools = (verdicts.correct & ~verdicts.robust_any)[np.searchsorted(verdicts.index, images)]
+    return broken
+
+
+def _unknown(check: str, why: str) -> Measured:
+    return Measured(check, None, None, None, why)

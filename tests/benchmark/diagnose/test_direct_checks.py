@@ -1,0 +1,107 @@
+"""Checks of gradient, loss and forward pass: an honest model passes, and each kind of mask fails the check for it."""
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import masks
+import pytest
+import torch
+from torch import Tensor, nn
+
+from attacks.threat_model import ThreatModel
+from benchmark.data.datasets import load
+from benchmark.data.split import balanced_subset
+from benchmark.diagnose.finding import Measured, findings
+from benchmark.diagnose.forward_checks import forward_checks
+from benchmark.diagnose.gradient_checks import saturated, true_gradient, zero_gradient
+from benchmark.diagnose.loss_checks import converged, smooth
+from benchmark.suites.registry import SUITES
+from model_zoo.load import load_model
+from model_zoo.registry import model_spec
+
+SUITE = SUITES["digits"]
+PGD = SUITE.attack("pgd-40")
+assert PGD is not None
+
+
+@cache
+def images() -> tuple[Tensor, Tensor, Tensor]:
+    split = balanced_subset(load("digits", "test", data_dir=Path()), 50, seed=0)
+    return split.x, split.y, split.index
+
+
+def checked(model: nn.Module) -> dict[str, str]:
+    """The outcome of every direct check."""
+    assert PGD is not None
+    model = model.eval().requires_grad_(False)
+    with torch.no_grad():
+        correct = model(images()[0]).argmax(1) == images()[1]
+    x, y, index = (tensor[correct] for tensor in images())
+    found: list[Measured] = [
+        zero_gradient(model, x, y),
+        saturated(model, x, y),
+        true_gradient(model, x, y, SUITE.threat, index, seed=0),
+        smooth(model, x, y, SUITE.threat, index, seed=0),
+        converged(PGD, model, x, y, SUITE.threat, index, seed=0),
+        *forward_checks(model, x, is_random=False),
+    ]
+    return {finding.check: finding.outcome for finding in findings(found)}
+
+
+@pytest.mark.parametrize("name", ["madry", "ibp"])
+def test_an_honest_model_fails_none(name: str) -> None:
+    outcomes = checked(load_model(model_spec(name, "digits", Path()), Path(), classes=10))
+    assert set(outcomes.values()) == {"passes"}
+
+
+@pytest.mark.parametrize(
+    ("mask", "check"),
+    [
+        (masks.sign_flipped, "true-gradient"),
+        (masks.permuted, "true-gradient"),
+        (masks.sine, "true-gradient"),
+        (masks.dark, "true-gradient"),
+        (masks.detached, "true-gradient"),
+        (masks.straight_through, "true-gradient"),
+        (masks.rounding, "zero-gradients"),
+        (masks.logits_x300, "saturated-loss"),
+        (masks.purified_at_test, "plain-forward"),
+        (masks.noise, "deterministic"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value.__name__,
+)
+def test_a_mask_fails_the_check_that_is_for_it(mask: Callable[[], nn.Module], check: str) -> None:
+    assert checked(mask())[check] == "fails"
+
+
+def test_probabilities_are_told_from_logits() -> None:
+    x = torch.rand(4, 1, 8, 8)
+    softmax = nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.Softmax(1))
+    outcomes = {found.check: found.figure for found in forward_checks(softmax, x, is_random=False)}
+    assert outcomes == {"deterministic": 0.0, "plain-forward": 0.0, "logits": 1.0}
+
+
+class Rough(nn.Module):
+    """Logits with a wave over the images that is short beside epsilon and higher than the margin."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        score = 1 + 5 * torch.sin(300 * x.flatten(1)).sum(1)
+        return torch.stack([score.abs(), torch.zeros_like(score)], 1)
+
+
+def test_a_rough_loss_is_told_from_a_smooth_one() -> None:
+    x, y, index = torch.zeros(40, 1, 8, 8), torch.zeros(40, dtype=torch.int64), torch.arange(40)
+    (finding,) = findings([smooth(Rough(), x, y, ThreatModel("Linf", 0.2), index, seed=0)])
+    assert finding.outcome == "fails"
+
+
+def test_an_attack_of_tiny_steps_has_not_converged() -> None:
+    assert PGD is not None
+    model = load_model(model_spec("madry", "digits", Path()), Path(), classes=10)
+    x, y, index = images()
+    slow = PGD.with_settings(rel_step_size=0.005, start="none")
+    (finding,) = findings([converged(slow, model, x, y, SUITE.threat, index, seed=0)])
+    assert finding.outcome == "fails"
+    (short,) = findings([converged(PGD.with_settings(steps=20), model, x, y, SUITE.threat, index, seed=0)])
+    assert short.outcome == "cannot-tell"

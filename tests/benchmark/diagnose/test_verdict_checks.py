@@ -1,0 +1,106 @@
+"""Checks made of verdicts alone: each passes where the attack works, and fails where it does not."""
+
+import numpy as np
+import pytest
+
+from benchmark.diagnose.finding import Measured, findings, share_p, sign_p
+from benchmark.diagnose.verdict_checks import CHECKS, verdict_checks
+from benchmark.store.verdicts import Verdicts
+
+N = 200
+
+
+def verdicts(broken: int, *, first: int = 0, last: int | None = None, n: int = N) -> Verdicts:
+    """N images, all correct when clean, of which some from `first` on are broken; `last` of them in the end."""
+    robust = np.ones(n, np.bool_)
+    robust[first : first + broken] = False
+    at_last = np.ones(n, np.bool_)
+    at_last[first : first + (broken if last is None else last)] = False
+    label, passes = np.zeros(n, np.int64), np.ones(n)
+    return Verdicts(np.arange(n), label, label, robust, at_last, passes, passes)
+
+
+WORKING = {
+    "tested": verdicts(100),
+    "one-step": verdicts(80),
+    "epsilon x 1/4": verdicts(20),
+    "epsilon x 1/2": verdicts(50),
+    "epsilon x 2": verdicts(180),
+    "unbounded": verdicts(200),
+    "twice the steps": verdicts(102),
+    "restarted": verdicts(104),
+    "logits x 10": verdicts(106),
+    "square-500": verdicts(60),
+    "spsa-500": verdicts(60),
+    "random-points": verdicts(10, n=50),
+    "from natural": verdicts(40),
+}
+BROKEN = {
+    "one-step": ("one-step", verdicts(130)),
+    "rises-with-epsilon": ("epsilon x 1/2", verdicts(130)),
+    "unbounded": ("unbounded", verdicts(150)),
+    "steps-suffice": ("twice the steps", verdicts(130)),
+    "starts-agree": ("restarted", verdicts(140)),
+    "consistent": ("epsilon x 1/2", verdicts(50, first=100)),
+    "black-box": ("spsa-500", verdicts(130)),
+    "transfer": ("from natural", verdicts(130)),
+    "random-points": ("tested", verdicts(100, first=100)),
+    "logit-scaling": ("logits x 10", verdicts(140)),
+    "silent-success": ("tested", verdicts(100, last=70)),
+}
+"""By check, a role and verdicts of it that no working attack shows."""
+
+
+def outcomes(shown: dict[str, Verdicts]) -> dict[str, str]:
+    return {finding.check: finding.outcome for finding in findings(verdict_checks(shown))}
+
+
+def test_an_attack_that_works_passes_all_checks() -> None:
+    assert set(outcomes(WORKING).values()) == {"passes"}
+
+
+def test_every_check_has_verdicts_here_that_it_fails_on() -> None:
+    assert {check(WORKING).check for check in CHECKS} == set(BROKEN)
+
+
+@pytest.mark.parametrize("check", BROKEN)
+def test_a_check_fails_where_an_attack_shows_what_no_working_one_does(check: str) -> None:
+    role, instead = BROKEN[check]
+    assert outcomes({**WORKING, role: instead})[check] == "fails"
+
+
+@pytest.mark.parametrize("check", BROKEN)
+def test_a_check_cannot_tell_without_the_run_that_it_compares(check: str) -> None:
+    lacking = {"black-box": ["square-500", "spsa-500"], "transfer": ["from natural"], "consistent": list(WORKING)}
+    lacking |= {"rises-with-epsilon": list(WORKING), "one-step": ["one-step"], "random-points": ["random-points"]}
+    without = {role: one for role, one in WORKING.items() if role not in lacking.get(check, ["tested", "restarted"])}
+    without.pop({"unbounded": "unbounded", "steps-suffice": "twice the steps"}.get(check, ""), None)
+    assert outcomes(without)[check] == "cannot-tell"
+
+
+def test_a_difference_beyond_the_margin_that_chance_explains_cannot_tell() -> None:
+    few = {role: verdicts(broken, n=20) for role, broken in {"tested": 10, "from natural": 12}.items()}
+    assert outcomes(few)["transfer"] == "cannot-tell"  # 10 points, and two images
+
+
+def test_images_that_one_run_did_not_see_are_left_out() -> None:
+    shown = {**WORKING, "random-points": verdicts(50, n=50)}  # all of which the attack breaks, too
+    assert outcomes(shown)["random-points"] == "passes"
+
+
+def test_the_tests_are_exact() -> None:
+    assert sign_p(5, 0) == pytest.approx(0.5**5)
+    assert sign_p(0, 5) == 1.0
+    assert share_p(1, 10, 5.0) == pytest.approx(1 - 0.95**10)
+
+
+def test_the_more_tests_a_model_has_the_less_one_of_them_says() -> None:
+    one = Measured("one", 10.0, 3.0, 0.02, "")
+    others = [Measured(f"other {i}", 0.0, 3.0, 1.0, "") for i in range(4)]
+    assert [finding.outcome for finding in findings([one])] == ["fails"]
+    assert findings([one, *others])[0].outcome == "cannot-tell"
+
+
+def test_a_fact_needs_no_test_and_takes_no_part_in_the_correction() -> None:
+    fact, tested = Measured("fact", 1.0, 0.0, None, ""), Measured("tested", 10.0, 3.0, 0.04, "")
+    assert [finding.outcome for finding in findings([fact, tested])] == ["fails", "fails"]
