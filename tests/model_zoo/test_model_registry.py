@@ -55,7 +55,7 @@ def test_a_shipped_model_has_a_card_that_names_it_and_the_command_that_trains_it
     for name in ("name", "sha256", "architecture", "defense", "dataset", "checkpoint"):
         assert getattr(described, name) == getattr(spec, name), name
     assert record["command"].startswith(
-        f"python run_benchmark.py train --defense {spec.defense} --suite {spec.dataset}"
+        f"python run_benchmark.py train --defense {spec.defense} --suite {spec.suites[0]}"
     )
     assert f"--name {spec.name} " in record["command"]
     assert path.with_suffix(".csv").is_file()
