@@ -1,11 +1,17 @@
 """Adaptive attacks: of a model's spec, that of what they search on in its place."""
 
-from collections.abc import Sequence
+import hashlib
+import inspect
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from uuid import uuid4
+
+from torch import Tensor, nn
 
 from attacks.errors import InputError
 from attacks.input_checks import class_count, require_gradient
+from attacks.models.modes import frozen
 from attacks.models.probe_images import probe_images
 from attacks.models.quirks import find_quirks
 from attacks.models.user_model import UserModel
@@ -42,16 +48,46 @@ def users_surrogate(
     module, found = find_factory(function, option="--adaptive")
     code = f"{function.rpartition(':')[2]}@{code_of(module, found) or function}"
     made = replace(spec, name=NAME.format(spec.name), surrogate=function, surrogate_code=code)
-    normalisation = None if spec.quirks is None else spec.quirks.normalisation
     surrogate = load_model(replace(made, quirks=None), checkpoint_dir, classes=classes)
-    probes = probe_images(shape)
+    return _observed(made, surrogate, probe_images(shape), classes, named=f"--adaptive {function}: ")
+
+
+def surrogate_in_memory(
+    spec: ModelSpec, model: nn.Module, function: Callable[[nn.Module], nn.Module], x: Tensor, *, classes: int
+) -> tuple[ModelSpec, nn.Module]:
+    """The surrogate that a function of the caller's makes of a model of the caller's: its spec, and itself.
+
+    Args:
+        x: (N, C, H, W), some of the images, on the model's device.
+
+    Raises: InputError for what is no classifier with a gradient.
+    """
+    surrogate = function(model)
+    if not isinstance(surrogate, nn.Module):
+        raise InputError(
+            f"adaptive: expected a function that returns a torch.nn.Module, got {type(surrogate).__name__}"
+        )
     try:
-        quirks = find_quirks(surrogate, probes, normalisation=normalisation)
+        code = hashlib.sha256(inspect.getsource(function).encode()).hexdigest()
+    except (OSError, TypeError):  # typed in, or no function: nothing that another call could be told by
+        code = uuid4().hex
+    name = getattr(function, "__qualname__", type(function).__qualname__)
+    made = replace(spec, name=NAME.format(spec.name), surrogate=name, surrogate_code=f"{name}@{code}")
+    made = _observed(made, frozen(surrogate), x, classes, named="adaptive: ")
+    assert made.quirks is not None
+    return made, UserModel(surrogate, made.quirks)
+
+
+def _observed(spec: ModelSpec, surrogate: nn.Module, x: Tensor, classes: int, *, named: str) -> ModelSpec:
+    """The spec of a surrogate with how it must be run, and whether it answers at random."""
+    normalisation = None if spec.quirks is None else spec.quirks.normalisation
+    try:
+        quirks = find_quirks(surrogate, x, normalisation=normalisation, tries_layouts=False)
         asked = UserModel(surrogate, quirks)
-        got = class_count(asked, probes, probes.new_zeros(1))
-        require_gradient(asked, probes)
+        got = class_count(asked, x, x.new_zeros(1))
+        require_gradient(asked, x)
     except InputError as error:
-        raise InputError(f"--adaptive {function}: {error}") from None
+        raise InputError(f"{named}{error}") from None
     if got != classes:
-        raise InputError(f"--adaptive {function}: expected {classes} logits as of the model, got {got}")
-    return replace(made, quirks=quirks, randomized=answers_at_random(asked, probes))
+        raise InputError(f"{named}expected {classes} logits, as of the model, got {got}")
+    return replace(spec, quirks=quirks, randomized=answers_at_random(asked, x))

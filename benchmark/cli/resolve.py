@@ -95,7 +95,7 @@ def with_loss(attacks: Sequence[AttackSpec], loss: str | None) -> list[AttackSpe
         return list(attacks)
     lookup(loss, LOSSES, "loss")
     able = [attack.with_loss(loss) for attack in attacks if attack.can_climb(loss)]
-    if not able:
+    if attacks and not able:
         raise InputError(
             f"--loss {loss}: expected an attack that can climb it, got {', '.join(attack.name for attack in attacks)}; "
             "name one by --attacks, such as pgd-40, or apgd-t for a loss with targets"

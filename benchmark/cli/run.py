@@ -68,7 +68,7 @@ def run(
     on_surrogates = choose_adaptive(chosen, attacks, attack_specs, is_users=is_users)
     about_cases: dict[str, Any] = {
         "sources": crafted_on,
-        "adaptive": on_surrogates if loss is None else with_loss(on_surrogates, loss),
+        "adaptive": with_loss(on_surrogates, loss),
         "surrogates": surrogates,
         "judge_draws": judge_draws,
         "eot": eot,

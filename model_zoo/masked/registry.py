@@ -34,7 +34,7 @@ MASKS: Mapping[str, MaskSpec] = by_name(
             setting="levels",
             settings=(16, 15),
             paper="Buckman et al., ICLR 2018",
-            broken_by=f"{OBFUSCATED}: BPDA, a clipped encoding",
+            broken_by=f"{OBFUSCATED}: BPDA, a smooth encoding",
             summary="pixels as rows of zeros and ones (BRRG18)",
         ),
         MaskSpec(

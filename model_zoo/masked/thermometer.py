@@ -7,6 +7,8 @@ from attacks.bpda import Bpda
 from model_zoo.masked.layers import with_input_channels
 from model_zoo.masked.shielded import Shielded, with_stand_in
 
+SHARPNESS = 10.0
+
 
 class Thermometer(nn.Module):
     """Images (N, C, H, W) in [0, 1] to channels (N, C * levels, H, W): channel k of a pixel is 1 above k / levels.
@@ -29,11 +31,12 @@ class Thermometer(nn.Module):
         return (x[:, :, None] - thresholds[:, None, None]).flatten(1, 2)
 
     def soft(self, x: Tensor) -> Tensor:
-        """The same with clip(x - k / levels, 0, 1) in place of the step.
+        """The same with a sigmoid in place of the step.
 
-        Source: Athalye, Carlini and Wagner, arXiv:1802.00420, Section 5.1.1.
+        Source: Athalye, Carlini and Wagner, arXiv:1802.00420, Section 5.1.1, where x - k / levels is clipped to [0, 1]:
+        below a level that has no gradient, and an attack leaves more images standing.
         """
-        return self.above(x).clamp(0, 1)
+        return (SHARPNESS * self.above(x)).sigmoid()
 
     def flat(self, x: Tensor) -> Tensor:
         """A stand-in without a gradient, as the encoding has none itself."""
@@ -47,7 +50,7 @@ def build(network: nn.Module, _classes: int, _shape: tuple[int, int, int], level
 
 
 def surrogate(module: nn.Module) -> nn.Module:
-    """BPDA: the encoding's values, the gradient of the clipped one."""
+    """BPDA: the encoding's values, the gradient of the smooth one."""
     assert isinstance(module, Shielded)
     assert isinstance(module.transform, Bpda)
     encoding = module.transform.forward_pass

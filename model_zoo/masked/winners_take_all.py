@@ -28,7 +28,8 @@ class WinnersTakeAll(nn.Module):
     def forward(self, h: Tensor) -> Tensor:
         """(N, ...) to (N, ...)."""
         flat = h.flatten(1)
-        least = flat.topk(math.ceil(self.share * flat.shape[1]), dim=1).values[:, -1:]
+        count = math.ceil(self.share * flat.shape[1])
+        least = flat.topk(count, dim=1, sorted=False).values.amin(1, keepdim=True)
         return torch.where(flat >= least, flat, 0.0).view_as(h)
 
 
