@@ -195,6 +195,7 @@ EXACT, ROUNDED = 0.0, 1e-6
         ("cascade", {"weight": 0.0, "similarity": 0.0}, "natural", EXACT),
         ("smoothing", {"sigma": 0.0}, "natural", EXACT),
         ("ibp", {"kappa": 1.0}, "natural", EXACT),
+        ("denoiser", {}, "natural", EXACT),  # of a network without a mask
     ],
 )
 def test_a_defense_in_its_limit_is_another(
