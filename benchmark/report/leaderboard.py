@@ -101,7 +101,11 @@ def legend(suite: SuiteScores, board: pd.DataFrame) -> str:
         if several
         else "One training of each model: a rank tells these weights apart, and says nothing of other trainings."
     )
-    return " ".join([worst, ranked, trained, *(f"Flag `{flag}`: {FLAGS[flag]}." for flag in used)])
+    has_adaptive = any(entry.attack.endswith(ADAPTIVE) for entry in suite.entries)
+    adaptive = [
+        "Adaptive: crafted on a surrogate of the model that gives a gradient, judged on the model."
+    ] * has_adaptive
+    return " ".join([worst, *adaptive, ranked, trained, *(f"Flag `{flag}`: {FLAGS[flag]}." for flag in used)])
 
 
 def white(scores: pd.DataFrame) -> pd.DataFrame:
