@@ -14,7 +14,7 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 BLOCKS = re.findall(r"^```\w*\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
 FILES = {match[1]: block for block in BLOCKS if (match := re.match(r"# (\w+\.py)\n", block))}
 COMMANDS = [block for block in BLOCKS if block.startswith("python run_benchmark.py")]
-SHORT = ("--examples", "20", "--workers", "1", "--quiet")
+SHORT = ("--examples", "20", "--judge-draws", "5", "--eot", "3", "--workers", "1", "--quiet")
 
 
 @pytest.mark.parametrize("block", COMMANDS)

@@ -67,7 +67,7 @@ def test_an_adaptive_attack_on_a_masked_model_is_white_box_and_counts_in_the_wor
     assert set(table["source_model"]) == {""}
     board = pd.read_csv(tmp_path / "results/mine/digits-masked/leaderboard.csv", keep_default_na=False)
     board = board.set_index("model")
-    assert board["worst case"]["thermometer-16"] == board["pgd-100 adaptive"].astype(float)["thermometer-16"]
+    assert board["worst case"]["thermometer-16"] == float(board["pgd-100 adaptive"]["thermometer-16"])
     assert "fewer-attacks" not in board["flags"]["natural"]
     assert ("natural", "pgd-100 adaptive") not in robust
 
