@@ -81,6 +81,7 @@ def attack(
     precision: str = "auto",
     judge_draws: int = JUDGE_DRAWS,
     eot: int | None = None,
+    loss: str | None = None,
     output: str | int = "",
     mean: Given = None,
     std: Given = None,
@@ -99,7 +100,8 @@ def attack(
         epsilon: of the threat model, in pixel scale: 8 / 255, not 8.
         norm: "Linf" or "L2".
         seed: of all draws, which are keyed by an image's index.
-        source: what the attack is crafted on, for transfer; the model itself where it is None.
+        source: what the attack is crafted on, for transfer or as a surrogate of an adaptive attack; the model itself
+            where it is None.
         index: (N,) integers, ascending, where each image stands in its dataset, which the command line keys draws
             by; its place in x where it is None.
         batch_size: how many images are attacked at a time, halved where memory runs out. It changes no draw of the
@@ -107,6 +109,7 @@ def attack(
         precision: of the search: "auto" for the device's fastest, "fp32" or "bf16". Judging is always in float32.
         judge_draws: passes whose mean probabilities decide on a model that answers at random.
         eot: passes that each query of our own attacks averages; None for 1, and 20 on a source that answers at random.
+        loss: what the attack climbs in place of its own loss, as in `attacks.losses.LOSSES`; None for its own.
         output: where in what the model returns the logits are: a key, an attribute or an index; "" where it returns
             them. The source's are looked for there where it returns no tensor.
         mean, std: what the model's images are normalised by in front of it, one number a channel in pixel scale; a name
@@ -121,6 +124,7 @@ def attack(
         >>> result.robust_acc, result.x_adv
     """
     spec = attack_spec(name) if isinstance(name, str) else name
+    spec = spec if loss is None else spec.with_loss(loss)
     check_settings(epsilon=epsilon, seed=seed, batch_size=batch_size, judge_draws=judge_draws, eot=eot)
     threat = ThreatModel(norm, float(epsilon))
     in_front = put_in_front(normalisation_of(mean, std))

@@ -198,6 +198,22 @@ class AttackSpec:
             params={**self.params, **params},
         )
 
+    def can_climb(self, loss: str) -> bool:
+        """Whether it is a recurrence that climbs a loss, with labels of the kind that this one takes."""
+        own = self.params.get("loss")
+        if own is None or not isinstance(self.method, Recurrence) or "kl-divergence" in (own, loss):
+            return False
+        return (own in TARGETED_LOSSES) == (loss in TARGETED_LOSSES)
+
+    def with_loss(self, loss: str) -> "AttackSpec":
+        """The same attack climbing another loss, under a name that says so: NAME-LOSS.
+
+        Raises: InputError where it climbs none, or none with such labels.
+        """
+        if not self.can_climb(loss):
+            raise InputError(f"attack {self.name} cannot climb the loss {loss!r}; use pgd-40, or apgd-t for targets")
+        return self if self.params["loss"] == loss else self.with_settings(name=f"{self.name}-{loss}", loss=loss)
+
     @property
     def identity(self) -> dict[str, Any]:
         """All that determines the attack's numbers; its name does not."""

@@ -1,8 +1,9 @@
 """One call from Python: a model and images of the caller's, attacked and judged as the command line does it."""
 
 import copy
+import itertools
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -41,6 +42,7 @@ from benchmark.sweep.run import run_cases
 from model_zoo.files.locks import in_use
 from model_zoo.load import observed
 from model_zoo.model_spec import ModelSpec
+from model_zoo.surrogates import surrogate_in_memory
 from model_zoo.weights.checkpoint import state_digest
 
 SUITE = "python"
@@ -102,6 +104,8 @@ def evaluate(
     precision: str = "auto",
     judge_draws: int = JUDGE_DRAWS,
     eot: int | None = None,
+    loss: str | None = None,
+    adaptive: Callable[[nn.Module], nn.Module] | None = None,
     quiet: bool = False,
 ) -> Report:
     """The robust accuracy of a model under some attacks: same checks, draws and numbers as the command line's.
@@ -129,6 +133,9 @@ def evaluate(
         precision: of the search: "auto" for the device's fastest, "fp32" or "bf16". Judging is always in float32.
         judge_draws: passes whose mean probabilities decide on a model that answers at random.
         eot: passes that each query of our own attacks averages; None for 1, and 20 on a model that answers at random.
+        loss: what attacks climb in place of their own loss, as in `attacks.losses.LOSSES`; None for their own.
+        adaptive: from the model to one that returns logits, too, and has a gradient that leads somewhere: each attack
+            is crafted on that, too, and stands beside the others as "NAME adaptive".
         quiet: no progress bar.
 
     Raises: InputError for images, labels, a model or settings that no number would mean anything for.
@@ -140,6 +147,7 @@ def evaluate(
     if isinstance(attacks, (str, AttackSpec)):
         attacks = [attacks]
     specs = [attack_spec(attack) if isinstance(attack, str) else attack for attack in attacks]
+    specs = specs if loss is None else [spec.with_loss(loss) for spec in specs]
     if not specs or len({spec.name for spec in specs}) < len(specs):
         raise InputError(
             f"expected one attack at least, each of another name, got {[spec.name for spec in specs]}; "
@@ -174,15 +182,23 @@ def evaluate(
             device, precision_for(precision, images, device), batch_size or CHUNK_SIZE, finds_batch=batch_size is None
         )
         where, threat = split.digest, ThreatModel(norm, float(epsilon))
+        models: dict[str, nn.Module] = {name: wrapped}
+        sources = [spec]
+        if adaptive is not None:
+            source, surrogate = surrogate_in_memory(
+                spec, model, adaptive, images[:COMPARED].to(device), classes=split.classes
+            )
+            models[source.name] = surrogate
+            sources.append(source)
         cases = []
-        for attack in specs:
+        for source, attack in itertools.product(sources, specs):
             attack.require_norm(norm)
-            case = EvalCase(SUITE, SUITE, where, len(split), spec, spec, attack, threat, int(seed))
+            case = EvalCase(SUITE, SUITE, where, len(split), spec, source, attack, threat, int(seed))
             cases.append(with_pass_counts(case, judge_draws=judge_draws, eot=eot))
         verdicts_store = Store(Path(root))
         with in_use(verdicts_store.root):
             ranks = [(0, 0, place, 0) for place in range(len(cases))]
-            run_cases(cases, ranks, split, verdicts_store, hardware, models={name: wrapped}, quiet=quiet)
+            run_cases(cases, ranks, split, verdicts_store, hardware, models=models, quiet=quiet)
             return _report(name, cases, verdicts_store)
 
 
@@ -194,7 +210,7 @@ def _report(name: str, cases: Sequence[EvalCase], store: Store) -> Report:
         stored, record = store.read(case_key(case), case.n), store.read_case(case_key(case))
         assert stored is not None
         assert record is not None
-        verdicts[case.attack.name] = stored[0]
+        verdicts[case.cell[1]] = stored[0]
         flags.update(dict.fromkeys(record["flags"]))
         rows.append(score(shown_case(case, [0]), stored[0], (), record["zero_gradients"]))
     judged = {(attack, ""): judged_from(found, "any") for attack, found in verdicts.items()}

@@ -21,10 +21,11 @@ from model_zoo.authors import CONVERTS, PACKAGES
 from model_zoo.files.atomic import sha256_of
 from model_zoo.files.download import fetch
 from model_zoo.hub import about_published, code_of_published, is_published, load_published, short_name
+from model_zoo.masked.registry import MASKS
 from model_zoo.model_spec import ModelSpec
 from model_zoo.registry import SHIPPED
 from model_zoo.robustbench_adapter import PAGE, PREFIX, build_robustbench, factory_name, package_version
-from model_zoo.user_models.factory import call_factory, code_of, find_factory
+from model_zoo.user_models.factory import call_factory, call_surrogate, code_of, find_factory
 from model_zoo.user_models.probe_digest import probe_digest
 from model_zoo.weights.checkpoint import load_into, load_state_dict, silent, state_digest
 from model_zoo.weights.program import KINDS, load_program
@@ -88,7 +89,18 @@ def load_model(
     Raises: InputError for a checkpoint that is missing, damaged, unsafe, or for another architecture.
     """
     model = _bare_model(spec, checkpoint_dir, classes, tell)
+    if spec.surrogate:
+        model = frozen(surrogate_of(spec, model))
     return model if spec.quirks is None else UserModel(model, spec.quirks)
+
+
+def surrogate_of(spec: ModelSpec, model: nn.Module) -> nn.Module:
+    """What an adaptive attack on a model searches on, of the model as it is without what wraps a user's own.
+
+    Raises: InputError where the user's function makes none.
+    """
+    mask = MASKS.get(spec.surrogate)
+    return call_surrogate(spec.surrogate, model) if mask is None else mask.surrogate(model)
 
 
 def _bare_model(spec: ModelSpec, checkpoint_dir: Path, classes: int, tell: Callable[[str], None]) -> nn.Module:

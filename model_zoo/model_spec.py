@@ -34,6 +34,9 @@ class ModelSpec:
         randomized: whether it answers at random, and so is judged by expectation; of a user's model it is found out.
         quirks: how a user's own model must be run; None for models that are run as they are.
         answers: of a user's own model, a digest of its logits on fixed images; "" where it cannot be asked.
+        surrogate: what makes of the network what an adaptive attack searches on: the name of a mask, or
+            PATH.py:FUNCTION; "" for the network itself.
+        surrogate_code: what identifies that: mask and version, or the function and the sha256 of its code.
     """
 
     name: str
@@ -53,6 +56,8 @@ class ModelSpec:
     randomized: bool = False
     quirks: Quirks | None = None
     answers: str = ""
+    surrogate: str = ""
+    surrogate_code: str = ""
 
     @property
     def network(self) -> str:
@@ -72,4 +77,6 @@ class ModelSpec:
             identity[NORMALISATION] = str(self.quirks.normalisation)
         if self.quirks is not None and self.quirks.is_flat_at_bounds:
             identity["gradients"] = "inside of [0, 1]"
+        if self.surrogate:
+            identity["surrogate"] = self.surrogate_code
         return identity | ({"answers": self.answers} if self.answers else {})

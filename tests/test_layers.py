@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS = ("attacks", "model_zoo", "benchmark", "run_benchmark")  # each may import itself and what stands before it
 PACKAGES = LAYERS[:-1]
 FOLDERS = {
-    "model_zoo": ("files", "architectures", "bounds", "defenses", "weights", "user_models", "training"),
+    "model_zoo": ("files", "masked", "architectures", "bounds", "defenses", "weights", "user_models", "training"),
     "benchmark": (
         *("data", "stats", "suites", "store", "evaluation", "sweep", "diagnose"),
         *("report", "speed", "gate", "training", "cli"),

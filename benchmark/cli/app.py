@@ -65,6 +65,20 @@ from benchmark.cli.values import Examples, Number
     type=Examples(),
     metavar="all|N,[ATTACK=N,...]",
 )
+@option(
+    "--adaptive",
+    WHAT,
+    "Attacks are crafted on what this function makes of a model, too: a module of which an attack can take gradients. "
+    " [default: what is known of the model's mask]",
+    metavar="PATH.py:FUNCTION|none",
+)
+@option(
+    "--loss",
+    WHAT,
+    "Gradient attacks climb this loss in place of their own: cross-entropy, cross-entropy-x10, margin or dlr; "
+    "difference or dlr-targeted where they have targets.",
+    metavar="NAME",
+)
 @option("--keep-images", WHAT, "Adversarial images are kept, for `store rejudge`.", is_flag=True)
 @takes(
     *(DRAWS, THREAT, SEED, OWN_MODEL, OWN_NAME, OWN_DATA, DATASET, DATA, CHECKPOINTS, RESULTS),

@@ -71,7 +71,7 @@ def _defenses(_: Path) -> Rows:
     return [
         {
             "defense": spec.name,
-            "parameters": " ".join(f"{name}={value:g}" for name, value in spec.params.items()),
+            "parameters": " ".join(f"{name}={value:g}" for name, value in spec.all_params.items()),
             "paper": spec.paper,
             "what": spec.summary,
         }

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from attacks.errors import InputError
+from attacks.losses import LOSSES
 from attacks.names import lookup
 from attacks.registry import ATTACKS, attack_spec
 from attacks.spec import AttackSpec
@@ -83,6 +84,37 @@ def choose_transfer(
     if names is None:
         return [attack for attack in attacks if attack.name in suite.transfer] or (list(attacks) if has_sources else [])
     return choose_attacks(suite, names)
+
+
+def with_loss(attacks: Sequence[AttackSpec], loss: str | None) -> list[AttackSpec]:
+    """The attacks that climb a loss, climbing this one, under names that say so; as they are where it is None.
+
+    Raises: InputError where none of them can.
+    """
+    if loss is None:
+        return list(attacks)
+    lookup(loss, LOSSES, "loss")
+    able = [attack.with_loss(loss) for attack in attacks if attack.can_climb(loss)]
+    if attacks and not able:
+        raise InputError(
+            f"--loss {loss}: expected an attack that can climb it, got {', '.join(attack.name for attack in attacks)}; "
+            "name one by --attacks, such as pgd-40, or apgd-t for a loss with targets"
+        )
+    return able
+
+
+def choose_adaptive(suite: Suite, names: str, attacks: Sequence[AttackSpec], *, is_users: bool) -> list[AttackSpec]:
+    """The attacks that are crafted on surrogates, too: the suite's, of those that are named.
+
+    Args:
+        names: of attacks, or "all"; attacks: what they stand for.
+        is_users: whether the surrogate is the user's own; then all attacks are, where the suite has none.
+    """
+    own = list(suite.adaptive) or (list(attacks) if is_users else [])
+    if names == "all":
+        return own
+    wanted = {spec.name: spec for spec in attacks}
+    return [spec for spec in own if spec.name in wanted] or (list(attacks) if is_users else [])
 
 
 def names_in(text: str) -> list[str]:

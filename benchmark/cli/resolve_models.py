@@ -21,6 +21,7 @@ from model_zoo.model_spec import ModelSpec
 from model_zoo.program_spec import program_model
 from model_zoo.registry import MODELS, after_last_epoch
 from model_zoo.robustbench_adapter import PREFIX
+from model_zoo.surrogates import own_surrogate, users_surrogate
 
 UNDEFENDED = "natural"
 """The model of a suite that a user's own is attacked from."""
@@ -70,6 +71,23 @@ def _spec_of(suite: Suite, own: OwnModel, brought: OwnImages | None) -> ModelSpe
         return external_model(own.model, own.checkpoint, **about, classes=classes, normalisation=said, tell=to_stderr)
     assert own.checkpoint is not None
     return program_model(own.checkpoint, **about, normalisation=put_in_front(said), trusts_code=own.trust_code)
+
+
+def choose_surrogates(
+    suite: Suite, models: Sequence[ModelSpec], function: str | None, shared: Shared, brought: OwnImages | None = None
+) -> dict[str, ModelSpec]:
+    """By the name of a model, what adaptive attacks on it search on: what the user's function makes, else its mask's.
+
+    Args:
+        function: PATH.py:FUNCTION for all models, "none" for no adaptive attack, None for those of the masks.
+    """
+    if function == "none":
+        return {}
+    if function is None:
+        return {spec.name: own for spec in models if (own := own_surrogate(spec)) is not None}
+    classes = DATASETS[suite.dataset].classes if brought is None else brought.classes
+    about: dict[str, Any] = {"shape": shape_of(suite, brought), "classes": classes}
+    return {spec.name: users_surrogate(spec, function, shared.checkpoint_dir, **about) for spec in models}
 
 
 def to_stderr(line: str) -> None:

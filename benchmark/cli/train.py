@@ -45,6 +45,7 @@ def train(shared: Shared, *, defense: str, suite: str, recipe: str, overrides: S
     chosen = lookup(suite, SUITES, "suite")
     params, settings = training_settings(spec, chosen, recipe, overrides)
     name = check_name(name or spec.model_name.format(**params), "--name")
+    params = {key: value for key, value in params.items() if key in spec.params}  # the mask's is in the architecture
     if name.endswith(OF_LAST):
         raise InputError(f"--name {name}: a name that ends in {OF_LAST} is that of the last epoch; use another")
     hardware = choose_hardware(shared)
@@ -97,6 +98,7 @@ def train(shared: Shared, *, defense: str, suite: str, recipe: str, overrides: S
         checkpoint=f"{chosen.name}/{name}.safetensors",
         sha256=trained.sha256,
         paper=spec.paper,
+        randomized=spec.mask is not None and spec.mask.randomized,
     )
     record: dict[str, object] = {
         "command": _command(defense, suite, recipe, overrides, name, shared),

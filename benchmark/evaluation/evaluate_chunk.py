@@ -42,7 +42,7 @@ def evaluate_chunk(
         eot=case.eot,
         judge_draws=case.judge_draws,
         is_randomized=case.is_randomized,
-        is_transfer=case.is_transfer,
+        is_transfer=case.is_transfer or case.is_adaptive,
     )
     steps = [case.attack.steps for case in cases]
     on: dict[str, Any] = {"classes": chunk.classes, "readings": steps, "prediction": prediction, **watching}

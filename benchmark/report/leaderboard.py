@@ -10,6 +10,7 @@ from benchmark.report.score import SuiteScores, common_images
 from benchmark.report.trainings import trainings_of
 from benchmark.stats.ranks import SEPARATED, ranks
 from benchmark.stats.shares import mcnemar, percent, wilson
+from benchmark.suites.case import ADAPTIVE
 
 FIRST = ("rank", "model", "defense", "architecture", "clean")
 LAST = ("worst case", "ci_low", "ci_high", "flags", "n")
@@ -101,7 +102,11 @@ def legend(suite: SuiteScores, board: pd.DataFrame) -> str:
         if several
         else "One training of each model: a rank tells these weights apart, and says nothing of other trainings."
     )
-    return " ".join([worst, ranked, trained, *(f"Flag `{flag}`: {FLAGS[flag]}." for flag in used)])
+    has_adaptive = any(entry.attack.endswith(ADAPTIVE) for entry in suite.entries)
+    adaptive = [
+        "Adaptive: crafted on a surrogate of the model that gives a gradient, judged on the model."
+    ] * has_adaptive
+    return " ".join([worst, *adaptive, ranked, trained, *(f"Flag `{flag}`: {FLAGS[flag]}." for flag in used)])
 
 
 def white(scores: pd.DataFrame) -> pd.DataFrame:
@@ -118,10 +123,12 @@ def shown_accuracy(suite: SuiteScores, scores: pd.DataFrame) -> "pd.Series[float
 def _incomplete(suite: SuiteScores, model: str, attacks: Sequence[str]) -> list[str]:
     """What a model's worst case lacks beside others', given the white-box attacks of the whole table.
 
-    No model lacks what is crafted on itself.
+    No model lacks what is crafted on itself, nor one without a surrogate what is crafted on that.
     """
     own = {(entry.attack, entry.source_model) for entry in suite.entries if entry.model == model}
     crossed = {(entry.attack, entry.source_model) for entry in suite.entries if entry.source_model not in ("", model)}
+    if not any(attack.endswith(ADAPTIVE) for attack, _ in own):
+        attacks = [attack for attack in attacks if not attack.endswith(ADAPTIVE)]
     flags = {
         "fewer-attacks": bool({*((attack, "") for attack in attacks), *crossed} - own),
         "fewer-images": len(suite.worst[model]) < max(map(len, suite.worst.values())),

@@ -14,6 +14,7 @@ from attacks.registry import ATTACKS
 from benchmark.report.score import Judged, SuiteScores
 from benchmark.stats.shares import Bools, percent, wilson
 from benchmark.store.shown import ShownCase
+from benchmark.suites.case import ADAPTIVE
 from benchmark.suites.published import FIGURES, ROWS, Figure, Row
 from benchmark.suites.registry import SUITES
 from model_zoo.model_spec import ModelSpec
@@ -116,7 +117,8 @@ def _command(suite: SuiteScores, row: Row, figure: Figure) -> str:
         return ""
     attacks = {*(attack.name for attack in SUITES[suite.suite].attacks), *ATTACKS}
     of_robustbench = [name for name in row.models if name[0].isupper()]  # all other names are lower case
-    if figure.attack not in (CLEAN, *attacks) or not (row.train or _authors_model(row) or of_robustbench):
+    plain = figure.attack.removesuffix(ADAPTIVE)
+    if plain not in (CLEAN, *attacks) or not (row.train or _authors_model(row) or of_robustbench):
         return ""
     known = {entry.model for entry in suite.entries}
     model = next((name for name in row.models if name in known), None)
@@ -131,7 +133,7 @@ def _command(suite: SuiteScores, row: Row, figure: Figure) -> str:
         name = model.removesuffix(OF_LAST)
         before = f"python run_benchmark.py train {row.train} --name {name}; "
     models = ",".join([model, *figure.crafted_on[:1]])
-    attack = "" if figure.attack == CLEAN else f" --attacks {figure.attack}"
+    attack = "" if figure.attack == CLEAN else f" --attacks {plain}"
     return f"{before}python run_benchmark.py --suite {suite.suite} --models {models}{attack}{behind}"
 
 

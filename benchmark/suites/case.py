@@ -11,6 +11,8 @@ from attacks.threat_model import ThreatModel
 from model_zoo.model_spec import ModelSpec
 
 KEY_VERSION = 1
+ADAPTIVE = " adaptive"
+"""Behind an attack's name in the tables: crafted on the model's own surrogate."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class EvalCase:
         images: digest of the images, their labels and indices.
         n: how many images.
         model: judged.
-        source: crafted on; the model itself for a white-box case.
+        source: crafted on; the model itself for a white-box case, its surrogate for an adaptive one.
         attack: with all its settings.
         threat: what the attack may change.
         seed: of all draws.
@@ -50,13 +52,19 @@ class EvalCase:
 
     @property
     def is_transfer(self) -> bool:
-        """Whether it is crafted on another model than the one that is judged."""
-        return self.source.identity != self.model.identity
+        """Whether it is crafted on another model than the one that is judged, a surrogate of its own not counted."""
+        return self.source.identity != self.model.identity and not self.is_adaptive
+
+    @property
+    def is_adaptive(self) -> bool:
+        """Whether it is crafted on the model's own surrogate: white-box, by whoever knows the defense."""
+        return bool(self.source.surrogate)
 
     @property
     def cell(self) -> tuple[str, str, str]:
         """Where it stands in a table: model, attack, source model (empty for white-box)."""
-        return self.model.name, self.attack.name, self.source.name if self.is_transfer else ""
+        attack = f"{self.attack.name}{ADAPTIVE if self.is_adaptive else ''}"
+        return self.model.name, attack, self.source.name if self.is_transfer else ""
 
 
 def identity(case: EvalCase) -> dict[str, Any]:

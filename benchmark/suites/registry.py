@@ -1,10 +1,12 @@
 """Suites: each binds a dataset, a threat model, attacks with their settings, and how many images."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 
 from attacks.names import by_name
 from attacks.registry import ATTACKS
+from attacks.spec import AttackSpec
 from attacks.threat_model import ThreatModel
 from benchmark.suites.paper_suites import PAPER_SUITES
 from benchmark.suites.suite import TRANSFERRED, Suite
@@ -13,6 +15,9 @@ FLAG_ATTACKS = ("pgd-40-x10", "square-500")
 """Attacks that others are compared with, for the flags of `report/attack_flags.py`."""
 STANDARD = ("fgsm", "pgd-20", "pgd-40", "pgd-100", "cw-linf", "mi-fgsm", *FLAG_ATTACKS, "autoattack")
 DIGITS = (*STANDARD[:-1], "foolbox-deepfool", "foolbox-cw-l2", "autoattack-fast")
+MASKED = ("fgsm", "pgd-40", "pgd-100", *FLAG_ATTACKS, "autoattack-brief")
+"""A long AutoAttack would take an hour on models that answer at random, and break nothing that hides its gradient."""
+ADAPTIVE = ("pgd-100", "cw-linf")
 TRANSFER = ("pgd-20", "mi-fgsm")
 SOURCES = ("natural", "madry", "trades-b6")
 """An undefended model and the two defenses that every paper compares with."""
@@ -34,16 +39,11 @@ def _suite(
     Its steps add up to twice epsilon at least, so that every point of the ball is within reach of every other. Other
     attacks keep theirs, of `attacks/registry.py`: MI-FGSM epsilon over its number of steps.
     """
-    specs = [ATTACKS[name] for name in attacks if threat.norm in ATTACKS[name].norms]
-    sized = [
-        spec.with_settings(rel_step_size=rel_step_size) if spec.algorithm == "pgd" and spec.steps > 1 else spec
-        for spec in specs
-    ]
     return Suite(
         name,
         dataset=dataset,
         threat=threat,
-        attacks=tuple(sized),
+        attacks=_sized(attacks, threat, rel_step_size),
         transfer=TRANSFER,
         sources=SOURCES,
         examples=examples,
@@ -51,6 +51,25 @@ def _suite(
         summary=summary,
         fewer=fewer,
     )
+
+
+def _sized(names: Sequence[str], threat: ThreatModel, rel_step_size: float = 0.1) -> tuple[AttackSpec, ...]:
+    """The attacks that there are for a norm; those of PGD that iterate with this step size."""
+    specs = [ATTACKS[name] for name in names if threat.norm in ATTACKS[name].norms]
+    return tuple(
+        spec.with_settings(rel_step_size=rel_step_size) if spec.algorithm == "pgd" and spec.steps > 1 else spec
+        for spec in specs
+    )
+
+
+def _masked(dataset: str, threat: ThreatModel, examples: int | None, summary: str) -> Suite:
+    """Models that mask their gradients, with an undefended one and an honest defense as controls.
+
+    An adaptive attack is read by any iterate alone, so that it leaves an image once that is broken.
+    """
+    plain = _suite(f"{dataset}-masked", dataset, threat, examples, summary, attacks=MASKED)
+    adaptive = tuple(replace(spec, reads_last=False) for spec in _sized(ADAPTIVE, threat))
+    return replace(plain, transfer=(), sources=(), adaptive=adaptive, controls=SOURCES[:2])
 
 
 IMAGENET = "imagenet"
@@ -66,6 +85,12 @@ SUITES: Mapping[str, Suite] = by_name(
             "scikit-learn's 8x8 digits, embedded: 500 test images, no download",
             attacks=DIGITS,
         ),
+        _masked(
+            "digits",
+            ThreatModel("Linf", 0.2),
+            None,
+            "defenses that mask their gradients, under plain and adaptive attacks",
+        ),
         _suite("digits-l2", "digits", ThreatModel("L2", 1.0), None, "the same images under L2", attacks=DIGITS),
         _suite(
             "mnist",
@@ -74,6 +99,12 @@ SUITES: Mapping[str, Suite] = by_name(
             None,
             "all test images, AutoAttack, transfer and checks on 1,000 of them",
             fewer={"autoattack": 1000, TRANSFERRED: 1000, **dict.fromkeys(FLAG_ATTACKS, 1000)},
+        ),
+        _masked(
+            "mnist",
+            ThreatModel("Linf", 0.3),
+            500,
+            "defenses that mask their gradients, under plain and adaptive attacks",
         ),
         _suite("mnist-l2", "mnist", ThreatModel("L2", 2.0), 1000, "the same images under L2"),
         _suite("fashion-mnist", "fashion-mnist", ThreatModel("Linf", 0.1), 1000, "1,000 balanced test images"),

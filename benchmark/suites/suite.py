@@ -26,6 +26,8 @@ class Suite:
         reading: which iterate its tables show, "any" or "last".
         summary: one line for `list suites`.
         precision: of the search where the user leaves it open, "auto" for the device's fastest.
+        adaptive: attacks that are also crafted on a model's own surrogate, of models that have one.
+        controls: names of models of the dataset's leaderboard that belong to the suite, too.
     """
 
     name: str
@@ -40,6 +42,8 @@ class Suite:
     summary: str
     fewer: Mapping[str, int] = field(default_factory=dict)
     precision: str = "auto"
+    adaptive: Sequence[AttackSpec] = ()
+    controls: Sequence[str] = ()
 
     def attack(self, name: str) -> AttackSpec | None:
         """The attack of that name with this suite's settings; None if it is not part of the suite."""

@@ -73,7 +73,7 @@ def compute_chunk(
 def title_of(group: Sequence[EvalCase]) -> str:
     """The cases of one trajectory as people read them: MODEL: ATTACK, ATTACK from SOURCE."""
     via = f" from {group[0].source.name}" if group[0].is_transfer else ""
-    return f"{group[0].model.name}: {', '.join(case.attack.name for case in group)}{via}"
+    return f"{group[0].model.name}: {', '.join(case.cell[1] for case in group)}{via}"
 
 
 def trajectories(cases: Sequence[EvalCase]) -> list[list[EvalCase]]:

@@ -7,6 +7,7 @@ from attacks.errors import InputError
 from attacks.names import lookup
 from attacks.number import parse_number
 from benchmark.suites.suite import Suite
+from model_zoo.architectures.registry import find
 from model_zoo.defenses.registry import DefenseSpec
 from model_zoo.training.recipe import Recipe, with_overrides
 from model_zoo.training.recipes import recipe
@@ -20,12 +21,12 @@ TABLES = ("milestones", "param_schedule")
 def training_settings(
     spec: DefenseSpec, suite: Suite, recipe_name: str, overrides: Sequence[str]
 ) -> tuple[dict[str, float], Recipe]:
-    """The loss's parameters and the recipe, with `--set` applied to whichever has that name.
+    """The loss's parameters, with the mask's setting, and the recipe; `--set` is applied to whichever has that name.
 
     Raises: InputError for a setting that is unknown, of another type or without effect, and for a recipe whose epsilon
         is of another norm than the suite's.
     """
-    params, settings = dict(spec.params), recipe(spec.name, suite.dataset, recipe_name)
+    params, settings = dict(spec.all_params), recipe(spec.name, suite.dataset, recipe_name)
     known: Mapping[str, None] = dict.fromkeys([*params, *(f.name for f in fields(Recipe) if f.name not in TABLES)])
     given: dict[str, str] = {}
     for override in overrides:
@@ -54,6 +55,10 @@ def training_settings(
     for key, reason in _without_effect(spec, settings):
         if key in given:
             raise InputError(f"--set {key} {reason}")
+    if spec.mask is not None:
+        masked = f"{settings.architecture}+{spec.mask.name}-{params[spec.mask.setting]:g}"
+        find(masked)  # which refuses a setting that the mask cannot have
+        settings = replace(settings, architecture=masked)
     return params, settings
 
 

@@ -15,6 +15,7 @@ from model_zoo.architectures.resnet import resnet18
 from model_zoo.architectures.small_cnn import SmallCNN
 from model_zoo.architectures.strided_cnn import StridedCNN
 from model_zoo.architectures.wide_resnet import WideResNet
+from model_zoo.masked.registry import find_mask
 
 
 @dataclass(frozen=True)
@@ -77,21 +78,30 @@ NORMALISED = "+cifar10-norm"
 
 
 def find(name: str) -> ArchitectureSpec:
-    """The architecture called `name`; any wrn-DEPTH-WIDTH is one, in the table or not, and so is any NAME+mlp.
+    """The architecture called `name`; any wrn-DEPTH-WIDTH is one, in the table or not, and so is any BASE+PART.
+
+    A part is "mlp", "cifar10-norm", or a mask with its setting (`masked/registry.py`), as in digits-cnn+thermometer-16.
 
     Raises:
         InputError: no such architecture; the message gives the nearest name.
     """
-    if name.endswith(MLP):
-        base = find(name.removesuffix(MLP))
-        return replace(base, name=name, build=lambda num_classes: with_mlp_head(base.build(num_classes)))
-    if name.endswith(NORMALISED):
-        inner = find(name.removesuffix(NORMALISED))
-        return replace(inner, name=name, build=lambda num_classes: _normalised(inner.build(num_classes)))
+    base, plus, part = name.rpartition("+")
+    if plus:
+        inner = find(base)
+        return replace(inner, name=name, build=_with_part(part, inner))
     wide = re.fullmatch(r"wrn-([1-9][0-9]{0,3})-([1-9][0-9]{0,3})", name)
     if name not in ARCHITECTURES and wide:
         return _wide(int(wide[1]), int(wide[2]))
     return lookup(name, ARCHITECTURES, "architecture")
+
+
+def _with_part(part: str, inner: ArchitectureSpec) -> Callable[[int], nn.Module]:
+    """What builds an architecture with a part added to it, or around it."""
+    added = {MLP: with_mlp_head, NORMALISED: _normalised}.get(f"+{part}")
+    if added is not None:
+        return lambda num_classes: added(inner.build(num_classes))
+    mask, setting = find_mask(part)
+    return lambda num_classes: mask.build(inner.build(num_classes), num_classes, inner.input_shape, setting)
 
 
 def _normalised(network: nn.Module) -> nn.Module:

@@ -22,6 +22,7 @@ from model_zoo.defenses import (
     input_gradient,
     madry_at,
     mart,
+    masked,
     mixed,
     natural,
     smoothing,
@@ -29,6 +30,8 @@ from model_zoo.defenses import (
     trades,
     transfer,
 )
+from model_zoo.masked.mask_spec import MaskSpec
+from model_zoo.masked.registry import MASKS
 
 ROLES = ("labels-pool", "gives-features", "gives-examples")
 
@@ -70,6 +73,7 @@ class DefenseSpec:
         first: the model that is trained before; None for most.
         bound: the name of the bound that it trains, by which the best epoch is then chosen; None for none.
         uses_epsilon: whether the loss depends on the threat model.
+        mask: what the recipe's architecture is trained with; None for the architecture alone.
 
     Raises: InputError for a parameter that the loss does not take, or lacks.
     """
@@ -85,12 +89,18 @@ class DefenseSpec:
     first: FirstStage | None = None
     bound: str | None = None
     uses_epsilon: bool = True
+    mask: MaskSpec | None = None
 
     def __post_init__(self) -> None:
         signature = inspect.signature(self.batch_loss).parameters.values()
         taken = {p.name for p in signature if p.kind is inspect.Parameter.KEYWORD_ONLY}
         if taken != set(self.params):
             raise InputError(f"defense {self.name}: expected parameters {sorted(taken)}, got {sorted(self.params)}")
+
+    @property
+    def all_params(self) -> dict[str, float]:
+        """The defaults of the loss's parameters, and the setting of the mask."""
+        return {**self.params, **({} if self.mask is None else {self.mask.setting: self.mask.settings[0]})}
 
     @property
     def uses_pool(self) -> bool:
@@ -105,6 +115,7 @@ class DefenseSpec:
 
 TEACHER = FirstStage(defense="natural", role="labels-pool")
 ROBUST_SOURCE = FirstStage(defense="madry", role="gives-features")
+DISTILLED = FirstStage(defense="temperature", role="gives-examples")
 FAT_PAPER = "Zhang et al., arXiv:2002.11242"
 RST_PAPER = "Carmon et al., arXiv:1905.13736"
 GAIRAT_PAPER = "Zhang et al., arXiv:2010.01736"
@@ -386,6 +397,20 @@ DEFENSES: Mapping[str, DefenseSpec] = by_name(
             summary="cross-entropy under Gaussian noise, to be smoothed by it",
             params={"sigma": 0.25},
             uses_epsilon=False,
+        ),
+        *(
+            DefenseSpec(
+                mask.name,
+                batch_loss=masked.distillation_loss if mask.name == "distillation" else masked.batch_loss,
+                model_name=f"{mask.name}-{{{mask.setting}:g}}",
+                is_robust=False,
+                paper=mask.paper,
+                summary=mask.summary,
+                first=DISTILLED if mask.name == "distillation" else None,
+                uses_epsilon=False,
+                mask=mask,
+            )
+            for mask in MASKS.values()
         ),
     ),
     "defense",

@@ -43,7 +43,7 @@ def call_factory(factory: str) -> nn.Module:
     return model
 
 
-def code_of(module: ModuleType, function: Callable[[], Any]) -> str:
+def code_of(module: ModuleType, function: Callable[..., Any]) -> str:
     """sha256 of a factory's code: its file, the one that defines it, and those that importing it brought in."""
     with _SURROUNDINGS[module.__name__].importing():
         defined = inspect.getmodule(function)
@@ -53,12 +53,37 @@ def code_of(module: ModuleType, function: Callable[[], Any]) -> str:
     return hashlib.sha256(" ".join(digests).encode()).hexdigest()
 
 
-def find_factory(factory: str) -> tuple[ModuleType, Callable[[], Any]]:
-    """The module of a factory, imported, and the function. Raises: InputError where either cannot be had."""
+def call_surrogate(factory: str, model: nn.Module) -> nn.Module:
+    """What PATH.py:FUNCTION or module:FUNCTION makes of a model. Raises: InputError where it makes no module of it."""
+    module, function = find_factory(factory, option="--adaptive")
+    surroundings = _SURROUNDINGS[module.__name__]
+    try:
+        with torch.random.fork_rng(devices=[]), surroundings.entered():
+            torch.manual_seed(0)
+            surrogate = function(model)
+    except (Exception, SystemExit) as error:  # the user's own code may raise what it likes
+        raise InputError(f"--adaptive {factory}: the function failed: {_reason(error)}") from error
+    if not isinstance(surrogate, nn.Module):
+        raise InputError(
+            f"--adaptive {factory}: expected the function to return a torch.nn.Module, got {type(surrogate).__name__}"
+        )
+    if surrogate is not model:
+        surroundings.keep_around(surrogate)
+    return surrogate
+
+
+def find_factory(factory: str, *, option: str = "--model") -> tuple[ModuleType, Callable[..., Any]]:
+    """The module of a factory, imported, and the function.
+
+    Args:
+        option: by which the user named it.
+
+    Raises: InputError where either cannot be had.
+    """
     place, _, function = factory.rpartition(":")
     if not place or not function:
-        raise InputError(f"--model must be PATH.py:FACTORY or module:FACTORY, got {factory!r}")
-    module = _import_file(Path(place)) if place.endswith(".py") else _import_module(place)
+        raise InputError(f"{option} must be PATH.py:FUNCTION or module:FUNCTION, got {factory!r}")
+    module = _import_file(Path(place), option) if place.endswith(".py") else _import_module(place, option)
     found = getattr(module, function, None)
     if not callable(found):
         callables = {key: value for key, value in vars(module).items() if callable(value) and not key.startswith("_")}
@@ -66,9 +91,9 @@ def find_factory(factory: str) -> tuple[ModuleType, Callable[[], Any]]:
     return module, found
 
 
-def _import_file(path: Path) -> ModuleType:
+def _import_file(path: Path, option: str) -> ModuleType:
     if not path.is_file():
-        raise InputError(f"--model: expected a Python file at {path}, found none")
+        raise InputError(f"{option}: expected a Python file at {path}, found none")
     name = f"user_model_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
     if name in sys.modules:
         return sys.modules[name]
@@ -87,15 +112,15 @@ def _import_file(path: Path) -> ModuleType:
         return _imported(name, Surroundings((path.parent, Path()), str(path)), run)
     except (Exception, SystemExit) as error:
         del sys.modules[name]
-        raise InputError(f"--model: {path} cannot be imported: {_reason(error)}") from error
+        raise InputError(f"{option}: {path} cannot be imported: {_reason(error)}") from error
 
 
-def _import_module(name: str) -> ModuleType:
+def _import_module(name: str, option: str) -> ModuleType:
     surroundings = _SURROUNDINGS.get(name) or Surroundings((Path(),), name)
     try:
         return _imported(name, surroundings, lambda: importlib.import_module(name))
     except (Exception, SystemExit) as error:  # the user's own code may raise what it likes
-        raise InputError(f"--model: module {name!r} cannot be imported: {_reason(error)}") from error
+        raise InputError(f"{option}: module {name!r} cannot be imported: {_reason(error)}") from error
 
 
 def _imported(name: str, surroundings: Surroundings, run: Callable[[], ModuleType]) -> ModuleType:

@@ -192,3 +192,15 @@ def test_fgsm_is_one_full_step_from_the_image_itself() -> None:
     spec = ATTACKS["fgsm"]
     assert (spec.algorithm, spec.steps, spec.restarts) == ("pgd", 1, 1)
     assert spec.params == {"start": "none", "loss": "cross-entropy", "rel_step_size": 1.0}
+
+
+def test_another_loss_is_for_recurrences_that_climb_one_with_the_same_kind_of_labels() -> None:
+    able = {name for name, spec in ATTACKS.items() if spec.can_climb("margin")}
+    assert {"fgsm", "pgd-20", "cw-linf", "mi-fgsm", "apgd-ce"} & able == able & {
+        *("fgsm", "pgd-20", "cw-linf", "mi-fgsm", "apgd-ce", "apgd-t", "square", "autoattack", "foolbox-deepfool")
+    }
+    assert {name for name, spec in ATTACKS.items() if spec.can_climb("difference")} == {"apgd-t"}
+    assert not any(spec.can_climb("kl-divergence") for spec in ATTACKS.values())
+    changed = ATTACKS["pgd-20"].with_loss("margin")
+    assert (changed.name, changed.params["loss"]) == ("pgd-20-margin", "margin")
+    assert ATTACKS["pgd-20"].with_loss("cross-entropy") is ATTACKS["pgd-20"]

@@ -136,6 +136,18 @@ def test_a_case_is_a_transfer_only_if_its_source_is_another_network() -> None:
     assert replace(CASE, source=OTHER).cell == ("natural", "pgd-20", "madry")
 
 
+def test_an_adaptive_case_is_white_box_under_a_name_and_a_key_of_its_own() -> None:
+    surrogates = [
+        replace(MODEL, name="natural adaptive", surrogate="jpeg", surrogate_code=f"jpeg {version}")
+        for version in (1, 2)
+    ]
+    first, second = (replace(CASE, source=surrogate) for surrogate in surrogates)
+    assert (first.is_adaptive, first.is_transfer) == (True, False)
+    assert first.cell == ("natural", "pgd-20 adaptive", "")
+    assert len({case_key(CASE), case_key(first), case_key(second)}) == 3
+    assert case_key(replace(first, source=replace(surrogates[0], surrogate="elsewhere.py:f"))) == case_key(first)
+
+
 def test_a_third_party_attack_is_identified_by_library_and_chunk_and_not_by_its_progress_weight() -> None:
     spec = ATTACKS["foolbox-deepfool"]
     assert spec.identity["library"].startswith("foolbox ")

@@ -1,6 +1,9 @@
+from pathlib import Path
+
 import pytest
 
 from attacks.spec import AttackSpec
+from benchmark.suites.models import models_for
 from benchmark.suites.paper_suites import PAPER_SUITES
 from benchmark.suites.registry import SUITES
 
@@ -20,3 +23,17 @@ def test_steps_reach_every_point_of_the_ball(suite: str, attack: AttackSpec) -> 
         assert length == pytest.approx(1), f"{suite}: a step of MI-FGSM is epsilon / T"
     else:
         assert length >= 2, f"{suite}: from one end of the ball the other is out of reach"
+
+
+def test_the_masked_suites_have_an_undefended_and_an_honest_control_beside_their_own_models() -> None:
+    for dataset in ("digits", "mnist"):
+        models = models_for(f"{dataset}-masked", Path("none of the user's"))
+        assert list(models)[:2] == ["natural", "madry"]
+        assert [spec.suites[0] for spec in models.values()][:2] == [dataset, dataset]
+        assert all(f"{dataset}-masked" in spec.suites for spec in list(models.values())[2:])
+
+
+def test_adaptive_attacks_are_read_by_any_iterate_alone() -> None:
+    suites = [suite for suite in SUITES.values() if suite.adaptive]
+    assert [suite.name for suite in suites] == ["digits-masked", "mnist-masked"]
+    assert not any(attack.reads_last for suite in suites for attack in suite.adaptive)

@@ -195,6 +195,7 @@ EXACT, ROUNDED = 0.0, 1e-6
         ("cascade", {"weight": 0.0, "similarity": 0.0}, "natural", EXACT),
         ("smoothing", {"sigma": 0.0}, "natural", EXACT),
         ("ibp", {"kappa": 1.0}, "natural", EXACT),
+        ("denoiser", {}, "natural", EXACT),  # of a network without a mask
     ],
 )
 def test_a_defense_in_its_limit_is_another(
@@ -456,7 +457,7 @@ def test_a_defense_with_parameters_that_its_loss_does_not_take_is_refused(params
 @every_defense
 def test_a_model_is_named_by_its_defense_and_all_its_parameters_have_a_default(spec: DefenseSpec) -> None:
     assert defense_spec(spec.name) is spec
-    assert spec.model_name.format(**spec.params)
+    assert spec.model_name.format(**spec.all_params)
     assert spec.summary
 
 
