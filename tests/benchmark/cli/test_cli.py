@@ -212,7 +212,7 @@ MISTAKES = {
     "all images held out": ("train --defense natural --set validation=1297", "a holdout must leave images"),
     "no such file": ("--model nowhere.py:factory", "expected a Python file at nowhere.py, found none"),
     "no such module": ("--model no.such.module:factory", "module 'no.such.module' cannot be imported"),
-    "no factory": ("--model mine.py", "--model must be PATH.py:FACTORY or module:FACTORY, got 'mine.py'"),
+    "no factory": ("--model mine.py", "--model must be PATH.py:FUNCTION or module:FUNCTION, got 'mine.py'"),
     "unknown factory": ("--model mine.py:factori", "did you mean 'factory'?"),
     "factory is a number": ("--model mine.py:number", "unknown factory in mine.py 'number'"),
     "factory with arguments": ("--model mine.py:needs_arguments", "needs_arguments"),

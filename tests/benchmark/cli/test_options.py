@@ -45,7 +45,7 @@ TAKEN = {
     | ATTACKING
     | OWN_MODEL
     | {"dataset", "norm", "epsilon", "seed", "checkpoint-dir", "results-dir", "workers", "executor", "gpus-per-worker"}
-    | {"quiet"},
+    | {"adaptive", "loss", "quiet"},
     "list": set(),
     "list models": {"checkpoint-dir"},
     **{f"list {what}": set[str]() for what in ("attacks", "defenses", "datasets", "suites")},

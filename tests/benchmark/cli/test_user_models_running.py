@@ -243,6 +243,9 @@ def test_which_attacks_need_gradients() -> None:
     assert [name for name in ATTACKS if not attack_spec(name).needs_gradients] == [
         "square",
         "square-500",
+        "spsa",
+        "spsa-500",
+        "random-points",
         "reference-square",
     ]
 

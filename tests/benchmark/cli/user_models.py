@@ -91,6 +91,7 @@ class Lazy(nn.Module):
         self.conv2 = nn.LazyConv2d(64, 3, stride=2, padding=1)
         self.fc1 = nn.LazyLinear(64)
         self.fc2 = nn.LazyLinear(10)
+        self.act1, self.act2, self.act3 = nn.ReLU(), nn.ReLU(), nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
         return DigitsCNN.forward(self, x)  # type: ignore[arg-type]
