@@ -14,14 +14,14 @@ from benchmark.data.own_images import OwnImages
 from benchmark.evaluation.model_checks import check_identity, check_images, check_on_fitting_batches
 from benchmark.evaluation.search_copy import search_copy
 from benchmark.gate.baseline import Settings
-from benchmark.gate.canaries import canary_model, canary_spec
+from benchmark.gate.canaries import STRONGER, canary_model, canary_spec
 from benchmark.gate.protocol import GateProtocol, Subject
 from benchmark.store.packed import PackedCase
 from benchmark.suites.registry import SUITES
 from benchmark.sweep.prepare import load_on
 from model_zoo.model_spec import ModelSpec
 
-DEFAULT_ATTACK = "autoattack-brief"
+DEFAULT_ATTACK = STRONGER[0]
 
 
 def refuse_other_names(baseline: Path) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from scipy.stats import binom
 
 from benchmark.stats.sequential import holm
+from benchmark.stats.shares import three_digits
 from benchmark.store.diagnosis import CANNOT_TELL, FAILS, PASSES, Finding
 
 SIGNIFICANT = 0.05
@@ -40,7 +41,7 @@ def findings(measured: Sequence[Measured]) -> list[Finding]:
 
 def _finding(one: Measured, p_holm: float | None) -> Finding:
     def digits(p: float | None) -> float | None:
-        return None if p is None else float(f"{p:.3g}")
+        return None if p is None else three_digits(p)
 
     figure = None if one.figure is None else round(one.figure, 4)
     return Finding(one.check, _outcome(one, p_holm), figure, one.margin, digits(one.p), digits(p_holm), one.measured)
@@ -54,11 +55,6 @@ def _outcome(one: Measured, p_holm: float | None) -> str:
     if one.figure <= one.margin:
         return PASSES
     return FAILS if p_holm is None or p_holm < SIGNIFICANT else CANNOT_TELL
-
-
-def sign_p(only_this: int, only_other: int) -> float:
-    """The one-sided exact McNemar test: of images that one alone breaks, this one has a half at most."""
-    return float(binom.sf(only_this - 1, only_this + only_other, 0.5))
 
 
 def share_p(count: int, n: int, share: float) -> float:

@@ -18,8 +18,8 @@ from benchmark.diagnose.cases import (
     TWICE,
     UNBOUNDED,
 )
-from benchmark.diagnose.finding import Measured, share_p, sign_p
-from benchmark.stats.shares import Bools
+from benchmark.diagnose.finding import Measured, share_p
+from benchmark.stats.shares import Bools, mcnemar_one_sided
 from benchmark.store.verdicts import Verdicts
 
 Shown = Mapping[str, Verdicts]
@@ -133,7 +133,10 @@ def _worst(
     check: str, pairs: Sequence[tuple[int, int, int]], names: Sequence[str], margin: float, words: str
 ) -> Measured:
     """The pair with the least p, corrected for their number by Bonferroni's inequality."""
-    found = [(sign_p(first, second), (second - first) / n, place) for place, (first, second, n) in enumerate(pairs)]
+    found = [
+        (mcnemar_one_sided(first, second), (second - first) / n, place)
+        for place, (first, second, n) in enumerate(pairs)
+    ]
     p, _, place = min(found)
     first, second, n = pairs[place]
     points = 100 * (first - second) / n

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binom
 
 from attacks.registry import ATTACKS
 from attacks.spec import AttackSpec, Ensemble, Recurrence
 from benchmark.report.score import Judged, SuiteScores, common_images
 from benchmark.stats.sequential import holm
+from benchmark.stats.shares import mcnemar_one_sided, three_digits
 
 MARGINS: Mapping[str, float] = {
     "transfer-beats-white-box": 3.0,
@@ -62,8 +62,8 @@ class Comparison:
 
     @property
     def p(self) -> float:
-        """The one-sided exact McNemar test: of images that one alone breaks, the case has a half at most."""
-        return float(binom.sf(self.only_attack - 1, self.only_attack + self.only_against, 0.5))
+        """That of the one-sided exact McNemar test."""
+        return mcnemar_one_sided(self.only_attack, self.only_against)
 
 
 def comparisons(suite: SuiteScores) -> list[Comparison]:
@@ -107,17 +107,13 @@ def _table(found: Sequence[Comparison]) -> pd.DataFrame:
             "against_only": one.only_against,
             "points": one.points,
             "margin": MARGINS[one.flag],
-            "p": _three_digits(one.p),
-            "p_holm": _three_digits(p_holm),
+            "p": three_digits(one.p),
+            "p_holm": three_digits(p_holm),
             "raised": one.points > MARGINS[one.flag] and p_holm < SIGNIFICANT,
         }
         for one, p_holm in zip(found, holm([one.p for one in found]), strict=True)
     ]
     return pd.DataFrame(rows, columns=COLUMNS).astype({"raised": bool})
-
-
-def _three_digits(p: float) -> float:
-    return float(f"{p:.3g}")
 
 
 def raised_flags(table: pd.DataFrame, model: str) -> list[str]:

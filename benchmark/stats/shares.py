@@ -4,7 +4,7 @@ import functools
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest
+from scipy.stats import binom, binomtest
 
 Bools = NDArray[np.bool_]
 
@@ -20,6 +20,16 @@ def mcnemar(only_first: int, only_second: int) -> float:
     """The two-sided p-value of the exact McNemar test: who breaks an image that one alone breaks is a fair coin."""
     disagreements = only_first + only_second
     return float(binomtest(only_first, disagreements).pvalue) if disagreements else 1.0
+
+
+def mcnemar_one_sided(only_first: int, only_second: int) -> float:
+    """The p-value of the one-sided exact McNemar test: of images that one alone breaks, the first has half at most."""
+    return float(binom.sf(only_first - 1, only_first + only_second, 0.5))
+
+
+def three_digits(p: float) -> float:
+    """A p-value as tables have it, to three significant digits."""
+    return float(f"{p:.3g}")
 
 
 def percent(flags: Bools) -> float:

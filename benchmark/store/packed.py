@@ -81,7 +81,7 @@ class Packed:
     @property
     def selected(self) -> Selection:
         """What the cases, of which there is at least one, were selected by."""
-        return self.selection or selection_of(next(iter(self.cases.values())).entry)
+        return self.selection or _selection_of_first(self)
 
     def shown(self, suite: str) -> Shown:
         """The cases that the tables of the suite show; none for another suite."""
@@ -168,7 +168,11 @@ def write_packed(packed: Packed, stem: Path) -> None:
         "suite": packed.suite,
         "reading": packed.reading,
         **({"notes": dict(packed.notes)} if packed.notes else {}),
-        **({"selection": packed.selected.text} if packed.cases and not _is_of_first(packed) else {}),
+        **(
+            {"selection": packed.selected.text}
+            if packed.cases and packed.selected != _selection_of_first(packed)
+            else {}
+        ),
         "packed": {"bytes": len(binary), "sha256": hashlib.sha256(binary).hexdigest()},
         "images": [{"digest": digest, "n": n} for digest, (n, _) in images.items()],
         "predictions": [where for where, _ in predictions],
@@ -249,9 +253,9 @@ def _unpack(document: Line, content: bytes) -> Packed:
     return Packed(document["suite"], document["reading"], cases, document.get("notes", {}), selection)
 
 
-def _is_of_first(packed: Packed) -> bool:
-    """Whether the first case says what the cases were selected by: it attacks all of the images."""
-    return packed.selected == replace(packed, selection=None).selected
+def _selection_of_first(packed: Packed) -> Selection:
+    """What the first case says of the selection, which is all of it where that case attacks all of the images."""
+    return selection_of(next(iter(packed.cases.values())).entry)
 
 
 def _record(case: PackedCase, prediction: int) -> Line:

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from benchmark.diagnose.finding import Measured, findings, share_p, sign_p
+from benchmark.diagnose.finding import Measured, findings, share_p
 from benchmark.diagnose.verdict_checks import CHECKS, verdict_checks
+from benchmark.stats.shares import mcnemar_one_sided
 from benchmark.store.verdicts import Verdicts
 
 N = 200
@@ -89,8 +90,8 @@ def test_images_that_one_run_did_not_see_are_left_out() -> None:
 
 
 def test_the_tests_are_exact() -> None:
-    assert sign_p(5, 0) == pytest.approx(0.5**5)
-    assert sign_p(0, 5) == 1.0
+    assert mcnemar_one_sided(5, 0) == pytest.approx(0.5**5)
+    assert mcnemar_one_sided(0, 5) == 1.0
     assert share_p(1, 10, 5.0) == pytest.approx(1 - 0.95**10)
 
 
