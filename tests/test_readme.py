@@ -5,11 +5,10 @@ import shlex
 from pathlib import Path
 
 import click
-import pandas as pd
 import pytest
+from readme_tables import TABLES
 
 from benchmark.cli.app import cli
-from benchmark.report.short import short_board
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -28,23 +27,13 @@ WITH_COMMANDS = [
     for page in PAGES
     if page.startswith(("README", "docs/", "results/evidence")) and "run_benchmark.py" in (ROOT / page).read_text()
 ]
-MODELS = ("ibp", "gair-rst", "trades-b6", "fat", "madry", "mart", "free", "fast", "gairat", "natural")
 
 
-def leaderboard() -> str:
-    """What the main job prints of the committed leaderboard of digits: the head, ten of its rows and the flags."""
-    board = pd.read_csv(ROOT / "results/digits/leaderboard.csv", keep_default_na=False)
-    lines = short_board(board, 100).splitlines()
-    rows = {line.split("|")[2].strip(): line for line in lines if line.startswith("| ")}
-    end = lines.index("")
-    return "\n".join([*lines[:2], *(rows[name] for name in MODELS), *lines[end:], ""])
-
-
-def test_the_readme_shows_ten_rows_of_the_committed_leaderboard_within_100_columns() -> None:
+@pytest.mark.parametrize("name", TABLES)
+def test_the_readme_shows_the_committed_results_within_100_columns(name: str) -> None:
     readme = (ROOT / "README.md").read_text()
-    shown = readme.split("<!-- leaderboard -->\n")[1].split("<!-- /leaderboard -->")[0]
-    assert shown == leaderboard()
-    assert max(map(len, shown.splitlines())) <= 100
+    assert f"<!-- {name} -->\n{TABLES[name]()}<!-- /{name} -->" in readme
+    assert max(map(len, TABLES[name]().splitlines())) <= 100
 
 
 def test_ci_runs_the_test_command_of_the_readme() -> None:
