@@ -18,7 +18,7 @@ from attacks.models.probe_images import probe_images
 from attacks.models.quirks import find_quirks
 from attacks.models.user_model import OutputError, UserModel
 from attacks.out_of_memory import within_memory
-from attacks.precision import precision_for
+from attacks.precision import full_float32, precision_for
 from attacks.randomness import JUDGE_DRAWS, answers_at_random, query_passes
 from attacks.registry import attack_spec
 from attacks.search_model import COMPARED, search_model
@@ -140,6 +140,7 @@ def attack(
     first_images, probes = x[:COMPARED].to(device), probe_images(x.shape[1:]).to(device)
     dtype = precision_for(precision, x, device)
     with ExitStack() as stack:
+        stack.enter_context(full_float32())
         for one in own:
             stack.enter_context(unchanged(one))
         target = _asked(model, probes, str(output), normalisation=in_front)

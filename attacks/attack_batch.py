@@ -12,6 +12,7 @@ from attacks.ensemble import walk
 from attacks.generators import seeded
 from attacks.judge import BatchJudge
 from attacks.oracle import CountingClassifier
+from attacks.precision import full_float32
 from attacks.randomized_loop import run_unjudged
 from attacks.search_model import precision_of
 from attacks.spec import AttackSpec, Ensemble, ThirdParty
@@ -123,7 +124,7 @@ def run_attack(
 
     everything = x[attacked], y[attacked], index[attacked]
     task = _Task(setting, source, searched, wrong_classes, *everything, classes, progress)
-    with seeded(*key, "search") if setting.is_randomized else nullcontext():
+    with full_float32(), seeded(*key, "search") if setting.is_randomized else nullcontext():
         found = _attack(task, attack, readings or [attack.steps])
     return [_outcome(judge, attacked, reading) for reading in found]
 

@@ -1,7 +1,6 @@
 """The one place that says what "robust" means: how images are classified, and which proposals count."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -9,13 +8,14 @@ from torch import Tensor
 from attacks.errors import InputError
 from attacks.generators import seeded
 from attacks.oracle import Classifier
+from attacks.precision import full_float32
 from attacks.threat_model import ThreatModel
 
 
 def predict(
     classifier: Classifier, x: Tensor, *, batch_size: int, bring: Callable[[Tensor], Tensor] = lambda part: part
 ) -> Tensor:
-    """(N,) predicted classes of images (N, C, H, W), in float32 with TF32 off.
+    """(N,) predicted classes of images (N, C, H, W), in float32 (`full_float32`).
 
     Args:
         bring: what becomes of each batch first, such as its way to the device, where not all of x fits.
@@ -154,14 +154,3 @@ def _logits(
     if not logits.isfinite().all():
         raise InputError("expected finite logits, got NaN or infinity; check the model's weights and normalisation")
     return logits
-
-
-@contextmanager
-def full_float32() -> Iterator[None]:
-    """Switch TF32 off, and back to what it was."""
-    matmul, cudnn = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = matmul, cudnn

@@ -10,8 +10,16 @@ from attacks.errors import InputError
 
 T = TypeVar("T")
 
-NO_MEMORY = ("DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED", "bad_alloc")
-"""What PyTorch's RuntimeError says where the CPU's allocator, cuBLAS, cuDNN or oneDNN found no memory."""
+NO_MEMORY = (
+    "DefaultCPUAllocator",
+    "bad_alloc",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUBLAS_STATUS_NOT_INITIALIZED",  # no memory for its workspace
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "unable to find an engine to execute this computation",  # cuDNN: none whose workspace fits
+)
+"""What PyTorch's RuntimeError says where the CPU's allocator, oneDNN, CUDA, cuBLAS or cuDNN found no memory."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -9,6 +9,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from attacks.folding import foldable, trace
 from attacks.generators import seeded
+from attacks.out_of_memory import is_out_of_memory
+from attacks.precision import full_float32
 
 LAYERS = (nn.Conv2d, nn.Linear)
 COMPARED = 8
@@ -64,9 +66,12 @@ def search_model(model: nn.Module, x: Tensor, precision: torch.dtype, *, randomi
     if randomized:
         return InFloat32(model)
     try:
-        searched = _copy(model, x[:COMPARED])
-        agrees = _difference(searched, model, x[:COMPARED], precision) <= ROUNDED
-    except Exception:  # a user's module may fail in any way when it is copied, traced or autocast
+        with full_float32():
+            searched = _copy(model, x[:COMPARED])
+            agrees = _difference(searched, model, x[:COMPARED], precision) <= ROUNDED
+    except Exception as error:  # a user's module may fail in any way when it is copied, traced or autocast
+        if is_out_of_memory(error):
+            raise
         return InFloat32(model)
     return searched if agrees else InFloat32(model)
 

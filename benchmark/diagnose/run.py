@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from attacks.judge import full_float32
 from attacks.oracle import CountingClassifier
+from attacks.precision import full_float32
 from attacks.threat_model import ThreatModel
 from benchmark.data.split import Split, balanced_subset
 from benchmark.diagnose.binarization import binarization

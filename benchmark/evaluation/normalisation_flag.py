@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attacks.judge import full_float32
 from attacks.models.normalisation import USUAL
 from attacks.out_of_memory import is_out_of_memory
+from attacks.precision import full_float32
 from benchmark.evaluation.first_batch_norm import misfit, reached_first
 
 MOST, FIRST, FEWEST = 1000, 250, 20

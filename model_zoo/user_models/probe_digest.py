@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from attacks.generators import seeded
-from attacks.judge import full_float32
+from attacks.precision import full_float32
 
 BITS = 10
 """Logits count to this many bits of the largest one: other kernels of the same machine round later ones otherwise."""
