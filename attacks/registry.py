@@ -21,6 +21,19 @@ def _pgd(name: str, steps: int, **params: object) -> AttackSpec:
     )
 
 
+SGM = "Wu et al., arXiv:2002.05990"
+SKIP = 0.2
+"""The paper's gamma for ResNets."""
+
+
+def _momentum(name: str, *, paper: str, **params: object) -> AttackSpec:
+    """MI-FGSM by its paper's settings (epsilon / T), or one of its family."""
+    defaults: dict[str, object] = {"rel_step_size": 0.1, "momentum": 1.0}
+    return AttackSpec(
+        name, algorithm="mi-fgsm", method=MI_FGSM, params={**defaults, **params}, steps=10, version=2, paper=paper
+    )
+
+
 AUTOATTACK = "Croce and Hein, arXiv:2003.01690"
 
 
@@ -114,15 +127,13 @@ ATTACKS: Mapping[str, AttackSpec] = by_name(
         _pgd("pgd-40-x10", 40, loss="cross-entropy-x10"),
         replace(_pgd("pgd-20x10", 20), restarts=10),
         replace(_pgd("cw-linf", 30, loss="margin"), norms=("Linf",), paper="Carlini and Wagner, arXiv:1608.04644"),
-        AttackSpec(
-            "mi-fgsm",
-            algorithm="mi-fgsm",
-            method=MI_FGSM,
-            params={"rel_step_size": 0.1, "momentum": 1.0},  # the paper's epsilon / T
-            steps=10,
-            version=2,
-            paper="Dong et al., arXiv:1710.06081",
-        ),
+        _momentum("mi-fgsm", paper="Dong et al., arXiv:1710.06081"),
+        _momentum("ni-fgsm", nesterov=True, paper="Lin et al., arXiv:1908.06281"),
+        _momentum("di-fgsm", diversity=0.5, paper="Xie et al., arXiv:1803.06978"),
+        _momentum("ti-fgsm", kernel=5, paper="Dong et al., arXiv:1904.02884"),
+        _momentum("vmi-fgsm", variance_points=20, paper="Wang and He, arXiv:2103.15571"),
+        replace(_pgd("sgm", 10, start="none", rel_step_size=0.125), skip_gradient=SKIP, paper=SGM),
+        replace(_momentum("mi-sgm", paper=SGM), skip_gradient=SKIP),
         AttackSpec(
             "foolbox-deepfool",
             algorithm="foolbox-deepfool",

@@ -103,6 +103,8 @@ class AttackSpec:
         is_black_box: whether it asks for logits alone.
         eot: how many passes each query averages, unless the case says so; a case's own, and no part of the identity.
         early_stopping: when a recurrence stops on an image before its last step; None for never.
+        skip_gradient: what gradients through the residual branches of the searched network are multiplied by, as in
+            `attacks.skip_gradient`; 1 leaves them as they are.
         version: raised whenever the attack's numbers may change.
         paper: arXiv number or citation.
 
@@ -121,6 +123,7 @@ class AttackSpec:
     tolerates_rounding: bool = True
     is_black_box: bool = False
     early_stopping: EarlyStopping | None = None
+    skip_gradient: float = 1.0
     eot: int = 1
     version: int = 1
     paper: str = ""
@@ -142,6 +145,8 @@ class AttackSpec:
             )
         for what in ("steps", "restarts", "eot"):
             require_count(f"attack {self.name}: {what}", getattr(self, what))
+        if not 0 < self.skip_gradient <= 1:
+            raise InputError(f"attack {self.name}: skip_gradient must be in (0, 1], got {self.skip_gradient!r}")
         step = self.params.get("rel_step_size", 1.0)
         if isinstance(step, bool) or not isinstance(step, (int, float)) or not 0 < step < float("inf"):
             raise InputError(f"attack {self.name}: rel_step_size must be a positive share of epsilon, got {step!r}")
@@ -218,6 +223,8 @@ class AttackSpec:
     def identity(self) -> dict[str, Any]:
         """All that determines the attack's numbers; its name does not."""
         own = {"algorithm": self.algorithm, "version": self.version, "params": dict(sorted(self.all_params.items()))}
+        if self.skip_gradient < 1:
+            own["skip_gradient"] = self.skip_gradient
         if isinstance(self.method, Ensemble):
             screening = {
                 "scouts": [attack.identity for attack in self.method.screening],  # the names are those of stored keys
