@@ -1,12 +1,14 @@
 """The options of the momentum attack, each against its equations, an image at a time and in float64."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 import scipy.ndimage
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from attacks import mi_fgsm
@@ -16,8 +18,8 @@ from attacks.threat_model import ThreatModel
 from attacks.transfer_terms import diverse_gradient, smoothed
 
 THREAT = ThreatModel("Linf", 0.05)
-SETTINGS = {"rel_step_size": 0.3, "momentum": 0.9}
-Array = np.ndarray
+SETTINGS: dict[str, Any] = {"rel_step_size": 0.3, "momentum": 0.9}
+Array = NDArray[np.float64]
 Gradient = Callable[[Array], Array]
 
 
@@ -38,18 +40,19 @@ def gradient_of(model: nn.Module, label: Tensor) -> Gradient:
     def gradient(point: Array) -> Array:
         leaf = torch.from_numpy(point)[None].requires_grad_()
         (found,) = torch.autograd.grad(F.cross_entropy(model(leaf), label[None]), leaf)
-        return found[0].numpy()
+        array: Array = found[0].numpy()
+        return array
 
     return gradient
 
 
-def iterates(model: nn.Module, steps: int, **options: object) -> list[Tensor]:
+def iterates(model: nn.Module, steps: int, **options: Any) -> list[Tensor]:
     x, y = batch()
     oracle = Oracle(model, THREAT)
     state = mi_fgsm.init(x, y, THREAT, Draws.start(3, torch.arange(len(x))))
     found = []
     for _ in range(steps):
-        state = mi_fgsm.step(oracle, state, **SETTINGS, **options)  # type: ignore[arg-type]
+        state = mi_fgsm.step(oracle, state, **SETTINGS, **options)
         found.append(state.x_adv)
     return found
 
