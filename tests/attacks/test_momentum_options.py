@@ -59,7 +59,8 @@ def iterates(model: nn.Module, steps: int, **options: Any) -> list[Tensor]:
 
 def moved(point: Array, clean: Array, velocity: Array) -> Array:
     after = point + SETTINGS["rel_step_size"] * THREAT.epsilon * np.sign(velocity)
-    return np.clip(np.clip(after, clean - THREAT.epsilon, clean + THREAT.epsilon), 0, 1)
+    inside: Array = np.clip(np.clip(after, clean - THREAT.epsilon, clean + THREAT.epsilon), 0, 1)
+    return inside
 
 
 def test_nesterov_takes_the_gradient_where_the_velocity_leads(model: nn.Module) -> None:
