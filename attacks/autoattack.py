@@ -55,7 +55,7 @@ AUTOATTACK_MEMBERS: Mapping[str, AttackSpec] = by_name(
             steps=100,
             reads_last=False,
             tolerates_rounding=False,
-            is_black_box=True,
+            asks_for="logits",
             version=3,
             paper="Andriushchenko et al., arXiv:1912.00049",
         ),
@@ -73,7 +73,7 @@ def _reference(name: str, passes: int, params: Mapping[str, object]) -> AttackSp
         params={"version": "standard", **params},
         steps=passes,
         reads_last=False,
-        is_black_box=params.get("members") == ("square",),
+        asks_for="logits" if params.get("members") == ("square",) else "gradients",
         paper=AUTOATTACK,
     )
 

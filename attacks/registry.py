@@ -45,7 +45,7 @@ def _spsa(name: str, steps: int, pairs_per_step: int, rel_step_size: float) -> A
         steps=steps,
         reads_last=False,
         tolerates_rounding=False,
-        is_black_box=True,
+        asks_for="logits",
         paper="Uesato et al., arXiv:1802.05666",
     )
 
@@ -59,7 +59,7 @@ def _foolbox_labels(name: str, propose: Callable[..., Tensor], steps: int, paper
         params={"steps": steps},
         steps=2000,
         reads_last=False,
-        is_black_box=True,
+        asks_for="labels",
         paper=paper,
     )
 
@@ -113,7 +113,7 @@ ATTACKS: Mapping[str, AttackSpec] = by_name(
             norms=("Linf",),
             reads_last=False,
             tolerates_rounding=False,
-            is_black_box=True,
+            asks_for="labels",
             paper="Chen and Gu, arXiv:2006.12792",
         ),
         AttackSpec(
@@ -124,7 +124,7 @@ ATTACKS: Mapping[str, AttackSpec] = by_name(
             steps=100,
             reads_last=False,
             tolerates_rounding=False,
-            is_black_box=True,
+            asks_for="logits",
             paper="Carlini et al., arXiv:1902.06705",
         ),
         *ENSEMBLES,
