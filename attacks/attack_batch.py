@@ -14,7 +14,8 @@ from attacks.judge import BatchJudge
 from attacks.oracle import CountingClassifier
 from attacks.precision import full_float32
 from attacks.randomized_loop import run_unjudged
-from attacks.search_model import precision_of
+from attacks.search_model import InFloat32, precision_of
+from attacks.skip_gradient import skipping
 from attacks.spec import AttackSpec, Ensemble, ThirdParty
 from attacks.threat_model import ThreatModel
 
@@ -92,7 +93,8 @@ def run_attack(
         attack: of any kind; a third-party attack, and a randomised model, draws by place in this batch.
         target: judged; source: crafted on; the same module for a white-box attack. In the mode in which they are
             attacked, on the device of the images.
-        searched: the source's copy for searching in the setting's precision (`search_model`).
+        searched: the source's copy for searching in the setting's precision (`search_model`). An attack that skips
+            gradients searches on the source itself, in float32.
         x: (N, C, H, W) in [0, 1]; y: (N,) labels; index: (N,) what draws are keyed by.
         classes: how many.
         readings: step counts, ascending, of a recurrence; the attack's own where there are none.
@@ -123,8 +125,15 @@ def run_attack(
         return wrong
 
     everything = x[attacked], y[attacked], index[attacked]
-    task = _Task(setting, source, searched, wrong_classes, *everything, classes, progress)
-    with full_float32(), seeded(*key, "search") if setting.is_randomized else nullcontext():
+    skips = attack.skip_gradient < 1
+    task = _Task(
+        setting, source, InFloat32(source) if skips else searched, wrong_classes, *everything, classes, progress
+    )
+    with (
+        full_float32(),
+        seeded(*key, "search") if setting.is_randomized else nullcontext(),
+        skipping(source, attack.skip_gradient) if skips else nullcontext(),
+    ):
         found = _attack(task, attack, readings or [attack.steps])
     return [_outcome(judge, attacked, reading) for reading in found]
 

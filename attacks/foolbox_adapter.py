@@ -1,8 +1,11 @@
 """foolbox's minimum-distance attacks behind our signature. Their results are proposals, judged like all others."""
 
+import warnings
+
 import foolbox
 from torch import Tensor
 
+from attacks.generators import seeded
 from attacks.oracle import CountingClassifier
 from attacks.threat_model import ThreatModel
 
@@ -59,6 +62,62 @@ def carlini_wagner_l2(
         binary_search_steps=binary_search_steps, steps=steps, stepsize=stepsize, initial_const=initial_const
     )
     return _nearest_found(attack, classifier, x, y, threat)
+
+
+def boundary(
+    classifier: CountingClassifier, x: Tensor, y: Tensor, threat: ThreatModel, *, seed: int, steps: int
+) -> Tensor:
+    """The boundary attack: a random walk along the decision boundary towards the image, by labels alone.
+
+    Args:
+        x: (N, C, H, W) in [0, 1].
+        y: (N,) class indices.
+
+    Returns: the point found, or its projection where it is farther away than epsilon; inside the threat model. It
+        minimises the L2 norm, and is weak under Linf.
+    Source: Brendel et al., arXiv:1712.04248, as implemented by foolbox.
+    """
+    return _from_noise(foolbox.attacks.BoundaryAttack(steps=steps), classifier, x, y, threat, seed=seed)
+
+
+def hop_skip_jump(
+    classifier: CountingClassifier, x: Tensor, y: Tensor, threat: ThreatModel, *, seed: int, steps: int
+) -> Tensor:
+    """HopSkipJump: the boundary's normal estimated from labels, a step along it, and back to the boundary.
+
+    Args:
+        x: (N, C, H, W) in [0, 1].
+        y: (N,) class indices.
+        steps: of which the t-th asks 100 sqrt(t) times for the normal.
+
+    Returns: the point found, or its projection where it is farther away than epsilon; inside the threat model.
+    Source: Chen et al., arXiv:1904.02144, as implemented by foolbox.
+    """
+    attack = foolbox.attacks.HopSkipJumpAttack(steps=steps, constraint="linf" if threat.norm == "Linf" else "l2")
+    return _from_noise(attack, classifier, x, y, threat, seed=seed)
+
+
+def _from_noise(
+    attack: foolbox.attacks.base.MinimizationAttack,
+    classifier: CountingClassifier,
+    x: Tensor,
+    y: Tensor,
+    threat: ThreatModel,
+    *,
+    seed: int,
+) -> Tensor:
+    """The attack from a blend of each image with noise; an image that no noise makes misclassified stays."""
+    model = foolbox.PyTorchModel(classifier, bounds=(0, 1), device=x.device)
+    blend = foolbox.attacks.LinearSearchBlendedUniformNoiseAttack(directions=100, steps=50)
+    x_adv = x.clone()
+    with seeded(seed, "foolbox"), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "LinearSearchBlendedUniformNoiseAttack failed")  # those images stay
+        start = blend.run(model, x, foolbox.Misclassification(y))
+        found = (model(start).argmax(-1) != y).nonzero().squeeze(1)
+        if len(found):
+            criterion = foolbox.Misclassification(y[found])
+            x_adv[found] = attack.run(model, x[found], criterion, starting_points=start[found])
+    return threat.project(x_adv.detach(), x)
 
 
 def _nearest_found(

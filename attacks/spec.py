@@ -15,6 +15,8 @@ from attacks.losses import LOSSES, TARGETED_LOSSES
 ANY_NORM = ("Linf", "L2")
 LENGTH = "iterations"
 """The parameter of a recurrence that is always its number of steps: no spec gives it, each fills it in."""
+ANSWERS = ("gradients", "logits", "labels")
+"""What an attack may ask a model for, the most first."""
 CHUNK_SIZE = 250
 """Images a chunk. Third-party attacks draw by place in the batch, which is the chunk."""
 
@@ -100,9 +102,11 @@ class AttackSpec:
         norms: the threat models that it is defined for.
         tolerates_rounding: whether searching in bfloat16 is enough; else images of a small
             logit margin are searched again in float32.
-        is_black_box: whether it asks for logits alone.
+        asks_for: what it asks a model for: "gradients" (and logits), "logits" alone, or "labels" alone.
         eot: how many passes each query averages, unless the case says so; a case's own, and no part of the identity.
         early_stopping: when a recurrence stops on an image before its last step; None for never.
+        skip_gradient: what gradients through the residual branches of the searched network are multiplied by, as in
+            `attacks.skip_gradient`; 1 leaves them as they are.
         version: raised whenever the attack's numbers may change.
         paper: arXiv number or citation.
 
@@ -119,8 +123,9 @@ class AttackSpec:
     reads_last: bool = True
     norms: Sequence[str] = ANY_NORM
     tolerates_rounding: bool = True
-    is_black_box: bool = False
+    asks_for: str = "gradients"
     early_stopping: EarlyStopping | None = None
+    skip_gradient: float = 1.0
     eot: int = 1
     version: int = 1
     paper: str = ""
@@ -142,6 +147,10 @@ class AttackSpec:
             )
         for what in ("steps", "restarts", "eot"):
             require_count(f"attack {self.name}: {what}", getattr(self, what))
+        if self.asks_for not in ANSWERS:
+            raise InputError(f"attack {self.name}: asks_for must be one of {', '.join(ANSWERS)}, got {self.asks_for!r}")
+        if not 0 < self.skip_gradient <= 1:
+            raise InputError(f"attack {self.name}: skip_gradient must be in (0, 1], got {self.skip_gradient!r}")
         step = self.params.get("rel_step_size", 1.0)
         if isinstance(step, bool) or not isinstance(step, (int, float)) or not 0 < step < float("inf"):
             raise InputError(f"attack {self.name}: rel_step_size must be a positive share of epsilon, got {step!r}")
@@ -218,6 +227,8 @@ class AttackSpec:
     def identity(self) -> dict[str, Any]:
         """All that determines the attack's numbers; its name does not."""
         own = {"algorithm": self.algorithm, "version": self.version, "params": dict(sorted(self.all_params.items()))}
+        if self.skip_gradient < 1:
+            own["skip_gradient"] = self.skip_gradient
         if isinstance(self.method, Ensemble):
             screening = {
                 "scouts": [attack.identity for attack in self.method.screening],  # the names are those of stored keys
@@ -229,6 +240,11 @@ class AttackSpec:
             return {**own, "library": f"{self.method.library} {metadata.version(self.method.library)}"}
         stopping = {} if self.early_stopping is None else {"patience": self.early_stopping.identity}
         return {**own, "steps": self.steps, "restarts": self.restarts, "reads_last": self.reads_last, **stopping}
+
+    @property
+    def is_black_box(self) -> bool:
+        """Whether it asks for no gradients."""
+        return self.asks_for != "gradients"
 
     @property
     def needs_gradients(self) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 from attacks.errors import InputError
 from model_zoo.model_spec import ModelSpec
 
-OPTIONAL = ("size", "randomized", "quirks", "answers", "surrogate", "surrogate_code")
+OPTIONAL = ("size", "randomized", "quirks", "answers", "surrogate", "surrogate_code", "members")
 """Fields that a card leaves out where they say nothing: they are no text, or nothing that a card may say."""
 
 
@@ -33,6 +33,8 @@ def read_card(path: Path) -> ModelSpec:
             raise ValueError("answers or quirks, which are a user's own model's")
         if spec.surrogate or spec.surrogate_code:
             raise ValueError("a surrogate, which a mask or the user gives")
+        if spec.members:
+            raise ValueError("members, which --sources names")
         if spec.code or Path(spec.checkpoint).is_absolute() or ".." in Path(spec.checkpoint).parts:
             raise ValueError("code or a file outside of the checkpoint folder, which a card may not name")
         if not isinstance(fields["suites"], list):

@@ -22,6 +22,7 @@ from model_zoo.files.atomic import sha256_of
 from model_zoo.files.download import fetch
 from model_zoo.hub import about_published, code_of_published, is_published, load_published, short_name
 from model_zoo.masked.registry import MASKS
+from model_zoo.mean_logits import MeanLogits
 from model_zoo.model_spec import ModelSpec
 from model_zoo.registry import SHIPPED
 from model_zoo.robustbench_adapter import PAGE, PREFIX, build_robustbench, factory_name, package_version
@@ -88,6 +89,9 @@ def load_model(
 
     Raises: InputError for a checkpoint that is missing, damaged, unsafe, or for another architecture.
     """
+    if spec.members:
+        members = [load_model(member, checkpoint_dir, classes=classes, tell=tell) for member in spec.members]
+        return frozen(MeanLogits(members))
     model = _bare_model(spec, checkpoint_dir, classes, tell)
     if spec.surrogate:
         model = frozen(surrogate_of(spec, model))

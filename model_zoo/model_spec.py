@@ -1,5 +1,6 @@
 """A trained model: which network, whose weights, and what identifies its numbers."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
@@ -37,6 +38,7 @@ class ModelSpec:
         surrogate: what makes of the network what an adaptive attack searches on: the name of a mask, or
             PATH.py:FUNCTION; "" for the network itself.
         surrogate_code: what identifies that: mask and version, or the function and the sha256 of its code.
+        members: the models whose mean logits this one returns; none for a model of its own.
     """
 
     name: str
@@ -58,6 +60,7 @@ class ModelSpec:
     answers: str = ""
     surrogate: str = ""
     surrogate_code: str = ""
+    members: Sequence["ModelSpec"] = ()
 
     @property
     def network(self) -> str:
@@ -70,6 +73,8 @@ class ModelSpec:
     @property
     def identity(self) -> dict[str, str]:
         """What determines this model's logits."""
+        if self.members:
+            return {"mean_logits_of": json.dumps([member.identity for member in self.members], sort_keys=True)}
         identity = {"checkpoint_sha256": self.sha256, "architecture": self.code or self.architecture}
         if self.quirks is not None and self.quirks.output:
             identity["output"] = self.quirks.output

@@ -54,9 +54,10 @@ from benchmark.cli.values import Examples, Number
 @option(
     "--sources",
     WHAT,
-    "Transfer attacks are crafted on these models of the suite, whether they are attacked themselves or not.  "
+    "Transfer attacks are crafted on these models of the suite, whether they are attacked themselves or not; A+B is "
+    "the mean of their logits.  "
     "[default: the suite's few where all models run, else all that run]",
-    metavar="NAME,...",
+    metavar="NAME[+NAME...],...",
 )
 @option(
     "--examples",

@@ -17,6 +17,7 @@ from benchmark.suites.models import models_for
 from benchmark.suites.suite import Suite
 from benchmark.sweep.progress import said_if_slow
 from model_zoo.load import external_model, find_checkpoint, identified, obtain_checkpoint, robustbench_model
+from model_zoo.mean_logits import JOINED, mean_of
 from model_zoo.model_spec import ModelSpec
 from model_zoo.program_spec import program_model
 from model_zoo.registry import MODELS, after_last_epoch
@@ -125,15 +126,24 @@ def choose_sources(
 def _named_sources(
     suite: Suite, models: Sequence[ModelSpec], names: Sequence[str], shared: Shared, brought: OwnImages | None
 ) -> list[ModelSpec]:
-    """The models of those names, "all" for all that run; one of the same network as another is that one."""
+    """The models of those names, "all" for all that run; one of the same network as another is that one.
+
+    "a+b" is the mean of the logits of a and b.
+    """
     if names == ["all"]:
         return list(models)
     running = {spec.name: spec for spec in models}
-    lent = {
-        spec.name: spec for name in names if name not in running for spec in _registered(suite, name, shared, brought)
-    }
     twins = {str(spec.identity): spec for spec in models}
-    return [running.get(name) or twins.get(str(lent[name].identity), lent[name]) for name in names]
+
+    def find(name: str) -> ModelSpec:
+        if name in running:
+            return running[name]
+        if JOINED in name:
+            return mean_of([find(member) for member in name.split(JOINED)])
+        (lent,) = _registered(suite, name, shared, brought)
+        return twins.get(str(lent.identity), lent)
+
+    return [find(name) for name in names]
 
 
 def _is_alike(suite: Suite, brought: OwnImages) -> bool:

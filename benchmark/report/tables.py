@@ -1,6 +1,5 @@
 """Scores to tables: CSV for programs, Markdown for people. The same store gives the same bytes."""
 
-import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -8,6 +7,7 @@ from types import MappingProxyType
 import pandas as pd
 
 from benchmark.report.attack_flags import SIGNIFICANT, flag_table
+from benchmark.report.black_box import TIER_NOTE, tier_table, transfer_table
 from benchmark.report.claims import claim_table, claims_markdown, claims_note
 from benchmark.report.exports import model_info
 from benchmark.report.html import page
@@ -21,7 +21,7 @@ from benchmark.report.latex_tables import (
     plain_latex,
     white_box_latex,
 )
-from benchmark.report.leaderboard import formatted, leaderboard, legend, shown_accuracy, white
+from benchmark.report.leaderboard import formatted, leaderboard, legend, white
 from benchmark.report.other_selections import epsilon_table, seed_table
 from benchmark.report.own_images import class_names, file_names
 from benchmark.report.papers import paper_table, papers_markdown
@@ -72,7 +72,7 @@ def write_tables(
     write_csv(folder / "timing.csv", _timing(suite, folder / "timing.csv"))
     board, white_box, reading = leaderboard(suite), _white_box(suite), READINGS[suite.reading]
     board_note = legend(suite, board)
-    crossed, compared = _black_box(suite), flag_table(suite)
+    crossed, tiers, compared = transfer_table(suite), tier_table(suite), flag_table(suite)
     with_last, raised = _with_last(white_box), _raised(compared)
     papers, claims = paper_table(suite, rows, figures), claim_table(suite)
     curves, seeds = epsilon_table(suite, others), seed_table(suite, others)
@@ -81,6 +81,7 @@ def write_tables(
         "leaderboard": (board, "Leaderboard", _markdown(formatted(board)), f"{reading}\n{board_note}"),
         "white_box": (white_box, "White-box attacks", _markdown(with_last), BOTH_READINGS),
         "black_box": (crossed, "Transfer (black-box) attacks", _markdown(crossed), f"{CROSSED} {reading}"),
+        "tiers": (tiers, "Without gradients (black box)", _markdown(tiers), f"{TIER_NOTE} {reading}"),
         "papers": (papers, "Beside the papers", papers_markdown(papers, suite.suite), reading),
         "claims": (claims, "Claims of the papers", claims_markdown(claims), f"{claims_note(claims)} {reading}"),
         "epsilon": (curves, "Against epsilon", _markdown(curves), f"At 0 the clean accuracy. {reading}"),
@@ -88,6 +89,7 @@ def write_tables(
         "trainings": (trainings, "Over trainings", _markdown(trainings), f"{trainings_note()} {reading}"),
         "seeds": (seeds, "Over seeds", _markdown(seeds), f"Seeds of the attack and of the training. {reading}"),
     }
+    plain = {"tiers": tiers, "flags": raised, "trainings": trainings, "seeds": seeds}
     in_latex = {
         "leaderboard": leaderboard_latex(board),
         "white_box": white_box_latex(with_last),
@@ -95,7 +97,7 @@ def write_tables(
         "papers": papers_latex(papers),
         "claims": claims_latex(claims),
         "epsilon": epsilon_latex(curves),
-        **{name: plain_latex(table) for name, table in (("flags", raised), ("trainings", trainings), ("seeds", seeds))},
+        **{name: plain_latex(table) for name, table in plain.items()},
     }
     html = page(
         suite,
@@ -171,21 +173,6 @@ def _with_last(table: pd.DataFrame) -> pd.DataFrame:
         pairs = zip(table[model], table[f"{model}{LAST}"], strict=True)
         shown[model] = ["-" if pd.isna(a) else f"{a:.2f}" + ("" if pd.isna(b) else f" ({b:.2f})") for a, b in pairs]
     return shown.join(table.iloc[:, -2:].map(lambda passes: f"{passes:.0f}"))
-
-
-def _black_box(suite: SuiteScores) -> pd.DataFrame:
-    """Robust accuracy of each target (columns) under examples crafted on each source (rows).
-
-    Attacks are in the order of the suite, sources in the order of the models.
-    """
-    scores = suite.scores[suite.scores["source_model"] != ""].rename(columns={"source_model": "source"})
-    scores = scores.assign(shown=shown_accuracy(suite, scores))
-    if scores.empty:
-        return pd.DataFrame()
-    crossed = scores.pivot(index=["attack", "source"], columns="model", values="shown")
-    sources = pd.unique(pd.concat([suite.scores["model"], scores["source"]]))
-    rows = [row for row in itertools.product(suite.scores["attack"].unique(), sources) if row in crossed.index]
-    return crossed.loc[rows, list(scores["model"].unique())].rename_axis(columns=None).reset_index()
 
 
 def _markdown(table: pd.DataFrame) -> str:

@@ -27,7 +27,7 @@ def cases(
 ) -> list[EvalCase]:
     """The grid: every attack white-box on every model, and the transfer attacks from each of `sources` to all others.
 
-    The adaptive attacks are crafted on a model's own surrogate.
+    The adaptive attacks are crafted on a model's own surrogate. Nothing is transferred to a member of its source.
 
     Args:
         split: the images; attacks in `suite.fewer` see a part of them.
@@ -42,6 +42,7 @@ def cases(
         for target in models
         for source in (*models, *others)
         for attack in (attacks if source is target else transfer if source in crafted_on else ())
+        if target not in source.members
     ]
     grid += [
         (target, surrogates[target.name], attack, suite.examples_for(attack.name, is_transfer=False))

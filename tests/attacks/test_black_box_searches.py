@@ -1,14 +1,17 @@
-"""SPSA and random points: several queries of an image in one pass, each counted and judged."""
+"""SPSA and random points: several queries of an image in one pass, each counted and judged. Foolbox's by labels."""
 
+import foolbox
 import pytest
 import torch
 from torch import Tensor, nn
 
 from attacks import attack, random_points, spsa
 from attacks.draws import Draws
-from attacks.oracle import Oracle
+from attacks.generators import seeded
+from attacks.oracle import CountingClassifier, Oracle
 from attacks.registry import ATTACKS
 from attacks.several_points import first_of_each
+from attacks.spec import ThirdParty
 from attacks.threat_model import ThreatModel
 
 
@@ -73,3 +76,32 @@ def test_a_stronger_search_by_spsa_breaks_no_less() -> None:
     longer = ATTACKS["spsa-500"].with_settings(name="longer", steps=40)
     short, long = (int(attack(model, x, y, spec, epsilon=0.1).robust.sum()) for spec in (ATTACKS["spsa-500"], longer))
     assert long <= short < len(x)
+
+
+@pytest.mark.parametrize("name", ["foolbox-boundary", "foolbox-hopskipjump"])
+def test_foolboxs_attacks_by_labels_propose_what_foolbox_finds_by_itself(name: str) -> None:
+    def model(x: Tensor) -> Tensor:  # noise is dark
+        return torch.stack([0.6 - x.mean((1, 2, 3)), x[:, 0, :, :4].mean((1, 2)) - 0.6], 1)
+
+    x, y = torch.rand(8, 1, 8, 8) / 4 + 0.75, torch.ones(8, dtype=torch.long)
+    threat = ThreatModel("Linf", 0.3)
+    spec = ATTACKS[name]
+    assert isinstance(spec.method, ThirdParty)
+    ours = spec.method.propose(CountingClassifier(model), x, y, threat, seed=5, steps=20 if "boundary" in name else 2)
+    kinds = {"foolbox-boundary": foolbox.attacks.BoundaryAttack(steps=20)}
+    kinds["foolbox-hopskipjump"] = foolbox.attacks.HopSkipJumpAttack(steps=2, constraint="linf")
+    theirs = foolbox.PyTorchModel(CountingClassifier(model), bounds=(0, 1))
+    with seeded(5, "foolbox"):
+        blend = foolbox.attacks.LinearSearchBlendedUniformNoiseAttack(directions=100, steps=50)
+        start = blend.run(theirs, x, foolbox.Misclassification(y))
+        found = kinds[name].run(theirs, x, foolbox.Misclassification(y), starting_points=start)
+    assert torch.equal(ours, threat.project(found, x))
+    assert not torch.equal(ours, threat.project(start, x))
+
+
+def test_an_image_that_no_noise_makes_misclassified_stays() -> None:
+    x, y = torch.rand(2, 1, 8, 8), torch.tensor([0, 0])
+    method = ATTACKS["foolbox-hopskipjump"].method
+    assert isinstance(method, ThirdParty)
+    constant = CountingClassifier(lambda x: torch.tensor([[1.0, 0.0]]).expand(len(x), 2))
+    assert torch.equal(method.propose(constant, x, y, ThreatModel("Linf", 0.1), seed=0, steps=1), x)

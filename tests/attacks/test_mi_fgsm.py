@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from attacks.oracle import Oracle
 from attacks.threat_model import ThreatModel
 
 LINF = ThreatModel("Linf", 8 / 255)
-SETTINGS = {"rel_step_size": 0.3, "momentum": 0.9}
+SETTINGS: dict[str, Any] = {"rel_step_size": 0.3, "momentum": 0.9}
 
 
 def network() -> nn.Module:

@@ -160,6 +160,19 @@ def test_the_black_box_table_has_sources_in_rows_and_targets_in_columns(tmp_path
     assert (table["natural"]["natural"], table["madry"]["madry"]) == ("", "")
 
 
+def test_tiers_are_worst_cases_of_those_who_have_no_gradients(tmp_path: Path) -> None:
+    queries = (*BOTH, (MADRY, "square-500", MADRY, 7, None), (MADRY, "rays", MADRY, 8, None))
+    write_tables(suite_of(tmp_path / "runs", (*queries, (MADRY, "pgd-20", NATURAL, 8, 8))), tmp_path)
+    tiers = read(tmp_path / "tiers.csv")
+    assert tiers.to_dict("records") == [
+        {"model": "madry", "transfer": 80.0, "logits": 70.0, "labels": 80.0}
+        | {"black-box worst case": 70.0, "worst case": 40.0, "gap": 30.0}
+    ]
+    assert "`transfer` is crafted on other models" in (tmp_path / "tiers.md").read_text()
+    write_tables(suite_of(tmp_path / "others", BOTH), tmp_path)
+    assert not (tmp_path / "tiers.csv").exists()
+
+
 @pytest.mark.parametrize(("robust", "flagged"), [(0, True), (1, False), (6, False), (8, False)])
 def test_an_attack_that_does_better_from_another_model_is_flagged(tmp_path: Path, robust: int, flagged: bool) -> None:
     """Six images against none are p 0.016, enough for three comparisons; five are not."""
@@ -217,7 +230,7 @@ def test_the_store_alone_gives_the_same_bytes_again(command: Command, tmp_path: 
         *("scores.csv", "timing.csv", "leaderboard.csv", "leaderboard.md"),
         *("white_box.csv", "white_box.md", "black_box.csv", "black_box.md"),
         *("leaderboard.html", "model_info.json", "leaderboard.tex", "white_box.tex", "black_box.tex", "claims.tex"),
-        *("flags.csv", "flags.md", "claims.csv", "claims.md"),
+        *("flags.csv", "flags.md", "claims.csv", "claims.md", "tiers.csv", "tiers.md", "tiers.tex"),
     }
     for path in tables:
         path.unlink()
