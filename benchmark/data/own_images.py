@@ -20,7 +20,7 @@ from attacks.input_checks import check_data
 from benchmark.data.class_names import published_names, read_names, shortened
 from benchmark.data.lazy_images import ImageSource, LazyImages, summed
 from benchmark.data.pixels import SUFFIXES, Preparation, is_turned, preparation
-from benchmark.data.split import Split, balanced_subset
+from benchmark.data.split import Split, balanced_subset, with_wider
 from model_zoo.crop import Crop
 
 ON_DISK = ("state.json", "dataset_dict.json")
@@ -76,14 +76,14 @@ class OwnImages:
         """
         n = len(self.labels)
         labels, places = torch.from_numpy(self.labels), torch.arange(n)
-        wanted = Split(self.name, "test", torch.empty(n, 0), labels, places, self.classes, self.names)
+        whole = Split(self.name, "test", torch.empty(n, 0), labels, places, self.classes, self.names)
         if examples is not None and examples > n:
             print(f"note: {self.name} has {n} images, not {examples}: all are taken", file=sys.stderr)
-        if examples is not None:
-            wanted = balanced_subset(wanted, examples, seed=seed)
+        wanted = whole if examples is None else balanced_subset(whole, examples, seed=seed)
         rows = wanted.index.numpy()
         if isinstance(self.source, Tensor):
-            return replace(wanted, x=self.source[wanted.index])
+            chosen = replace(wanted, x=self.source[wanted.index])
+            return with_wider(chosen, replace(whole, x=self.source), seed=seed)
         sums, broken = summed(self.source, rows, quiet=quiet)
         if len(broken) > most_broken:
             first = next(iter(broken.values()))

@@ -130,7 +130,7 @@ def check_model(
     except InputError as error:
         raise InputError(f"model {name}: {error}") from None
     correct = int((prediction == y).sum())
-    wanted = wanted_normalisation(model, split.x, split.y, batch_size=size, device=device)
+    wanted = wanted_normalisation(model, split, batch_size=size, device=device)
     of_class = split.y.bincount()
     chance = int(of_class.max()) if (of_class > 0).sum() > 1 else 0  # of one class alone, naming it says nothing
     if correct <= chance:
