@@ -9,10 +9,11 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from attacks.folding import foldable, trace
 from attacks.generators import seeded
+from attacks.trial_size import trial_size
 
 LAYERS = (nn.Conv2d, nn.Linear)
 COMPARED = 8
-"""How many images a model and its copy are compared on."""
+"""How many images a model and its copy are compared on; fewer large ones."""
 
 FOLDED, ROUNDED = 0.02, 0.5
 """Largest relative differences of an image's logits and gradient between a model and its copy: folded, in bfloat16.
@@ -64,8 +65,9 @@ def search_model(model: nn.Module, x: Tensor, precision: torch.dtype, *, randomi
     if randomized:
         return InFloat32(model)
     try:
-        searched = _copy(model, x[:COMPARED])
-        agrees = _difference(searched, model, x[:COMPARED], precision) <= ROUNDED
+        tried = x[: trial_size(x, COMPARED)]
+        searched = _copy(model, tried)
+        agrees = _difference(searched, model, tried, precision) <= ROUNDED
     except Exception:  # a user's module may fail in any way when it is copied, traced or autocast
         return InFloat32(model)
     return searched if agrees else InFloat32(model)

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from attacks.judge import full_float32
 from attacks.models.normalisation import USUAL
 from attacks.out_of_memory import is_out_of_memory
+from attacks.trial_size import trial_size
 from benchmark.data.split import WIDER, Split
 from benchmark.evaluation.first_batch_norm import misfit, reached_first
 
@@ -23,6 +24,8 @@ MISFIT = 1.0
 """From where on what reaches a batch norm does not fit its statistics, in the unit of `misfit`."""
 FITS = 0.5
 """The share of that misfit that another normalisation must come down to."""
+TRIED = 8
+"""How many images go through the whole of a model with batch norm; of all others a pass ends at the first of these."""
 CALIBRATED, SIGNIFICANT = 0.15, 5.0
 """By how much the logarithm of the loss at its best temperature must fall, and how many standard errors that is."""
 CLEAN, ATTACKED, STEP = 0.3, 0.8, 0.1
@@ -43,7 +46,8 @@ class Asker:
 
     def passes(self, x: Tensor, mean: Tensor, std: Tensor) -> list[Callable[[], Tensor | None]]:
         """One pass a batch, none of them made yet; each as `logits`."""
-        return [partial(self.logits, part, mean, std) for part in x.split(self.batch_size)]
+        size = min(self.batch_size, trial_size(x, FIRST))
+        return [partial(self.logits, part, mean, std) for part in x.split(size)]
 
     def logits(self, x: Tensor, mean: Tensor, std: Tensor) -> Tensor | None:
         """(N, K) float64 on the CPU; None where it takes no such images."""
@@ -103,12 +107,15 @@ def _gains_of_fit(model: nn.Module, split: Split, batch_size: int, device: torch
     """By normalisation, how much better the statistics of the first batch norm fit; None where there are none."""
     x = _spread(split.x, WIDER).to("cpu")
     few, asker = _spread(x, FIRST), Asker(model, batch_size, device)
-    at_norm = reached_first(model, asker.passes(few, *AS_THEY_ARE))
+    trial = reached_first(model, asker.passes(few[:TRIED], *AS_THEY_ARE))
+    if trial is None:
+        return None
+    at_norm = reached_first(model, asker.passes(few, *AS_THEY_ARE), stops=trial.is_reached_once)
     before = None if at_norm is None else misfit(at_norm)
     if at_norm is None or before is None:
         return None
     tried = candidates(x) if before > MISFIT else {}
-    again = partial(reached_first, model, stops=at_norm.is_reached_once)
+    again = partial(reached_first, model, stops=trial.is_reached_once)
     reached = {name: again(asker.passes(few, *other)) for name, other in tried.items()}
     after = {name: None if there is None else misfit(there) for name, there in reached.items()}
     return {name: FITS - value / before for name, value in after.items() if value is not None}
