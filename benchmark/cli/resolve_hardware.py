@@ -13,7 +13,9 @@ from attacks.precision import is_tiny, precision_for
 from attacks.spec import CHUNK_SIZE
 from benchmark.cli.options import OwnData, OwnModel, Shared
 from benchmark.data.datasets import DATASETS, load
-from benchmark.data.own_images import ARRAYS, CROPS, OwnImages, own_images
+from benchmark.data.image_arrays import ARRAYS
+from benchmark.data.image_readers import CROPS, own_images
+from benchmark.data.own_images import OwnImages
 from benchmark.data.split import Split, balanced_subset, with_wider
 from benchmark.evaluation.hardware import Hardware, keep_freed_memory
 from benchmark.suites.suite import Suite
