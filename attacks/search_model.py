@@ -11,10 +11,11 @@ from attacks.folding import foldable, trace
 from attacks.generators import seeded
 from attacks.out_of_memory import is_out_of_memory
 from attacks.precision import full_float32
+from attacks.trial_size import trial_size
 
 LAYERS = (nn.Conv2d, nn.Linear)
 COMPARED = 8
-"""How many images a model and its copy are compared on."""
+"""How many images a model and its copy are compared on; fewer large ones."""
 
 FOLDED, ROUNDED = 0.02, 0.5
 """Largest relative differences of an image's logits and gradient between a model and its copy: folded, in bfloat16.
@@ -66,9 +67,10 @@ def search_model(model: nn.Module, x: Tensor, precision: torch.dtype, *, randomi
     if randomized:
         return InFloat32(model)
     try:
+        tried = x[: trial_size(x, COMPARED)]
         with full_float32():
-            searched = _copy(model, x[:COMPARED])
-            agrees = _difference(searched, model, x[:COMPARED], precision) <= ROUNDED
+            searched = _copy(model, tried)
+            agrees = _difference(searched, model, tried, precision) <= ROUNDED
     except Exception as error:  # a user's module may fail in any way when it is copied, traced or autocast
         if is_out_of_memory(error):
             raise

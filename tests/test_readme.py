@@ -2,10 +2,13 @@
 
 import re
 import shlex
+import subprocess
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import click
 import pytest
+from page_files import prepare
 from readme_tables import TABLES
 
 from benchmark.cli.app import cli
@@ -27,6 +30,12 @@ WITH_COMMANDS = [
     for page in PAGES
     if page.startswith(("README", "docs/", "results/evidence")) and "run_benchmark.py" in (ROOT / page).read_text()
 ]
+
+NEEDS_NETWORK = ("torchvision:resnet18", "hf:timm/resnet18.a1_in1k")
+PROGRAM, OTHERS_ATTACK = "net.pt2", "NAME"
+RUN = {"README.md": 3, "docs/your-model.md": 14, "docs/ci.md": 4}
+"""How many commands of each are run."""
+Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -98,6 +107,54 @@ def silence(command: click.Command, monkeypatch: pytest.MonkeyPatch) -> None:
         for below in command.commands.values():
             silence(below, monkeypatch)
     monkeypatch.setattr(command, "callback", None)
+
+
+def is_run(words: Sequence[str]) -> bool:
+    """Whether a command is about own models, images, files of the hub, or rebuilds the tables that papers take."""
+    left_out = {*NEEDS_NETWORK, PROGRAM, OTHERS_ATTACK}.intersection(words)
+    return not left_out and ("--model" in words or words[:1] in (["push"], ["table"]))
+
+
+def small(words: Sequence[str]) -> list[str]:
+    """The command with small settings behind it, where the last of two counts."""
+    if words[0] == "push":  # of numbers that the project comes with
+        return [*words, "--results-dir", str(ROOT / "results")]
+    if words[0] == "table":
+        return [*words]
+    more = ["--workers", "1", "--quiet", "--batch-size", "30"]
+    if words[0] == "gate":
+        return [*words, *more, *(["--attack", "pgd-20"] if words[1] == "update" else [])]
+    if "--data" in words:
+        more += ["--image-size", "32"]
+    return [*words, *more, "--attacks", "fgsm", "--transfer", "none", "--examples", "30"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("pages")
+    prepare(made)
+    return made
+
+
+@pytest.mark.parametrize("page", RUN)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+def test_the_commands_of_a_page_run_and_write_what_it_names(command: Command, folder: Path, page: str) -> None:
+    """Page by page and in their order, in a folder with the files that they name, with small settings behind them.
+
+    Left out are those alone that need weights from the network, an attack that the reader writes, and a program, which
+    is read in tests/benchmark/cli/test_user_models_loading.py.
+    """
+    text = (ROOT / page).read_text()
+    shown = [words for words in commands(text) if is_run(words)]
+    assert len(shown) == RUN[page]
+    failed = {}
+    for words in shown:
+        result = command(folder, *small(words))
+        if result.returncode:
+            failed[" ".join(words)] = result.stderr
+    assert failed == {}
+    named = re.findall(r"results/mine/[a-z]+/leaderboard\.(?:tex|html)", text)
+    assert [name for name in named if not (folder / name).is_file()] == []
 
 
 def test_every_file_that_the_architecture_page_names_exists() -> None:

@@ -22,6 +22,7 @@ from attacks.models.reach import reachable
 from attacks.models.user_model import ModelError, OutputError, Quirks, UserModel
 from attacks.out_of_memory import is_out_of_memory
 from attacks.randomness import differ
+from attacks.trial_size import trial_size
 
 BATCHES = (4, 10, 16, 20, 25, 32, 40, 50, 64, 100, 125, 128, 200, 250, 256, 500, 512, 1000, 1024)
 """Fixed batches that are tried, beside those that the model's own messages name."""
@@ -65,15 +66,22 @@ def find_quirks(
         has_generators=any(True for _ in own_generators(model)),
     )
     quirks = _that_fit(model, start, x)
-    if quirks is None or _failure(model, quirks, x) or not _answers(_copied(model), quirks, x).isfinite().all():
+    if quirks is None or _failure(model, quirks, x, demands_finite=True):
         return start
     few = x if quirks.batch else x[:FEW]
     shown = few if normalisation is None else normalisation.layer().to(x.device)(few)
     quirks = replace(quirks, returns_arrays=quirks == Quirks("", normalisation) and not _returns_tensor(model, shown))
     quirks = replace(quirks, keeps_state=_keeps_state(model, quirks, few))
-    quirks = replace(quirks, unwraps_checkpointing=_needs_checkpoints_out(model, quirks, few))
-    quirks = replace(quirks, is_flat_at_bounds=_is_flat_at_bounds(model, quirks, x))
-    return replace(quirks, is_contiguous=tries_layouts and _must_be_contiguous(model, quirks, few))
+    edges = x if quirks.batch else x[:: -(-len(x) // trial_size(x, len(x)))]  # pixels of both 0 and 1 among them
+    gradient = _gradient(model, quirks, edges)
+    if gradient is None:
+        without = replace(quirks, unwraps_checkpointing=True)
+        gradient = _gradient(model, without, edges)
+        quirks = quirks if gradient is None else without
+    if gradient is not None:
+        quirks = replace(quirks, is_flat_at_bounds=_is_flat_at_bounds(model, quirks, edges, gradient))
+    has_gradient = gradient is not None
+    return replace(quirks, is_contiguous=tries_layouts and _must_be_contiguous(model, quirks, few, has_gradient))
 
 
 def _that_fit(model: nn.Module, start: Quirks, x: Tensor) -> Quirks | None:
@@ -102,7 +110,7 @@ def _other_types(model: nn.Module) -> list[str]:
     return sorted(found - {"float32"})
 
 
-def _failure(model: nn.Module, quirks: Quirks, x: Tensor) -> str:
+def _failure(model: nn.Module, quirks: Quirks, x: Tensor, *, demands_finite: bool = False) -> str:
     """What goes wrong where a fresh copy of the model is asked; "" where nothing does."""
     try:
         logits = _answers(_copied(model), quirks, x)
@@ -114,6 +122,8 @@ def _failure(model: nn.Module, quirks: Quirks, x: Tensor) -> str:
         if not is_out_of_memory(error):
             raise
         return "out of memory"
+    if demands_finite and not logits.isfinite().all():
+        return "its logits are not finite"
     has_a_row_an_image = logits.ndim > 1 and len(logits) == len(x)
     return "" if has_a_row_an_image else f"it returns a tensor of shape {tuple(logits.shape)}"
 
@@ -217,20 +227,13 @@ def _counters(model: nn.Module) -> list[str]:
     return found
 
 
-def _needs_checkpoints_out(model: nn.Module, quirks: Quirks, x: Tensor) -> bool:
-    without = replace(quirks, unwraps_checkpointing=True)
-    return not _has_gradient(model, quirks, x) and _has_gradient(model, without, x)
+def _is_flat_at_bounds(model: nn.Module, quirks: Quirks, x: Tensor, here: Tensor) -> bool:
+    """Whether no pixel of exactly 0, or none of exactly 1, has a gradient, and some have one just inside.
 
-
-def _has_gradient(model: nn.Module, quirks: Quirks, x: Tensor) -> bool:
-    """Whether a gradient with respect to the images can be taken."""
-    return _gradient(model, quirks, x) is not None
-
-
-def _is_flat_at_bounds(model: nn.Module, quirks: Quirks, x: Tensor) -> bool:
-    """Whether no pixel of exactly 0, or none of exactly 1, has a gradient, and some have one just inside."""
-    here = _gradient(model, quirks, x)
-    if here is None or not here[(x > 0) & (x < 1)].any():
+    Args:
+        here: (N, C, H, W) the gradient at the images x.
+    """
+    if not here[(x > 0) & (x < 1)].any():
         return False
     flat = [at for at in (x == 0, x == 1) if at.any() and not here[at].any()]
     inside = _gradient(model, replace(quirks, is_flat_at_bounds=True), x) if flat else None
@@ -252,8 +255,8 @@ def _gradient(model: nn.Module, quirks: Quirks, x: Tensor) -> Tensor | None:
             return None
 
 
-def _must_be_contiguous(model: nn.Module, quirks: Quirks, x: Tensor) -> bool:
-    """Whether it goes wrong, or answers otherwise, with its weights laid out channels_last."""
+def _must_be_contiguous(model: nn.Module, quirks: Quirks, x: Tensor, has_gradient: bool) -> bool:
+    """Whether it goes wrong, answers otherwise, or loses its gradient, with its weights laid out channels_last."""
     if not any(tensor.ndim == 4 for tensor in (*model.parameters(), *model.buffers())):
         return False
     laid_out = _copied(model)
@@ -265,4 +268,4 @@ def _must_be_contiguous(model: nn.Module, quirks: Quirks, x: Tensor) -> bool:
     here, there = _answers(_copied(model), quirks, x), _answers(_copied(laid_out), quirks, x)
     if not (here - there).abs().max() <= SAME_LAYOUT * here.abs().max():
         return True
-    return _has_gradient(model, quirks, x) and not _has_gradient(laid_out, quirks, x)
+    return has_gradient and _gradient(laid_out, quirks, x) is None

@@ -1,9 +1,12 @@
-"""Help whose options stand in groups, each under a heading."""
+"""Commands whose options stand in groups in the help, each under a heading; groups may be commands by themselves."""
 
 from collections.abc import Callable
 from typing import Any
 
 import click
+from click.core import ParameterSource
+
+from attacks.errors import InputError
 
 
 class HeadedOption(click.Option):
@@ -53,3 +56,13 @@ def option(name: str, heading: str, text: str, *, dest: str | None = None, **set
     names = (name,) if dest is None else (name, dest)
     shown = settings.get("default") is not None
     return click.option(*names, cls=HeadedOption, heading=heading, help=text, show_default=shown, **settings)
+
+
+def is_alone(ctx: click.Context) -> bool:
+    """Whether no command follows that of the context. Raises: InputError for options that stand before one."""
+    given = [name for name in ctx.params if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+    if ctx.invoked_subcommand is not None and given:
+        raise InputError(
+            f"--{given[0].replace('_', '-')} stands before {ctx.invoked_subcommand!r}; options go behind it"
+        )
+    return ctx.invoked_subcommand is None

@@ -9,7 +9,7 @@ from benchmark.evaluation.hardware import Hardware, device_name
 from benchmark.store.chunk import Range
 from benchmark.store.store import Store
 from benchmark.suites.case import EvalCase, case_key
-from benchmark.sweep.prepare import lacking_chunks
+from benchmark.sweep.lacking import lacking
 
 FEW = 3
 """So many models or attacks are named; more are counted."""
@@ -23,17 +23,17 @@ def outlook(grid: Sequence[EvalCase], store: Store, hardware: Hardware) -> str:
     The time is an estimate by stored chunks of the same attacks and networks on this device; without them none is said.
     """
     first = max(grid, key=lambda case: case.n)
-    lacking = [(case, chunks) for case in grid if (chunks := lacking_chunks(case, store, hardware))]
+    todo = [(case, chunks) for case, chunks in lacking(grid, store, hardware) if chunks]
     what = (
         f"{_names([case.model.name for case in grid], 'models')} under "
         f"{_names([case.attack.name for case in grid], 'attacks')}: {first.dataset}, {first.threat.norm} "
         f"{first.threat.epsilon:.6g}, {first.n:,} images; {len(grid):,} case{'s' * (len(grid) != 1)}, "
-        f"{len(grid) - len(lacking):,} stored"
+        f"{len(grid) - len(todo):,} stored"
     )
-    if not lacking:
+    if not todo:
         return f"{what}; nothing is to be computed"
     workers = f", {hardware.workers} workers" if hardware.workers > 1 else ""
-    seconds = _seconds(lacking, grid, store, hardware)
+    seconds = _seconds(todo, grid, store, hardware)
     time = "" if seconds is None else f"; about {_duration(seconds / hardware.workers)}"
     return f"{what}; {device_name(hardware)}, {_precision(hardware)}{workers}{time}"
 
@@ -48,11 +48,11 @@ def _precision(hardware: Hardware) -> str:
 
 
 def _seconds(
-    lacking: Sequence[tuple[EvalCase, Collection[Range]]], grid: Sequence[EvalCase], store: Store, hardware: Hardware
+    todo: Sequence[tuple[EvalCase, Collection[Range]]], grid: Sequence[EvalCase], store: Store, hardware: Hardware
 ) -> float | None:
     """What the missing chunks take one after the other; None where nothing like one of them is stored."""
     seconds, rates = 0.0, dict[tuple[str, str], float | None]()
-    for case, chunks in lacking:
+    for case, chunks in todo:
         kind = _kind(case)
         if kind not in rates:
             rates[kind] = _rate([other for other in grid if _kind(other) == kind], store, hardware)

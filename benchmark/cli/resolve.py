@@ -10,7 +10,7 @@ from attacks.registry import ATTACKS, attack_spec
 from attacks.spec import AttackSpec
 from attacks.threat_model import ThreatModel
 from benchmark.data.datasets import DATASETS
-from benchmark.data.own_images import CROPS
+from benchmark.data.image_readers import CROPS
 from benchmark.suites.registry import SUITES, own_suite
 from benchmark.suites.suite import TRANSFERRED, Suite
 

@@ -13,8 +13,10 @@ from attacks.precision import is_tiny, precision_for
 from attacks.spec import CHUNK_SIZE
 from benchmark.cli.options import OwnData, OwnModel, Shared
 from benchmark.data.datasets import DATASETS, load
-from benchmark.data.own_images import ARRAYS, CROPS, OwnImages, own_images
-from benchmark.data.split import Split, balanced_subset
+from benchmark.data.image_arrays import ARRAYS
+from benchmark.data.image_readers import CROPS, own_images
+from benchmark.data.own_images import OwnImages
+from benchmark.data.split import Split, balanced_subset, with_wider
 from benchmark.evaluation.hardware import Hardware, keep_freed_memory
 from benchmark.suites.suite import Suite
 from benchmark.sweep.local_pool import can_fork
@@ -69,7 +71,8 @@ def choose_images(
         print(
             f"note: {suite.dataset} has {len(split)} test images, not {suite.examples}: all are taken", file=sys.stderr
         )
-    return balanced_subset(split, suite.examples, seed=shared.seed)
+    chosen = balanced_subset(split, suite.examples, seed=shared.seed)
+    return with_wider(chosen, split, seed=shared.seed)
 
 
 def tuned(hardware: Hardware, suite: Suite, split: Split, shared: Shared) -> Hardware:

@@ -13,6 +13,8 @@ from torch import Tensor
 from attacks.errors import InputError
 
 _GOLDEN = 0x9E3779B97F4A7C15  # the increment of splitmix64
+WIDER = 1000
+"""The most images of a wider selection."""
 _SUBSET_STREAM, _CLASS_STREAM, _HOLDOUT_STREAM, _ORDER_STREAM = 1, 2, 3, 4
 
 
@@ -27,6 +29,7 @@ class Split:
         y: int64 (N,) in [0, classes).
         index: int64 (N,), ascending: where each image stands in the whole part. Draws and selections are keyed by it.
         names: of the classes, in the order of the logits, where they are not those of the dataset.
+        wider: a larger selection, for what is asked of a model by clean passes alone; None where there is none.
     """
 
     dataset: str
@@ -36,6 +39,7 @@ class Split:
     index: Tensor
     classes: int
     names: Sequence[str] = ()
+    wider: "Split | None" = None
 
     def __len__(self) -> int:
         return len(self.y)
@@ -46,7 +50,7 @@ class Split:
 
     @cached_property
     def digest(self) -> str:
-        """sha256, in hex, of the images, labels and indices (with their shapes); names are no part of it.
+        """sha256, in hex, of the images, labels and indices (with their shapes); the rest is no part of it.
 
         For images that are decoded when they are needed the checksum of each stands.
         """
@@ -88,6 +92,13 @@ def balanced_subset(split: Split, examples: int, *, seed: int) -> Split:
     # First of every class, second of every class, ...: any prefix of this order is balanced, hence nested.
     order = np.lexsort((class_hash[y], rank))
     return take(split, np.sort(order[:examples]))
+
+
+def with_wider(part: Split, whole: Split, *, seed: int) -> Split:
+    """A selection of up to `WIDER` images of the same whole beside a part that has fewer; else the part as it is."""
+    if len(part) >= min(WIDER, len(whole)):
+        return part
+    return replace(part, wider=balanced_subset(whole, WIDER, seed=seed))
 
 
 def holdout(split: Split, examples: int, *, seed: int) -> tuple[Split, Split]:

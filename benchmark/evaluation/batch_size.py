@@ -19,6 +19,9 @@ PROBED = 4
 SHARE = 0.5
 """Of the free memory that a batch's activations may take; the rest is for the attack's state and the workspace."""
 
+MOST_ON_CPU = 2**31
+"""Bytes that a batch's activations take at most on a CPU, which computes no faster for more of them."""
+
 MEMINFO, LIMITS = Path("/proc/meminfo"), (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current"))
 
 
@@ -38,7 +41,10 @@ def find_batch_size(models: Sequence[nn.Module], x: Tensor, y: Tensor, hardware:
             needed = max(needed, measure_gradient_bytes(model, x, y, hardware.precision) / len(x))
         except Exception:  # it cannot take the images, or has no gradient: the checks say so, and why
             continue
-    return max(1, min(hardware.batch_size, int(SHARE * free / _sharing(hardware) / needed)))
+    room = SHARE * free / _sharing(hardware)
+    if hardware.device.type == "cpu":
+        room = min(room, MOST_ON_CPU)
+    return max(1, min(hardware.batch_size, int(room / needed)))
 
 
 def _sharing(hardware: Hardware) -> int:

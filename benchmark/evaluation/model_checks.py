@@ -10,6 +10,7 @@ from attacks.errors import InputError, one_line
 from attacks.input_checks import check_pixels, require_gradient
 from attacks.judge import predict
 from attacks.out_of_memory import is_out_of_memory
+from attacks.trial_size import trial_size
 from benchmark.data.split import Split
 from benchmark.evaluation.batch_size import on_fitting_batches
 from benchmark.evaluation.gradient_flags import FEW, zero_gradients
@@ -19,9 +20,9 @@ from benchmark.evaluation.normalisation_flag import wanted_normalisation
 from model_zoo.model_spec import ModelSpec
 
 LOGIT_IMAGES = 64
-"""How many images the checks of the logits look at."""
+"""How many images the checks of the logits look at; fewer large ones."""
 GRADIENT_IMAGES = 256
-"""How many images are asked for a gradient."""
+"""How many images are asked for a gradient; fewer large ones."""
 
 
 def check_images(split: Split) -> None:
@@ -92,7 +93,7 @@ def check_model(
     Raises: InputError for logits of a wrong shape or not finite, for a model that cannot take the images or hides its
         gradient, and for a clean accuracy that is not above chance.
     """
-    x = split.x[: min(LOGIT_IMAGES, hardware.batch_size)].to(hardware.device)
+    x = split.x[: min(trial_size(split.x, LOGIT_IMAGES), hardware.batch_size)].to(hardware.device)
     try:
         first = model(x)
     except Exception as error:  # the model may be the user's own code, and raise what it likes
@@ -130,7 +131,7 @@ def check_model(
     except InputError as error:
         raise InputError(f"model {name}: {error}") from None
     correct = int((prediction == y).sum())
-    wanted = wanted_normalisation(model, split.x, split.y, batch_size=size, device=device)
+    wanted = wanted_normalisation(model, split, batch_size=size, device=device)
     of_class = split.y.bincount()
     chance = int(of_class.max()) if (of_class > 0).sum() > 1 else 0  # of one class alone, naming it says nothing
     if correct <= chance:
@@ -155,7 +156,7 @@ def check_on_fitting_batches(
 
 def _correct(split: Split, prediction: Tensor, hardware: Hardware) -> Iterator[tuple[Tensor, Tensor]]:
     """The first images that are classified correctly, and their labels, batch by batch on the device."""
-    rows = (prediction.cpu() == split.y).nonzero().squeeze(1)[:GRADIENT_IMAGES]
+    rows = (prediction.cpu() == split.y).nonzero().squeeze(1)[: trial_size(split.x, GRADIENT_IMAGES)]
     for part in rows.split(hardware.batch_size) if len(rows) else ():
         yield split.x[part].to(hardware.device), split.y[part].to(hardware.device)
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from attacks.models.user_model import UserModel
 from attacks.randomness import answers_at_random
+from attacks.trial_size import trial_size
 from benchmark.evaluation.gradient_flags import GradientWatch
 
 FEW = 8
@@ -24,7 +25,7 @@ def find_flags(model: nn.Module, x: Tensor, logits: Tensor, *, is_random: bool =
     """
     if logits.min() >= 0 and (logits.sum(1) - 1).abs().max() < 1e-3:
         yield "probabilities"
-    is_random = is_random or answers_at_random(model, x[:FEW]) or answers_at_random(model, x, passes=2)
+    is_random = is_random or answers_at_random(model, x[: trial_size(x, FEW)]) or answers_at_random(model, x, passes=2)
     if is_random:
         yield "randomized"
     if any(module.training for module in model.modules() if isinstance(module, nn.modules.dropout._DropoutNd)):

@@ -12,16 +12,20 @@ from torch.nn import functional as F
 from attacks.models.normalisation import USUAL
 from attacks.out_of_memory import is_out_of_memory
 from attacks.precision import full_float32
+from attacks.trial_size import trial_size
+from benchmark.data.split import WIDER, Split
 from benchmark.evaluation.first_batch_norm import misfit, reached_first
 
-MOST, FIRST, FEWEST = 1000, 250, 20
-"""How many images are looked at; how many of them under every normalisation; and with how few nothing is said."""
+FIRST, FEWEST = 250, 20
+"""How many images are looked at under every normalisation; and with how few nothing is said."""
 FEWEST_LOSSES = 200
 """With how few images losses say nothing: a model that is wrong on a handful may be less sure of these by chance."""
 MISFIT = 1.0
 """From where on what reaches a batch norm does not fit its statistics, in the unit of `misfit`."""
 FITS = 0.5
 """The share of that misfit that another normalisation must come down to."""
+TRIED = 8
+"""How many images go through the whole of a model with batch norm; of all others a pass ends at the first of these."""
 CALIBRATED, SIGNIFICANT = 0.15, 5.0
 """By how much the logarithm of the loss at its best temperature must fall, and how many standard errors that is."""
 CLEAN, ATTACKED, STEP = 0.3, 0.8, 0.1
@@ -42,7 +46,8 @@ class Asker:
 
     def passes(self, x: Tensor, mean: Tensor, std: Tensor) -> list[Callable[[], Tensor | None]]:
         """One pass a batch, none of them made yet; each as `logits`."""
-        return [partial(self.logits, part, mean, std) for part in x.split(self.batch_size)]
+        size = min(self.batch_size, trial_size(x, FIRST))
+        return [partial(self.logits, part, mean, std) for part in x.split(size)]
 
     def logits(self, x: Tensor, mean: Tensor, std: Tensor) -> Tensor | None:
         """(N, K) float64 on the CPU; None where it takes no such images."""
@@ -73,7 +78,7 @@ class Asker:
         return self.logits(torch.cat(moved), mean, std)
 
 
-def wanted_normalisation(model: nn.Module, x: Tensor, y: Tensor, *, batch_size: int, device: torch.device) -> str:
+def wanted_normalisation(model: nn.Module, split: Split, *, batch_size: int, device: torch.device) -> str:
     """The normalisation that a model wants its images to have beside its own; "" where it wants none.
 
     A model with batch norm is asked what reaches the first one, by which the statistics kept there fit or do not. Any
@@ -82,35 +87,50 @@ def wanted_normalisation(model: nn.Module, x: Tensor, y: Tensor, *, batch_size: 
     on those that one step of FGSM changes: adversarially trained models gain by contrast on the images alone.
 
     Args:
-        x: (N, C, H, W) in [0, 1], on the CPU; y: (N,), on the CPU.
+        split: images and labels on the CPU. Losses are those of the wider selection where there is one.
 
     Of fewer images than `FEWEST` nothing is said, by losses of fewer than `FEWEST_LOSSES`.
 
     Returns: "imagenet", "cifar10", "mnist"; "own" for the images' own mean and std; "0.5" for 0.5 as both; "255" for
         pixels up to 255; "twice" where it does better with one of them undone.
     """
-    if len(x) < FEWEST:
+    if len(split) < FEWEST:
         return ""
-    x, y = _spread(x, MOST).to("cpu"), _spread(y, MOST)
-    few, labels = _spread(x, FIRST), _spread(y, FIRST)
-    asker, others = Asker(model, batch_size, device), candidates(x)
-    at_norm = reached_first(model, asker.passes(few, *AS_THEY_ARE))
-    before = None if at_norm is None else misfit(at_norm)
-    if at_norm is not None and before is not None:
-        tried = others if before > MISFIT else {}
-        again = partial(reached_first, model, stops=at_norm.is_reached_once)
-        reached = {name: again(asker.passes(few, *other)) for name, other in tried.items()}
-        after = {name: None if there is None else misfit(there) for name, there in reached.items()}
-        gains = {name: FITS - value / before for name, value in after.items() if value is not None}
-    elif len(x) < FEWEST_LOSSES:
-        gains = {}
-    else:
-        here = asker.logits(few, *AS_THEY_ARE)
-        suspects = [name for name in others if max(falls(here, asker.logits(few, *others[name]), labels)[:2]) > 0]
-        here = asker.logits(x, *AS_THEY_ARE) if suspects else None
-        gains = {name: gain(asker, x, y, here, others[name]) for name in suspects}
+    gains = _gains_of_fit(model, split, batch_size, device)
+    if gains is None:
+        gains = _gains_of_loss(Asker(model, batch_size, device), split.wider or split)
     best = max(gains, key=gains.__getitem__, default="")
     return best.rpartition(" ")[2] if best and gains[best] > 0 else ""
+
+
+def _gains_of_fit(model: nn.Module, split: Split, batch_size: int, device: torch.device) -> Mapping[str, float] | None:
+    """By normalisation, how much better the statistics of the first batch norm fit; None where there are none."""
+    x = _spread(split.x, WIDER).to("cpu")
+    few, asker = _spread(x, FIRST), Asker(model, batch_size, device)
+    trial = reached_first(model, asker.passes(few[:TRIED], *AS_THEY_ARE))
+    if trial is None:
+        return None
+    at_norm = reached_first(model, asker.passes(few, *AS_THEY_ARE), stops=trial.is_reached_once)
+    before = None if at_norm is None else misfit(at_norm)
+    if at_norm is None or before is None:
+        return None
+    tried = candidates(x) if before > MISFIT else {}
+    again = partial(reached_first, model, stops=trial.is_reached_once)
+    reached = {name: again(asker.passes(few, *other)) for name, other in tried.items()}
+    after = {name: None if there is None else misfit(there) for name, there in reached.items()}
+    return {name: FITS - value / before for name, value in after.items() if value is not None}
+
+
+def _gains_of_loss(asker: Asker, split: Split) -> Mapping[str, float]:
+    """By normalisation, how much better the losses are; of few images nothing."""
+    if len(split) < FEWEST_LOSSES:
+        return {}
+    x, y = _spread(split.x, WIDER).to("cpu"), _spread(split.y, WIDER)
+    few, labels, others = _spread(x, FIRST), _spread(y, FIRST), candidates(x)
+    here = asker.logits(few, *AS_THEY_ARE)
+    suspects = [name for name in others if max(falls(here, asker.logits(few, *others[name]), labels)[:2]) > 0]
+    here = asker.logits(x, *AS_THEY_ARE) if suspects else None
+    return {name: gain(asker, x, y, here, others[name]) for name in suspects}
 
 
 def _spread(values: Tensor, most: int) -> Tensor:

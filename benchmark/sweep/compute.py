@@ -24,7 +24,8 @@ from benchmark.store.chunk import Range
 from benchmark.store.store import Store
 from benchmark.store.verdicts import Verdicts
 from benchmark.suites.case import EvalCase, case_key, trajectory_key
-from benchmark.sweep.prepare import PreparedSweep, lacking_chunks
+from benchmark.sweep.lacking import lacking_chunks
+from benchmark.sweep.prepare import PreparedSweep
 from model_zoo.files.locks import claim
 
 Advance = Callable[[int], None]

@@ -1,7 +1,5 @@
 """What a sweep has to do: the cases that lack verdicts, and all that computing them needs, checked."""
 
-import itertools
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,8 +17,7 @@ from benchmark.evaluation.batch_size import find_batch_size
 from benchmark.evaluation.hardware import Hardware
 from benchmark.evaluation.model_checks import check_identity, check_images, check_on_fitting_batches
 from benchmark.evaluation.search_copy import search_copy
-from benchmark.store.chunk import Range
-from benchmark.store.store import Store, discard
+from benchmark.store.store import Store
 from benchmark.suites.case import EvalCase, case_key, identity
 from model_zoo.load import load_model
 from model_zoo.model_spec import ModelSpec
@@ -49,17 +46,6 @@ class PreparedSweep:
     predictions: Mapping[str, Tensor]
     checkpoint_dir: Path = Path()
     batch_size: int | None = None
-
-
-def lacking_cases(cases: Sequence[EvalCase], store: Store, hardware: Hardware) -> list[EvalCase]:
-    """The cases that lack chunks or their record; damaged chunks are named and removed."""
-    store.check()
-    for path in itertools.chain.from_iterable(
-        store.damaged(case_key(case), images=hardware.keeps_images) for case in cases
-    ):
-        print(f"damaged chunk, will be computed again: {path}", file=sys.stderr)
-        discard(path)
-    return [case for case in cases if lacking_chunks(case, store, hardware) or not store.read_case(case_key(case))]
 
 
 def prepare(
@@ -122,12 +108,6 @@ def load_on(hardware: Hardware, spec: ModelSpec, split: Split, checkpoint_dir: P
     model = moved(load_model(spec, checkpoint_dir, classes=split.classes), hardware.device)
     is_contiguous = is_tiny(split.x) or (spec.quirks is not None and spec.quirks.is_contiguous)
     return model if is_contiguous else moved(model, memory_format=torch.channels_last)
-
-
-def lacking_chunks(case: EvalCase, store: Store, hardware: Hardware) -> set[Range]:
-    """The chunks of a case that are not there, or not with the images that are to be kept."""
-    key = case_key(case)
-    return {*store.absent(key, case.n), *(store.without_images(key, case.n) if hardware.keeps_images else ())}
 
 
 def _distinct(specs: Iterable[ModelSpec]) -> list[ModelSpec]:

@@ -12,7 +12,8 @@ from benchmark.evaluation.hardware import Hardware
 from benchmark.store.selection import show
 from benchmark.store.store import Store
 from benchmark.suites.case import EvalCase
-from benchmark.sweep.prepare import lacking_cases, prepare
+from benchmark.sweep.lacking import lacking_cases
+from benchmark.sweep.prepare import prepare
 from benchmark.sweep.progress import said_if_slow
 from benchmark.sweep.sweep import starting_ray, sweep
 from model_zoo.files.locks import claim

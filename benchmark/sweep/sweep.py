@@ -10,8 +10,9 @@ from benchmark.evaluation.hardware import Hardware
 from benchmark.store.store import Store
 from benchmark.suites.case import EvalCase, case_key
 from benchmark.sweep.compute import Task, compute_chunk, trajectories
+from benchmark.sweep.lacking import lacking
 from benchmark.sweep.local_pool import run_all
-from benchmark.sweep.prepare import PreparedSweep, lacking_chunks
+from benchmark.sweep.prepare import PreparedSweep
 from benchmark.sweep.progress import SweepBar
 
 
@@ -48,14 +49,12 @@ def _missing(cases: Sequence[EvalCase], store: Store, hardware: Hardware) -> tup
 
     Returns: the tasks, and how many images each adds, a case's own counted once.
     """
-    lacking = {case_key(case): lacking_chunks(case, store, hardware) for case in cases}
+    absent = {case_key(case): chunks for case, chunks in lacking(cases, store, hardware)}
     groups = [[case] for case in cases] if hardware.keeps_images else trajectories(cases)
     todo: list[Task] = [
-        (group, chunk)
-        for group in groups
-        for chunk in sorted(set().union(*(lacking[case_key(case)] for case in group)))
+        (group, chunk) for group in groups for chunk in sorted(set().union(*(absent[case_key(case)] for case in group)))
     ]
-    images = [(chunk[1] - chunk[0]) * sum(chunk in lacking[case_key(case)] for case in group) for group, chunk in todo]
+    images = [(chunk[1] - chunk[0]) * sum(chunk in absent[case_key(case)] for case in group) for group, chunk in todo]
     return todo, images
 
 

@@ -76,7 +76,7 @@ def load_into(
     Returns: what was done to the names, in a few words; "" for nothing.
 
     Raises:
-        InputError: the weights are those of another architecture, or were trained behind another normalisation.
+        InputError: the weights do not fit the model, or were trained behind another normalisation.
     """
     own = model.state_dict()
     state_dict, done = fitted(state_dict, own)
@@ -104,8 +104,9 @@ def load_into(
         )
     if problem:
         raise InputError(
-            f"{source}: expected the weights of a {type(model).__name__}, got another architecture's: {problem}; "
-            "name the architecture and number of classes that the checkpoint was trained with"
+            f"{source}: expected the weights of a {type(model).__name__}, got others: {problem}; if the checkpoint "
+            "is of another architecture or number of classes, name that one; if it is of this one, save all of its "
+            "state_dict(), or build the network with exactly the layers that it was saved with"
         )
     if constants:
         own_constants = kept or unsaved_constants(model)
@@ -260,7 +261,7 @@ def _named_tensors(path: Path, content: object) -> dict[str, Tensor]:
 
 def _count(names: list[str], what: str) -> str:
     shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-    return f"{len(names)} {what} keys" + (f" ({shown})" if names else "")
+    return f"{len(names) or 'no'} {what} key{'s' * (len(names) != 1)}" + (f" ({shown})" if names else "")
 
 
 def _with_sorted_header(data: bytes) -> bytes:

@@ -2,7 +2,8 @@
 
 Trains the models of `strangers.py`, which FOLDER keeps, and looks for the flag `normalisation` on test images (500 of
 digits, 1,000 of the others) of each without its normalisation, behind it, and behind it twice; and of all shipped
-models. STEM.md and STEM.csv are written at the end.
+models. Then again with 200 of them attacked: those alone, and beside the others, as a run has them. STEM.md and
+STEM.csv are written at the end.
 """
 
 import sys
@@ -15,7 +16,7 @@ from strangers import ARCHITECTURES, EPOCHS, TRAINING_IMAGES, Stranger, images, 
 from torch import Tensor, nn
 
 from attacks.judge import predict
-from benchmark.data.split import Split
+from benchmark.data.split import Split, balanced_subset, with_wider
 from benchmark.evaluation.normalisation_flag import wanted_normalisation
 from benchmark.report.tables import write_csv
 from model_zoo.files.atomic import atomic_write
@@ -35,6 +36,9 @@ LOOKED_AT = (
 )
 """The models that the thresholds were chosen on, beside all shipped ones."""
 CPU = torch.device("cpu")
+ATTACKED = 200
+ALONE, BESIDE = f"flag by {ATTACKED} alone", f"flag with {ATTACKED} attacked"
+"""Columns: what is said of a run on so many images, without and with the others of the test set."""
 
 
 class Behind(nn.Module):
@@ -91,14 +95,17 @@ def main() -> None:
     for about, model in cases(folder, data, tests):
         split = tests[about["dataset"]]
         right = predict(model, split.x, batch_size=250) == split.y
-        flag = wanted_normalisation(model, split.x, split.y, batch_size=250, device=CPU)
-        rows.append({**about, "clean": round(100 * right.double().mean().item(), 1), "flag": flag})
+        part = balanced_subset(split, ATTACKED, seed=0)
+        asked = {"flag": split, ALONE: part, BESIDE: with_wider(part, split, seed=0)}
+        flags = {name: wanted_normalisation(model, seen, batch_size=250, device=CPU) for name, seen in asked.items()}
+        rows.append({**about, "clean": round(100 * right.double().mean().item(), 1), **flags})
         print(*rows[-1].values(), flush=True)
     table = pd.DataFrame(rows)
     write_csv(stem.with_suffix(".csv"), table)
     wanted = table["use"].map({"left out": "a flag", "twice": "a flag", "in front": "none"})
-    found = table.assign(wanted=wanted, flagged=table["flag"] != "")
-    counts = found.groupby(["thresholds", "use", "wanted"])["flagged"].agg(models="size", flagged="sum").reset_index()
+    raised = {name.replace("flag", "flagged"): table[name] != "" for name in ("flag", ALONE, BESIDE)}
+    found = table.assign(wanted=wanted, models=1, **raised)
+    counts = found.groupby(["thresholds", "use", "wanted"])[["models", *raised]].sum().reset_index()
     wrong = table[found["flagged"] != (wanted == "a flag")]
     text = (
         "Models with the normalisation that they were trained behind left out, in front, or in front twice.\n\n"

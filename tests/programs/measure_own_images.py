@@ -26,7 +26,7 @@ from safetensors.torch import save_file
 from torchvision.models import resnet18
 
 from benchmark.cli.app import main as command_line
-from benchmark.data.own_images import own_images
+from benchmark.data.image_readers import own_images
 from benchmark.evaluation.evaluate_chunk import evaluate_chunk
 from benchmark.sweep import compute
 from model_zoo.crop import Crop

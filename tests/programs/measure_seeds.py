@@ -24,7 +24,8 @@ from benchmark.store.store import Store
 from benchmark.suites.case import EvalCase, case_key
 from benchmark.suites.grid import cases
 from benchmark.suites.registry import SUITES
-from benchmark.sweep.prepare import lacking_cases, prepare
+from benchmark.sweep.lacking import lacking_cases
+from benchmark.sweep.prepare import prepare
 from benchmark.sweep.sweep import sweep
 from model_zoo.files.atomic import atomic_write
 from model_zoo.registry import MODELS

@@ -230,7 +230,7 @@ MISTAKES = {
     "checkpoint a web page": ("--model mine.py:factory --checkpoint page.pt", "what looks like a web page"),
     "checkpoint of another": (
         "--model mine.py:factory --checkpoint other.pt",
-        "another architecture's: 2 missing keys",
+        "got others: 2 missing keys",
     ),
     "checkpoint with code": (
         "--model mine.py:factory --checkpoint code.pt",

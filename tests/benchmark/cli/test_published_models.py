@@ -17,7 +17,7 @@ from PIL import Image
 from attacks.models.normalisation import USUAL
 from benchmark.cli.options import OwnData, OwnModel, Shared
 from benchmark.cli.resolve_hardware import bring_images
-from benchmark.data.own_images import own_images
+from benchmark.data.image_readers import own_images
 from model_zoo.crop import Crop
 from model_zoo.hub import about_published
 from model_zoo.load import external_model

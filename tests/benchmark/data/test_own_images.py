@@ -18,8 +18,8 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize, ToTensor
 
 from attacks.errors import InputError
+from benchmark.data.image_readers import own_images
 from benchmark.data.lazy_images import LazyImages
-from benchmark.data.own_images import own_images
 from benchmark.data.split import Split, balanced_subset, take
 from model_zoo.crop import Crop
 

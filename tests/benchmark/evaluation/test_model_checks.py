@@ -38,6 +38,21 @@ def check(function: Callable[[Tensor], object], images: Split | None = None) -> 
     return check_model("mine", Model(function), split() if images is None else images, CPU)
 
 
+@pytest.mark.parametrize(("side", "least", "most"), [(2, 5, 7), (192, 1, 3)])
+def test_large_images_are_checked_in_fewer_passes(side: int, least: int, most: int) -> None:
+    """By how many images the model sees for each that there is."""
+    small, seen = split(100), 0
+    images = replace(small, x=nn.functional.interpolate(small.x, size=side, mode="nearest"))
+
+    def counted(x: Tensor) -> Tensor:
+        nonlocal seen
+        seen += len(x)
+        return logits(nn.functional.avg_pool2d(x, side // 2))
+
+    assert list(check(counted, images).flags) == []
+    assert least <= seen / len(images) <= most
+
+
 def refusal(function: Callable[[Tensor], object]) -> str:
     with pytest.raises(InputError) as caught:
         check(function)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from attacks.models.normalisation import Normalisation
 from attacks.models.user_model import Quirks, UserModel
 from benchmark.data.datasets import load
-from benchmark.data.split import Split
+from benchmark.data.split import Split, with_wider
 from benchmark.evaluation.first_batch_norm import misfit, reached_first
 from benchmark.evaluation.normalisation_flag import wanted_normalisation
 from model_zoo.load import load_model
@@ -38,7 +38,7 @@ def trained(request: pytest.FixtureRequest) -> tuple[str, nn.Module, nn.Module]:
 
 
 def flag(model: nn.Module, split: Split) -> str:
-    return wanted_normalisation(model, split.x, split.y, batch_size=100, device=torch.device("cpu"))
+    return wanted_normalisation(model, split, batch_size=100, device=torch.device("cpu"))
 
 
 def test_a_normalisation_that_lacks_is_named_and_one_that_is_there_is_not(
@@ -121,7 +121,7 @@ def test_misfit_is_over_all_batches_and_few_images_say_nothing(digits: Split) ->
 
 
 def test_losses_of_few_images_say_nothing(digits: Split) -> None:
-    """A network without batch norm that lacks its normalisation: of all images it is noticed, of sixty it is not."""
+    """A network without batch norm that lacks its normalisation: noticed by all images, not by sixty alone."""
     torch.manual_seed(0)
     linear = nn.Linear(64, 10)
     optimizer = torch.optim.Adam(linear.parameters(), 0.01)
@@ -134,3 +134,4 @@ def test_losses_of_few_images_say_nothing(digits: Split) -> None:
     sixty = Split("digits", "test", digits.x[:60], digits.y[:60], digits.index[:60], 10)
     assert flag(model, digits)
     assert flag(model, sixty) == ""
+    assert flag(model, with_wider(sixty, digits, seed=0)) == flag(model, digits)

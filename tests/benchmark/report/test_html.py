@@ -248,6 +248,16 @@ def test_head_and_models_are_sticky_in_a_box_that_scrolls(folder: Path) -> None:
     assert max(map(float, re.findall(r"[^-]width: ([\d.]+)rem", style))) * 16 < 390
 
 
+def test_the_shadow_of_the_table_lies_over_nothing_of_an_opened_row(page: Any) -> None:
+    page.locator("tr.row[data-model=gairat]").get_by_role("button").click()
+    frame = page.locator(".frame").bounding_box()
+    shadow = page.locator(".frame").evaluate("one => parseFloat(getComputedStyle(one, '::after').width)")
+    assert shadow > 0
+    for part in page.locator("tr.details > td > div > *").all():
+        box = part.bounding_box()
+        assert box["x"] + box["width"] <= frame["x"] + frame["width"] - shadow
+
+
 def test_the_window_itself_never_scrolls_sideways(page: Any) -> None:
     closed = page.locator("#board").bounding_box()["width"]
     page.locator("tr.row").first.get_by_role("button").click()

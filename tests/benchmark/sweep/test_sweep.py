@@ -26,8 +26,9 @@ from benchmark.suites.case import EvalCase, case_key
 from benchmark.suites.grid import cases
 from benchmark.suites.registry import SUITES
 from benchmark.sweep import compute
+from benchmark.sweep.lacking import lacking_cases
 from benchmark.sweep.local_pool import can_fork
-from benchmark.sweep.prepare import lacking_cases, prepare
+from benchmark.sweep.prepare import prepare
 from benchmark.sweep.sweep import sweep
 from model_zoo.model_spec import ModelSpec
 from model_zoo.registry import MODELS, SHIPPED

@@ -21,7 +21,8 @@ from benchmark.store.store import Store
 from benchmark.suites.case import case_key
 from benchmark.suites.grid import cases
 from benchmark.suites.registry import SUITES
-from benchmark.sweep.prepare import lacking_cases, prepare
+from benchmark.sweep.lacking import lacking_cases
+from benchmark.sweep.prepare import prepare
 from benchmark.sweep.ray_pool import RayWorkers, run_on_ray
 from benchmark.sweep.sweep import _missing, sweep
 from benchmark.sweep.worker import Mapped, mapped, run_remote
