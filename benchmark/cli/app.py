@@ -27,6 +27,7 @@ from benchmark.cli.options import (
     PLACES,
     QUIET,
     RAY,
+    REJECTS,
     RESULTS,
     SEED,
     THREAT,
@@ -77,12 +78,13 @@ from benchmark.cli.values import Examples, Number
     "--loss",
     WHAT,
     "Gradient attacks climb this loss in place of their own: cross-entropy, cross-entropy-x10, margin or dlr; "
-    "difference or dlr-targeted where they have targets.",
+    "features or features:LAYER for the distance from the clean image's; difference or dlr-targeted where they have "
+    "targets.",
     metavar="NAME",
 )
 @option("--keep-images", WHAT, "Adversarial images are kept, for `store rejudge`.", is_flag=True)
 @takes(
-    *(DRAWS, THREAT, SEED, OWN_MODEL, OWN_NAME, OWN_DATA, DATASET, DATA, CHECKPOINTS, RESULTS),
+    *(DRAWS, THREAT, SEED, OWN_MODEL, REJECTS, OWN_NAME, OWN_DATA, DATASET, DATA, CHECKPOINTS, RESULTS),
     *(ATTACKING, ATTACK_WORKERS, RAY, QUIET),
 )
 @click.pass_context
@@ -229,8 +231,23 @@ def speed_command(*, shared: Shared, **options: Any) -> None:
     type=Number(),
 )
 @option("--examples", WHAT, "The number of test images.", type=click.IntRange(1), default=200)
+@option(
+    "--hidden",
+    WHAT,
+    "The binarization test hides a point in so many images, or in all there are; each costs a thousand passes.",
+    type=click.IntRange(1),
+    default=512,
+)
+@option(
+    "--adaptive",
+    WHAT,
+    "The attack is crafted on what this function makes of a model; mask stands for what is known of the model's mask.  "
+    "[default: the model itself]",
+    metavar="PATH.py:FUNCTION|mask|none",
+)
 @takes(
-    THREAT, SEED, OWN_MODEL, OWN_NAME, OWN_DATA, DATASET, DATA, CHECKPOINTS, RESULTS, ATTACKING, ATTACK_WORKERS, QUIET
+    *(THREAT, SEED, OWN_MODEL, REJECTS, OWN_NAME, OWN_DATA, DATASET, DATA, CHECKPOINTS, RESULTS),
+    *(ATTACKING, ATTACK_WORKERS, QUIET),
 )
 def diagnose_command(*, shared: Shared, **options: Any) -> None:
     """Ask whether an attack is shown to work on a model: a checklist with tests, and hidden points to find."""
@@ -310,7 +327,7 @@ class GateGroup(HeadedGroup):
         return super().parse_args(ctx, args)
 
 
-GATE = (OWN_MODEL, OWN_NAME, OWN_DATA, DATA, CHECKPOINTS, RESULTS, ATTACKING, ATTACK_WORKERS, QUIET)
+GATE = (OWN_MODEL, REJECTS, OWN_NAME, OWN_DATA, DATA, CHECKPOINTS, RESULTS, ATTACKING, ATTACK_WORKERS, QUIET)
 
 
 @cli.group("gate", cls=GateGroup, invoke_without_command=True)
