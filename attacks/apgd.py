@@ -78,7 +78,8 @@ def step(oracle: Oracle, state: State, *, loss: str, iterations: int, rho: float
     """Look at the loss and its gradient, decide on the step size, move.
 
     Args:
-        loss: a name of `attacks.losses.LOSSES`; one of `TARGETED_LOSSES` aims at the class of the image's rank.
+        loss: a name of `attacks.losses.LOSSES`, or a distance of features; one of `TARGETED_LOSSES` aims at the class
+            of the image's rank.
         iterations: as for init.
         rho: the share of steps between two checks that must have raised the loss.
         momentum: weight of the new direction; the rest goes to the last move.
@@ -95,7 +96,7 @@ def step(oracle: Oracle, state: State, *, loss: str, iterations: int, rho: float
         label = torch.stack([state.y, target], 1)
     else:
         label = state.y
-    value, gradient = oracle.loss_and_gradient(state.x_adv, label, loss)
+    value, gradient = oracle.loss_and_gradient(state.x_adv, label, loss, clean=state.x)
 
     first = state.steps == 0
     better = value > state.loss_best

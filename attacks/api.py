@@ -85,6 +85,7 @@ def attack(
     output: str | int = "",
     mean: Given = None,
     std: Given = None,
+    rejects: bool = False,
     progress: Callable[[int], None] = lambda _: None,
 ) -> AttackResult:
     """Attack a model, and judge what the attack proposes: same draws and numbers as the command line's.
@@ -114,6 +115,8 @@ def attack(
             them. The source's are looked for there where it returns no tensor.
         mean, std: what the model's images are normalised by in front of it, one number a channel in pixel scale; a name
             ("imagenet", "cifar10", "mnist", "none") stands for both. None for nothing. A source is run as it is.
+        rejects: whether the model may reject an image, by one logit more than there are classes, the last one. A clean
+            image that is rejected is an error, an attacked one withstands. A source may have that logit, or not.
         progress: called after every step with the number of images that took it.
 
     Returns: what it showed.
@@ -145,8 +148,9 @@ def attack(
             stack.enter_context(unchanged(one))
         target = _asked(model, probes, str(output), normalisation=in_front)
         crafted_on = target if len(own) == 1 else _asked(own[1], probes, str(output), may_return_logits=True)
-        classes = class_count(target, first_images, y)
-        if crafted_on is not target and (of_source := class_count(crafted_on, first_images, y)) != classes:
+        classes = class_count(target, first_images, y, rejects=rejects)
+        of_source = class_count(crafted_on, first_images, y)
+        if crafted_on is not target and of_source not in {classes, classes + rejects}:
             raise InputError(f"expected a source of {classes} classes, as the model has, got one of {of_source}")
         if spec.needs_gradients:
             require_gradient(crafted_on, first_images)
@@ -162,6 +166,7 @@ def attack(
             judge_draws=judge_draws if randomized else 0,
             is_randomized=randomized or source_randomized,
             is_transfer=len(own) > 1,
+            rejects=rejects,
         )
 
         def attack_chunk(chunk: tuple[Tensor, Tensor, Tensor], size: int) -> tuple[list[AttackOutcome], Tensor]:

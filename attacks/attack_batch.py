@@ -14,6 +14,7 @@ from attacks.judge import BatchJudge
 from attacks.oracle import CountingClassifier
 from attacks.precision import full_float32
 from attacks.randomized_loop import run_unjudged
+from attacks.rejection import ClassesAlone
 from attacks.search_model import InFloat32, precision_of
 from attacks.skip_gradient import skipping
 from attacks.spec import AttackSpec, Ensemble, ThirdParty
@@ -36,6 +37,7 @@ class Setting:
         judge_draws: passes whose mean probabilities decide on a randomised target; 0 for one pass of any other.
         is_randomized: whether the target or the source answers at random: its generators are seeded then.
         is_transfer: whether the target is another model than the source.
+        rejects: whether the target may reject an image, by one logit more than there are classes.
     """
 
     threat: ThreatModel
@@ -46,6 +48,7 @@ class Setting:
     judge_draws: int = 0
     is_randomized: bool = False
     is_transfer: bool = False
+    rejects: bool = False
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,7 @@ def run_attack(
         searched: the source's copy for searching in the setting's precision (`search_model`). An attack that skips
             gradients searches on the source itself, in float32.
         x: (N, C, H, W) in [0, 1]; y: (N,) labels; index: (N,) what draws are keyed by.
-        classes: how many.
+        classes: how many, a rejection not counted.
         readings: step counts, ascending, of a recurrence; the attack's own where there are none.
         prediction: (N,) the target's classes of the clean images, where they are known. Those that are wrong are not
             attacked. For a randomised target they are found here, by the judge of its proposals.
@@ -115,6 +118,7 @@ def run_attack(
         key=key,
         batch_size=setting.batch_size,
         prediction=prediction,
+        rejected=classes if setting.rejects else None,
     )
     attacked = (judge.prediction == y).nonzero().squeeze(1)
 
@@ -207,6 +211,7 @@ def _search(
         tracks_closest=tracks_closest,
         precision=precision,
         eot=setting.eot,
+        classes=task.classes,
         progress=task.progress,
     )
 
@@ -254,6 +259,7 @@ def _randomized(task: _Task, attack: AttackSpec) -> loop.Reading:
                 seed=setting.seed,
                 precision=precision,
                 eot=setting.eot,
+                classes=task.classes,
                 progress=task.progress,
             )
             best_points[part], last_points[part] = found.best, found.last
@@ -269,7 +275,7 @@ def _randomized(task: _Task, attack: AttackSpec) -> loop.Reading:
 def _third_party(task: _Task, attack: AttackSpec, method: ThirdParty) -> loop.Reading:
     """A third-party attack on the whole batch, whose passes are shared out evenly: who caused them is not known."""
     x, y = task.x, task.y
-    counting = CountingClassifier(task.source)
+    counting = CountingClassifier(ClassesAlone(task.source, task.classes))
     wrong = torch.full_like(y, -1)
     if len(x):
         seed = task.setting.seed + int(task.index[0])  # it draws by place in the batch: no two batches get the same

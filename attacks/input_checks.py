@@ -73,8 +73,11 @@ def check_mode(model: nn.Module) -> None:
         )
 
 
-def class_count(model: nn.Module, x: Tensor, y: Tensor) -> int:
+def class_count(model: nn.Module, x: Tensor, y: Tensor, *, rejects: bool = False) -> int:
     """How many classes a model knows, by its logits of images x (N, C, H, W).
+
+    Args:
+        rejects: whether the last logit is none of a class, but says that an image is rejected.
 
     Raises: InputError where it returns no logits (N, K), or where a label, any shape of y, is not below K.
     """
@@ -86,13 +89,13 @@ def class_count(model: nn.Module, x: Tensor, y: Tensor) -> int:
             raise
         reason = error if isinstance(error, InputError) else one_line(error)
         raise InputError(f"the model cannot take images of shape {tuple(x.shape)}: {reason}") from error
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(x) or logits.shape[1] < 2:
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(x) or logits.shape[1] < 2 + rejects:
         got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise InputError(
-            f"expected logits of shape ({len(x)}, K) for two classes at least, got {got}; have the model return its "
-            "logits alone"
+            f"expected logits of shape ({len(x)}, {'K + 1' if rejects else 'K'}) for two classes at least, got {got}; "
+            "have the model return its logits alone"
         )
-    classes = logits.shape[1]
+    classes = logits.shape[1] - rejects
     if not (y.min() >= 0 and y.max() < classes):
         raise InputError(f"expected labels in 0..{classes - 1}, got {int(y.min())}..{int(y.max())}")
     return classes

@@ -26,25 +26,49 @@ def predict(
 
 
 def judge(
-    classifier: Classifier, x: Tensor, y: Tensor, x_adv: Tensor, threat: ThreatModel, *, batch_size: int
+    classifier: Classifier,
+    x: Tensor,
+    y: Tensor,
+    x_adv: Tensor,
+    threat: ThreatModel,
+    *,
+    batch_size: int,
+    rejected: int | None = None,
 ) -> Tensor:
-    """Whether each proposed image is still classified correctly; the only test of robustness of a fixed model.
+    """Whether each proposed image withstands: is still classified correctly, or rejected by a model that may do so.
+
+    The only test of robustness of a fixed model.
 
     Args:
         x, x_adv: (N, C, H, W); y: (N,).
+        rejected: what a model that detects attacks answers in place of a class; None for one that does not. A clean
+            image that it rejects is wrong; a proposal that it rejects is no success of the attack.
 
     Returns: (N,) bool.
     Raises: ValueError if a proposal is outside the threat model, outside [0, 1] or not a number: no success, an error.
     """
-    return wrong_classes(classifier, x, y, x_adv, threat, batch_size=batch_size) < 0
+    return wrong_classes(classifier, x, y, x_adv, threat, batch_size=batch_size, rejected=rejected) < 0
 
 
 def wrong_classes(
-    classifier: Classifier, x: Tensor, y: Tensor, x_adv: Tensor, threat: ThreatModel, *, batch_size: int
+    classifier: Classifier,
+    x: Tensor,
+    y: Tensor,
+    x_adv: Tensor,
+    threat: ThreatModel,
+    *,
+    batch_size: int,
+    rejected: int | None = None,
 ) -> Tensor:
-    """(N,) int64: what each proposed image is taken for, -1 where that is its label. Args, Raises: as `judge`."""
+    """(N,) int64: what each proposed image is taken for, -1 where it withstands. Args, Raises: as `judge`."""
     refuse_outside(x, x_adv, threat)
-    return _wrong(predict(classifier, x_adv, batch_size=batch_size), y)
+    predicted = predict(classifier, x_adv, batch_size=batch_size)
+    return torch.where(withstands(predicted, y, rejected), -1, predicted)
+
+
+def withstands(predicted: Tensor, y: Tensor, rejected: int | None) -> Tensor:
+    """(N,) bool: proposals that are taken for their label y (N,), or rejected. Args: as `judge`."""
+    return predicted == y if rejected is None else (predicted == y) | (predicted == rejected)
 
 
 def predict_expected(
@@ -81,6 +105,7 @@ class BatchJudge:
         draws: passes whose mean probabilities decide on a randomised model; 0 for a fixed one.
         key: as for `predict_expected`.
         prediction: (N,) the classes of the clean images, where they are known; of no use for a randomised model.
+        rejected: as for `judge`.
 
     Attributes:
         prediction: (N,) the classes of the clean images.
@@ -98,9 +123,10 @@ class BatchJudge:
         key: tuple[int, int],
         batch_size: int,
         prediction: Tensor | None = None,
+        rejected: int | None = None,
     ) -> None:
         self._classifier, self._x, self._y, self._threat = classifier, x, y, threat
-        self._draws, self._key, self._batch_size = draws, key, batch_size
+        self._draws, self._key, self._batch_size, self._rejected = draws, key, batch_size, rejected
         self.robust_single: Tensor | None = None
         if draws:
             prediction, first = self._expected(x)
@@ -111,11 +137,19 @@ class BatchJudge:
         """(M,) int64 of proposals (M, C, H, W) for some rows (M,) of the batch, -1 for correct. Raises: as `judge`."""
         x, y = self._x[rows], self._y[rows]
         if self.robust_single is None:
-            return wrong_classes(self._classifier, x, y, points, self._threat, batch_size=self._batch_size)
+            return wrong_classes(
+                self._classifier,
+                x,
+                y,
+                points,
+                self._threat,
+                batch_size=self._batch_size,
+                rejected=self._rejected,
+            )
         refuse_outside(x, points, self._threat)
         expected, first = (classes[rows] for classes in self._expected(self._x.index_copy(0, rows, points)))
-        self.robust_single[rows] &= first == y
-        return _wrong(expected, y)
+        self.robust_single[rows] &= withstands(first, y, self._rejected)
+        return torch.where(withstands(expected, y, self._rejected), -1, expected)
 
     def _expected(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return predict_expected(self._classifier, x, draws=self._draws, key=self._key, batch_size=self._batch_size)
@@ -130,10 +164,6 @@ def refuse_outside(x: Tensor, x_adv: Tensor, threat: ThreatModel) -> None:
             f"an attack proposed {int(outside.sum())} of {len(x)} images outside the threat model: expected "
             f"{threat.norm} <= {threat.epsilon} and pixels in [0, 1], got a distance up to {worst}; mend the attack"
         )
-
-
-def _wrong(classes: Tensor, y: Tensor) -> Tensor:
-    return torch.where(classes == y, -1, classes)
 
 
 @torch.no_grad()

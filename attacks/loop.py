@@ -15,6 +15,7 @@ from torch import Tensor
 from attacks.draws import Draws
 from attacks.losses import dlr
 from attacks.oracle import Classifier, Oracle, Query
+from attacks.rejection import as_label
 from attacks.several_points import first_of_each
 from attacks.spec import AttackSpec, EarlyStopping, Recurrence
 from attacks.threat_model import ThreatModel
@@ -65,6 +66,7 @@ def run(
     tracks_closest: bool = False,
     precision: torch.dtype = torch.float32,
     eot: int = 1,
+    classes: int | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> list[Reading]:
     """Attack images and read one trajectory at several step counts.
@@ -80,6 +82,7 @@ def run(
         judge_every_iterate: for transfer, where the searched classifier's own logits tell nothing of the judge.
         tracks_closest: whether the readings have the least margin that the attack reached.
         precision, eot: of the oracle.
+        classes: how many, where the classifier may have a logit more, by which it rejects an image.
         progress: called after every step with the number of images that took it.
 
     Returns: a Reading for each step count.
@@ -111,7 +114,11 @@ def run(
             tally.record_query(where[rows[now]], steps[rows[now]], judge(query.points[rows[now]], where[rows[now]]))
             rows = rows[~now]
 
-    oracle = Oracle(classifier, threat, precision=precision, eot=eot, watch=observe, demands_finite=True)
+    def reads(logits: Tensor, rows: Tensor | None) -> Tensor:
+        y_asked = before.y if rows is None else before.y[rows]
+        return logits if classes is None else as_label(logits, y_asked, classes)
+
+    oracle = Oracle(classifier, threat, precision=precision, eot=eot, watch=observe, reads=reads, demands_finite=True)
     params = attack.step_params
     while batch is not None or waiting:
         free = batch_size if batch is None else batch_size - len(batch.position)

@@ -104,5 +104,18 @@ LOSSES: Mapping[str, Loss] = {
     "dlr": dlr,
     "dlr-targeted": dlr_targeted,
 }
+FEATURES = "features"
+"""The squared distance of a layer's features from those of the clean image, which is no function of logits: the input
+of the last linear layer, or as `features:LAYER` the output of the layer of that name (`attacks/features.py`)."""
 TARGETED_LOSSES = ("difference", "dlr-targeted")
 """Their labels are pairs (y, t) (N, 2) of the class and a target."""
+
+
+def is_of_features(loss: str) -> bool:
+    """Whether a loss is a distance of features, which takes the clean images in place of their labels."""
+    return loss == FEATURES or (loss.startswith(f"{FEATURES}:") and bool(loss.removeprefix(f"{FEATURES}:")))
+
+
+def is_loss(loss: object) -> bool:
+    """Whether there is a loss of that name."""
+    return isinstance(loss, str) and (loss in LOSSES or is_of_features(loss))

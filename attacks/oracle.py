@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from attacks.errors import InputError
-from attacks.losses import LOSSES
+from attacks.features import features_and_logits
+from attacks.losses import FEATURES, LOSSES, is_of_features
 from attacks.threat_model import ThreatModel
 
 Classifier = Callable[[Tensor], Tensor]
@@ -35,6 +36,8 @@ class Query:
 
 
 Watch = Callable[[Query], None]
+Reads = Callable[[Tensor, Tensor | None], Tensor]
+"""Logits (M, K') that a classifier returned and which images of the batch (M,) they are of, to logits (M, K)."""
 
 
 class Oracle:
@@ -50,6 +53,7 @@ class Oracle:
         eot: how many passes each answer is the mean of: expectation over transformation, for randomised classifiers.
             Source: Athalye et al., arXiv:1707.07397, Equation 2.
         watch: called with every query; how the loop counts passes, and learns of misclassified points for nothing.
+        reads: what an attack is told of the logits that the classifier returned; None for all that they say.
         demands_finite: whether a gradient that is not finite is an error: an attack stands still there, and looks weak.
 
     `forwards` and `backwards` count the images that passed.
@@ -63,6 +67,7 @@ class Oracle:
         precision: torch.dtype = torch.float32,
         eot: int = 1,
         watch: Watch | None = None,
+        reads: Reads | None = None,
         demands_finite: bool = False,
     ) -> None:
         self.threat = threat
@@ -72,31 +77,36 @@ class Oracle:
         self._precision = precision
         self._eot = eot
         self._watch = watch
+        self._reads = reads
         self._demands_finite = demands_finite
 
     def logits(self, x: Tensor, *, rows: Tensor | None = None) -> Tensor:
         """(N, K) logits; `eot` forward passes an image. `rows`: which images of the batch x belongs to, if not all."""
         with torch.no_grad():
-            (logits,) = self._mean(lambda: (self._pass(x),))
+            (logits,) = self._mean(lambda: (self._pass(x, rows),))
         self._tell(x, logits, rows, backwards=0)
         return logits
 
     def loss_and_gradient(
-        self, x: Tensor, y: Tensor, loss: str, *, rows: Tensor | None = None
+        self, x: Tensor, y: Tensor, loss: str, *, rows: Tensor | None = None, clean: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """A per-image loss (N,) and its gradient (N, C, H, W) at x; `eot` forward and backward passes an image.
 
         Args:
             x: (N, C, H, W) in [0, 1], not modified.
             y: per-image label, as the loss understands it.
-            loss: a name of `attacks.losses.LOSSES`.
+            loss: a name of `attacks.losses.LOSSES`, or of a distance of features.
             rows: which images of the batch x belongs to; None for all of them.
+            clean: (N, C, H, W) the clean images, for a distance of features, which passes them along each time.
         """
+        if is_of_features(loss):
+            assert clean is not None, "an attack that climbs distances of features gives the clean images"
+            return self._feature_distance(x, clean, loss.removeprefix(FEATURES).removeprefix(":"), rows)
 
         def answer() -> tuple[Tensor, Tensor, Tensor]:
             with torch.enable_grad():
                 point = x.detach().requires_grad_()
-                logits = self._pass(point)
+                logits = self._pass(point, rows)
                 value = LOSSES[loss](logits, y)
                 (gradient,) = torch.autograd.grad(value.sum(), point)
             return logits.detach(), value.detach(), gradient
@@ -106,13 +116,34 @@ class Oracle:
         self._check(gradient)
         return value, gradient
 
+    def _feature_distance(self, x: Tensor, clean: Tensor, layer: str, rows: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The squared distance (N,) of features from those of the clean images, and its gradient at x."""
+
+        def answer() -> tuple[Tensor, Tensor, Tensor]:
+            with torch.autocast(x.device.type, torch.bfloat16, enabled=self._precision == torch.bfloat16):
+                with torch.no_grad():
+                    there = features_and_logits(self._classifier, clean, layer)[0].float()
+                with torch.enable_grad():
+                    point = x.detach().requires_grad_()
+                    features, logits = features_and_logits(self._classifier, point, layer)
+            with torch.enable_grad():
+                value = (features.float() - there).square().sum(1)
+                (gradient,) = torch.autograd.grad(value.sum(), point)
+            logits = logits.detach().float()
+            return logits if self._reads is None else self._reads(logits, rows), value.detach(), gradient
+
+        logits, value, gradient = self._mean(answer)
+        self._tell(x, logits, rows, backwards=1, forwards=2, loss=value)
+        self._check(gradient)
+        return value, gradient
+
     def logits_and_jacobian(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(N, K) logits and their gradients (N, K, C, H, W); `eot` forward and K `eot` backward passes an image."""
 
         def answer() -> tuple[Tensor, Tensor]:
             with torch.enable_grad():
                 point = x.detach().requires_grad_()
-                logits = self._pass(point)
+                logits = self._pass(point, None)
                 rows = [torch.autograd.grad(column.sum(), point, retain_graph=True)[0] for column in logits.unbind(1)]
             return logits.detach(), torch.stack(rows, 1)
 
@@ -135,18 +166,26 @@ class Oracle:
             total = tuple(one + other for one, other in zip(total, answer(), strict=True))
         return total if self._eot == 1 else tuple(tensor / self._eot for tensor in total)
 
-    def _pass(self, x: Tensor) -> Tensor:
+    def _pass(self, x: Tensor, rows: Tensor | None) -> Tensor:
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self._precision == torch.bfloat16):
-            return self._classifier(x).float()
+            logits = self._classifier(x).float()
+        return logits if self._reads is None else self._reads(logits, rows)
 
     def _tell(
-        self, x: Tensor, logits: Tensor, rows: Tensor | None, *, backwards: int, loss: Tensor | None = None
+        self,
+        x: Tensor,
+        logits: Tensor,
+        rows: Tensor | None,
+        *,
+        backwards: int,
+        forwards: int = 1,
+        loss: Tensor | None = None,
     ) -> None:
-        """Count a query of `backwards` gradients a pass, and tell who watches."""
-        self.forwards += len(x) * self._eot
+        """Count a query of `backwards` gradients and `forwards` passes an answer, and tell who watches."""
+        self.forwards += len(x) * self._eot * forwards
         self.backwards += len(x) * self._eot * backwards
         if self._watch is not None:
-            self._watch(Query(x.detach(), logits, rows, self._eot * backwards, self._eot, loss))
+            self._watch(Query(x.detach(), logits, rows, self._eot * backwards, self._eot * forwards, loss))
 
 
 class CountingClassifier(nn.Module):

@@ -45,14 +45,14 @@ def step(oracle: Oracle, state: State, *, loss: str, rel_step_size: float) -> St
     """One step of steepest ascent on a loss, projected.
 
     Args:
-        loss: a name of `attacks.losses.LOSSES`.
+        loss: a name of `attacks.losses.LOSSES`, or a distance of features.
         rel_step_size: step as a fraction of the threat model's epsilon.
 
     Returns: the next state; its x_adv lies inside the threat model.
     Source: Madry et al., arXiv:1706.06083, Section 2.1.
     Deviations: none.
     """
-    _, gradient = oracle.loss_and_gradient(state.x_adv, state.y, loss)
+    _, gradient = oracle.loss_and_gradient(state.x_adv, state.y, loss, clean=state.x)
     x_adv = ascend(oracle.threat, state.x_adv, state.x, gradient, rel_step_size)
     return replace(state, x_adv=x_adv, steps=state.steps + 1)
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from attacks.draws import Draws
 from attacks.losses import logit_margin
 from attacks.oracle import Classifier, Oracle, Query
+from attacks.rejection import as_label
 from attacks.several_points import first_of_each
 from attacks.spec import AttackSpec, Recurrence
 from attacks.threat_model import ThreatModel
@@ -47,6 +48,7 @@ def run_unjudged(
     seed: int,
     precision: torch.dtype = torch.float32,
     eot: int = 1,
+    classes: int | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Proposals:
     """One start of an attack on one batch; no image leaves early.
@@ -58,6 +60,7 @@ def run_unjudged(
         restart: which start it is.
         seed: of the attack's draws, which belong to the images; the classifier's own are the caller's business.
         precision, eot: of the oracle, which averages losses, gradients and logits over so many passes.
+        classes: as for `loop.run`.
         progress: called after every step with the number of images that took it.
     """
     best, value_of_best = x.clone(), torch.full((len(x),), -torch.inf, device=x.device)
@@ -80,8 +83,11 @@ def run_unjudged(
         better = better[first_of_each(rows[better])]  # of several points of an image the best
         best[rows[better]], value_of_best[rows[better]] = query.points[better], value[better]
 
+    def reads(logits: Tensor, rows: Tensor | None) -> Tensor:
+        return logits if classes is None else as_label(logits, y if rows is None else y[rows], classes)
+
     assert isinstance(attack.method, Recurrence)
-    oracle = Oracle(classifier, threat, precision=precision, eot=eot, watch=observe, demands_finite=True)
+    oracle = Oracle(classifier, threat, precision=precision, eot=eot, watch=observe, reads=reads, demands_finite=True)
     draws = Draws.start(seed, index, torch.full_like(index, restart))
     state, params = attack.method.init(x, y, threat, draws, **attack.init_params), attack.step_params
     for _ in range(attack.steps):

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from attacks.errors import InputError
-from attacks.losses import LOSSES, TARGETED_LOSSES
+from attacks.losses import FEATURES, LOSSES, TARGETED_LOSSES, is_loss, is_of_features
 
 ANY_NORM = ("Linf", "L2")
 LENGTH = "iterations"
@@ -154,9 +154,10 @@ class AttackSpec:
         step = self.params.get("rel_step_size", 1.0)
         if isinstance(step, bool) or not isinstance(step, (int, float)) or not 0 < step < float("inf"):
             raise InputError(f"attack {self.name}: rel_step_size must be a positive share of epsilon, got {step!r}")
-        if "loss" in self.params and self.params["loss"] not in LOSSES:
+        if "loss" in self.params and not is_loss(self.params["loss"]):
             raise InputError(
-                f"attack {self.name}: loss must be one of {', '.join(LOSSES)}, got {self.params['loss']!r}"
+                f"attack {self.name}: loss must be one of {', '.join(LOSSES)}, {FEATURES} or {FEATURES}:LAYER, got "
+                f"{self.params['loss']!r}"
             )
 
     def require_norm(self, norm: str) -> None:
@@ -208,9 +209,14 @@ class AttackSpec:
         )
 
     def can_climb(self, loss: str) -> bool:
-        """Whether it is a recurrence that climbs a loss, with labels of the kind that this one takes."""
+        """Whether it is a recurrence that climbs a loss, with labels of the kind that this one takes.
+
+        A distance of features has no gradient at the clean image, so that no attack that starts there climbs it.
+        """
         own = self.params.get("loss")
         if own is None or not isinstance(self.method, Recurrence) or "kl-divergence" in (own, loss):
+            return False
+        if is_of_features(loss) and self.params.get("start") == "none":
             return False
         return (own in TARGETED_LOSSES) == (loss in TARGETED_LOSSES)
 

@@ -1,36 +1,25 @@
 """One call from Python: a model and images of the caller's, attacked and judged as the command line does it."""
 
-import copy
 import itertools
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 import pandas as pd
-import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from attacks.errors import InputError
-from attacks.input_checks import check_index, check_mode, check_settings, class_count
-from attacks.models.modes import device_of, moved, unchanged
-from attacks.models.normalisation import Given, Normalisation, normalisation_of, put_in_front
-from attacks.models.user_model import UserModel
+from attacks.input_checks import check_settings
+from attacks.models.normalisation import Given, normalisation_of, put_in_front
 from attacks.names import check_name
-from attacks.precision import precision_for
 from attacks.randomness import JUDGE_DRAWS
 from attacks.registry import attack_spec
-from attacks.search_model import COMPARED
 from attacks.spec import CHUNK_SIZE, AttackSpec
 from attacks.threat_model import ThreatModel
-from benchmark.data.collect import collect
-from benchmark.data.split import Split
-from benchmark.evaluation.hardware import Hardware
+from benchmark.in_memory import SUITE, in_memory
 from benchmark.report.attack_flags import flags_of
 from benchmark.report.score import judged_from, score
 from benchmark.stats.shares import Bools, percent, wilson
@@ -40,13 +29,8 @@ from benchmark.store.verdicts import Verdicts
 from benchmark.suites.case import EvalCase, case_key, with_pass_counts
 from benchmark.sweep.run import run_cases
 from model_zoo.files.locks import in_use
-from model_zoo.load import observed
-from model_zoo.model_spec import ModelSpec
 from model_zoo.surrogates import surrogate_in_memory
-from model_zoo.weights.checkpoint import state_digest
 
-SUITE = "python"
-"""Under which the cases of this call stand in a store."""
 FRAME = (
     *("attack", "n", "clean_acc", "robust_acc", "robust_acc_last", "ci_low", "ci_high"),
     *("forwards_per_image", "backwards_per_image"),
@@ -106,6 +90,7 @@ def evaluate(
     eot: int | None = None,
     loss: str | None = None,
     adaptive: Callable[[nn.Module], nn.Module] | None = None,
+    rejects: bool = False,
     quiet: bool = False,
 ) -> Report:
     """The robust accuracy of a model under some attacks: same checks, draws and numbers as the command line's.
@@ -136,6 +121,7 @@ def evaluate(
         loss: what attacks climb in place of their own loss, as in `attacks.losses.LOSSES`; None for their own.
         adaptive: from the model to one that returns logits, too, and has a gradient that leads somewhere: each attack
             is crafted on that, too, and stands beside the others as "NAME adaptive".
+        rejects: whether the model may reject an image, by one logit more than there are classes, the last one.
         quiet: no progress bar.
 
     Raises: InputError for images, labels, a model or settings that no number would mean anything for.
@@ -161,33 +147,25 @@ def evaluate(
         judge_draws=judge_draws,
         eot=eot,
     )
-    check_mode(model)
-    images, labels = collect(x, y)
-    device = device_of(model, default=images.device)
-    with unchanged(model), _folder(store) as root:
-        spec = _spec(model, images, name, str(output), put_in_front(normalisation_of(mean, std)))
-        if store is None and not spec.answers:
-            spec = replace(spec, answers=uuid4().hex)  # nothing is kept that another call might take for its own
-        assert spec.quirks is not None
-        wrapped = UserModel(model, spec.quirks)
-        split = Split(
-            SUITE,
-            "test",
-            images,
-            labels,
-            check_index(index, len(labels)),
-            class_count(wrapped, images[:2].to(device), labels),
-        )
-        hardware = Hardware(
-            device, precision_for(precision, images, device), batch_size or CHUNK_SIZE, finds_batch=batch_size is None
-        )
+    with in_memory(
+        model,
+        x,
+        y,
+        name=name,
+        index=index,
+        store=store,
+        output=str(output),
+        normalisation=put_in_front(normalisation_of(mean, std)),
+        rejects=rejects,
+        batch_size=batch_size,
+        precision=precision,
+    ) as held:
+        spec, split = held.spec, held.split
         where, threat = split.digest, ThreatModel(norm, float(epsilon))
-        models: dict[str, nn.Module] = {name: wrapped}
+        models: dict[str, nn.Module] = {name: held.model}
         sources = [spec]
         if adaptive is not None:
-            source, surrogate = surrogate_in_memory(
-                spec, model, adaptive, images[:COMPARED].to(device), classes=split.classes
-            )
+            source, surrogate = surrogate_in_memory(spec, model, adaptive, held.first_images, classes=split.classes)
             models[source.name] = surrogate
             sources.append(source)
         cases = []
@@ -195,11 +173,10 @@ def evaluate(
             attack.require_norm(norm)
             case = EvalCase(SUITE, SUITE, where, len(split), spec, source, attack, threat, int(seed))
             cases.append(with_pass_counts(case, judge_draws=judge_draws, eot=eot))
-        verdicts_store = Store(Path(root))
-        with in_use(verdicts_store.root):
+        with in_use(held.store.root):
             ranks = [(0, 0, place, 0) for place in range(len(cases))]
-            run_cases(cases, ranks, split, verdicts_store, hardware, models=models, quiet=quiet)
-            return _report(name, cases, verdicts_store)
+            run_cases(cases, ranks, split, held.store, held.hardware, models=models, quiet=quiet)
+            return _report(name, cases, held.store)
 
 
 def _report(name: str, cases: Sequence[EvalCase], store: Store) -> Report:
@@ -228,50 +205,3 @@ def _report(name: str, cases: Sequence[EvalCase], store: Store) -> Report:
         verdicts=verdicts,
         scores=pd.DataFrame(rows),
     )
-
-
-def _folder(store: str | Path | None) -> AbstractContextManager[str | Path]:
-    """The folder of the store as a context; a temporary one where nothing is to be kept."""
-    if store is None:
-        return tempfile.TemporaryDirectory()
-    try:
-        Path(store).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"store: expected a folder that can be written to, got {store} ({error.strerror})") from None
-    return nullcontext(store)
-
-
-def _spec(model: nn.Module, x: Tensor, name: str, output: str, normalisation: Normalisation | None) -> ModelSpec:
-    """What identifies the model: its class, its weights, and what it answers to fixed images."""
-    kind = type(model)
-    spec = ModelSpec(
-        name=name,
-        suites=(SUITE,),
-        dataset=SUITE,
-        architecture=kind.__qualname__,
-        defense="",
-        checkpoint="",
-        sha256=state_digest(model.state_dict()),
-        code=f"{kind.__module__}.{kind.__qualname__}",
-    )
-    for probed in _to_probe(model):
-        found = observed(
-            spec,
-            probed,
-            tuple(x.shape[1:]),
-            output,
-            normalisation=normalisation,
-            more_images=[x[:COMPARED]],
-            tries_layouts=False,
-        )
-        if found.answers:
-            break
-    return found
-
-
-def _to_probe(model: nn.Module) -> Iterator[nn.Module]:
-    """What fixed images may be shown to: copies, so that the model stays as it is, first on the CPU as for files."""
-    for place in (torch.device("cpu"), device_of(model)):
-        with suppress(Exception):  # a model may hold what cannot be copied, or moved
-            yield moved(copy.deepcopy(model), place)
-    yield model

@@ -9,7 +9,7 @@ from typing import Any
 from attacks.errors import InputError
 from model_zoo.model_spec import ModelSpec
 
-OPTIONAL = ("size", "randomized", "quirks", "answers", "surrogate", "surrogate_code", "members")
+OPTIONAL = ("size", "randomized", "rejects", "quirks", "answers", "surrogate", "surrogate_code", "members")
 """Fields that a card leaves out where they say nothing: they are no text, or nothing that a card may say."""
 
 
@@ -43,8 +43,9 @@ def read_card(path: Path) -> ModelSpec:
             raise ValueError("no checkpoint")
         if type(spec.size) is not int or spec.size < 0:
             raise ValueError(f"a size that is no number of bytes: {spec.size!r}")
-        if type(spec.randomized) is not bool:
-            raise ValueError(f"randomized that is neither true nor false: {spec.randomized!r}")
+        for name in ("randomized", "rejects"):
+            if type(getattr(spec, name)) is not bool:
+                raise ValueError(f"{name} that is neither true nor false: {getattr(spec, name)!r}")
         return spec
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(

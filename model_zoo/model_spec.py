@@ -33,6 +33,7 @@ class ModelSpec:
         convert: a name of `CONVERTS`, where the authors' names of the weights are not ours.
         size: of the checkpoint file in bytes; 0 where nobody wrote it down.
         randomized: whether it answers at random, and so is judged by expectation; of a user's model it is found out.
+        rejects: whether it may reject an image, by one logit more than there are classes: the last one.
         quirks: how a user's own model must be run; None for models that are run as they are.
         answers: of a user's own model, a digest of its logits on fixed images; "" where it cannot be asked.
         surrogate: what makes of the network what an adaptive attack searches on: the name of a mask, or
@@ -56,6 +57,7 @@ class ModelSpec:
     convert: str = ""
     size: int = 0
     randomized: bool = False
+    rejects: bool = False
     quirks: Quirks | None = None
     answers: str = ""
     surrogate: str = ""
@@ -82,6 +84,8 @@ class ModelSpec:
             identity[NORMALISATION] = str(self.quirks.normalisation)
         if self.quirks is not None and self.quirks.is_flat_at_bounds:
             identity["gradients"] = "inside of [0, 1]"
+        if self.rejects:
+            identity["rejects"] = "by the last logit"
         if self.surrogate:
             identity["surrogate"] = self.surrogate_code
         return identity | ({"answers": self.answers} if self.answers else {})

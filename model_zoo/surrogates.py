@@ -88,6 +88,6 @@ def _observed(spec: ModelSpec, surrogate: nn.Module, x: Tensor, classes: int, *,
         require_gradient(asked, x)
     except InputError as error:
         raise InputError(f"{named}{error}") from None
-    if got != classes:
-        raise InputError(f"{named}expected {classes} logits, as of the model, got {got}")
+    if got not in {classes, classes + spec.rejects}:
+        raise InputError(f"{named}expected {classes + spec.rejects} logits, as of the model, got {got}")
     return replace(spec, quirks=quirks, randomized=answers_at_random(asked, x))

@@ -21,6 +21,7 @@ from benchmark.cli.options import (
     OWN_NAME,
     QUIET,
     RAY,
+    REJECTS,
     RESULTS,
     SEED,
     THREAT,
@@ -69,12 +70,13 @@ from benchmark.cli.values import Examples
     "--loss",
     WHAT,
     "Gradient attacks climb this loss in place of their own: cross-entropy, cross-entropy-x10, margin or dlr; "
-    "difference or dlr-targeted where they have targets.",
+    "features or features:LAYER for the distance from the clean image's; difference or dlr-targeted where they have "
+    "targets.",
     metavar="NAME",
 )
 @option("--keep-images", WHAT, "Adversarial images are kept, for `store rejudge`.", is_flag=True)
 @takes(
-    *(DRAWS, THREAT, SEED, OWN_MODEL, OWN_NAME, OWN_DATA, DATASET, DATA, CHECKPOINTS, RESULTS),
+    *(DRAWS, THREAT, SEED, OWN_MODEL, REJECTS, OWN_NAME, OWN_DATA, DATASET, DATA, CHECKPOINTS, RESULTS),
     *(ATTACKING, ATTACK_WORKERS, RAY, QUIET),
 )
 @click.pass_context

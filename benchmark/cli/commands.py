@@ -21,6 +21,7 @@ from benchmark.cli.options import (
     OWN_NAME,
     PLACES,
     QUIET,
+    REJECTS,
     RESULTS,
     SEED,
     THREAT,
@@ -160,8 +161,23 @@ def speed_command(*, shared: Shared, **options: Any) -> None:
     type=Number(),
 )
 @option("--examples", WHAT, "The number of test images.", type=click.IntRange(1), default=200)
+@option(
+    "--hidden",
+    WHAT,
+    "The binarization test hides a point in so many images, or in all there are; each costs a thousand passes.",
+    type=click.IntRange(1),
+    default=512,
+)
+@option(
+    "--adaptive",
+    WHAT,
+    "The attack is crafted on what this function makes of a model; mask stands for what is known of the model's mask.  "
+    "[default: the model itself]",
+    metavar="PATH.py:FUNCTION|mask|none",
+)
 @takes(
-    THREAT, SEED, OWN_MODEL, OWN_NAME, OWN_DATA, DATASET, DATA, CHECKPOINTS, RESULTS, ATTACKING, ATTACK_WORKERS, QUIET
+    *(THREAT, SEED, OWN_MODEL, REJECTS, OWN_NAME, OWN_DATA, DATASET, DATA, CHECKPOINTS, RESULTS),
+    *(ATTACKING, ATTACK_WORKERS, QUIET),
 )
 def diagnose_command(*, shared: Shared, **options: Any) -> None:
     """Ask whether an attack is shown to work on a model: a checklist with tests, and hidden points to find."""

@@ -1,12 +1,14 @@
 """What the diagnose command does: names to suite, models and attack, and on to the checks and their table."""
 
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from attacks.errors import InputError
 from benchmark.cli.options import OwnData, OwnModel, Shared
 from benchmark.cli.resolve import choose_attacks, choose_suite
 from benchmark.cli.resolve_hardware import bring_images, choose_hardware, choose_images, tuned
-from benchmark.cli.resolve_models import choose_models, without_twins
+from benchmark.cli.resolve_models import choose_models, choose_surrogates, without_twins
+from benchmark.data.own_images import OwnImages
 from benchmark.data.split import balanced_subset
 from benchmark.diagnose.cases import Plan, require_testable
 from benchmark.diagnose.run import diagnose_models
@@ -26,6 +28,8 @@ def diagnose(
     attack: str,
     attack_epsilon: float | None,
     examples: int,
+    hidden: int,
+    adaptive: str | None,
     own: OwnModel,
     own_data: OwnData,
     dataset: str | None,
@@ -49,6 +53,8 @@ def diagnose(
         examples,
         _sources(chosen, shared),
         shared.seed,
+        hidden,
+        _surrogates(chosen, specs, adaptive, shared, brought),
     )
     store = Store(shared.results_dir / "runs")
     with in_use(store.root):
@@ -57,7 +63,7 @@ def diagnose(
             chosen,
             specs,
             plan,
-            balanced_subset(split, examples, seed=shared.seed),
+            balanced_subset(split, max(examples, hidden), seed=shared.seed),
             store,
             hardware,
             checkpoint_dir=shared.checkpoint_dir,
@@ -73,6 +79,28 @@ FILES = {
     "diagnosis.md": "all models diagnosed so far; .csv for programs",
     "leaderboard.md": "has the flag not-shown once `run_benchmark.py table` wrote it anew",
 }
+
+
+OF_MASKS = "mask"
+"""In place of a user's function: what is known of the models' masks."""
+
+
+def _surrogates(
+    suite: Suite, specs: Sequence[ModelSpec], adaptive: str | None, shared: Shared, brought: OwnImages | None
+) -> Mapping[str, ModelSpec]:
+    """What the attack searches on in each model's place; the models themselves unless the user says otherwise.
+
+    Raises: InputError for models that have no mask, where those of masks are asked for.
+    """
+    if adaptive in (None, "none"):
+        return {}
+    found = choose_surrogates(suite, specs, None if adaptive == OF_MASKS else adaptive, shared, brought)
+    if without := [spec.name for spec in specs if spec.name not in found]:
+        raise InputError(
+            f"--adaptive {adaptive}: expected models with a mask, got {', '.join(without)}; name others by --models, "
+            "or give a function, PATH.py:FUNCTION"
+        )
+    return found
 
 
 def _sources(suite: Suite, shared: Shared) -> list[ModelSpec]:

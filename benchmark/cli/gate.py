@@ -26,10 +26,12 @@ from benchmark.gate.canaries import blindness, canary_name
 from benchmark.gate.protocol import GateProtocol, Subject
 from benchmark.gate.question import Outcome
 from benchmark.gate.report import GateReport, publish
-from benchmark.gate.results import Result, new_caveats, results, sanity_failure, screened
+from benchmark.gate.results import Result, new_caveats, results, sanity_failure, screened, shown_result
 from benchmark.gate.rules import Rules
 from benchmark.gate.run import GateRun, run_gate
 from benchmark.gate.words import points
+from benchmark.store.diagnosis import Diagnosis
+from benchmark.store.store import Store
 from benchmark.suites.models import models_for
 from benchmark.suites.suite import Suite
 from model_zoo.files.atomic import sha256_of
@@ -56,6 +58,7 @@ def gate(
     budget: float | None,
     undecided: str | None,
     screen: bool,
+    require_shown: bool,
     junit: Path | None,
     sarif: Path | None,
     summary: Path | None,
@@ -79,6 +82,7 @@ def gate(
     check_baseline(known, protocol)
     specs = _tested(protocol.suite, known, models, own, shared, brought)
     renewed_by = renewals(baseline, specs, own, own_data, shared)
+    shown = [shown_result(one) for one in _diagnoses(protocol.suite, specs, shared)] if require_shown else []
     if screen:
         protocol, budget = screening(protocol), budget or SCREEN_MINUTES
         rules = replace(rules, miss=0.0)  # a part of the attack passes nothing, so it looks on
@@ -88,7 +92,7 @@ def gate(
     notify = silent if shared.quiet else to_stderr
     run = run_gate(protocol, subjects, rules, budget=seconds, most=SCREENED if screen else None, notify=notify)
     answered = results(protocol, subjects, run, rules, renewed_by)
-    found = [*failed, *(map(screened, answered) if screen else answered)]
+    found = [*failed, *shown, *(map(screened, answered) if screen else answered)]
     report = GateReport(
         f"robustness gate: {protocol.suite.name} against {baseline.name}",
         sorted(found, key=lambda result: result.outcome is not Outcome.FAIL),
@@ -108,6 +112,19 @@ def _failing(undecided: str | None, *, screen: bool) -> list[Outcome]:
     if screen or undecided == "pass":
         return [Outcome.FAIL]
     return [Outcome.FAIL, Outcome.OPEN, *([Outcome.INCONCLUSIVE] if undecided == "fail" else [])]
+
+
+def _diagnoses(suite: Suite, specs: Sequence[ModelSpec], shared: Shared) -> list[Diagnosis]:
+    """What was found of the models, as they are now. Raises: InputError for one that was not diagnosed."""
+    store = Store(shared.results_dir / "runs")
+    known = {str(sorted(one.network.items())): one for one in store.read_diagnoses(suite.name)}
+    found = {spec.name: known.get(str(sorted(spec.identity.items()))) for spec in specs}
+    if lacking := [name for name, one in found.items() if one is None]:
+        raise InputError(
+            f"--require-shown: expected a diagnosis of {', '.join(lacking)}, with the weights under test, in "
+            f"{store.root}, got none; run diagnose --suite {suite.name} on it with the same --results-dir"
+        )
+    return [replace(one, model=name) for name, one in found.items() if one is not None]
 
 
 def _tested(

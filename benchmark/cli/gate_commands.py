@@ -18,6 +18,7 @@ from benchmark.cli.options import (
     OWN_MODEL,
     OWN_NAME,
     QUIET,
+    REJECTS,
     RESULTS,
     Shared,
     takes,
@@ -35,7 +36,7 @@ class GateGroup(HeadedGroup):
         return super().parse_args(ctx, args)
 
 
-GATE = (OWN_MODEL, OWN_NAME, OWN_DATA, DATA, CHECKPOINTS, RESULTS, ATTACKING, ATTACK_WORKERS, QUIET)
+GATE = (OWN_MODEL, REJECTS, OWN_NAME, OWN_DATA, DATA, CHECKPOINTS, RESULTS, ATTACKING, ATTACK_WORKERS, QUIET)
 
 
 @click.group("gate", cls=GateGroup, invoke_without_command=True)

@@ -77,6 +77,13 @@ COMPARING = (
         "fails, and nothing passes.",
         is_flag=True,
     ),
+    option(
+        "--require-shown",
+        RULES,
+        "A model fails on which a check of `diagnose` fails, the flag not-shown; it must have been diagnosed, with "
+        "these weights and this --results-dir.",
+        is_flag=True,
+    ),
     option("--junit", REPORTS, "JUnit XML is written to this file.", type=FILE, metavar="FILE"),
     option("--sarif", REPORTS, "SARIF 2.1.0, for code scanning, is written to this file.", type=FILE, metavar="FILE"),
     option("--summary", REPORTS, "A summary in Markdown is appended to this file.", type=FILE, metavar="FILE"),

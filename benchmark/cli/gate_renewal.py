@@ -36,7 +36,8 @@ def renewals(
 
 def _own(own: OwnModel) -> list[str]:
     values = {"model": own.model, "checkpoint": own.checkpoint, "output": own.output, "name": own.known_as}
-    return [*_words({**values, "mean": own.mean, "std": own.std}), *(["--trust-code"] if own.trust_code else [])]
+    flags = {"--trust-code": own.trust_code, "--rejects": own.rejects}
+    return [*_words({**values, "mean": own.mean, "std": own.std}), *(name for name, given in flags.items() if given)]
 
 
 def _words(values: Mapping[str, object]) -> list[str]:

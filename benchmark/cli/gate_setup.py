@@ -96,6 +96,7 @@ def subject_of(protocol: GateProtocol, spec: ModelSpec, before: PackedCase | Non
         protocol.hardware,
         needs_gradients=protocol.attack.needs_gradients,
         is_random=spec.randomized,
+        rejects=spec.rejects,
     )
     check_identity(spec, checked.flags)
     searched = search_copy(spec, model, protocol.split, protocol.hardware)

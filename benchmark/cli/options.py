@@ -38,6 +38,7 @@ class OwnModel:
     model: str | None = None
     checkpoint: Path | None = None
     trust_code: bool = False
+    rejects: bool = False
     output: str | None = None
     known_as: str | None = None
     mean: str | None = None
@@ -238,6 +239,15 @@ OWN_DATA = (
         "So many images of --data that cannot be read are left out.  [default: 0]",
         type=click.IntRange(0),
         metavar="N",
+    ),
+)
+REJECTS = (
+    option(
+        "--rejects",
+        OWN,
+        "The model may reject an image, by one logit more than there are classes, the last one: an error on a clean "
+        "image, no success of an attack on it.",
+        is_flag=True,
     ),
 )
 OWN_NAME = (

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from attacks.errors import InputError
-from attacks.judge import predict, predict_expected, refuse_outside
+from attacks.judge import predict, predict_expected, refuse_outside, withstands
 from attacks.threat_model import ThreatModel
 from benchmark.cli.options import Shared
 from benchmark.data.datasets import DATASETS
@@ -61,7 +61,8 @@ def rejudge_store(shared: Shared) -> None:
             if spec.sha256 not in models:
                 classes = DATASETS[spec.dataset].classes
                 models[spec.sha256] = load_model(spec, shared.checkpoint_dir, classes=classes)
-            result = rejudge_case(store, key, models[spec.sha256])
+            rejected = DATASETS[spec.dataset].classes if spec.rejects else None
+            result = rejudge_case(store, key, models[spec.sha256], rejected=rejected)
         except ValueError as error:  # InputError, too
             print(f"{key}: {error}")
             faults += 1
@@ -77,8 +78,11 @@ def rejudge_store(shared: Shared) -> None:
         sys.exit(1)
 
 
-def rejudge_case(store: Store, key: str, model: nn.Module) -> Rejudged:
+def rejudge_case(store: Store, key: str, model: nn.Module, *, rejected: int | None = None) -> Rejudged:
     """Judge the kept images of a case.
+
+    Args:
+        rejected: as for `attacks.judge.judge`.
 
     Raises: ValueError, in one line, for files that are damaged or do not belong together, and for images outside of the
         threat model.
@@ -104,8 +108,8 @@ def rejudge_case(store: Store, key: str, model: nn.Module) -> Rejudged:
             for points in (x, x_adv, (x_adv * 255).round() / 255)
         )
         images += len(y)
-        changed += int(((classes == y) & (on_x_adv == y) != robust).sum())
-        rounded += int(((classes == y) & (on_eight_bits == y) != robust).sum())
+        changed += int(((classes == y) & withstands(on_x_adv, y, rejected) != robust).sum())
+        rounded += int(((classes == y) & withstands(on_eight_bits, y, rejected) != robust).sum())
     are_all = _digest(seen) == identity["images"]
     if not are_all and _covers(store, key, list(files)):
         raise ValueError("the clean images kept are not those that the case attacked")

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from attacks.errors import InputError
-from attacks.losses import LOSSES
+from attacks.losses import LOSSES, is_of_features
 from attacks.names import lookup
 from attacks.registry import ATTACKS, attack_spec
 from attacks.spec import AttackSpec
@@ -93,7 +93,8 @@ def with_loss(attacks: Sequence[AttackSpec], loss: str | None) -> list[AttackSpe
     """
     if loss is None:
         return list(attacks)
-    lookup(loss, LOSSES, "loss")
+    if not is_of_features(loss):
+        lookup(loss, LOSSES, "loss")
     able = [attack.with_loss(loss) for attack in attacks if attack.can_climb(loss)]
     if attacks and not able:
         raise InputError(

@@ -43,6 +43,8 @@ def choose_models(
             raise InputError("--mean and --std are for a model of your own; name it by --model, or leave them out")
         if own.trust_code:
             raise InputError("--trust-code is for a program named by --checkpoint; leave it out")
+        if own.rejects:
+            raise InputError("--rejects is for your own model (--model PATH.py:FACTORY); registered models say so")
         if own.known_as is not None:
             raise InputError("--name is for your own model (--model PATH.py:FACTORY); registered models have names")
         return _registered(suite, names or "all", shared, brought)
@@ -53,7 +55,7 @@ def choose_models(
         )
     asking = f"asking {own.model or own.checkpoint} about a few images how it must be run ..."
     with said_if_slow(asking, quiet=shared.quiet):
-        spec = _spec_of(suite, own, brought)
+        spec = replace(_spec_of(suite, own, brought), rejects=own.rejects)
     if own.known_as is not None:
         spec = replace(spec, name=check_name(own.known_as, "--name"))
     others = _registered(suite, names, shared, brought) if names else []

@@ -99,6 +99,7 @@ def train(shared: Shared, *, defense: str, suite: str, recipe: str, overrides: S
         sha256=trained.sha256,
         paper=spec.paper,
         randomized=spec.mask is not None and spec.mask.randomized,
+        rejects=spec.rejects,
     )
     record: dict[str, object] = {
         "command": _command(defense, suite, recipe, overrides, name, shared),

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from attacks.errors import InputError
 from attacks.losses import TARGETED_LOSSES
@@ -10,7 +10,7 @@ from attacks.registry import attack_spec
 from attacks.spec import AttackSpec, Recurrence
 from attacks.threat_model import LARGEST_EPSILON, ThreatModel
 from benchmark.data.split import Split, balanced_subset
-from benchmark.suites.case import EvalCase, with_pass_counts
+from benchmark.suites.case import ADAPTIVE, EvalCase, with_pass_counts
 from benchmark.suites.suite import Suite
 from model_zoo.model_spec import ModelSpec
 
@@ -25,6 +25,8 @@ RANDOM_POINTS = "random-points"
 FROM = "from "
 """Before the name of the model that a transferred attack was crafted on."""
 STARTS = 3
+HIDDEN = 512
+"""As many as in the paper of the binarization test."""
 EIGHTH, QUARTER = 8, 4
 """Parts of the images: those that random points are tried on, and those that a randomised model is attacked on."""
 
@@ -41,6 +43,8 @@ class Plan:
         examples: how many images; None for all.
         sources: models that transfer attacks are crafted on.
         seed: of all draws.
+        hidden: in how many images the binarization test hides a point, at most.
+        surrogates: by the name of a model, what the attack searches on in its place: then an adaptive attack is tested.
     """
 
     attack: AttackSpec
@@ -48,11 +52,27 @@ class Plan:
     examples: int | None
     sources: Sequence[ModelSpec]
     seed: int
+    hidden: int = HIDDEN
+    surrogates: Mapping[str, ModelSpec] = field(default_factory=dict)
 
     def images_for(self, model: ModelSpec, available: int) -> int:
         """How many images the runs on a model see: of a randomised one, whose queries are dear, a quarter."""
-        asked = min(self.examples or available, available)
+        return self._fewer(model, min(self.examples or available, available))
+
+    def hidden_for(self, model: ModelSpec, available: int) -> int:
+        """The same of the binarization test."""
+        return self._fewer(model, min(self.hidden, available))
+
+    def _fewer(self, model: ModelSpec, asked: int) -> int:
         return max(1, asked // QUARTER) if model.randomized else asked
+
+    def source_of(self, model: ModelSpec) -> ModelSpec:
+        """What the attack under test searches on."""
+        return self.surrogates.get(model.name, model)
+
+    def attack_on(self, model: ModelSpec) -> str:
+        """What the attack under test is called."""
+        return f"{self.attack.name}{ADAPTIVE if model.name in self.surrogates else ''}"
 
 
 def roles(suite: Suite, model: ModelSpec, plan: Plan, split: Split) -> Roles:
@@ -65,7 +85,10 @@ def roles(suite: Suite, model: ModelSpec, plan: Plan, split: Split) -> Roles:
         made = EvalCase(suite.name, suite.dataset, digests[size], size, model, source, attack, threat, plan.seed)
         return with_pass_counts(made)
 
-    found = {role: case(attack, threat, n, model) for role, attack, threat in _runs(suite.threat, plan, split)}
+    found = {
+        role: case(attack, threat, n, model if attack.is_black_box else plan.source_of(model))
+        for role, attack, threat in _runs(suite.threat, plan, split)
+    }
     if suite.threat.norm in attack_spec(RANDOM_POINTS).norms:
         found[RANDOM_POINTS] = case(attack_spec(RANDOM_POINTS), suite.threat, part, model)
     for source in plan.sources:

@@ -1,8 +1,8 @@
-"""What a network's last linear layer reads, had by the network's own forward pass."""
-
-from typing import Any
+"""What a network's last linear layer reads, as a module."""
 
 from torch import Tensor, nn
+
+from attacks.features import features_and_logits
 
 
 class Features(nn.Module):
@@ -18,17 +18,4 @@ class Features(nn.Module):
         self.training = False
 
     def forward(self, x: Tensor) -> Tensor:
-        seen: list[Tensor] = []
-
-        def keep(_: nn.Module, inputs: tuple[Any, ...]) -> None:
-            seen.extend(inputs[:1])
-
-        linear = [module for module in self.model.modules() if isinstance(module, nn.Linear)]
-        hooks = [module.register_forward_pre_hook(keep) for module in linear]
-        try:
-            logits: Tensor = self.model(x)
-        finally:
-            for hook in hooks:
-                hook.remove()
-        last = seen[-1] if seen and seen[-1].ndim == 2 and len(seen[-1]) == len(x) else logits
-        return last.float()
+        return features_and_logits(self.model, x)[0].float()

@@ -23,6 +23,8 @@ class Measured:
         margin: beyond which it is a failure, if chance does not explain it.
         p: of the test that asks whether it does; None for a fact, which no chance explains.
         measured: the figure in words.
+        least_p: the least p that the test could have come to with as many images. Where not even that is significant
+            the check could not have failed, and a figure within the margin says nothing.
     """
 
     check: str
@@ -30,31 +32,47 @@ class Measured:
     margin: float | None
     p: float | None
     measured: str
+    least_p: float = 0.0
 
 
 def findings(measured: Sequence[Measured]) -> list[Finding]:
     """The outcomes of all checks of one model, corrected for their number by Holm's method."""
     tested = [one for one in measured if one.p is not None]
     corrected = dict(zip([one.check for one in tested], holm([one.p or 0.0 for one in tested]), strict=True))
-    return [_finding(one, corrected.get(one.check)) for one in measured]
+    return [_finding(one, corrected.get(one.check), len(tested)) for one in measured]
 
 
-def _finding(one: Measured, p_holm: float | None) -> Finding:
+def _finding(one: Measured, p_holm: float | None, tests: int) -> Finding:
     def digits(p: float | None) -> float | None:
         return None if p is None else three_digits(p)
 
     figure = None if one.figure is None else round(one.figure, 4)
-    return Finding(one.check, _outcome(one, p_holm), figure, one.margin, digits(one.p), digits(p_holm), one.measured)
+    return Finding(
+        one.check, _outcome(one, p_holm, tests), figure, one.margin, digits(one.p), digits(p_holm), one.measured
+    )
 
 
-def _outcome(one: Measured, p_holm: float | None) -> str:
+def _outcome(one: Measured, p_holm: float | None, tests: int) -> str:
     if one.margin is None:
         return "" if one.figure is not None else CANNOT_TELL
     if one.figure is None:
         return CANNOT_TELL
     if one.figure <= one.margin:
-        return PASSES
+        return PASSES if one.p is None or one.least_p * tests < SIGNIFICANT else CANNOT_TELL
     return FAILS if p_holm is None or p_holm < SIGNIFICANT else CANNOT_TELL
+
+
+def share_check(check: str, count: int, n: int, margin: float, words: str) -> Measured:
+    """That of n images no more than a share, the margin in percent, is counted; it cannot tell of none."""
+    if not n:
+        return unknown(check, "there is no image to look at")
+    p, least = share_p(count, n, margin), share_p(n, n, margin)
+    return Measured(check, 100 * count / n, margin, p, words, least)
+
+
+def unknown(check: str, why: str) -> Measured:
+    """A check that has nothing to measure."""
+    return Measured(check, None, None, None, why)
 
 
 def share_p(count: int, n: int, share: float) -> float:

@@ -9,7 +9,7 @@ from attacks.errors import InputError
 from attacks.generators import seeded
 from attacks.oracle import Classifier
 from attacks.threat_model import ThreatModel
-from benchmark.diagnose.finding import Measured, share_p
+from benchmark.diagnose.finding import Measured, share_check
 from benchmark.diagnose.passes import BATCH, in_parts, margin
 from benchmark.evaluation.gradient_flags import FEW, zero_gradients
 
@@ -35,7 +35,7 @@ def zero_gradient(model: Classifier, x: Tensor, y: Tensor, *, batch_size: int = 
     except (InputError, RuntimeError):
         return Measured("zero-gradients", 100.0, FEW, None, "no gradient can be had")
     count = round(share * len(x) / 100)
-    return Measured("zero-gradients", share, FEW, share_p(count, len(x), FEW), f"{count} of {len(x)} images have none")
+    return share_check("zero-gradients", count, len(x), FEW, f"{count} of {len(x)} images have none")
 
 
 def saturated(model: Classifier, x: Tensor, y: Tensor, *, batch_size: int = BATCH) -> Measured:
@@ -57,7 +57,7 @@ def saturated(model: Classifier, x: Tensor, y: Tensor, *, batch_size: int = BATC
     except (InputError, RuntimeError):
         return Measured("saturated-loss", 100.0, FEW, None, "no gradient can be had")
     words = f"plain cross-entropy has no gradient on {count} of {len(x)} images"
-    return Measured("saturated-loss", 100 * count / len(x), FEW, share_p(count, len(x), FEW), words)
+    return share_check("saturated-loss", count, len(x), FEW, words)
 
 
 def true_gradient(
@@ -92,7 +92,7 @@ def true_gradient(
     count = int((errors.amax(0) > WRONG).sum())
     near, far = (float(error.mean()) for error in errors)
     words = f"on {count} of {len(x)} images differences are none of the gradient's (mean error {near:.2f}, {far:.2f})"
-    return Measured("true-gradient", 100 * count / len(x), 10.0, share_p(count, len(x), 10.0), words)
+    return share_check("true-gradient", count, len(x), 10.0, words)
 
 
 def _error(model: Classifier, x: Tensor, y: Tensor, draws: Draws, width: float) -> Tensor:

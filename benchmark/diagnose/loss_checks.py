@@ -8,7 +8,7 @@ from attacks.loop import run_steps
 from attacks.oracle import Classifier, Oracle, Query
 from attacks.spec import AttackSpec, Recurrence
 from attacks.threat_model import ThreatModel
-from benchmark.diagnose.finding import Measured, share_p
+from benchmark.diagnose.finding import Measured, share_check, unknown
 from benchmark.diagnose.passes import BATCH, in_parts, margin
 
 DRAWS = 100
@@ -48,7 +48,7 @@ def smooth(
         change = in_parts(relative_change, batch_size, x, y, index)
     count = int((change > 1).sum())
     words = f"on {count} of {len(x)} images it changes by more than itself (median change {float(change.median()):.2f})"
-    return Measured("smooth-loss", 100 * count / len(x), 25.0, share_p(count, len(x), 25.0), words)
+    return share_check("smooth-loss", count, len(x), 25.0, words)
 
 
 def converged(
@@ -69,7 +69,7 @@ def converged(
     Source: Pintor et al., arXiv:2106.09947 (incomplete optimisation).
     """
     if not isinstance(attack.method, Recurrence) or attack.steps <= 2 * LAST_STEPS or attack.is_black_box:
-        return _unknown(f"the attack is none of more than {2 * LAST_STEPS} steps by gradients")
+        return unknown("converged", f"the attack is none of more than {2 * LAST_STEPS} steps by gradients")
     method = attack.method
 
     def last_moves(x: Tensor, y: Tensor, index: Tensor) -> Tensor:
@@ -102,10 +102,6 @@ def converged(
     moved = moved[~moved.isnan()]
     count, n = int((moved > MOVES).sum()), len(moved)
     if not n:
-        return _unknown("every image is broken, or the attack follows no loss")
+        return unknown("converged", "every image is broken, or the attack follows no loss")
     words = f"on {count} of {n} standing images the loss still rose by over {MOVES} in {LAST_STEPS} steps"
-    return Measured("converged", 100 * count / n, 50.0, share_p(count, n, 50.0), words)
-
-
-def _unknown(why: str) -> Measured:
-    return Measured("converged", None, None, None, why)
+    return share_check("converged", count, n, 50.0, words)

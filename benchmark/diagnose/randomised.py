@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from attacks import attack
 from attacks.generators import seeded
+from attacks.judge import withstands
 from attacks.spec import AttackSpec
 from attacks.threat_model import ThreatModel
 from benchmark.diagnose.finding import Measured
@@ -15,7 +16,16 @@ DRAWS = 20
 
 
 def randomised_rows(
-    model: nn.Module, x: Tensor, y: Tensor, index: Tensor, threat: ThreatModel, tested: AttackSpec, *, seed: int
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    index: Tensor,
+    threat: ThreatModel,
+    tested: AttackSpec,
+    *,
+    seed: int,
+    surrogate: nn.Module | None = None,
+    rejected: int | None = None,
 ) -> tuple[list[Measured], float, float]:
     """Accuracies over 20 draws of the model, clean (the control) and under the attack, with 95% Wilson intervals.
 
@@ -23,25 +33,28 @@ def randomised_rows(
 
     Args:
         model: answers at random. x: (N, C, H, W) in [0, 1]; y, index: (N,).
+        surrogate: what an adaptive attack searches on in its place.
+        rejected: what it answers in place of a class where it rejects an image.
 
     Returns: rows that only inform; forward and backward passes of the attack and of the draws, in total.
     Source: Carlini et al., arXiv:1902.06705, on randomised defenses; this project's naming.
     """
-    shown = attack(model, x, y, tested, epsilon=threat.epsilon, norm=threat.norm, index=index, seed=seed)
-    rows = [row for name, points in (("clean", x), ("attacked", shown.x_adv)) for row in _rows(model, name, points, y)]
+    on = {"source": surrogate, "rejects": rejected is not None, "index": index, "seed": seed}
+    shown = attack(model, x, y, tested, epsilon=threat.epsilon, norm=threat.norm, **on)  # type: ignore[arg-type]
+    rows = [*_rows(model, "clean", x, y, None), *_rows(model, "attacked", shown.x_adv, y, rejected)]
     return rows, float(shown.forwards.sum()) + 2 * DRAWS * len(x), float(shown.backwards.sum())
 
 
 @torch.no_grad()
-def _rows(model: nn.Module, name: str, points: Tensor, y: Tensor) -> list[Measured]:
+def _rows(model: nn.Module, name: str, points: Tensor, y: Tensor, rejected: int | None) -> list[Measured]:
     answers = []
     for draw in range(DRAWS):
         with seeded("diagnosis", draw):
             answers.append(model(points).float().softmax(1))
-    correct = torch.stack([answer.argmax(1) == y for answer in answers])
+    correct = torch.stack([withstands(answer.argmax(1), y, rejected) for answer in answers])
     counted = {
         "single-draw": correct[0],
-        "expected": torch.stack(answers).mean(0).argmax(1) == y,
+        "expected": withstands(torch.stack(answers).mean(0).argmax(1), y, rejected),
         "worst-of-20": correct.all(0),
     }
     return [_row(f"{name}-{kind}", held) for kind, held in counted.items()]

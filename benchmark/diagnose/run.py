@@ -10,11 +10,12 @@ from torch import Tensor, nn
 
 from attacks.oracle import CountingClassifier
 from attacks.precision import full_float32
+from attacks.rejection import ClassesAlone
 from attacks.threat_model import ThreatModel
 from benchmark.data.split import Split, balanced_subset
 from benchmark.diagnose.binarization import binarization
 from benchmark.diagnose.cases import TESTED, Plan, Roles, roles
-from benchmark.diagnose.finding import Measured, findings
+from benchmark.diagnose.finding import Measured, findings, unknown
 from benchmark.diagnose.forward_checks import forward_checks
 from benchmark.diagnose.gradient_checks import saturated, true_gradient, zero_gradient
 from benchmark.diagnose.loss_checks import converged, smooth
@@ -30,8 +31,8 @@ from benchmark.sweep.prepare import load_on
 from benchmark.sweep.run import run_cases
 from model_zoo.model_spec import ModelSpec
 
-HIDDEN = 64
-"""The most images in which the binarization test hides a point."""
+FACT_IMAGES = 64
+"""How many images the checks of the forward pass look at."""
 
 
 def diagnose_models(
@@ -43,21 +44,24 @@ def diagnose_models(
     hardware: Hardware,
     *,
     checkpoint_dir: Path = Path(),
-    surrogates: Mapping[str, nn.Module] = MappingProxyType({}),
+    models_here: Mapping[str, nn.Module] = MappingProxyType({}),
     quiet: bool = False,
 ) -> list[Diagnosis]:
     """Diagnose the attack of a plan on each model; a diagnosis is written to the store as soon as it is made.
 
     Args:
         split: the images; the plan says how many of them are taken.
-        surrogates: by the name of a model, what an adaptive attack searches on in its place.
+        models_here: by name, those that are loaded already: on the device, in eval mode, frozen.
 
     Raises: InputError for images or a model that no number would mean anything for.
     """
     grid = {spec.name: roles(suite, spec, plan, split) for spec in models}
     cases = [case for found in grid.values() for case in found.values()]
     specs = {spec.name: spec for case in cases for spec in (case.model, case.source)}
-    loaded = {name: load_on(hardware, spec, split, checkpoint_dir) for name, spec in specs.items()}
+    loaded = {
+        name: models_here[name] if name in models_here else load_on(hardware, spec, split, checkpoint_dir)
+        for name, spec in specs.items()
+    }
     run_cases(
         cases,
         (),
@@ -71,9 +75,8 @@ def diagnose_models(
     )
     made = []
     for spec in models:
-        images = balanced_subset(split, plan.images_for(spec, len(split)), seed=plan.seed)
-        asked = loaded[spec.name], surrogates.get(spec.name)
-        made.append(_diagnosis(suite, spec, plan, images, _verdicts(store, grid[spec.name]), *asked, hardware))
+        networks = loaded[spec.name], loaded[plan.source_of(spec).name]
+        made.append(_diagnosis(suite, spec, plan, split, _verdicts(store, grid[spec.name]), *networks, hardware))
         store.write_diagnosis(suite.name, made[-1])
     return made
 
@@ -88,42 +91,52 @@ def _diagnosis(
     suite: Suite,
     spec: ModelSpec,
     plan: Plan,
-    images: Split,
+    split: Split,
     shown: Mapping[str, Verdicts],
     model: nn.Module,
-    surrogate: nn.Module | None,
+    searched: nn.Module,
     hardware: Hardware,
 ) -> Diagnosis:
+    is_adaptive = searched is not model
+    images = balanced_subset(split, plan.images_for(spec, len(split)), seed=plan.seed)
     x, y, index = images.on(hardware.device)
     tested = ThreatModel(suite.threat.norm, plan.epsilon)
     correct = np.flatnonzero(shown[TESTED].correct)
-    counting = CountingClassifier(model)
+    counting = CountingClassifier(ClassesAlone(searched, split.classes) if spec.rejects else searched)
     on = x[correct], y[correct], index[correct], tested, hardware.batch_size
-    measured = [*verdict_checks(shown), *_direct(counting, spec, plan, *on)]
-    measured += forward_checks(model, x[:HIDDEN], is_random=spec.randomized)
+    measured = verdict_checks(shown)
+    measured += _direct(counting, plan, *on, is_random=plan.source_of(spec).randomized, is_adaptive=is_adaptive)
+    passes = roles(suite, spec, plan, split)[TESTED]
+    about: dict[str, Any] = {"judge_draws": passes.judge_draws, "eot": passes.eot, "is_adaptive": is_adaptive}
+    measured += forward_checks(model, x[:FACT_IMAGES], **about)
+    in_images = balanced_subset(split, plan.hidden_for(spec, len(split)), seed=plan.seed).on(hardware.device)
     hidden = binarization(
         model,
-        x[:HIDDEN],
-        index[:HIDDEN],
+        in_images[0],
+        in_images[2],
         suite.threat,
         plan.attack,
         epsilon=plan.epsilon,
-        surrogate=surrogate,
+        surrogate=searched if is_adaptive else None,
         seed=plan.seed,
         batch_size=hardware.batch_size,
     )
     measured.append(hidden.measured)
     forwards, backwards = counting.forwards + hidden.forwards, counting.backwards + hidden.backwards
     if spec.randomized:
-        rows, more_forwards, more_backwards = randomised_rows(model, x, y, index, tested, plan.attack, seed=plan.seed)
+        who: dict[str, Any] = {
+            "surrogate": searched if is_adaptive else None,
+            "rejected": split.classes if spec.rejects else None,
+        }
+        rows, *more = randomised_rows(model, x, y, index, tested, plan.attack, seed=plan.seed, **who)
         measured += rows
-        forwards, backwards = forwards + more_forwards, backwards + more_backwards
+        forwards, backwards = forwards + more[0], backwards + more[1]
     forwards += sum(float(verdicts.forwards.sum()) for verdicts in shown.values())
     backwards += sum(float(verdicts.backwards.sum()) for verdicts in shown.values())
     return Diagnosis(
         model=spec.name,
         network=spec.identity,
-        attack=f"{plan.attack.name}, {suite.threat.norm} {plan.epsilon:.6g}",
+        attack=f"{plan.attack_on(spec)}, {suite.threat.norm} {plan.epsilon:.6g}",
         n=len(y),
         forwards=round(forwards / len(y), 1),
         backwards=round(backwards / len(y), 1),
@@ -133,23 +146,33 @@ def _diagnosis(
 
 def _direct(
     model: CountingClassifier,
-    spec: ModelSpec,
     plan: Plan,
     x: Tensor,
     y: Tensor,
     index: Tensor,
     threat: ThreatModel,
     batch_size: int,
+    *,
+    is_random: bool,
+    is_adaptive: bool,
 ) -> list[Measured]:
-    """The checks of gradient and loss, on images that are classified correctly; as exact as the judge."""
+    """The checks of gradient and loss of what the attack searches on, as exact as the judge.
+
+    On images that are classified correctly. A surrogate's gradient is a stand-in's, and need not be that of its values.
+    """
+    if not len(x):
+        return [unknown(check, "no image is classified correctly") for check in DIRECT]
     keyed: dict[str, Any] = {"seed": plan.seed, "batch_size": batch_size}
     with full_float32():
-        found = [
-            zero_gradient(model, x, y, batch_size=batch_size),
-            saturated(model, x, y, batch_size=batch_size),
-            true_gradient(model, x, y, threat, index, **keyed),
-            smooth(model, x, y, threat, index, **keyed),
-        ]
-        if not spec.randomized:
-            return [*found, converged(plan.attack, model, x, y, threat, index, **keyed)]
-    return [*found, Measured("converged", None, None, None, "the model answers at random: its loss has no path")]
+        found = [zero_gradient(model, x, y, batch_size=batch_size), saturated(model, x, y, batch_size=batch_size)]
+        if is_adaptive:
+            found.append(unknown("true-gradient", "the attack goes by a surrogate, whose gradient is a stand-in's"))
+        else:
+            found.append(true_gradient(model, x, y, threat, index, **keyed))
+        found.append(smooth(model, x, y, threat, index, **keyed))
+        if is_random:
+            return [*found, unknown("converged", "the model answers at random: its loss has no path")]
+        return [*found, converged(plan.attack, model, x, y, threat, index, **keyed)]
+
+
+DIRECT = ("zero-gradients", "saturated-loss", "true-gradient", "smooth-loss", "converged")

@@ -18,7 +18,7 @@ from benchmark.diagnose.cases import (
     TWICE,
     UNBOUNDED,
 )
-from benchmark.diagnose.finding import Measured, share_p
+from benchmark.diagnose.finding import Measured, share_check, unknown
 from benchmark.stats.shares import Bools, mcnemar_one_sided
 from benchmark.store.verdicts import Verdicts
 
@@ -41,7 +41,7 @@ def rises_with_epsilon(shown: Shown) -> Measured:
     ladder = [role for role in (*list(EPSILONS)[:2], TESTED, *list(EPSILONS)[2:], UNBOUNDED) if role in shown]
     steps = list(itertools.pairwise(ladder))
     if not steps:
-        return _unknown("rises-with-epsilon", "the attack was run at one epsilon only")
+        return unknown("rises-with-epsilon", "the attack was run at one epsilon only")
     pairs = [_pair(shown[smaller], shown[larger]) for smaller, larger in steps]
     return _worst("rises-with-epsilon", pairs, [smaller for smaller, _ in steps], 3.0, "at {role} {points:+.1f} points "
                   "more than at the next larger epsilon")  # fmt: skip
@@ -51,11 +51,9 @@ def unbounded(shown: Shown) -> Measured:
     """Nothing withstands an unbounded attack. Source: Carlini et al.; Pintor et al., arXiv:2106.09947."""
     verdicts = shown.get(UNBOUNDED)
     if verdicts is None or not verdicts.correct.any():
-        return _unknown("unbounded", "the attack was not run without a bound")
+        return unknown("unbounded", "the attack was not run without a bound")
     count, n = int(verdicts.robust_any.sum()), int(verdicts.correct.sum())
-    return Measured(
-        "unbounded", 100 * count / n, 5.0, share_p(count, n, 5.0), f"{count} of {n} images withstand any change"
-    )
+    return share_check("unbounded", count, n, 5.0, f"{count} of {n} images withstand any change")
 
 
 def steps_suffice(shown: Shown) -> Measured:
@@ -73,14 +71,14 @@ def consistent(shown: Shown) -> Measured:
     ladder = [role for role in (*list(EPSILONS)[:2], TESTED, *list(EPSILONS)[2:]) if role in shown]
     held = [shown[role].robust_any | ~shown[role].correct for role in ladder]
     if len(held) < 2:
-        return _unknown("consistent", "the attack was run at one epsilon only")
+        return unknown("consistent", "the attack was run at one epsilon only")
     broken = np.any([~smaller for smaller in held[:-1]], axis=0)
     again = np.any([~smaller & larger for i, smaller in enumerate(held) for larger in held[i + 1 :]], axis=0)
     count, n = int(again.sum()), int(broken.sum())
     if not n:
-        return _unknown("consistent", "no image was broken at a smaller epsilon")
+        return unknown("consistent", "no image was broken at a smaller epsilon")
     words = f"{count} of {n} images broken at some epsilon withstand a larger one"
-    return Measured("consistent", 100 * count / n, 5.0, share_p(count, n, 5.0), words)
+    return share_check("consistent", count, n, 5.0, words)
 
 
 def black_box(shown: Shown) -> Measured:
@@ -108,10 +106,10 @@ def silent_success(shown: Shown) -> Measured:
     """What an attack found on its way it has in the end. Source: Pintor et al., arXiv:2106.09947 (silent success)."""
     verdicts = shown.get(TESTED)
     if verdicts is None or verdicts.robust_last is None:
-        return _unknown("silent-success", "the attack has no last iterate")
-    count, n = int((verdicts.robust_last & ~verdicts.robust_any).sum()), len(verdicts.index)
+        return unknown("silent-success", "the attack has no last iterate")
+    count, n = int((verdicts.robust_last & ~verdicts.robust_any).sum()), int(verdicts.correct.sum())
     words = f"{count} of {n} images were broken on the way and not in the end"
-    return Measured("silent-success", 100 * count / n, 5.0, share_p(count, n, 5.0), words)
+    return share_check("silent-success", count, n, 5.0, words)
 
 
 CHECKS: Sequence[Callable[[Shown], Measured]] = (
@@ -124,7 +122,7 @@ def _stronger(shown: Shown, check: str, others: Sequence[str], margin: float, wo
     """By how many points one of some runs breaks more than the attack under test, at most."""
     there = [role for role in others if role in shown]
     if TESTED not in shown or not there:
-        return _unknown(check, "the attack under test has no such run")
+        return unknown(check, "the attack under test has no such run")
     pairs = [_pair(shown[role], shown[TESTED]) for role in there]
     return _worst(check, pairs, there, margin, words)
 
@@ -132,17 +130,21 @@ def _stronger(shown: Shown, check: str, others: Sequence[str], margin: float, wo
 def _worst(
     check: str, pairs: Sequence[tuple[int, int, int]], names: Sequence[str], margin: float, words: str
 ) -> Measured:
-    """The pair with the least p, corrected for their number by Bonferroni's inequality."""
+    """Of the pairs beyond the margin, or of all where none is, that with the least p; Bonferroni's inequality corrects
+    it for their number.
+
+    A pair within the margin may have the least p of all and decides nothing as long as another one is beyond it.
+    """
     found = [
-        (mcnemar_one_sided(first, second), (second - first) / n, place)
+        (100 * (first - second) / n <= margin, mcnemar_one_sided(first, second), (second - first) / n, place)
         for place, (first, second, n) in enumerate(pairs)
     ]
-    p, _, place = min(found)
+    _, p, _, place = min(found)
     first, second, n = pairs[place]
     points = 100 * (first - second) / n
     text = words.format(role=names[place].removeprefix(FROM) if "from" in words else names[place], points=points)
     measured = f"{text} (alone {first}, the other alone {second}, of {n})"
-    return Measured(check, points, margin, min(1.0, p * len(pairs)), measured)
+    return Measured(check, points, margin, min(1.0, p * len(pairs)), measured, len(pairs) * 0.5**n)
 
 
 def _pair(one: Verdicts, other: Verdicts) -> tuple[int, int, int]:
@@ -155,7 +157,3 @@ def _pair(one: Verdicts, other: Verdicts) -> tuple[int, int, int]:
 def _broken(verdicts: Verdicts, images: NDArray[np.int64]) -> Bools:
     broken: Bools = (verdicts.correct & ~verdicts.robust_any)[np.searchsorted(verdicts.index, images)]
     return broken
-
-
-def _unknown(check: str, why: str) -> Measured:
-    return Measured(check, None, None, None, why)

@@ -43,6 +43,7 @@ def evaluate_chunk(
         judge_draws=case.judge_draws,
         is_randomized=case.is_randomized,
         is_transfer=case.is_transfer or case.is_adaptive,
+        rejects=case.model.rejects,
     )
     steps = [case.attack.steps for case in cases]
     on: dict[str, Any] = {"classes": chunk.classes, "readings": steps, "prediction": prediction, **watching}

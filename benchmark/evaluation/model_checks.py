@@ -82,12 +82,14 @@ def check_model(
     *,
     needs_gradients: bool = True,
     is_random: bool = False,
+    rejects: bool = False,
 ) -> Checked:
     """What must be known of a model before it is attacked.
 
     Args:
         needs_gradients: whether an attack will ask it for them.
         is_random: whether it is known to answer at random.
+        rejects: whether it has a logit behind those of the classes, by which it rejects an image.
 
     Returns: its clean predictions, and its caveats, flags by `model_flags.py`.
     Raises: InputError for logits of a wrong shape or not finite, for a model that cannot take the images or hides its
@@ -103,11 +105,12 @@ def check_model(
         raise InputError(
             f"model {name}: cannot take {split.dataset} images of shape {tuple(x.shape)}: {reason}"
         ) from error
-    expected = (len(x), split.classes)
+    expected = (len(x), split.classes + rejects)
     if not isinstance(first, Tensor) or tuple(first.shape) != expected:
         got = tuple(first.shape) if isinstance(first, Tensor) else type(first).__name__
         raise InputError(
-            f"model {name}: expected logits of shape {expected} (one a class of {split.dataset}), got {got}"
+            f"model {name}: expected logits of shape {expected} (one a class of {split.dataset}"
+            f"{', and one for rejected images' if rejects else ''}), got {got}"
             + ("; name all classes, in the order of the logits, by --classes" if split.names else "")
         )
     if not first.isfinite().all():

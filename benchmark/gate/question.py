@@ -8,12 +8,14 @@ class Kind(StrEnum):
     """REGRESSION: has robust accuracy fallen? THRESHOLD: is it below what is required of all models?
 
     CANARY: does the attack break less than it did? SANITY: is the model worth attacking, and to be trusted?
+    SHOWN: is the attack that was diagnosed shown to work on the model?
     """
 
     REGRESSION = "regression"
     THRESHOLD = "threshold"
     CANARY = "canary"
     SANITY = "sanity"
+    SHOWN = "shown"
 
 
 class Outcome(StrEnum):

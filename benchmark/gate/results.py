@@ -12,6 +12,7 @@ from benchmark.gate.run import GateRun, attack_became_weaker
 from benchmark.gate.words import counted, points
 from benchmark.report.flags import flag_names, name_of
 from benchmark.stats.shares import Bools, mcnemar, percent
+from benchmark.store.diagnosis import Diagnosis
 
 MASKING = ("zero-gradients", "probabilities", "randomized", "dropout")
 """Caveats with which gradient attacks may be too weak."""
@@ -49,6 +50,16 @@ class Result:
 def sanity_failure(subject: str, words: str, *, renew: str = "") -> Result:
     """A model that is not worth attacking, or no longer to be trusted."""
     return Result(Question(Kind.SANITY, subject), Outcome.FAIL, words, renew=renew)
+
+
+def shown_result(diagnosis: Diagnosis) -> Result:
+    """Whether the attack that was diagnosed on a model is shown to work there."""
+    failed, question = diagnosis.failed, Question(Kind.SHOWN, diagnosis.model)
+    if not failed:
+        words = f"nothing speaks against {diagnosis.attack}, {counted(diagnosis.n, 'image')} diagnosed"
+        return Result(question, Outcome.PASS, words)
+    words = f"not-shown: {diagnosis.attack} is not shown to work on this model, by {', '.join(failed)}"
+    return Result(question, Outcome.FAIL, words)
 
 
 def new_caveats(subject: Subject, renew: str) -> Result | None:

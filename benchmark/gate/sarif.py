@@ -17,6 +17,7 @@ RULES: Mapping[Kind, tuple[str, str]] = {
     Kind.THRESHOLD: ("robustness/threshold", "Robust accuracy is below what is required."),
     Kind.CANARY: ("robustness/weaker-attack", "The attack breaks less than it did, so it proves less."),
     Kind.SANITY: ("robustness/untrustworthy-model", "The model collapsed, or its gradients are masked."),
+    Kind.SHOWN: ("robustness/attack-not-shown", "The attack is not shown to work on the model, so it proves nothing."),
 }
 """What is asked, by its identifier, which stays as it is."""
 

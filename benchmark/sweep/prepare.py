@@ -81,7 +81,11 @@ def prepare(
     by_gradient = {case.source.name for case in cases if case.attack.needs_gradients}
     checked = {}
     for spec in specs:
-        about = {"needs_gradients": spec.name in by_gradient, "is_random": spec.randomized}
+        about = {
+            "needs_gradients": spec.name in by_gradient,
+            "is_random": spec.randomized,
+            "rejects": spec.rejects,
+        }
         checked[spec.name], hardware = check_on_fitting_batches(spec.name, loaded[spec.name], split, hardware, **about)
     for spec in specs:
         check_identity(spec, checked[spec.name].flags)

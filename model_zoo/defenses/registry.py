@@ -103,6 +103,11 @@ class DefenseSpec:
         return {**self.params, **({} if self.mask is None else {self.mask.setting: self.mask.settings[0]})}
 
     @property
+    def rejects(self) -> bool:
+        """Whether a trained model may reject an image."""
+        return self.mask is not None and self.mask.rejects
+
+    @property
     def uses_pool(self) -> bool:
         """Whether half of every batch has pseudo-labels."""
         return self.first is not None and self.first.role == "labels-pool"

@@ -29,6 +29,7 @@ class MaskSpec:
             possible, and a gradient that leads somewhere. It may share weights with it.
         setting: what the value is; settings: those that the shipped models have, the authors' first.
         randomized: whether it answers at random.
+        rejects: whether it may reject an image, by a logit behind those of the classes.
         version: of the surrogate; one more with whatever moves the numbers of adaptive attacks.
         paper: where it was proposed; broken_by: where it was shown to fall, and how.
         summary: one line for `list defenses`.
@@ -44,4 +45,5 @@ class MaskSpec:
     broken_by: str
     summary: str
     randomized: bool = False
+    rejects: bool = False
     version: int = 1

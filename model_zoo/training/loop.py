@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from attacks.draws import Draws
 from attacks.errors import InputError
+from attacks.judge import withstands
 from attacks.threat_model import ThreatModel
 from model_zoo.architectures.registry import build, find
 from model_zoo.bounds.certified import BOUNDS
@@ -285,7 +286,9 @@ def _validate(
         draws = Draws.start(training.seed, index, torch.full_like(index, VALIDATION_STREAM))
         x_adv = _context(training, draws, precision).craft(model, x, y, loss="cross-entropy", start="uniform")
         with torch.no_grad():
-            robust += int((right & (model(x_adv).argmax(1) == y)).sum())
+            logits = model(x_adv)
+            rejected = logits.shape[1] - 1 if training.defense.rejects else None
+            robust += int((right & withstands(logits.argmax(1), y, rejected)).sum())
     all_clean, all_robust = team.add_up(torch.tensor([clean, robust], device=team.device)).tolist()
     return 100 * all_clean / len(images.y), 100 * all_robust / len(images.y)
 

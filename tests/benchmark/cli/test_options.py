@@ -26,6 +26,7 @@ COMPARING = {
     "budget",
     "undecided",
     "screen",
+    "require-shown",
     "junit",
     "sarif",
     "summary",
@@ -35,7 +36,7 @@ GATE = (
     DATA
     | ATTACKING
     | OWN_MODEL
-    | {"name", "data", "image-size", "channels", "skip-broken"}
+    | {"name", "rejects", "data", "image-size", "channels", "skip-broken"}
     | {"baseline", "models", "checkpoint-dir", "results-dir", "workers", "quiet"}
 )
 TAKEN = {
@@ -45,7 +46,7 @@ TAKEN = {
     | ATTACKING
     | OWN_MODEL
     | {"dataset", "norm", "epsilon", "seed", "checkpoint-dir", "results-dir", "workers", "executor", "gpus-per-worker"}
-    | {"adaptive", "loss", "quiet"},
+    | {"adaptive", "loss", "quiet", "rejects"},
     "list": set(),
     "list models": {"checkpoint-dir"},
     **{f"list {what}": set[str]() for what in ("attacks", "defenses", "datasets", "suites")},
@@ -60,6 +61,9 @@ TAKEN = {
         "seed",
         "name",
         "dataset",
+        "rejects",
+        "hidden",
+        "adaptive",
     }
     | DATA
     | ATTACKING
@@ -150,6 +154,7 @@ RUNS = {
     "push": "--models madry --folder hub",
     "speed": "--models madry --contests pgd-20 --rounds 1 --examples 10",
     "compare": "--attacks fgsm --against pgd-20",
+    "diagnose": "--models natural --attack pgd-20 --examples 8 --hidden 4",
     "store verify": "",
     "store rejudge": "",
     "store missing": "",

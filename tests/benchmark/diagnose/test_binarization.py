@@ -7,6 +7,7 @@ from pathlib import Path
 import masks
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
 from attacks.registry import attack_spec
@@ -16,6 +17,7 @@ from benchmark.data.split import balanced_subset
 from benchmark.diagnose.binarization import binarization
 from benchmark.diagnose.features import Features
 from benchmark.diagnose.finding import findings
+from benchmark.diagnose.read_out import RIDGE, logistic_regressions
 from benchmark.gate.canaries import Rounded
 from benchmark.suites.registry import SUITES
 from model_zoo.load import load_model
@@ -98,3 +100,18 @@ def test_features_are_what_the_last_linear_layer_reads_and_leave_no_hook_behind(
 def test_without_a_linear_layer_features_are_the_logits() -> None:
     x, _ = images()
     assert torch.equal(Features(nn.Flatten())(x), x.flatten(1))
+
+
+def test_a_logistic_regression_separates_what_a_plane_can_as_sklearn_does() -> None:
+    torch.manual_seed(0)
+    inside, beyond = torch.randn(3, 60, 20) * torch.rand(20), 0.8 * torch.randn(3, 20)
+    found = logistic_regressions(inside, beyond)
+    for points, one, direction in zip(inside.double(), beyond.double(), found, strict=True):
+        assert (points @ direction).max() < one @ direction
+        rows = torch.cat([points, one[None]])
+        scale = rows.std(0)
+        theirs = LogisticRegression(C=1 / RIDGE, max_iter=10_000, tol=1e-8).fit(
+            ((rows - rows.mean(0)) / scale).numpy(), [0] * 60 + [1]
+        )
+        expected = torch.from_numpy(theirs.coef_[0]) / scale
+        assert torch.cosine_similarity(direction, expected, dim=0) > 0.999

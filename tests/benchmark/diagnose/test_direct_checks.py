@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from attacks.threat_model import ThreatModel
 from benchmark.data.datasets import load
 from benchmark.data.split import balanced_subset
-from benchmark.diagnose.finding import Measured, findings
+from benchmark.diagnose.finding import Measured, findings, share_check
 from benchmark.diagnose.forward_checks import forward_checks
 from benchmark.diagnose.gradient_checks import saturated, true_gradient, zero_gradient
 from benchmark.diagnose.loss_checks import converged, smooth
@@ -44,7 +44,7 @@ def checked(model: nn.Module) -> dict[str, str]:
         true_gradient(model, x, y, SUITE.threat, index, seed=0),
         smooth(model, x, y, SUITE.threat, index, seed=0),
         converged(PGD, model, x, y, SUITE.threat, index, seed=0),
-        *forward_checks(model, x, is_random=False),
+        *forward_checks(model, x, judge_draws=0, eot=1),
     ]
     return {finding.check: finding.outcome for finding in findings(found)}
 
@@ -78,7 +78,7 @@ def test_a_mask_fails_the_check_that_is_for_it(mask: Callable[[], nn.Module], ch
 def test_probabilities_are_told_from_logits() -> None:
     x = torch.rand(4, 1, 8, 8)
     softmax = nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.Softmax(1))
-    outcomes = {found.check: found.figure for found in forward_checks(softmax, x, is_random=False)}
+    outcomes = {found.check: found.figure for found in forward_checks(softmax, x, judge_draws=0, eot=1)}
     assert outcomes == {"deterministic": 0.0, "plain-forward": 0.0, "logits": 1.0}
 
 
@@ -105,3 +105,17 @@ def test_an_attack_of_tiny_steps_has_not_converged() -> None:
     assert finding.outcome == "fails"
     (short,) = findings([converged(PGD.with_settings(steps=20), model, x, y, SUITE.threat, index, seed=0)])
     assert short.outcome == "cannot-tell"
+
+
+def test_randomness_is_let_pass_just_where_both_sides_average_it() -> None:
+    x, noisy = images()[0][:8], masks.noise().eval()
+    figures = {}
+    for handled in ((0, 1), (1, 20), (20, 1), (20, 20)):
+        found = forward_checks(noisy, x, judge_draws=handled[0], eot=handled[1])
+        figures[handled] = {one.check: one.figure for one in found}["deterministic"]
+    assert figures == {(0, 1): 1.0, (1, 20): 1.0, (20, 1): 1.0, (20, 20): 0.0}
+
+
+def test_no_images_and_too_few_of_them_cannot_tell() -> None:
+    (none, few, enough) = findings([share_check("a", 0, n, 5.0, "") for n in (0, 1, 9)])
+    assert (none.outcome, few.outcome, enough.outcome) == ("cannot-tell", "cannot-tell", "passes")

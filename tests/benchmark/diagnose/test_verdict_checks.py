@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from benchmark.diagnose.finding import Measured, findings, share_p
-from benchmark.diagnose.verdict_checks import CHECKS, verdict_checks
+from benchmark.diagnose.verdict_checks import CHECKS, _worst, verdict_checks
 from benchmark.stats.shares import mcnemar_one_sided
 from benchmark.store.verdicts import Verdicts
 
@@ -105,3 +105,12 @@ def test_the_more_tests_a_model_has_the_less_one_of_them_says() -> None:
 def test_a_fact_needs_no_test_and_takes_no_part_in_the_correction() -> None:
     fact, tested = Measured("fact", 1.0, 0.0, None, ""), Measured("tested", 10.0, 3.0, 0.04, "")
     assert [finding.outcome for finding in findings([fact, tested])] == ["fails", "fails"]
+
+
+def test_a_pair_beyond_the_margin_decides_before_one_of_smaller_p_within_it() -> None:
+    few, many = (60, 0, 1000), (300, 240, 1000)
+    within = _worst("black-box", [(20, 0, 1000), many], ["square-500", "spsa-500"], 5.0, "{role} {points:+.1f}")
+    assert within.figure == pytest.approx(6.0)
+    assert within.p == pytest.approx(2 * mcnemar_one_sided(300, 240))
+    both = _worst("black-box", [few, many], ["square-500", "spsa-500"], 5.0, "{role} {points:+.1f}")
+    assert both.p == pytest.approx(2 * mcnemar_one_sided(60, 0))

@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -15,9 +16,11 @@ from benchmark.cli.options import Shared
 from benchmark.gate.baseline import Settings, read_baseline
 from benchmark.gate.canaries import STRONGER
 from benchmark.gate.protocol import attack_all
+from benchmark.store.diagnosis import Diagnosis, Finding
 from benchmark.store.packed import read_packed, write_packed
+from benchmark.store.store import Store
 from benchmark.suites.models import models_for
-from model_zoo.registry import SHIPPED
+from model_zoo.registry import SHIPPED, models_of
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 Gate = Callable[..., subprocess.CompletedProcess[str]]
@@ -253,3 +256,35 @@ def test_a_normalisation_that_is_not_the_recorded_one_is_refused_both_ways(folde
     added = command(folder, "gate", "--baseline", "without.json", *words, *given)
     assert added.returncode == 2
     assert "expected no --mean and --std, as in the baseline, got --mean 0.1 --std 0.9" in added.stderr
+
+
+def test_a_model_that_an_attack_is_not_shown_to_work_on_fails_where_that_is_asked(
+    folder: Path, command: Command, tmp_path: Path
+) -> None:
+    words = ("gate", "--baseline", str(folder / "b.json"), "--quiet", "--models", "madry")
+    asked = command(tmp_path, *words, "--require-shown")
+    assert asked.returncode == 2
+    assert "expected a diagnosis of madry, with the weights under test" in asked.stderr
+    assert asked.stderr.count("\n") == 1
+    identity = models_of("digits", tmp_path)["madry"].identity
+    for outcome, code in (("fails", 1), ("passes", 0)):
+        checks = (Finding("true-gradient", outcome, 50.0, 10.0, 1e-9, 1e-8, "words"),)
+        found = Diagnosis("madry", identity, "pgd-40, Linf 0.2", 200, 1.0, 1.0, checks)
+        Store(tmp_path / "results/mine/runs").write_diagnosis("digits", found)
+        files = ("--junit", "gate.xml", "--sarif", "gate.sarif")
+        run = command(tmp_path, *words, "--require-shown", *files)
+        assert run.returncode == code, run.stderr
+        case = ElementTree.parse(tmp_path / "gate.xml").find(".//testcase[@classname='gate.shown']")
+        assert case is not None
+        assert case.get("name") == "madry"
+        results = json.loads((tmp_path / "gate.sarif").read_text())["runs"][0]["results"]
+        if code:
+            failure = case.find("failure")
+            assert failure is not None
+            assert failure.get("message", "").startswith("not-shown: pgd-40, Linf 0.2 is not shown to work")
+            assert [(one["ruleId"], one["level"]) for one in results] == [("robustness/attack-not-shown", "error")]
+            assert last(run) == "gate failed: madry"
+            assert command(tmp_path, *words).returncode == 0  # nobody asked
+        else:
+            assert case.find("failure") is None
+            assert results == []

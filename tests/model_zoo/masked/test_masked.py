@@ -17,6 +17,7 @@ from model_zoo.architectures.registry import build, find
 from model_zoo.masked.activation_pruning import ActivationPruning
 from model_zoo.masked.denoiser import Denoiser
 from model_zoo.masked.jpeg import Jpeg
+from model_zoo.masked.lid import MINIBATCH, Lid, _dimension
 from model_zoo.masked.mask_spec import Learner, MaskSpec
 from model_zoo.masked.neighbours import CAPACITY, Neighbours
 from model_zoo.masked.projection import Projection
@@ -42,6 +43,9 @@ def masked(mask: MaskSpec, *, base: str = "digits-cnn") -> nn.Module:
     for part in model.modules():
         if isinstance(part, Neighbours):  # whose database is empty at first
             part.own_loss(images(CAPACITY, *find(base).input_shape), torch.zeros(CAPACITY))
+        if isinstance(part, Lid):  # and so is its minibatch
+            shape = find(base).input_shape
+            part.own_loss(images(MINIBATCH, *shape), torch.zeros(MINIBATCH, dtype=torch.int64))
     return model
 
 
@@ -58,7 +62,7 @@ def gradient(model: nn.Module, x: Tensor) -> Tensor:
 @pytest.mark.parametrize("base", ["digits-cnn", "small-cnn", "strided-cnn"])
 def test_a_masked_network_takes_images_in_both_modes_and_learns(mask: MaskSpec, base: str) -> None:
     model, x = masked(mask, base=base), images(2, *find(base).input_shape)
-    assert model(x).shape == (2, 10)
+    assert model(x).shape == (2, 10 + mask.rejects)
     assert model(x).isfinite().all()
     logits = model.train()(x)
     loss = F.cross_entropy(logits, torch.tensor([0, 1]))
@@ -247,3 +251,38 @@ def test_neighbours_answer_by_the_images_that_came_last() -> None:
     logits = model.eval()(torch.eye(4).view(4, 1, 2, 2))
     assert logits.argmax(1).tolist() == [0, 1, 2, 3]
     torch.testing.assert_close(logits.exp() - 1e-3, torch.eye(4).softmax(1))
+
+
+@pytest.mark.parametrize("dimension", [2, 5])
+def test_the_local_intrinsic_dimension_of_uniform_points_is_that_of_their_space(dimension: int) -> None:
+    torch.manual_seed(0)
+    space = torch.linalg.qr(torch.randn(40, dimension))[0]
+    inside = 0.5 * (2 * torch.rand(50, dimension) - 1)
+    layer, beside = inside @ space.T, (2 * torch.rand(MINIBATCH, dimension) - 1) @ space.T
+    found = _dimension(layer, beside, 20)
+    assert found.mean().item() == pytest.approx(dimension, rel=0.25)
+    distances = (layer[0] - beside).norm(dim=1).sort().values[:20]
+    torch.testing.assert_close(found[0], -20 / (distances / distances[-1]).log().sum(), rtol=1e-4, atol=0)
+
+
+def test_a_detector_rejects_where_its_log_odds_are_positive() -> None:
+    model = masked(MASKS["lid"])
+    assert isinstance(model, Lid)
+    logits, dimensions = model.with_dimensions(images())
+    torch.testing.assert_close(model(images())[:, :10], logits)
+    assert dimensions.shape == (6, 8)  # the image and seven modules
+    linear = model.detector[1]
+    assert isinstance(linear, nn.Linear)
+    for bias, is_rejected in ((100.0, True), (-100.0, False)):
+        linear.bias.data.fill_(bias)
+        assert (model(images()).argmax(1) == 10).all() == is_rejected
+    assert torch.equal(model.train()(images()), model.network(images()))
+
+
+def test_the_minibatch_is_the_last_images_that_the_detector_learnt_from() -> None:
+    model = masked(MASKS["lid"])
+    assert isinstance(model, Lid)
+    for part in images(3 * MINIBATCH, 1, 8, 8).split(150):
+        model.train().own_loss(part, torch.zeros(len(part), dtype=torch.int64))
+    last = images(3 * MINIBATCH, 1, 8, 8)[-MINIBATCH:]
+    assert sorted(model.reference.sum((1, 2, 3)).tolist()) == pytest.approx(sorted(last.sum((1, 2, 3)).tolist()))

@@ -1,0 +1,89 @@
+"""The diagnosis from Python: the same checks as the command's, of models and surrogates of the caller's."""
+
+from functools import cache
+from pathlib import Path
+
+import masks
+import pytest
+import torch
+from torch import Tensor, nn
+
+from attacks.errors import InputError
+from benchmark import diagnose_model
+from benchmark.data.datasets import load
+from benchmark.data.split import balanced_subset
+from benchmark.store.diagnosis import Diagnosis
+from model_zoo.load import load_model
+from model_zoo.registry import model_spec
+
+FEW = {"epsilon": 0.2, "attack": "pgd-20", "hidden": 8, "quiet": True}
+
+
+@cache
+def images() -> tuple[Tensor, Tensor]:
+    split = balanced_subset(load("digits", "test", data_dir=Path()), 40, seed=0)
+    return split.x, split.y
+
+
+def shipped(name: str, suite: str = "digits") -> nn.Module:
+    return load_model(model_spec(name, suite, Path()), Path(), classes=10)
+
+
+def outcomes(found: Diagnosis) -> dict[str, str]:
+    return {finding.check: finding.outcome for finding in found.findings}
+
+
+def test_an_honest_model_fails_no_check_and_a_mask_does() -> None:
+    honest = diagnose_model(shipped("madry"), *images(), **FEW)  # type: ignore[arg-type]
+    assert honest.failed == []
+    assert honest.attack == "pgd-20, Linf 0.2"
+    assert len(honest.findings) == 20
+    assert outcomes(honest)["transfer"] == "cannot-tell"
+    masked = diagnose_model(masks.sign_flipped().eval(), *images(), **FEW)  # type: ignore[arg-type]
+    assert {"true-gradient", "black-box"} <= set(masked.failed)
+    assert masked.flags == [f"not-shown({','.join(masked.failed)})"]
+
+
+def unmasked(model: nn.Module) -> nn.Module:
+    return model.get_submodule("net")
+
+
+def test_an_adaptive_attack_is_what_is_diagnosed(tmp_path: Path) -> None:
+    found = diagnose_model(
+        masks.sign_flipped().eval(),
+        *images(),
+        **FEW,  # type: ignore[arg-type]
+        adaptive=unmasked,
+        store=tmp_path,
+    )
+    assert found.failed == []
+    assert found.attack == "pgd-20 adaptive, Linf 0.2"
+    assert outcomes(found)["true-gradient"] == "cannot-tell"  # a stand-in's gradient is none of the model's
+
+
+def test_a_randomised_model_passes_where_both_sides_average() -> None:
+    class Noisy(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = shipped("madry")
+
+        def forward(self, x: Tensor) -> Tensor:
+            logits: Tensor = self.network(x + 0.02 * torch.randn_like(x))
+            return logits
+
+    found = diagnose_model(Noisy().eval(), *images(), **FEW)  # type: ignore[arg-type]
+    assert outcomes(found)["deterministic"] == "passes"
+    (row,) = (finding for finding in found.findings if finding.check == "deterministic")
+    assert "mean probabilities over 20 passes, queries average 20" in row.measured
+
+
+def test_a_detector_is_diagnosed_by_its_classes() -> None:
+    found = diagnose_model(shipped("lid-20", "digits-masked"), *images(), **FEW, rejects=True)  # type: ignore[arg-type]
+    assert outcomes(found)["zero-gradients"] == "passes"
+
+
+def test_an_attack_that_nothing_can_be_said_about_is_refused() -> None:
+    with pytest.raises(InputError, match="asks of an attack by gradients"):
+        diagnose_model(shipped("natural"), *images(), epsilon=0.2, attack="square")
+    with pytest.raises(InputError, match="hidden must be a whole number"):
+        diagnose_model(shipped("natural"), *images(), epsilon=0.2, hidden=0)
