@@ -14,6 +14,7 @@ from benchmark.cli.headings import HeadedGroup, option
 from benchmark.cli.options import (
     ATTACK_WORKERS,
     ATTACKING,
+    CERTIFY_WORKERS,
     CHECKPOINTS,
     DATA,
     DATASET,
@@ -236,6 +237,41 @@ def diagnose_command(*, shared: Shared, **options: Any) -> None:
     from benchmark.cli.diagnose import diagnose
 
     diagnose(shared, **options)
+
+
+@cli.command("certify")
+@option("--models", WHAT, "These models are certified.  [default: all, or none beside --model]", metavar="all|NAME,...")
+@option("--suite", WHAT, "This suite is used.  [default: digits, or that of --dataset]", metavar="NAME")
+@option(
+    "--method",
+    WHAT,
+    "These methods certify, from cheap to complete: ibp, convex, crown, milp, smoothing.",
+    default="ibp,crown",
+    metavar="NAME,...",
+)
+@option("--examples", WHAT, "The number of test images.", type=click.IntRange(1))
+@option("--steps", WHAT, "The slopes of crown climb for so many steps.  [default: 20]", type=click.IntRange(0, 10_000))
+@option("--seconds", WHAT, "The solver of milp may take so many seconds for an image.  [default: 30]", type=Number())
+@option("--sigma", WHAT, "The noise of smoothing has this deviation, in pixel scale.  [default: 0.25]", type=Number())
+@option("--n0", WHAT, "Smoothing guesses the class by so many samples.  [default: 100]", type=click.IntRange(1))
+@option(
+    "--n",
+    WHAT,
+    "Smoothing bounds the class's probability by so many samples.  [default: 10000]",
+    type=click.IntRange(1),
+)
+@option(
+    "--alpha",
+    WHAT,
+    "A certificate of smoothing is wrong with this probability at most.  [default: 0.001]",
+    type=Number(),
+)
+@takes(THREAT, SEED, OWN_MODEL, OWN_NAME, OWN_DATA, DATASET, DATA, CHECKPOINTS, RESULTS, DEVICE, CERTIFY_WORKERS, QUIET)
+def certify_command(*, shared: Shared, **options: Any) -> None:
+    """Prove which images no attack can break: bounds from cheap to complete, and randomised smoothing."""
+    from benchmark.cli.certify import certify
+
+    certify(shared, **options)
 
 
 @cli.command("compare")
