@@ -395,3 +395,35 @@ def test_the_solvers_point_is_judged_and_without_an_attack_before_it_too(monkeyp
     out_of_time = proofs.by_program(subject, asked, {"seconds": 0.0}).state
     assert (out_of_time == UNKNOWN).any()
     assert ((out_of_time == with_attack) | (out_of_time == UNKNOWN)).all()
+
+
+# Smoothing
+
+
+def test_smoothing_certifies_in_the_l2_ball_that_holds_the_threat_model(digits: Split, tmp_path: Path) -> None:
+    base = model_spec("smoothing-0.25", "digits", Path("unused"))
+    methods = choose_methods(["smoothing"], {"n": 500.0, "alpha": 0.01})
+    suite, store = SUITES["digits-l2"], CertificateStore(tmp_path)
+    few = replace(suite, threat=ThreatModel("L2", 0.25))
+    (found,) = certify_models(few, [base], methods, digits, store, CPU, seed=0, quiet=True)
+    linf = replace(suite, threat=ThreatModel("Linf", 0.25 / 8))  # 64 pixels: the same L2 ball
+    (same,) = certify_models(linf, [base], methods, digits, store, CPU, seed=0, quiet=True)
+    assert 30 < found.certified.sum() < 60
+    assert found.certified.sum() - same.certified.sum() in (0, 1)  # but for the tolerance of the judge
+    assert not found.is_deterministic
+    assert found.settings == "sigma=0.25 n0=100 n=500 alpha=0.01"
+
+
+def test_the_smoothed_classifier_is_a_model_that_is_attacked_and_its_base_alone_is_smoothed(
+    command: Command, tmp_path: Path
+) -> None:
+    words = ("--models", "smoothing-0.25+noise-0.25,smoothing-0.25", "--examples", "10", "--quiet", "--workers", "1")
+    run = command(tmp_path, *words, "--attacks", "pgd-20", "--transfer", "none", "--eot", "2", "--judge-draws", "3")
+    assert run.returncode == 0, run.stderr
+    scores = pd.read_csv(tmp_path / "results/mine/digits/scores.csv", keep_default_na=False).set_index("model")
+    assert set(scores["architecture"]) == {"digits-cnn", "digits-cnn+noise-0.25"}
+    assert "randomized" in str(scores.loc["smoothing-0.25+noise-0.25", "flags"])
+    assert scores["checkpoint_sha256"].nunique() == 1
+    run = command(tmp_path, "certify", *words[:2], "--method", "smoothing", "--examples", "10", "--quiet")
+    assert run.returncode == 2
+    assert "certify its base classifier by smoothing" in run.stderr
