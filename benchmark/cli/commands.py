@@ -1,4 +1,4 @@
-"""The commands and the options that each takes, but for the benchmark's own and the gate's."""
+"""The commands that show, compare and look after what there is, and the options that each takes."""
 
 import functools
 from pathlib import Path
@@ -8,30 +8,23 @@ import click
 
 from benchmark.cli.headings import HeadedCommand, HeadedGroup, option
 from benchmark.cli.options import (
-    ATTACK_WORKERS,
     ATTACKING,
     CHECKPOINTS,
     DATA,
     DATASET,
-    DEVICE,
     FILE,
     FOLDER,
-    OWN_DATA,
     OWN_MODEL,
-    OWN_NAME,
     PLACES,
     QUIET,
-    REJECTS,
     RESULTS,
     SEED,
     THREAT,
     WHAT,
     Shared,
-    precision,
     takes,
     workers,
 )
-from benchmark.cli.values import Number
 
 # What loads torch is imported inside the commands, so that help and mistakes answer at once.
 
@@ -61,38 +54,6 @@ for what, text in {
     "suites": "Show the suites: dataset, threat model, attacks and how many images each attacks.",
 }.items():
     list_group.command(what, help=text)(functools.partial(_print_list, what))
-
-
-@click.command("train", cls=HeadedCommand)
-@option("--defense", WHAT, "The model is trained by this defense; `list defenses` names all.", required=True)
-@option(
-    "--suite",
-    WHAT,
-    "The model is trained for the dataset and threat model of this suite.",
-    default="digits",
-    metavar="NAME",
-)
-@option("--recipe", WHAT, "The settings are those of this recipe: fast, paper, cpu, or a table's own.", default="fast")
-@option(
-    "--set",
-    WHAT,
-    "This setting replaces that of the recipe: beta=6, epochs=5, lr=0.05, batch_size=64, ...",
-    dest="overrides",
-    multiple=True,
-    metavar="KEY=VALUE",
-)
-@option("--name", WHAT, "The model has this name.  [default: the defense and its parameters]")
-@takes(
-    *(SEED, DATA, CHECKPOINTS, DEVICE),
-    precision("The training computes in this precision; auto takes the device's fastest, float32 for tiny images."),
-    workers("The number of processes that train one model, each on its GPU or on the CPU; auto is one."),
-    QUIET,
-)
-def train_command(*, shared: Shared, **options: Any) -> None:
-    """Train a defense, to a checkpoint that --models knows. A killed training continues from its last epoch."""
-    from benchmark.cli.train import train
-
-    train(shared, **options)
 
 
 @click.command("table", cls=HeadedCommand)
@@ -143,47 +104,6 @@ def speed_command(*, shared: Shared, **options: Any) -> None:
     from benchmark.cli.speed import speed
 
     speed(shared, **options)
-
-
-@click.command("diagnose", cls=HeadedCommand)
-@option(
-    "--models",
-    WHAT,
-    "The attack is diagnosed on these models.  [default: all, or none beside --model]",
-    metavar="all|NAME,...",
-)
-@option("--suite", WHAT, "This suite is used.  [default: digits, or that of --dataset]", metavar="NAME")
-@option("--attack", WHAT, "This attack by gradients is diagnosed.", default="pgd-40", metavar="NAME")
-@option(
-    "--attack-epsilon",
-    WHAT,
-    "The attack runs at this radius; what it is compared with keeps --epsilon.  [default: the same]",
-    type=Number(),
-)
-@option("--examples", WHAT, "The number of test images.", type=click.IntRange(1), default=200)
-@option(
-    "--hidden",
-    WHAT,
-    "The binarization test hides a point in so many images, or in all there are; each costs a thousand passes.",
-    type=click.IntRange(1),
-    default=512,
-)
-@option(
-    "--adaptive",
-    WHAT,
-    "The attack is crafted on what this function makes of a model; mask stands for what is known of the model's mask.  "
-    "[default: the model itself]",
-    metavar="PATH.py:FUNCTION|mask|none",
-)
-@takes(
-    *(THREAT, SEED, OWN_MODEL, REJECTS, OWN_NAME, OWN_DATA, DATASET, DATA, CHECKPOINTS, RESULTS),
-    *(ATTACKING, ATTACK_WORKERS, QUIET),
-)
-def diagnose_command(*, shared: Shared, **options: Any) -> None:
-    """Ask whether an attack is shown to work on a model: a checklist with tests, and hidden points to find."""
-    from benchmark.cli.diagnose import diagnose
-
-    diagnose(shared, **options)
 
 
 @click.command("compare", cls=HeadedCommand)
@@ -250,11 +170,9 @@ def gc_command(*, shared: Shared, **options: Any) -> None:
 
 COMMANDS = (
     list_group,
-    train_command,
     table_command,
     push_command,
     speed_command,
-    diagnose_command,
     compare_command,
     store_group,
 )

@@ -158,6 +158,9 @@ ATTACKING = (
 ATTACK_WORKERS = workers(
     "The number of processes that attack side by side; auto is one a core for tiny images, else one."
 )
+CERTIFY_WORKERS = workers(
+    "The number of processes that certify side by side; auto is one a core for tiny images, else one."
+)
 RAY = (
     option(
         "--executor",

@@ -22,6 +22,7 @@ from model_zoo.model_spec import ModelSpec
 from model_zoo.program_spec import program_model
 from model_zoo.registry import MODELS, after_last_epoch
 from model_zoo.robustbench_adapter import PREFIX
+from model_zoo.smoothed import NOISE, smoothed
 from model_zoo.surrogates import own_surrogate, users_surrogate
 
 UNDEFENDED = "natural"
@@ -201,6 +202,9 @@ def _named(
     name: str, suite: Suite, known: Mapping[str, ModelSpec], shared: Shared, brought: OwnImages | None
 ) -> ModelSpec:
     """The model of that name, of the suite or of RobustBench; or of that name after its last epoch of training."""
+    base, plus, part = name.rpartition("+")
+    if plus and name not in known and part.startswith(NOISE):
+        return smoothed(_named(base, suite, known, shared, brought), part)
     if not name.startswith(PREFIX):
         last = None if name in known else after_last_epoch(name, known, shared.checkpoint_dir)
         return last or lookup(name, known, f"model of suite {suite.name}")

@@ -14,13 +14,14 @@ from markupsafe import Markup
 
 from benchmark.report.broken import broken_images
 from benchmark.report.flags import FLAGS, flag_names
-from benchmark.report.leaderboard import attacks_of
+from benchmark.report.leaderboard import PROVEN, attacks_of
 from benchmark.report.score import SuiteScores
 
 TEMPLATES = Environment(
     loader=PackageLoader("benchmark.report", "."),
     autoescape=True,
     keep_trailing_newline=True,
+    trim_blocks=True,
     undefined=StrictUndefined,
 )
 
@@ -72,6 +73,7 @@ def page(
     return TEMPLATES.get_template("page.html").render(
         title=f"Robustness leaderboard: {suite.suite}",
         data=Markup(text),
+        has_bar="certified_acc" in board,
         what=what,
         reading=reading,
         legend=legend,
@@ -90,6 +92,7 @@ def _row(suite: SuiteScores, line: dict[Any, Any], attacks: list[str], papers: p
         "worst": _number(line["worst case"]),
         "low": _number(line["ci_low"]),
         "high": _number(line["ci_high"]),
+        **({"proven": [_number(line[name]) for name in PROVEN]} if "certified_acc" in line else {}),
         "flags": str(line["flags"]).split(),
         "attacks": {name: _number(line[name]) for name in attacks},
         "axis": axis(zip(scores["ci_low"], scores["robust_acc"], scores["ci_high"], strict=True)),

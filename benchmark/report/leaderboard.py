@@ -1,10 +1,12 @@
 """The leaderboard of a suite as numbers: worst cases, intervals, ranks that the images can tell apart, caveats."""
 
 from collections.abc import Sequence
+from dataclasses import fields
 
 import pandas as pd
 
 from benchmark.report.attack_flags import flag_table, raised_flags
+from benchmark.report.bars import Bar, bars
 from benchmark.report.flags import FLAGS, flag_names
 from benchmark.report.score import SuiteScores, common_images
 from benchmark.report.trainings import trainings_of
@@ -14,11 +16,17 @@ from benchmark.suites.case import ADAPTIVE
 
 FIRST = ("rank", "model", "defense", "architecture", "clean")
 LAST = ("worst case", "ci_low", "ci_high", "flags", "n")
+PROVEN = ("certified_acc", "certified_low", "certified_high", "unknown", "broken")
+"""Columns that stand before those of `LAST` where something is certified of a model of the suite."""
+PROVEN_NOTE = (
+    "Certified: proven robust by some method of certified.csv, rounding of the float32 judge included; broken: under "
+    "an attack, at a witness of a complete method, or when clean; unknown: neither."
+)
 
 
 def attacks_of(board: pd.DataFrame) -> list[str]:
     """The attacks that a leaderboard has a column of, in its order."""
-    return [str(name) for name in board.columns if name not in (*FIRST, *LAST)]
+    return [str(name) for name in board.columns if name not in (*FIRST, *PROVEN, *LAST)]
 
 
 def leaderboard(suite: SuiteScores) -> pd.DataFrame:
@@ -58,6 +66,11 @@ def leaderboard(suite: SuiteScores) -> pd.DataFrame:
     board = pd.DataFrame(rows, columns=[*FIRST[1:], *LAST])
     board = board.join(own.pivot(index="model", columns="attack", values="shown"), on="model")
     board = board[[*FIRST[1:], *attacks, *LAST]]
+    proven = bars(suite)
+    if proven:
+        for place, (name, part) in enumerate(zip(PROVEN, fields(Bar), strict=True), len(FIRST) - 1 + len(attacks)):
+            values = [getattr(proven[model], part.name) if model in proven else None for model in board["model"]]
+            board.insert(place, name, pd.Series(values, index=board.index, dtype=float))
     board = board.sort_values(["worst case", "clean"], ascending=False, kind="stable")
     board.insert(0, "rank", board_ranks(suite, list(board["model"])))
     return board
@@ -80,10 +93,20 @@ def p_of_difference(suite: SuiteScores, first: str, second: str) -> float:
 
 
 def formatted(board: pd.DataFrame) -> pd.DataFrame:
-    """The leaderboard with its interval in one column."""
-    interval = [f"{low:.2f}-{high:.2f}" for low, high in zip(board["ci_low"], board["ci_high"], strict=True)]
-    shown = board.drop(columns=["ci_low", "ci_high"])
-    shown.insert(list(shown.columns).index("worst case") + 1, "95% interval", interval)
+    """The leaderboard with each interval in one column."""
+    shown = _with_interval(board, "worst case", "ci_low", "ci_high", "95% interval")
+    if "certified_acc" not in shown.columns:
+        return shown
+    shown = _with_interval(shown, "certified_acc", "certified_low", "certified_high", "its 95% interval")
+    return shown.rename(columns={"certified_acc": "certified"})
+
+
+def _with_interval(board: pd.DataFrame, value: str, low: str, high: str, name: str) -> pd.DataFrame:
+    """The table with the ends of an interval in one column behind its value."""
+    ends = zip(board[low], board[high], strict=True)
+    interval = ["-" if pd.isna(first) else f"{first:.2f}-{last:.2f}" for first, last in ends]
+    shown = board.drop(columns=[low, high])
+    shown.insert(list(shown.columns).index(value) + 1, name, interval)
     return shown
 
 
@@ -106,7 +129,8 @@ def legend(suite: SuiteScores, board: pd.DataFrame) -> str:
     adaptive = [
         "Adaptive: crafted on a surrogate of the model that gives a gradient, judged on the model."
     ] * has_adaptive
-    return " ".join([worst, *adaptive, ranked, trained, *(f"Flag `{flag}`: {FLAGS[flag]}." for flag in used)])
+    proven = [PROVEN_NOTE] * ("certified_acc" in board.columns)
+    return " ".join([worst, *adaptive, *proven, ranked, trained, *(f"Flag `{flag}`: {FLAGS[flag]}." for flag in used)])
 
 
 def white(scores: pd.DataFrame) -> pd.DataFrame:

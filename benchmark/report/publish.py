@@ -9,6 +9,7 @@ from types import MappingProxyType
 import pandas as pd
 
 from attacks.errors import InputError
+from benchmark.report.certified import noted_certified, notes_of_certified, together, write_certified
 from benchmark.report.diagnosis import noted_diagnoses, notes_of, write_diagnoses
 from benchmark.report.image_examples import example_images, write_examples
 from benchmark.report.latex_tables import papers_latex
@@ -19,6 +20,8 @@ from benchmark.report.papers import paper_table, papers_markdown
 from benchmark.report.score import SuiteScores, score_suite
 from benchmark.report.short import LEGEND, file_list, short_board, terminal_width, wrapped
 from benchmark.report.tables import READINGS, what_was_attacked, write_csv, write_latex, write_tables
+from benchmark.store.certificate_store import CertificateStore
+from benchmark.store.certificates import Certified
 from benchmark.store.diagnosis import Diagnosis
 from benchmark.store.packed import Packed, gather, read_packed, write_packed
 from benchmark.store.store import Store
@@ -39,7 +42,8 @@ def rebuild_tables(results_dir: Path) -> None:
     store.check()
     there = store.suites()
     packed = sorted({path.stem.partition(SEPARATOR)[0] for path in folder.glob("*.json")} - set(there))
-    if not (there or packed or store.diagnosed_suites()):
+    certificates = CertificateStore(store.root)
+    if not (there or packed or store.diagnosed_suites() or certificates.suites()):
         raise InputError(
             f"expected verdicts in {store.root}, found none, nor packed ones in {folder}; "
             "run a benchmark first, or name --results-dir"
@@ -49,6 +53,9 @@ def rebuild_tables(results_dir: Path) -> None:
     for suite in (name for name in store.diagnosed_suites() if name not in there):
         write_diagnoses(store.read_diagnoses(suite), results_dir / suite)
         print(f"Diagnoses: {results_dir / suite / 'diagnosis.md'}")
+    for suite in (name for name in certificates.suites() if name not in there):
+        write_certified(certificates.shown(suite), results_dir / suite)
+        print(f"Certificates: {results_dir / suite / 'certified.csv'}")
     for suite in packed:
         others = [read_packed(path) for path in sorted(folder.glob(f"{suite}{SEPARATOR}*.json"))]
         _write_all(read_packed(folder / f"{suite}.json"), others, results_dir, with_pictures=True)
@@ -82,14 +89,15 @@ def _write_all(
     triples: Mapping[str, bytes] = MappingProxyType({}),
 ) -> None:
     """Write everything that can be made of a suite's verdicts, and print the leaderboard in short."""
-    diagnoses = noted_diagnoses(packed.notes)
-    folder, suite = results_dir / packed.suite, score_suite(packed, packed.suite, diagnoses)
+    diagnoses, certified = noted_diagnoses(packed.notes), noted_certified(packed.notes)
+    folder, suite = results_dir / packed.suite, score_suite(packed, packed.suite, diagnoses, certified)
     beside = [score_suite(other, other.suite) for other in others]
     files = write_tables(suite, folder, others=beside, triples=triples)
     if not files:
         print(f"No case of suite {suite.suite} is complete yet; run the benchmark again to go on.")
         return
     write_diagnoses(diagnoses, folder)
+    write_certified(certified, folder)
     board = leaderboard(suite)
     write_examples(triples, folder / "examples")
     if with_pictures:
@@ -114,7 +122,8 @@ def print_tables(store: Store, suite: str, results_dir: Path, *, with_pictures: 
     there = _packed_there(folder, suite)
     record = store.read_suite(suite)
     packed = _with_rows_of(there, gather(store, suite, selection=None if record is None else record.shown))
-    packed = replace(packed, notes=notes_of(_diagnoses(store, suite, there)))
+    proven = together(CertificateStore(store.root).shown(suite), _noted(there))
+    packed = replace(packed, notes={**notes_of(_diagnoses(store, suite, there)), **notes_of_certified(proven)})
     selected = other_selections(store, suite)
     gathered = {name: gather(other, suite, selection=other.selection) for name, other in selected.items()}
     others = {name: other for name, other in gathered.items() if other.cases}
@@ -141,6 +150,11 @@ def _diagnoses(store: Store, suite: str, there: Mapping[Path, Packed]) -> list[D
     packed = [one for before in there.values() for one in noted_diagnoses(before.notes)]
     known = [one.network for one in own]
     return sorted([*own, *(one for one in packed if one.network not in known)], key=lambda one: one.model)
+
+
+def _noted(there: Mapping[Path, Packed]) -> list[Certified]:
+    """What is packed of certificates."""
+    return [one for before in there.values() for one in noted_certified(before.notes)]
 
 
 def _packed_there(folder: Path, suite: str) -> dict[Path, Packed]:

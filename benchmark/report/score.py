@@ -9,6 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from benchmark.stats.shares import Bools, percent, wilson
+from benchmark.store.certificates import Certified
 from benchmark.store.diagnosis import Diagnosis
 from benchmark.store.selection import SETTING, Readable, total_timing
 from benchmark.store.shown import ShownCase
@@ -120,6 +121,7 @@ class SuiteScores:
         shared: for each model the indices of these N images, which all its cases have seen.
         entries: what each row was made of; judged: the verdicts of each row.
         diagnosed: by model, the flags of what a diagnosis found of it.
+        certified: what is certified of its models, and perhaps of networks that had their names before.
     """
 
     suite: str
@@ -131,6 +133,7 @@ class SuiteScores:
     entries: Sequence[ShownCase]
     judged: Sequence[Judged]
     diagnosed: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    certified: Sequence[Certified] = ()
 
     def worst_case(self, model: str) -> Judged:
         """What the worst case of a model left, on the images that it is over."""
@@ -138,11 +141,13 @@ class SuiteScores:
         return Judged(images, images, robust, robust)
 
 
-def score_suite(store: Readable, suite: str, diagnoses: Sequence[Diagnosis] = ()) -> SuiteScores:
+def score_suite(
+    store: Readable, suite: str, diagnoses: Sequence[Diagnosis] = (), certified: Sequence[Certified] = ()
+) -> SuiteScores:
     """The scores of all complete cases that a suite shows, from disk alone.
 
     Args:
-        diagnoses: of its models, and perhaps of networks that had their names before.
+        diagnoses, certified: of its models, and perhaps of networks that had their names before.
     """
     shown = store.shown(suite)
     rows: list[dict[str, Any]] = []
@@ -164,7 +169,7 @@ def score_suite(store: Readable, suite: str, diagnoses: Sequence[Diagnosis] = ()
     shared, worst = _worst_case(entries, judged)
     networks = {entry.model: entry.networks.get(entry.model) for entry in entries}
     flags = {one.model: one.flags for one in diagnoses if networks.get(one.model) == one.network}
-    return SuiteScores(suite, shown.reading, scores, timed, worst, shared, entries, judged, flags)
+    return SuiteScores(suite, shown.reading, scores, timed, worst, shared, entries, judged, flags, certified)
 
 
 def _worst_case(

@@ -6,10 +6,10 @@ runs/cases/KEY/START-STOP.SHA256.parquet    the verdicts of images START to STOP
 runs/cases/KEY/START-STOP.SHA256.npz        their adversarial images, where they are kept (images.py)
 runs/suites/SUITE.json                      which cases the suite's tables show
 runs/diagnoses/SUITE/NETWORK.json           what a diagnosis found of one model of the suite
+runs/certificates, runs/certified           what is proven (certificate_store.py)
 """
 
 import itertools
-import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,12 +23,12 @@ from torch import Tensor
 
 from attacks.errors import InputError
 from benchmark.data.split import Split
-from benchmark.store.chunk import CHUNK_NAME, COLUMNS, Range, checksum, chunk_ranges, pack, unpack, whole_content
+from benchmark.store.chunk import CHUNK_NAME, COLUMNS, Range, chunk_ranges, pack, unpack, whole_content
 from benchmark.store.diagnosis import Diagnosis, diagnosis_from
 from benchmark.store.images import image_files, pack_images
+from benchmark.store.sealed import digest_of, parsed, read_sealed, sealed, write_or_say
 from benchmark.store.shown import Shown, SuiteRecord, suite_record_from
 from benchmark.store.verdicts import Verdicts
-from model_zoo.files.atomic import atomic_write
 
 VERSION = 2
 """Of the layout. Since 2 a chunk names its case and images, and a record has a checksum."""
@@ -48,7 +48,7 @@ class Store:
     def version(self) -> int:
         """Of the layout that the folder has, whoever sealed it; 1 for verdicts beside which nothing says it."""
         path = self.root / "store.json"
-        record = _parsed(path)
+        record = parsed(path)
         version = record.get("version") if isinstance(record, dict) else None
         if isinstance(version, int):
             return version
@@ -59,7 +59,7 @@ class Store:
     def is_damaged(self) -> bool:
         """Whether the file that says the version is not as it was written; the next sweep writes it anew."""
         path = self.root / "store.json"
-        return path.exists() and _read_json(path) is None
+        return path.exists() and read_sealed(path) is None
 
     def check(self) -> None:
         """Raise InputError for a folder that an older or a newer program wrote."""
@@ -82,7 +82,7 @@ class Store:
 
     def read_case(self, key: str) -> dict[str, Any] | None:
         """The record of a case; None where there is none (or a damaged one)."""
-        record = _read_json(self._case(key) / "case.json")
+        record = read_sealed(self._case(key) / "case.json")
         return record if record is not None and isinstance(record.get("flags"), list) else None
 
     def has_record(self, key: str) -> bool:
@@ -154,7 +154,7 @@ class Store:
     def read_suite(self, suite: str) -> SuiteRecord | None:
         """What write_suite wrote; None where there is nothing. Raises: InputError for a damaged record, by its name."""
         path = self.root / "suites" / f"{suite}.json"
-        record, what = _read_json(path), "a damaged file"
+        record, what = read_sealed(path), "a damaged file"
         if record is None and not path.exists():
             return None
         try:
@@ -178,14 +178,14 @@ class Store:
 
     def write_diagnosis(self, suite: str, diagnosis: Diagnosis) -> None:
         """What a diagnosis found of a model; it takes the place of what one found before of the same network."""
-        name = checksum(_canonical(dict(diagnosis.network)))[:32]
+        name = digest_of(dict(diagnosis.network))
         self._write_json(self.root / "diagnoses" / suite / f"{name}.json", diagnosis.to_dict())
 
     def read_diagnoses(self, suite: str) -> list[Diagnosis]:
         """What diagnoses found of the models of a suite, by name. Raises: InputError for a damaged record."""
         found = []
         for path in sorted((self.root / "diagnoses" / suite).glob("*.json")):
-            record = _read_json(path)
+            record = read_sealed(path)
             try:
                 if record is None:
                     raise ValueError("expected a record with its checksum, got a damaged file")
@@ -215,21 +215,10 @@ class Store:
         return self.root / "cases" / key
 
     def _write_json(self, path: Path, record: Mapping[str, Any]) -> None:
-        sealed = {**record, "checksum": checksum(_canonical(record))}
-        self._write(path, (json.dumps(sealed, indent=1, sort_keys=True) + "\n").encode())
+        write_or_say(path, sealed(record))
 
     def _write(self, path: Path, content: bytes) -> None:
-        try:
-            atomic_write(path, content)
-        except OSError as error:
-            raise InputError(
-                f"{path.parent}: expected a folder that can be written to, got: {error.strerror or error}; free space "
-                "or mend its access, and run the same command again: what was computed is kept"
-            ) from None
-
-
-def _canonical(record: Mapping[str, Any]) -> bytes:
-    return json.dumps(record, sort_keys=True, separators=(",", ":")).encode()
+        write_or_say(path, content)
 
 
 def discard(path: Path) -> None:
@@ -238,20 +227,3 @@ def discard(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
-
-
-def _read_json(path: Path) -> dict[str, Any] | None:
-    """A record without its checksum; None where there is none, or another than was written."""
-    record = _parsed(path)
-    if not isinstance(record, dict):
-        return None
-    seal = record.pop("checksum", None)
-    return record if seal == checksum(_canonical(record)) else None
-
-
-def _parsed(path: Path) -> Any:
-    """What a JSON file holds; None where there is none."""
-    try:
-        return json.loads(path.read_bytes()) if path.is_file() else None  # a pipe would be waited for
-    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
-        return None

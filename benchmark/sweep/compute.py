@@ -20,6 +20,7 @@ from benchmark.data.split import Split, take
 from benchmark.evaluation.batch_size import on_fitting_batches
 from benchmark.evaluation.evaluate_chunk import evaluate_chunk
 from benchmark.evaluation.hardware import VERSIONED, Hardware, device_name
+from benchmark.store.certificate_store import CertificateStore, proven_images, refuse_contradiction
 from benchmark.store.chunk import Range
 from benchmark.store.store import Store
 from benchmark.store.verdicts import Verdicts
@@ -63,12 +64,21 @@ def compute_chunk(
         )
         precision = precision_of(prepared.searched[group[0].source.name], hardware.precision)
         timing = _timing(hardware, precision, (time.perf_counter() - started) / len(group))
+        _refuse_contradictions(group, verdicts, store)
         for case, verdict in zip(group, verdicts, strict=True):  # the longest last: it decides who shared a batch
             if case_key(case) in lacking:
                 if found is not None:
                     store.write_images(case_key(case), chunk, *found)
                 store.write_chunk(case_key(case), chunk, verdict, timing)
     return hardware
+
+
+def _refuse_contradictions(group: Sequence[EvalCase], verdicts: Sequence[Verdicts], store: Store) -> None:
+    """Raise ContradictionError, before anything is written, where an image was broken that is certified."""
+    certified = CertificateStore(store.root).shown(group[0].suite)
+    for case, verdict in zip(group, verdicts, strict=True) if certified else ():
+        broken = verdict.index[~verdict.robust_any]
+        refuse_contradiction(title_of([case]), broken, proven_images(certified, case.model.identity, case.threat))
 
 
 def title_of(group: Sequence[EvalCase]) -> str:

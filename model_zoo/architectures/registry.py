@@ -9,6 +9,7 @@ from torch import nn
 from attacks.models.normalisation import Normalize
 from attacks.names import by_name, lookup
 from model_zoo.architectures.digits_cnn import DigitsCNN
+from model_zoo.architectures.digits_small import DigitsSmall
 from model_zoo.architectures.head import with_mlp_head
 from model_zoo.architectures.preact_resnet import preact_resnet18
 from model_zoo.architectures.resnet import resnet18
@@ -46,6 +47,7 @@ def _wide(depth: int, width: int) -> ArchitectureSpec:
 
 _SPECS = (
     ArchitectureSpec("digits-cnn", build=DigitsCNN, input_shape=(1, 8, 8), paper="none (the project's own)"),
+    ArchitectureSpec("digits-small", build=DigitsSmall, input_shape=(1, 8, 8), paper="none (the project's own)"),
     ArchitectureSpec(
         "small-cnn", build=SmallCNN, input_shape=(1, 28, 28), paper="Zhang et al. (TRADES), arXiv:1901.08573"
     ),

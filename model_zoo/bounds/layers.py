@@ -128,24 +128,31 @@ def layers(model: nn.Module) -> list[Layer]:
 
     Raises: InputError for a layer that cannot be bounded, which it names.
     """
-    try:
-        graph = _Tracer().trace(model)
-    except Exception as error:  # tracing runs the model's own code, which may raise what it likes
-        raise InputError(
-            f"expected a network that is one chain of layers, got {type(model).__name__}, "
-            f"which cannot be traced ({type(error).__name__}); bound another architecture"
-        ) from error
     found: list[Layer] = []
     last: fx.Node | None = None
-    for node in graph.nodes:
+    for node in traced(model).nodes:
         if node.op != "placeholder" and node.all_input_nodes != [last]:
             raise _refusal(node, "it is not fed by the layer before it alone")
         if node.op not in ("placeholder", "output"):
-            found += _layer(node, model)
+            step = layer_of(node, model)
+            if step is None:
+                raise _refusal(node, f"no bound is known for {described(node, model)}")
+            found += step
         last = node
     if not found or not isinstance(found[-1], Dense):
         raise InputError(f"expected a network that ends in a linear layer, got {type(model).__name__}")
     return found
+
+
+def traced(model: nn.Module) -> fx.Graph:
+    """The model's forward pass as a graph of layers. Raises: InputError for one that cannot be traced."""
+    try:
+        return _Tracer().trace(model)
+    except Exception as error:  # tracing runs the model's own code, which may raise what it likes
+        raise InputError(
+            f"expected a network that is a graph of layers, got {type(model).__name__}, "
+            f"which cannot be traced ({type(error).__name__}); bound another architecture"
+        ) from error
 
 
 class _Tracer(fx.Tracer):
@@ -155,19 +162,29 @@ class _Tracer(fx.Tracer):
         return isinstance(module, Normalize | HalvingConv2d) or super().is_leaf_module(module, name)
 
 
-def _layer(node: fx.Node, model: nn.Module) -> list[Layer]:
-    """What a step of the traced network is: one layer, or none where it changes nothing."""
+def layer_of(node: fx.Node, model: nn.Module) -> list[Layer] | None:
+    """What a step of the traced network is: one layer, none where it changes nothing; None where it is another."""
     if node.op == "call_module":
-        return _from_module(model.get_submodule(str(node.target)), node)
-    name = node.target if node.op == "call_method" else getattr(node.target, "__name__", "")
+        return _from_module(model.get_submodule(str(node.target)))
+    name = function_of(node)
     if name == "relu":
         return [Relu()]
     if name == "flatten" and node.args[1:] == (1,) and not node.kwargs:
         return [Flatten()]
-    raise _refusal(node, "no bound is known for it")
+    return None
 
 
-def _from_module(module: nn.Module, node: fx.Node) -> list[Layer]:
+def function_of(node: fx.Node) -> str:
+    """The name of the function or method that a step calls."""
+    return str(node.target) if node.op == "call_method" else getattr(node.target, "__name__", "")
+
+
+def described(node: fx.Node, model: nn.Module) -> str:
+    """What a message calls a step without a bound: the class of its module, else "it"."""
+    return type(model.get_submodule(str(node.target))).__name__ if node.op == "call_module" else "it"
+
+
+def _from_module(module: nn.Module) -> list[Layer] | None:
     match module:
         case nn.Linear():
             return [Dense(module.weight, _bias(module.bias, module.weight))]
@@ -185,7 +202,7 @@ def _from_module(module: nn.Module, node: fx.Node) -> list[Layer]:
             return [MaxPool(module)]
         case nn.Dropout() | nn.Identity():
             return []
-    raise _refusal(node, f"no bound is known for {type(module).__name__}")
+    return None
 
 
 def _bias(bias: Tensor | None, weight: Tensor) -> Tensor:

@@ -69,6 +69,11 @@ TAKEN = {
     | ATTACKING
     | OWN_MODEL
     | {"data", "image-size", "channels", "skip-broken", "checkpoint-dir", "results-dir", "workers", "quiet"},
+    "certify": {"models", "suite", "method", "examples", "norm", "epsilon", "seed", "name", "dataset", "device"}
+    | {"steps", "seconds", "sigma", "n0", "n", "alpha"}
+    | DATA
+    | OWN_MODEL
+    | {"data", "image-size", "channels", "skip-broken", "checkpoint-dir", "results-dir", "workers", "quiet"},
     "train": DATA
     | {
         "defense",

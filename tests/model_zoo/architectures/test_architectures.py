@@ -12,6 +12,7 @@ from model_zoo.architectures.wide_resnet import WideBlock, WideResNet
 
 RUN = [
     "digits-cnn",
+    "digits-small",
     "small-cnn",
     "strided-cnn",
     "resnet-18",
@@ -48,7 +49,7 @@ def images(name: str, n: int = 2) -> Tensor:
 
 
 def test_the_table_names_these_architectures_in_this_order() -> None:
-    names = ["digits-cnn", "small-cnn", "strided-cnn", "resnet-18", "resnet-18-w16", "preact-resnet-18"]
+    names = ["digits-cnn", "digits-small", "small-cnn", "strided-cnn", "resnet-18", "resnet-18-w16", "preact-resnet-18"]
     assert list(ARCHITECTURES) == [*names, "wrn-28-10", "wrn-34-10"]
     assert all(spec.name == name for name, spec in ARCHITECTURES.items())
 
@@ -104,6 +105,7 @@ def test_parameter_counts_follow_from_the_definitions() -> None:
     narrow = [(a // 4, b // 4) for a, b in plan]
     derived = {
         "digits-cnn": conv(1, 32, 3, bias=True) + conv(32, 64, 3, bias=True) + linear(1024, 64) + linear(64, 10),
+        "digits-small": conv(1, 8, 4, bias=True) + linear(128, 64) + linear(64, 10),
         "small-cnn": sum(conv(a, b, 3, bias=True) for a, b in [(1, 32), (32, 32), (32, 64), (64, 64)])
         + linear(1024, 200)
         + linear(200, 200)
@@ -120,6 +122,7 @@ def test_parameter_counts_follow_from_the_definitions() -> None:
     }
     assert derived == {
         "digits-cnn": 85_066,
+        "digits-small": 9_042,
         "small-cnn": 312_202,
         "strided-cnn": 166_406,
         "resnet-18": 11_173_962,

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from scipy.stats import binomtest
+from scipy.stats import binom, binomtest, norm
 from torch import Tensor
 
 from attacks.errors import InputError
@@ -94,3 +94,42 @@ def test_settings_without_a_certificate_are_refused(x: Tensor, sigma: float, alp
     for function in (certify, predict):
         with pytest.raises(InputError, match="sigma above 0 and alpha between 0 and 1"):
             function(linear, x, torch.arange(6), sigma=sigma, alpha=alpha)
+
+
+# A classifier whose probabilities under noise are known: the share of the normal distribution on each side of a line
+
+
+def at_probability(p: float, n: int) -> Tensor:
+    """(n, 1, 2, 2) images that `linear` takes for class 1 with this probability under noise of 0.25."""
+    direction = WEIGHTS / WEIGHTS.norm()
+    start = torch.full((1, 1, 2, 2), 0.5)
+    start = start - direction * linear(start)[:, 1] / WEIGHTS.norm()
+    moved: Tensor = start + 0.25 * float(norm.ppf(p)) * direction
+    return moved.expand(n, -1, -1, -1)
+
+
+@pytest.mark.parametrize("alpha", [0.05, 0.2])
+def test_a_certificate_is_wrong_no_more_often_than_alpha_and_nearly_so_often(alpha: float) -> None:
+    """At the true radius: Clopper and Pearson's bound exceeds the true probability in a share alpha of all images."""
+    n, p = 600, 0.9
+    found = certify(linear, at_probability(p, n), torch.arange(n), sigma=0.25, estimation=1000, alpha=alpha)
+    assert (found.prediction == 1).all()
+    wrong = int((found.radius > 0.25 * float(norm.ppf(p))).sum())
+    assert binomtest(wrong, n, alpha, alternative="greater").pvalue > 1e-3
+    assert wrong > 0.4 * alpha * n
+
+
+@pytest.mark.parametrize("p", [0.5, 0.53, 0.6])
+def test_the_abstention_rate_is_that_of_the_binomial_distribution(p: float) -> None:
+    n, samples, alpha = 400, 300, 0.05
+    classes = predict(linear, at_probability(p, n), torch.arange(n), sigma=0.25, samples=samples, alpha=alpha)
+    clear = [k for k in range(samples + 1) if binomtest(k, samples, 0.5).pvalue <= alpha]
+    expected = {
+        ABSTAIN: 1 - float(binom.pmf(clear, samples, p).sum()),
+        1: float(binom.pmf([k for k in clear if 2 * k > samples], samples, p).sum()),
+        0: float(binom.pmf([k for k in clear if 2 * k < samples], samples, p).sum()),
+    }
+    for answer, share in expected.items():
+        count = int((classes == answer).sum())
+        assert binomtest(count, n, share).pvalue > 1e-3
+    assert expected[0] <= alpha / 2 + 1e-9

@@ -1,0 +1,223 @@
+"""What each method proves of some images: that a ball holds no misclassified point, or that it does.
+
+The deterministic ones bound what a float32 pass of the model computes, rounding included (`model_zoo/bounds/reach.py`),
+over the ball that the judge accepts: epsilon and its tolerance. The bounds themselves are computed in float64.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from attacks import attack
+from attacks.judge import wrong_classes
+from attacks.threat_model import ThreatModel
+from benchmark.store.certificates import BROKEN, CERTIFIED, UNKNOWN
+from model_zoo.bounds import smoothing
+from model_zoo.bounds.crown_margins import best_margins, interval_margins, margins_by
+from model_zoo.bounds.graph import Network, graph
+from model_zoo.bounds.interval_bounds import Box, image_box
+from model_zoo.bounds.milp import FOUND, INFEASIBLE, Answer, Program, verify
+from model_zoo.bounds.reach import interval_reaches
+
+ELEMENTS = 2**26
+"""Numbers that the largest step of a bound holds at a time: half a gigabyte."""
+Settings = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model that something is to be proven of.
+
+    Args:
+        model: as it is judged: float32, in eval mode, frozen.
+        shape: (C, H, W) of its images.
+        batch_size: images of one pass.
+    """
+
+    model: nn.Module
+    shape: tuple[int, ...]
+    batch_size: int
+
+    @cached_property
+    def network(self) -> Network:
+        """Its graph in float64. Raises: InputError for what no bound is known for."""
+        return graph(self.model, self.shape)
+
+    @cached_property
+    def program(self) -> Program:
+        """The same for the solver. Raises: InputError for what it does not take."""
+        return Program(self.network)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The images that something is to be proven of, all classified correctly (for smoothing, any).
+
+    Args:
+        x: (N, C, H, W) in [0, 1]; y, index: (N,). threat: the ball around each. seed: of all draws.
+    """
+
+    x: Tensor
+    y: Tensor
+    index: Tensor
+    threat: ThreatModel
+    seed: int
+
+    def of(self, rows: Tensor) -> "Asked":
+        """Some of the images, by their places (M,)."""
+        return replace(self, x=self.x[rows], y=self.y[rows], index=self.index[rows])
+
+    @property
+    def box(self) -> Box:
+        """All that the judge accepts under Linf, in float64."""
+        return image_box(self.x.double(), self.threat.epsilon + self.threat.tolerance)
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What a method said of N images.
+
+    Args:
+        state: (N,) UNKNOWN, CERTIFIED or BROKEN.
+        bound: (N,) float64 lower bounds of the least margin; of smoothing the L2 radius.
+        witness: for each image a misclassified point (C, H, W) that was judged; None where there is none.
+        prediction: (N,) of another classifier than the model, where it is one.
+    """
+
+    state: Tensor
+    bound: Tensor
+    witness: Sequence[Tensor | None]
+    prediction: Tensor | None = None
+
+
+Prove = Callable[[Subject, Asked, Settings], Proof]
+
+
+def by_intervals(subject: Subject, asked: Asked, _settings: Settings) -> Proof:
+    """Interval bound propagation.
+
+    Source: Gowal et al., arXiv:1810.12715, Section 3.
+    """
+    return _in_parts(
+        lambda part: interval_margins(subject.network, part.y, interval_reaches(subject.network, part.box)),
+        subject,
+        asked,
+    )
+
+
+def by_chords(subject: Subject, asked: Asked, _settings: Settings) -> Proof:
+    """The convex outer bound: CROWN whose lines are parallel, and intervals where they are tighter.
+
+    Source: Wong and Kolter, arXiv:1711.00851.
+    """
+    return _in_parts(lambda part: margins_by(subject.network, part.box, part.y, "chord"), subject, asked)
+
+
+def by_crown(subject: Subject, asked: Asked, settings: Settings) -> Proof:
+    """The best of CROWN's slopes, and optimised ones.
+
+    Source: Zhang et al., arXiv:1811.00866; Xu et al., arXiv:2011.13824.
+    """
+    steps = int(settings["steps"])
+    return _in_parts(lambda part: best_margins(subject.network, part.box, part.y, steps=steps)[0], subject, asked)
+
+
+def by_program(subject: Subject, asked: Asked, settings: Settings) -> Proof:
+    """Complete verification: a short attack first, then a mixed-integer program for each class that CROWN leaves open.
+
+    Source: Tjeng et al., arXiv:1711.07356.
+    """
+    x, y, threat = asked.x, asked.y, asked.threat
+    state = torch.full_like(y, UNKNOWN)
+    bound = torch.full((len(y),), math.nan, dtype=torch.float64)
+    witness: list[Tensor | None] = [None] * len(y)
+    size = subject.batch_size
+    shown = attack(
+        subject.model, x, y, "pgd-100", epsilon=threat.epsilon, index=asked.index, seed=asked.seed, precision="fp32"
+    )
+    wrong = wrong_classes(subject.model, x, y, shown.x_adv, threat, batch_size=size) >= 0
+    for row in range(len(y)):
+        if wrong[row]:
+            state[row], witness[row] = BROKEN, shown.x_adv[row]
+            continue
+        one = asked.of(torch.tensor([row]))
+        margins, reaches = best_margins(subject.network, one.box, one.y)
+        open_classes = [int(k) for k in margins[0].argsort() if k != y[row] and margins[0, k] <= 0]
+        bound[row] = _least(margins, one.y)[0]
+        answers = verify(subject.program, reaches, int(y[row]), open_classes, settings["seconds"])
+        if all(answer.outcome == INFEASIBLE for _, answer in answers):
+            state[row] = CERTIFIED
+        found = [(other, answer) for other, answer in answers if answer.outcome == FOUND]
+        for other, answer in found:
+            point = _judged(subject, one, other, answer)
+            if point is not None:
+                state[row], witness[row] = BROKEN, point
+    return Proof(state, bound, witness)
+
+
+def _judged(subject: Subject, one: Asked, other: int, answer: Answer) -> Tensor | None:
+    """A point near that of the solver that the judge says is misclassified; None where there is none."""
+    assert answer.point is not None
+    x_adv = one.threat.project(answer.point.float().unsqueeze(0), one.x)
+    for step in range(STEPS):
+        if (wrong_classes(subject.model, one.x, one.y, x_adv, one.threat, batch_size=1) >= 0).any():
+            return x_adv[0]
+        moving = x_adv.clone().requires_grad_()
+        with torch.enable_grad():
+            logits = subject.model(moving)
+            (gradient,) = torch.autograd.grad(logits[0, other] - logits[0, one.y[0]], moving)
+        x_adv = one.threat.project(x_adv + one.threat.epsilon / (4 + step) * gradient.sign(), one.x)
+    return None
+
+
+STEPS = 20
+"""From the solver's point towards one that a float32 pass misclassifies: at the solver's, two logits may be equal."""
+
+
+def by_smoothing(subject: Subject, asked: Asked, settings: Settings) -> Proof:
+    """Randomised smoothing of the model as it is: of another classifier, each but for a probability of alpha.
+
+    Under Linf the ball is taken into the L2 ball that holds it, of epsilon times the root of the number of pixels.
+
+    Source: Cohen et al., arXiv:1902.02918; the ratio of norms: Carmon et al., arXiv:1905.13736, Table 2.
+    """
+    found = smoothing.certify(
+        subject.model,
+        asked.x,
+        asked.index,
+        sigma=settings["sigma"],
+        selection=int(settings["n0"]),
+        estimation=int(settings["n"]),
+        alpha=settings["alpha"],
+        seed=asked.seed,
+        batch_size=max(subject.batch_size, 1000),
+    )
+    holds = found.holds(asked.y, l2_radius(asked.threat, asked.x))
+    state = torch.where(holds, CERTIFIED, UNKNOWN)
+    return Proof(state, found.radius.cpu(), [None] * len(asked.y), found.prediction)
+
+
+def l2_radius(threat: ThreatModel, x: Tensor) -> float:
+    """The radius of the smallest L2 ball that holds the threat model around an image of x (N, C, H, W)."""
+    within = threat.epsilon + threat.tolerance
+    return within if threat.norm == "L2" else within * math.sqrt(x[0].numel())
+
+
+def _in_parts(margins: Callable[[Asked], Tensor], subject: Subject, asked: Asked) -> Proof:
+    """A proof by lower bounds of all margins, of as many images at a time as memory holds."""
+    pixels = math.prod(subject.shape)
+    size = max(1, ELEMENTS // (pixels * subject.network.largest))
+    parts = torch.arange(len(asked.y)).split(size)
+    with torch.no_grad():
+        bound = torch.cat([_least(margins(part), part.y) for part in (asked.of(rows) for rows in parts)]).cpu()
+    state = torch.where(bound > 0, CERTIFIED, UNKNOWN)
+    return Proof(state, bound, [None] * len(asked.y))
+
+
+def _least(margins: Tensor, y: Tensor) -> Tensor:
+    """(N,) the least lower bound of a margin, of margins (N, K)."""
+    return margins.scatter(1, y.unsqueeze(1), torch.inf).amin(1)

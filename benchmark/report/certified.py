@@ -1,0 +1,56 @@
+"""What is certified, as a table: certified.csv; and how packed verdicts carry it."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from benchmark.report.tables import write_csv
+from benchmark.stats.shares import percent, wilson
+from benchmark.store.certificate_store import in_order
+from benchmark.store.certificates import BROKEN, Certified, certified_from
+
+NOTE = "certified"
+"""In the notes of packed verdicts: what is certified of the suite's models."""
+COLUMNS = (
+    *("model", "method", "epsilon", "n", "certified_acc", "ci_low", "ci_high"),
+    *("norm", "witnesses", "settings", "images"),
+)
+
+
+def certified_table(certified: Sequence[Certified]) -> pd.DataFrame:
+    """A row a model, method and threat model: accuracies in percent with 95% Wilson intervals.
+
+    `witnesses` are images at which a complete method found a misclassified point.
+    """
+    rows = []
+    for one in certified:
+        low, high = wilson(int(one.certified.sum()), len(one.index))
+        numbers = {"n": len(one.index), "certified_acc": percent(one.certified), "ci_low": low, "ci_high": high}
+        about = {name: getattr(one, name) for name in ("model", "method", "epsilon", "norm", "settings")}
+        rows.append({**about, **numbers, "witnesses": int((one.state == BROKEN).sum()), "images": one.images[:16]})
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def write_certified(certified: Sequence[Certified], folder: Path) -> None:
+    """Write certified.csv into a suite's folder; nothing where nothing is certified."""
+    if certified:
+        table = certified_table(certified)
+        write_csv(folder / "certified.csv", table.round({"certified_acc": 4, "ci_low": 4, "ci_high": 4}))
+
+
+def notes_of_certified(certified: Sequence[Certified]) -> dict[str, Any]:
+    """What packed verdicts note of certificates; nothing of none."""
+    return {NOTE: [one.to_dict() for one in certified]} if certified else {}
+
+
+def noted_certified(notes: Mapping[str, Any]) -> list[Certified]:
+    """What `notes_of_certified` noted."""
+    return in_order([certified_from(record) for record in notes.get(NOTE, ())])
+
+
+def together(own: Sequence[Certified], packed: Sequence[Certified]) -> list[Certified]:
+    """What a store has, and of what is packed the rest."""
+    places = [one.place for one in own]
+    return in_order([*own, *(one for one in packed if one.place not in places)])

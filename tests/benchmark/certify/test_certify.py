@@ -1,0 +1,429 @@
+"""Certificates: what identifies them, that methods go on from each other, that they are stored, and contradicted."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from attacks.errors import InputError
+from attacks.threat_model import ThreatModel
+from benchmark.certify import proofs
+from benchmark.certify.case import CertifyCase, certify_key, identity
+from benchmark.certify.methods import METHODS, choose_methods
+from benchmark.certify.proofs import Asked, Subject
+from benchmark.certify.run import certify_models
+from benchmark.data.datasets import load
+from benchmark.data.split import Split, balanced_subset
+from benchmark.evaluation.hardware import Hardware
+from benchmark.report.bars import bars
+from benchmark.report.score import SuiteScores
+from benchmark.store.certificate_store import (
+    CertificateStore,
+    ContradictionError,
+    proven_images,
+    refuse_contradiction,
+)
+from benchmark.store.certificates import (
+    BROKEN,
+    CERTIFIED,
+    UNKNOWN,
+    Certificates,
+    Certified,
+    certified_from,
+    pack_certificates,
+    unpack_certificates,
+)
+from benchmark.suites.registry import SUITES
+from model_zoo.model_spec import ModelSpec
+from model_zoo.registry import model_spec
+
+Command = Callable[..., CompletedProcess[str]]
+CPU = Hardware(torch.device("cpu"), torch.float32, 100)
+
+
+@pytest.fixture(scope="module")
+def digits() -> Split:
+    return balanced_subset(load("digits", "test", data_dir=Path("unused")), 60, seed=0)
+
+
+@pytest.fixture(scope="module")
+def spec() -> ModelSpec:
+    return model_spec("ibp", "digits", Path("unused"))
+
+
+def case_of(spec: ModelSpec, method: str, **other: float) -> CertifyCase:
+    method_spec = replace(METHODS[method], settings={**METHODS[method].settings, **other})
+    return CertifyCase("digits", "a" * 64, 60, spec, method_spec, ThreatModel("Linf", 0.2), 0)
+
+
+def shown(spec: ModelSpec, states: list[int], **other: object) -> Certified:
+    plain = Certified(
+        model=spec.name,
+        network=spec.identity,
+        method="ibp",
+        version=1,
+        settings="",
+        is_deterministic=True,
+        norm="Linf",
+        epsilon=0.2,
+        images="",
+        seed=0,
+        index=np.arange(len(states)),
+        state=np.array(states),
+    )
+    return replace(plain, **other)  # type: ignore[arg-type]
+
+
+# Identity
+
+
+def test_literal_keys_are_pinned(spec: ModelSpec) -> None:
+    assert spec.sha256.startswith("50ade1429ff3")
+    keys = {method: certify_key(case_of(spec, method)) for method in METHODS}
+    assert keys == PINNED
+
+
+PINNED = {
+    "ibp": "a15ab160172ca47f3e6aec54bc862e33",
+    "convex": "8eff6b3cd447c56ff4bd80025aeef030",
+    "crown": "73262c79f11d8dc8d1c2836744a683c4",
+    "milp": "1ed351978c0e7b0f7229a30a014886ef",
+    "smoothing": "67bef9dd1f64510f68a5cbd9676b68af",
+}
+
+
+def test_what_determines_a_certificate_is_in_its_key_and_nothing_else(spec: ModelSpec) -> None:
+    one = case_of(spec, "crown")
+    others = [
+        replace(one, images="b" * 64),
+        replace(one, threat=ThreatModel("Linf", 0.1)),
+        replace(one, model=replace(spec, sha256="0" * 64)),
+        case_of(spec, "crown", steps=5),
+        case_of(spec, "convex"),
+    ]
+    assert len({certify_key(case) for case in (one, *others)}) == 6
+    assert certify_key(replace(one, suite="other", model=replace(spec, name="other"), seed=7)) == certify_key(one)
+    drawn = case_of(spec, "smoothing")
+    assert certify_key(replace(drawn, seed=7)) != certify_key(drawn)
+    assert "seed" in identity(drawn)
+
+
+def test_methods_run_from_cheap_to_complete_whatever_the_order_and_settings_have_owners() -> None:
+    chosen = choose_methods(["milp", "ibp"], {"seconds": 5.0, "sigma": None})
+    assert [method.name for method in chosen] == ["ibp", "milp"]
+    assert chosen[1].settings == {"seconds": 5.0}
+    with pytest.raises(InputError, match="--sigma is a setting of smoothing"):
+        choose_methods(["ibp"], {"sigma": 0.5})
+    with pytest.raises(InputError, match="did you mean 'crown'"):
+        choose_methods(["crwn"], {})
+
+
+# The store
+
+
+def test_a_chunk_is_what_was_packed_and_nothing_else_is_read_as_one() -> None:
+    made = Certificates(
+        index=np.arange(3),
+        label=np.array([0, 1, 2]),
+        prediction=np.array([0, 1, -1]),
+        state=np.array([CERTIFIED, BROKEN, UNKNOWN]),
+        bound=np.array([0.5, -1.0, np.nan]),
+        witness=[None, b"1234", None],
+    )
+    name, content = pack_certificates("k", (0, 3), made, {"seconds": 1.0})
+    found, timing = unpack_certificates(content, "k", (0, 3))
+    assert timing == {"seconds": 1.0}
+    for column in ("index", "label", "prediction", "state", "bound"):
+        np.testing.assert_array_equal(getattr(found, column), getattr(made, column))
+    assert list(found.witness) == [None, b"1234", None]
+    assert name.startswith("000000-000003.")
+    for key, chunk in (("other", (0, 3)), ("k", (3, 6))):
+        with pytest.raises(ValueError, match="holds 3 images 000000-000003 of case k"):
+            unpack_certificates(content, key, chunk)
+    with pytest.raises(ValueError, match="unreadable"):
+        unpack_certificates(content[:100], "k", (0, 3))
+
+
+def test_what_a_suite_shows_is_what_was_stored_and_a_newer_one_takes_its_place(spec: ModelSpec, tmp_path: Path) -> None:
+    store, one = CertificateStore(tmp_path), shown(spec, [0, 1, 2, 1])
+    store.show("digits", one)
+    store.show("digits", shown(spec, [1, 1, 2, 1], settings="newer"))
+    store.show("digits", shown(spec, [0], method="crown"))
+    found = store.shown("digits")
+    assert [(one.method, one.settings, one.state.tolist()) for one in found] == [
+        ("crown", "", [0]),
+        ("ibp", "newer", [1, 1, 2, 1]),
+    ]
+    assert certified_from(one.to_dict()).to_dict() == one.to_dict()
+    with pytest.raises(ValueError, match="expected what is certified of a model"):
+        certified_from({**one.to_dict(), "n": 5})
+    path = next((tmp_path / "certified/digits").glob("*.json"))
+    path.write_text(path.read_text().replace('"Linf"', '"L2"'))
+    with pytest.raises(InputError, match=f"{path.name}.*damaged"):
+        store.shown("digits")
+
+
+def test_a_killed_run_goes_on_and_spread_over_processes_gives_the_same(
+    spec: ModelSpec, digits: Split, tmp_path: Path
+) -> None:
+    suite, methods = SUITES["digits"], choose_methods(["ibp", "convex"], {})
+    whole = CertificateStore(tmp_path / "whole")
+    made = certify_models(suite, [spec], methods, digits, whole, CPU, seed=0, quiet=True)
+    spread = CertificateStore(tmp_path / "spread")
+    two = replace(CPU, workers=2)
+    again = certify_models(suite, [spec], methods, digits, spread, two, seed=0, quiet=True)
+    assert [one.to_dict() for one in made] == [one.to_dict() for one in again]
+    files = sorted((tmp_path / "spread/certificates").rglob("*.parquet"))
+    assert len(files) == 4
+    files[0].unlink()
+    files[1].write_bytes(files[1].read_bytes()[:-1] + b"x")
+    kept = files[2].stat().st_mtime_ns
+    resumed = certify_models(suite, [spec], methods, digits, spread, CPU, seed=0, quiet=True)
+    assert [one.to_dict() for one in resumed] == [one.to_dict() for one in made]
+    assert files[2].stat().st_mtime_ns == kept
+
+
+def test_a_method_goes_on_with_what_cheaper_ones_leave_unknown(
+    spec: ModelSpec, digits: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def counting(subject: Subject, images: Asked, settings: proofs.Settings) -> proofs.Proof:
+        asked.extend(images.index.tolist())
+        return proofs.by_chords(subject, images, settings)
+
+    store, suite = CertificateStore(tmp_path), SUITES["digits"]
+    (cheap,) = certify_models(suite, [spec], choose_methods(["ibp"], {}), digits, store, CPU, seed=0, quiet=True)
+    monkeypatch.setitem(METHODS, "convex", replace(METHODS["convex"], prove=counting))
+    (dear,) = certify_models(suite, [spec], choose_methods(["convex"], {}), digits, store, CPU, seed=0, quiet=True)
+    assert 20 < cheap.certified.sum() < 60
+    assert (dear.certified | ~cheap.certified).all()
+    assert not set(asked) & set(cheap.index[cheap.certified].tolist())
+    certificates = store.read(certify_key(replace(case_of(spec, "ibp"), images=digits.digest)), 60)
+    assert certificates is not None
+    wrong = certificates[0].index[certificates[0].label != certificates[0].prediction]
+    assert not set(asked) & set(wrong.tolist())
+
+
+# Certified and broken at once
+
+
+def test_a_certified_image_that_an_attack_breaks_stops_the_table_and_is_named(
+    spec: ModelSpec, scores_of: Callable[..., SuiteScores]
+) -> None:
+    suite = scores_of({("ibp", "pgd-20", ""): 300, ("other", "pgd-20", ""): 200})
+    entries = [
+        replace(entry, networks={entry.model: spec.identity if entry.model == "ibp" else {}}) for entry in suite.entries
+    ]
+    suite = replace(suite, entries=entries, certified=[shown(spec, [CERTIFIED] * 250 + [UNKNOWN] * 150)])
+    bar = bars(suite)["ibp"]
+    assert (bar.certified, bar.unknown, bar.broken) == (62.5, 12.5, 25.0)
+    assert "other" not in bars(suite)
+    planted = shown(spec, [CERTIFIED] * 250 + [UNKNOWN] * 100 + [CERTIFIED] + [UNKNOWN] * 49)
+    with pytest.raises(ContradictionError, match=r"ibp/pgd-20: 1 images are certified and broken \(index 350\)"):
+        bars(replace(suite, certified=[planted]))
+    planted = shown(spec, [UNKNOWN] * 350 + [CERTIFIED] + [UNKNOWN] * 49)
+    for harmless in (
+        replace(planted, epsilon=0.1),
+        replace(planted, network={"checkpoint_sha256": "0"}),
+        replace(planted, is_deterministic=False),
+        replace(planted, norm="L2"),
+    ):
+        assert bars(replace(suite, certified=[harmless])) == {}
+
+
+def test_an_image_with_a_witness_that_another_method_certifies_is_named(
+    spec: ModelSpec, scores_of: Callable[..., SuiteScores]
+) -> None:
+    suite = scores_of({("ibp", "pgd-20", ""): 300})
+    suite = replace(suite, entries=[replace(suite.entries[0], networks={"ibp": spec.identity})])
+    witnessed = shown(spec, [UNKNOWN] * 299 + [BROKEN] + [UNKNOWN] * 100, method="milp")
+    bar = bars(replace(suite, certified=[witnessed]))["ibp"]
+    assert (bar.certified, bar.unknown, bar.broken) == (0.0, 74.75, 25.25)
+    with pytest.raises(ContradictionError, match=r"by a witness: 1 images.*index 299"):
+        bars(replace(suite, certified=[witnessed, shown(spec, [CERTIFIED] * 300)]))
+
+
+def test_certificates_hold_in_smaller_balls_alone(spec: ModelSpec) -> None:
+    certified = [shown(spec, [0, 1, 1]), shown(spec, [1, 0, 0], epsilon=0.1)]
+    assert proven_images(certified, spec.identity, ThreatModel("Linf", 0.2)).tolist() == [1, 2]
+    assert proven_images(certified, spec.identity, ThreatModel("Linf", 0.1)).tolist() == [0, 1, 2]
+    assert proven_images(certified, spec.identity, ThreatModel("Linf", 0.3)).tolist() == []
+    refuse_contradiction("x", np.array([3]), np.array([1, 2]))
+
+
+@pytest.fixture(scope="module")
+def ran(command: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results folder of certificates and an attack on the same images."""
+    folder = tmp_path_factory.mktemp("certified")
+    words = ("--models", "ibp,natural", "--examples", "20", "--quiet", "--workers", "1")
+    run = command(folder, "certify", *words, "--method", "ibp")
+    assert run.returncode == 0, run.stderr
+    assert "| ibp " in run.stdout
+    assert command(folder, *words, "--attacks", "fgsm", "--transfer", "none").returncode == 0
+    return folder / "results/mine"
+
+
+def test_the_leaderboard_has_certified_unknown_and_broken_from_the_store_and_from_git(
+    command: Command, ran: Path, tmp_path: Path
+) -> None:
+    for _ in ("from the store", "from packed verdicts"):
+        board = pd.read_csv(ran / "digits/leaderboard.csv").set_index("model")
+        whole = board[["certified_acc", "unknown", "broken"]]
+        assert (whole.sum(axis=1).round(6) == 100).all()
+        assert whole.loc["ibp", "certified_acc"] == 80
+        low, high = (float(str(board.loc["ibp", name])) for name in ("certified_low", "certified_high"))
+        assert low < 80 < high
+        assert (whole["broken"] == 100 - board["worst case"]).all()
+        assert "| certified |" in (ran / "digits/leaderboard.md").read_text().replace("   ", " ").replace("  ", " ")
+        assert '"proven":[80.0,' in (ran / "digits/leaderboard.html").read_text()
+        table = pd.read_csv(ran / "digits/certified.csv")
+        assert list(table.columns)[:7] == ["model", "method", "epsilon", "n", "certified_acc", "ci_low", "ci_high"]
+        assert len(table) == 2
+        before = {path.name: path.read_bytes() for path in (ran / "digits").glob("*.csv") if path.name != "timing.csv"}
+        if (ran / "runs").exists():
+            (ran / "runs").rename(tmp_path / "aside")
+        assert command(ran.parents[1], "table").returncode == 0
+        assert {name: (ran / "digits" / name).read_bytes() for name in before} == before
+    (tmp_path / "aside").rename(ran / "runs")
+
+
+def test_a_planted_certificate_stops_the_sweep_that_breaks_its_image_and_a_planted_break_stops_certify(
+    command: Command, ran: Path, tmp_path: Path
+) -> None:
+    results = tmp_path / "results/mine"
+    natural = next(one for one in CertificateStore(ran / "runs").shown("digits") if one.model == "natural")
+    planted = replace(natural, state=np.full_like(natural.state, CERTIFIED))
+    CertificateStore(results / "runs").show("digits", planted)
+    words = ("--models", "natural", "--examples", "20", "--quiet", "--workers", "1", "--transfer", "none")
+    run = command(tmp_path, *words, "--attacks", "pgd-20")
+    assert run.returncode == 2
+    assert "natural: pgd-20: " in run.stderr
+    assert "images are certified and broken (index " in run.stderr
+    assert run.stderr.count("\n") == 1
+    assert not list((results / "runs/cases").rglob("*.parquet"))
+    for path in (results / "runs/certified").rglob("*.json"):
+        path.unlink()
+    assert command(tmp_path, *words, "--attacks", "pgd-20").returncode == 0
+    CertificateStore(results / "runs").show("digits", replace(planted, method="planted"))
+    run = command(
+        tmp_path, "certify", "--models", "natural", "--examples", "20", "--method", "ibp", "--workers", "1", "--quiet"
+    )
+    assert run.returncode == 2
+    assert "are certified and broken" in run.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--method", "crown", "--norm", "L2", "--epsilon", "1"), "crown certifies under Linf, got L2"),
+        (("--method", "ibp", "--sigma", "0.5"), "--sigma is a setting of smoothing"),
+        (("--method", "ipb"), "did you mean 'ibp'"),
+    ],
+)
+def test_what_cannot_be_certified_is_one_line(
+    command: Command, tmp_path: Path, words: tuple[str, ...], said: str
+) -> None:
+    run = command(tmp_path, "certify", "--models", "natural", "--examples", "10", *words)
+    assert (run.returncode, run.stdout) == (2, "")
+    assert said in run.stderr
+    assert run.stderr.count("\n") == 1
+
+
+def test_a_model_that_no_bound_is_known_for_is_named_before_anything_is_computed(
+    tmp_path: Path, command: Command
+) -> None:
+    (tmp_path / "mine.py").write_text(
+        "import torch\nfrom torch import nn\ndef make():\n    torch.manual_seed(0)\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(64, 300), nn.Tanh(), nn.Linear(300, 10)).eval()\n"
+    )
+    words = ("--model", "mine.py:make", "--dataset", "digits", "--method", "ibp", "--quiet")
+    run = command(tmp_path, "certify", *words)
+    assert run.returncode == 2
+    assert "no bound is known for Tanh" in run.stderr or "clean images are classified correctly" in run.stderr
+    assert not (tmp_path / "results/mine/runs/certificates").exists()
+
+
+# Complete verification
+
+
+def test_a_complete_method_decides_every_image_of_a_small_network_as_a_grid_of_points_does() -> None:
+    torch.manual_seed(1)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 6), nn.LeakyReLU(0.1), nn.Linear(6, 3))
+    for parameter in model.parameters():
+        parameter.requires_grad_(False).mul_(2)
+    x = torch.rand(40, 1, 1, 2)
+    y = model(x).argmax(1)
+    subject, threat = Subject(model.eval(), (1, 1, 2), 50), ThreatModel("Linf", 0.3)
+    asked = Asked(x, y, torch.arange(40), threat, 0)
+    proof = proofs.by_program(subject, asked, {"seconds": 20.0})
+    line = torch.linspace(-0.3, 0.3, 121)
+    grid = torch.cartesian_prod(line, line).view(1, -1, 1, 1, 2)
+    points = (x.unsqueeze(1) + grid).clamp(0, 1)
+    survives = (model(points.flatten(0, 1)).argmax(1).view(40, -1) == y.unsqueeze(1)).all(1)
+    assert 5 < int(survives.sum()) < 35
+    assert (proof.state != UNKNOWN).float().mean() >= 0.95
+    assert survives[proof.state == CERTIFIED].all()
+    assert (proof.state[~survives] == BROKEN).all()
+    for row in (proof.state == BROKEN).nonzero().flatten().tolist():
+        point = proof.witness[row]
+        assert point is not None
+        assert threat.contains(point.unsqueeze(0), x[row : row + 1]).all()
+        assert model(point.unsqueeze(0)).argmax() != y[row]
+
+
+def test_the_solvers_point_is_judged_and_without_an_attack_before_it_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(1)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+    for parameter in model.parameters():
+        parameter.requires_grad_(False).mul_(2)
+    x = torch.rand(20, 1, 1, 2)
+    y = model(x).argmax(1)
+    asked = Asked(x, y, torch.arange(20), ThreatModel("Linf", 0.3), 0)
+    subject = Subject(model, (1, 1, 2), 50)
+    with_attack = proofs.by_program(subject, asked, {"seconds": 20.0}).state
+    idle = type("Shown", (), {"x_adv": x})
+    monkeypatch.setattr(proofs, "attack", lambda *_, **__: idle)
+    assert torch.equal(proofs.by_program(subject, asked, {"seconds": 20.0}).state, with_attack)
+    assert (with_attack == BROKEN).any()
+    out_of_time = proofs.by_program(subject, asked, {"seconds": 0.0}).state
+    assert (out_of_time == UNKNOWN).any()
+    assert ((out_of_time == with_attack) | (out_of_time == UNKNOWN)).all()
+
+
+# Smoothing
+
+
+def test_smoothing_certifies_in_the_l2_ball_that_holds_the_threat_model(digits: Split, tmp_path: Path) -> None:
+    base = model_spec("smoothing-0.25", "digits", Path("unused"))
+    methods = choose_methods(["smoothing"], {"n": 500.0, "alpha": 0.01})
+    suite, store = SUITES["digits-l2"], CertificateStore(tmp_path)
+    few = replace(suite, threat=ThreatModel("L2", 0.25))
+    (found,) = certify_models(few, [base], methods, digits, store, CPU, seed=0, quiet=True)
+    linf = replace(suite, threat=ThreatModel("Linf", 0.25 / 8))  # 64 pixels: the same L2 ball
+    (same,) = certify_models(linf, [base], methods, digits, store, CPU, seed=0, quiet=True)
+    assert 30 < found.certified.sum() < 60
+    assert found.certified.sum() - same.certified.sum() in (0, 1)  # but for the tolerance of the judge
+    assert not found.is_deterministic
+    assert found.settings == "sigma=0.25 n0=100 n=500 alpha=0.01"
+
+
+def test_the_smoothed_classifier_is_a_model_that_is_attacked_and_its_base_alone_is_smoothed(
+    command: Command, tmp_path: Path
+) -> None:
+    words = ("--models", "smoothing-0.25+noise-0.25,smoothing-0.25", "--examples", "10", "--quiet", "--workers", "1")
+    run = command(tmp_path, *words, "--attacks", "pgd-20", "--transfer", "none", "--eot", "2", "--judge-draws", "3")
+    assert run.returncode == 0, run.stderr
+    scores = pd.read_csv(tmp_path / "results/mine/digits/scores.csv", keep_default_na=False).set_index("model")
+    assert set(scores["architecture"]) == {"digits-cnn", "digits-cnn+noise-0.25"}
+    assert "randomized" in str(scores.loc["smoothing-0.25+noise-0.25", "flags"])
+    assert scores["checkpoint_sha256"].nunique() == 1
+    run = command(tmp_path, "certify", *words[:2], "--method", "smoothing", "--examples", "10", "--quiet")
+    assert run.returncode == 2
+    assert "certify its base classifier by smoothing" in run.stderr
