@@ -9,7 +9,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from attacks.errors import InputError
-from attacks.precision import full_float32, predict
+from attacks.judge import predict
+from attacks.precision import full_float32
 from benchmark.certify.case import CertifyCase, certify_key, identity
 from benchmark.certify.methods import Method
 from benchmark.certify.proofs import Asked, Proof, Subject
