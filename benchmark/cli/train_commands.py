@@ -51,3 +51,31 @@ def train_command(*, shared: Shared, **options: Any) -> None:
     from benchmark.cli.train import train
 
     train(shared, **options)
+
+
+@click.command("substitute", cls=HeadedCommand)
+@option("--models", WHAT, "This model of the suite is asked for labels.", required=True, metavar="NAME")
+@option("--suite", WHAT, "The model and the images are of this suite.", default="digits", metavar="NAME")
+@option("--architecture", WHAT, "The substitute is this network.  [default: that of recipe fast]", metavar="NAME")
+@option(
+    "--examples",
+    WHAT,
+    "The number of images to begin with, of those held out for validation.",
+    type=click.IntRange(1),
+    default=150,
+)
+@option(
+    "--set",
+    WHAT,
+    "A setting is changed: rounds, epochs, lr, batch_size, step, period, reservoir, reservoir_after; may be repeated.",
+    dest="overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+)
+@option("--name", WHAT, "The substitute has this name.  [default: substitute-of-NAME]")
+@takes(SEED, DATA, CHECKPOINTS, DEVICE, QUIET)
+def substitute_command(*, shared: Shared, **options: Any) -> None:
+    """Train a network on the labels that a model gives, to craft transfer attacks on (--sources)."""
+    from benchmark.cli.substitute import substitute
+
+    substitute(shared, **options)

@@ -88,6 +88,8 @@ TAKEN = {
         "workers",
         "quiet",
     },
+    "substitute": DATA
+    | {"models", "suite", "architecture", "examples", "set", "name", "seed", "checkpoint-dir", "device", "quiet"},
     "table": {"papers", "results-dir"},
     "push": {"models", "suite", "folder", "results-dir", "checkpoint-dir"},
     "speed": DATA
