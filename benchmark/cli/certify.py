@@ -7,8 +7,8 @@ from benchmark.cli.options import OwnData, OwnModel, Shared
 from benchmark.cli.resolve import choose_suite, names_in
 from benchmark.cli.resolve_hardware import bring_images, choose_hardware, choose_images, tuned
 from benchmark.cli.resolve_models import choose_models, without_twins
-from benchmark.report.certified import certified_table, write_certified
-from benchmark.report.publish import print_tables
+from benchmark.report.certified import certified_table
+from benchmark.report.publish import show_certificates
 from benchmark.report.short import file_list
 from benchmark.store.certificate_store import CertificateStore
 from benchmark.store.store import Store
@@ -64,11 +64,8 @@ def certify(
             checkpoint_dir=shared.checkpoint_dir,
             quiet=shared.quiet,
         )
-        if store.read_suite(chosen.name) is not None:
-            with claim(store.root, f"tables {chosen.name}", wait=True):
-                print_tables(store, chosen.name, shared.results_dir)
-        else:
-            write_certified(CertificateStore(store.root).shown(chosen.name), shared.results_dir / chosen.name)
+        with claim(store.root, f"tables {chosen.name}", wait=True):
+            show_certificates(store, chosen.name, shared.results_dir)
     table = certified_table(made)[
         ["model", "method", "epsilon", "n", "certified_acc", "ci_low", "ci_high", "witnesses"]
     ]

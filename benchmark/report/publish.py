@@ -53,13 +53,36 @@ def rebuild_tables(results_dir: Path) -> None:
     for suite in (name for name in store.diagnosed_suites() if name not in there):
         write_diagnoses(store.read_diagnoses(suite), results_dir / suite)
         print(f"Diagnoses: {results_dir / suite / 'diagnosis.md'}")
-    for suite in (name for name in certificates.suites() if name not in there):
+    for suite in (name for name in certificates.suites() if name not in (*there, *packed)):
         write_certified(certificates.shown(suite), results_dir / suite)
         print(f"Certificates: {results_dir / suite / 'certified.csv'}")
     for suite in packed:
-        others = [read_packed(path) for path in sorted(folder.glob(f"{suite}{SEPARATOR}*.json"))]
-        _write_all(read_packed(folder / f"{suite}.json"), others, results_dir, with_pictures=True)
+        _show_packed(store, suite, results_dir, with_pictures=True)
         print(f"made of {folder / suite}.json")
+
+
+def show_certificates(store: Store, suite: str, results_dir: Path) -> None:
+    """Write what is certified of a suite, and all tables where something of it was attacked, too."""
+    certified, folder = CertificateStore(store.root).shown(suite), results_dir / VERDICTS
+    if store.read_suite(suite) is not None:
+        print_tables(store, suite, results_dir)
+    elif (folder / f"{suite}.json").is_file():
+        _show_packed(store, suite, results_dir, with_pictures=False)
+    else:
+        write_certified(certified, results_dir / suite)
+
+
+def _show_packed(store: Store, suite: str, results_dir: Path, *, with_pictures: bool) -> None:
+    """Write everything of a suite whose verdicts are packed alone; what is certified since is packed, too."""
+    folder = results_dir / VERDICTS
+    others = [read_packed(path) for path in sorted(folder.glob(f"{suite}{SEPARATOR}*.json"))]
+    packed, own = read_packed(folder / f"{suite}.json"), CertificateStore(store.root).shown(suite)
+    if own:
+        proven = together(own, noted_certified(packed.notes))
+        packed = replace(packed, notes={**packed.notes, **notes_of_certified(proven)})
+    _write_all(packed, others, results_dir, with_pictures=with_pictures)
+    if own:
+        write_packed(packed, folder / suite)
 
 
 def write_published(results_dir: Path) -> None:

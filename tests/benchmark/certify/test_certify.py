@@ -1,5 +1,6 @@
 """Certificates: what identifies them, that methods go on from each other, that they are stored, and contradicted."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -289,8 +290,15 @@ def test_the_leaderboard_has_certified_unknown_and_broken_from_the_store_and_fro
         before = {path.name: path.read_bytes() for path in (ran / "digits").glob("*.csv") if path.name != "timing.csv"}
         if (ran / "runs").exists():
             (ran / "runs").rename(tmp_path / "aside")
+        (ran / "digits/certified.csv").unlink()
         assert command(ran.parents[1], "table").returncode == 0
         assert {name: (ran / "digits" / name).read_bytes() for name in before} == before
+    words = ("--models", "natural", "--examples", "20", "--quiet", "--workers", "1")
+    assert command(ran.parents[1], "certify", *words, "--method", "ibp,convex").returncode == 0
+    shutil.rmtree(ran / "runs")
+    assert command(ran.parents[1], "table").returncode == 0  # of what certify packed
+    assert len(pd.read_csv(ran / "digits/certified.csv")) == 3
+    assert len(pd.read_csv(ran / "digits/leaderboard.csv")) == 2
     (tmp_path / "aside").rename(ran / "runs")
 
 

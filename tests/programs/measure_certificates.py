@@ -1,0 +1,149 @@
+"""How tight bounds are, and what smoothing certifies: python tests/programs/measure_certificates.py PART STEM.
+
+PART is `tightness` (digits models, all test images, in exact arithmetic: every bound beside the best of CROWN's) or
+`smoothing` (certified accuracy against the radius for some noises, and whether attacks on the smoothed classifier break
+what is certified); CHECKPOINTS names a folder of models `smoothing-SIGMA` beside the shipped one. Writes STEM.csv.
+"""
+
+import copy
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from scipy.stats import binomtest
+from torch import Tensor, nn
+
+from attacks import attack
+from benchmark.data.datasets import load
+from benchmark.data.split import Split, balanced_subset
+from benchmark.report.tables import write_csv
+from model_zoo.bounds import convex, smoothing
+from model_zoo.bounds.crown import RULES
+from model_zoo.bounds.crown_margins import best_margins, interval_margins, margins_by
+from model_zoo.bounds.graph import graph
+from model_zoo.bounds.interval_bounds import Box, image_box
+from model_zoo.bounds.reach import interval_reaches
+from model_zoo.load import load_model
+from model_zoo.registry import models_of
+from model_zoo.smoothed import smoothed
+
+TIGHTNESS = (("ibp", 0.2), ("convex-bound", 0.2), ("trades-b6", 0.05))
+SIGMAS = (0.12, 0.25, 0.5)
+RADII = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5)
+EXAMPLES, SAMPLES, ALPHA = 100, 10_000, 0.001
+BATCH = 25
+
+
+def model_of(name: str, checkpoint_dir: Path) -> nn.Module:
+    return load_model(models_of("digits", checkpoint_dir)[name], checkpoint_dir, classes=10)
+
+
+def least(margins: Tensor, y: Tensor) -> Tensor:
+    """(N,) the least margin over the other classes."""
+    return margins.scatter(1, y.unsqueeze(1), torch.inf).amin(1)
+
+
+def bounds_of(
+    model: nn.Module, epsilon: float, shape: tuple[int, ...]
+) -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
+    """By name, what gives (N, K) lower bounds of all margins of images and labels."""
+    network, twin = graph(model, shape), copy.deepcopy(model).double()
+    exact = replace(network, unit=0.0)
+
+    def ball(x: Tensor) -> Box:
+        return image_box(x, epsilon)
+
+    def of_rule(rule: str) -> Callable[[Tensor, Tensor], Tensor]:
+        return lambda x, y: margins_by(exact, ball(x), y, rule)
+
+    return {
+        "intervals": lambda x, y: interval_margins(exact, y, interval_reaches(exact, ball(x))),
+        "convex": lambda x, y: convex.margins(twin, x, y, epsilon),
+        **{f"crown, {rule} alone": of_rule(rule) for rule in RULES},
+        "crown, best without optimisation": lambda x, y: best_margins(exact, ball(x), y, steps=0)[0],
+        "crown, best": lambda x, y: best_margins(exact, ball(x), y)[0],
+        "crown, best, of a float32 pass": lambda x, y: best_margins(network, ball(x), y)[0],
+    }
+
+
+def tightness(split: Split, checkpoint_dir: Path) -> Iterator[dict[str, Any]]:
+    """A row a model and bound: images certified, and images on which it is looser, or tighter, than the best."""
+    for name, epsilon in TIGHTNESS:
+        bounds = bounds_of(model_of(name, checkpoint_dir), epsilon, tuple(split.x.shape[1:]))
+        found: dict[str, list[Tensor]] = {bound: [] for bound in bounds}
+        seconds = dict.fromkeys(bounds, 0.0)
+        for x, y in zip(split.x.double().split(BATCH), split.y.split(BATCH), strict=True):
+            for bound, compute in bounds.items():
+                started = time.process_time()
+                with torch.no_grad():
+                    found[bound].append(least(compute(x, y), y))
+                seconds[bound] += time.process_time() - started
+        margins = {bound: torch.cat(parts) for bound, parts in found.items()}
+        best = margins["crown, best"]
+        for bound, margin in margins.items():
+            yield {
+                "model": name,
+                "epsilon": epsilon,
+                "bound": bound,
+                "n": len(margin),
+                "certified": 100 * (margin > 0).double().mean().item(),
+                "tighter than the best": int((margin > best + 1e-9).sum()),
+                "looser than convex": int((margin < margins["convex"] - 1e-9).sum()),
+                "looser than intervals": int((margin < margins["intervals"] - 1e-9).sum()),
+                "mean distance to the best": (best - margin).mean().item(),
+                "CPU seconds": round(seconds[bound], 1),
+            }
+
+
+def curves(split: Split, checkpoint_dir: Path) -> Iterator[dict[str, Any]]:
+    """A row a noise: certified accuracy by radius, and what an attack on the smoothed classifier breaks of it."""
+    part = balanced_subset(split, EXAMPLES, seed=0)
+    x, y, index = part.x, part.y, part.index
+    for sigma in SIGMAS:
+        spec = models_of("digits", checkpoint_dir)[f"smoothing-{sigma:g}"]
+        base = load_model(spec, checkpoint_dir, classes=10)
+        held = smoothing.certify(base, x, index, sigma=sigma, estimation=SAMPLES, alpha=ALPHA)
+        row: dict[str, Any] = {"sigma": sigma, "n": len(y), "samples": SAMPLES}
+        row["abstained"] = int((held.prediction == smoothing.ABSTAIN).sum())
+        for radius in RADII:
+            row[f"certified at {radius:g}"] = 100 * held.holds(y, radius).double().mean().item()
+        noisy = load_model(smoothed(spec, f"noise-{sigma:g}"), checkpoint_dir, classes=10)
+        epsilon = 2 * sigma
+        found = attack(noisy, x, y, "pgd-20", epsilon=epsilon, norm="L2", index=index, eot=20)
+        row["robust under L2 2 sigma"] = found.robust_acc
+        distance = (found.x_adv - x).flatten(1).norm(dim=1).double()
+        inside = (held.prediction == y) & (held.radius > distance + 1e-5)
+        classes = smoothing.predict(base, found.x_adv, index, sigma=sigma, samples=SAMPLES, alpha=ALPHA, seed=1)
+        row["held against"] = int(inside.sum())
+        row["conflicts"] = int((inside & (classes != y) & (classes != smoothing.ABSTAIN)).sum())
+        pushed = x + (found.x_adv - x) * (0.999 * held.radius / distance.clamp_min(1e-9)).float().view(-1, 1, 1, 1)
+        near = smoothing.predict(base, pushed, index, sigma=sigma, samples=SAMPLES, alpha=ALPHA, seed=2)
+        moved = (held.prediction == y) & (distance > 0)
+        row["held against, at the radius"] = int(moved.sum())
+        row["conflicts, at the radius"] = int((moved & (near != y) & (near != smoothing.ABSTAIN)).sum())
+        tests = row["held against"] + row["held against, at the radius"]
+        conflicts = row["conflicts"] + row["conflicts, at the radius"]
+        row["p of 2 alpha"] = binomtest(conflicts, max(tests, 1), 2 * ALPHA, alternative="greater").pvalue
+        yield row
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    part, stem = sys.argv[1], Path(sys.argv[2])
+    checkpoint_dir = Path(os.environ.get("CHECKPOINTS", "checkpoints"))
+    split = load("digits", "test", data_dir=Path("unused"))
+    rows = []
+    for row in {"tightness": tightness, "smoothing": curves}[part](split, checkpoint_dir):
+        print(row, flush=True)
+        rows.append(row)
+        write_csv(stem.with_suffix(".csv"), pd.DataFrame(rows).round(4))
+
+
+if __name__ == "__main__":
+    main()
