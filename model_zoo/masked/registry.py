@@ -1,4 +1,10 @@
-"""The table of masks, in display order, and from an architecture's name to its mask."""
+"""The table of masks, in display order, and from an architecture's name to its mask.
+
+Of the sources that masks cite, numbers of equations, algorithms and sections are from memory, and so are the authors'
+settings that no program was read for. Read in programs: how thermometer encoding, activation pruning, PixelDefend, Guo
+et al.'s transformations and LID were broken (anishathalye/obfuscated-gradients), and LID's minibatch and k
+(xingjunm/lid_adversarial_subspace_detection).
+"""
 
 from collections.abc import Mapping
 
