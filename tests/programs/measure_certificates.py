@@ -2,9 +2,9 @@
 
 N is how many digits, a balanced subset. PART is `tightness` (every bound beside the best of CROWN's) or
 `smoothing` (certified accuracy against the radius for some noises, and whether attacks on the smoothed classifier break
-what is certified). CHECKPOINTS names the folder of models `smoothing-SIGMA` that were trained for it; their weights after
-the last epoch are taken, since the best one is chosen by robust accuracy without noise, and may be the first. Writes
-STEM.csv.
+what is certified). CHECKPOINTS names the folder of models `smoothing-SIGMA` that were trained for it; their weights
+after the last epoch are taken, since the best one is chosen by robust accuracy without noise, and may be the first.
+Writes STEM.csv.
 """
 
 import copy
