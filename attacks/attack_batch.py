@@ -16,7 +16,7 @@ from attacks.precision import full_float32
 from attacks.randomized_loop import run_unjudged
 from attacks.rejection import ClassesAlone
 from attacks.search_model import InFloat32, precision_of
-from attacks.skip_gradient import skipping
+from attacks.skip_gradient import require_skips, skipping
 from attacks.spec import AttackSpec, Ensemble, ThirdParty
 from attacks.threat_model import ThreatModel
 
@@ -130,6 +130,8 @@ def run_attack(
 
     everything = x[attacked], y[attacked], index[attacked]
     skips = attack.skip_gradient < 1
+    if skips:
+        require_skips(source, x)
     task = _Task(
         setting, source, InFloat32(source) if skips else searched, wrong_classes, *everything, classes, progress
     )

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from attacks.draws import Draws
+from attacks.errors import InputError
 from attacks.oracle import Oracle
 from attacks.pgd import ascend
 from attacks.scale import unit
@@ -60,17 +61,22 @@ def step(
         variance_reach: their distance in each pixel, at most, as a multiple of epsilon.
 
     Returns: the next state; its x_adv lies inside the threat model, while queries of `nesterov` and `variance_points`
-        may lie outside of it.
+        may lie outside of the ball.
     Source: Dong et al., arXiv:1710.06081, Algorithm 1 (Linf) and Equation 8 (L2); nesterov: Lin et al.,
         arXiv:1908.06281, Equations 6 to 8; diversity: Xie et al., arXiv:1803.06978, Equation 4; kernel: Dong et al.,
         arXiv:1904.02884, Equation 7; variance: Wang and He, arXiv:2103.15571, Algorithm 1.
     Deviations: the lookahead takes the gradient divided by its mean magnitude, as programs of the field do; divided
-        by its sum, as Equation 6 has it, it is too small to lead anywhere.
+        by its sum, as Equation 6 has it, it is too small to lead anywhere. Queries are clipped to [0, 1], where a
+        classifier is defined.
     """
     threat = oracle.threat
     draws = replace(state.draws, step=state.steps)
 
+    if kernel < 0 or (kernel and kernel % 2 == 0):
+        raise InputError(f"kernel must be an odd number of pixels, or 0 for none, got {kernel}")
+
     def gradient_at(points: Tensor, stream: int) -> Tensor:
+        points = points.clamp(0.0, 1.0)
         if diversity:
             return diverse_gradient(oracle, points, state.y, draws, probability=diversity, stream=stream)
         return oracle.loss_and_gradient(points, state.y, "cross-entropy")[1]

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import torch
 
-from attacks.errors import InputError
+from attacks.errors import InputError, one_line
 
 T = TypeVar("T")
 
@@ -19,7 +19,7 @@ NO_MEMORY = (
     "CUDNN_STATUS_ALLOC_FAILED",
     "unable to find an engine to execute this computation",  # cuDNN: none whose workspace fits
 )
-"""What PyTorch's RuntimeError says where the CPU's allocator, oneDNN, CUDA, cuBLAS or cuDNN found no memory."""
+"""What PyTorch's RuntimeError says where the CPU's allocator, CUDA, cuBLAS or cuDNN found no memory."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -44,7 +44,9 @@ def within_memory(what: str, batch_size: int, run: Callable[[int], T]) -> tuple[
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-        if batch_size == 1:
-            raise InputError(f"{what}: out of memory with a single image; use another device")
+            if batch_size == 1:
+                raise InputError(
+                    f"{what}: out of memory with a single image; use another device ({one_line(error)})"
+                ) from error
         batch_size //= 2
         print(f"{what}: out of memory, going on with batches of {batch_size}", file=sys.stderr)

@@ -33,7 +33,7 @@ def full_float32() -> Iterator[None]:
 
     It sets what each kind of kernel reads in the end, whichever of PyTorch's switches the caller, or the model, used:
     `fp32_precision` of a backend or of all, `allow_tf32`, `set_float32_matmul_precision`. The older switches can be
-    read in the block. Afterwards all is as it was.
+    read in the block. Afterwards every setting that could be read is as it was.
     """
     before = [kernel.fp32_precision for kernel in KERNELS]
     allowed = [_read(partial(getattr, backend, "allow_tf32")) for backend in OLDER]

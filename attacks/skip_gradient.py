@@ -3,32 +3,42 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor, nn
 
 from attacks.errors import InputError
 
 BRANCH_ENDS = {
-    "BasicBlock": ("bn2", ("downsample", "shortcut")),
-    "Bottleneck": ("bn3", ("downsample", "shortcut")),
-    "PreActBlock": ("conv2", ("shortcut", "downsample")),
-    "PreActBottleneck": ("conv3", ("shortcut", "downsample")),
-    "WideBlock": ("conv2", ("convShortcut",)),
-    "_DenseLayer": ("conv2", ()),
-    "InvertedResidual": ("conv", ()),
+    "BasicBlock": ("bn2",),
+    "Bottleneck": ("bn3",),
+    "PreActBlock": ("conv2",),
+    "PreActBottleneck": ("conv3",),
+    "WideBlock": ("conv2",),
+    "_DenseLayer": ("conv2",),
+    "DenseLayer": ("conv2",),
+    "InvertedResidual": ("bn3", "conv"),
 }
-"""Classes of blocks, as torchvision, timm and this project call them: the last module of the residual branch, and what
-a block whose shortcut is no identity has in its place."""
+"""Classes of blocks, as torchvision, timm and this project call them, and the last module of the residual branch: the
+first of these that a block has. A block with `convShortcut` is one of released wide ResNets, and ends in `conv2`."""
+SHORTCUTS = ("downsample", "shortcut", "convShortcut")
+"""What a block whose shortcut is no identity has in its place."""
+HAS_SKIP = ("use_res_connect", "has_skip")
+"""What says of some blocks whether they have a shortcut at all."""
+TRIED = 2
+"""How many images show whether the blocks have shortcuts."""
 
 
 def residual_branches(model: nn.Module) -> list[nn.Module]:
     """The last module of each residual branch whose shortcut is an identity, in the model's order."""
     found = []
     for block in model.modules():
-        end, shortcuts = BRANCH_ENDS.get(type(block).__name__, ("", ()))
-        branch = getattr(block, end, None) if end else None
-        if not isinstance(branch, nn.Module) or getattr(block, "use_res_connect", True) is False:
+        ends = BRANCH_ENDS.get(type(block).__name__, ())
+        if ends and hasattr(block, "convShortcut"):
+            ends = ("conv2",)
+        branch = next((part for end in ends if isinstance(part := getattr(block, end, None), nn.Module)), None)
+        if branch is None or not all(getattr(block, name, True) for name in HAS_SKIP):
             continue
-        if all(_is_identity(getattr(block, name, None)) for name in shortcuts):
+        if all(_is_identity(getattr(block, name, None)) for name in SHORTCUTS):
             found.append(branch)
     return found
 
@@ -39,8 +49,8 @@ def skipping(model: nn.Module, gamma: float) -> Iterator[None]:
 
     Source: Wu et al., arXiv:2002.05990, Equations 5 and 6.
     Deviations: the factor acts once, at the branch's end; the authors' program has its root at each of a branch's
-        ReLUs, and divides gradients between blocks by their standard deviation over the batch, which the normalisation
-        of the step undoes.
+        ReLUs, leaves the first block of each group alone, and divides gradients between blocks by their standard
+        deviation over the batch, which the normalisation of the step undoes.
 
     Raises: InputError for a model without a residual branch that is known here.
     """
@@ -63,9 +73,26 @@ def skipping(model: nn.Module, gamma: float) -> Iterator[None]:
             handle.remove()
 
 
+def require_skips(model: nn.Module, x: Tensor) -> None:
+    """Raise InputError where the blocks that are known by name have no shortcuts, by the gradient at some images x."""
+    x = x[:TRIED]
+    with skipping(model, 0.0):
+        past_the_branches = _gradient(model, x)
+    if not past_the_branches.any() or torch.equal(past_the_branches, _gradient(model, x)):
+        raise InputError(
+            "sgm: expected residual blocks with shortcuts, got a network whose gradient comes through their branches "
+            "alone, or not at all; name a residual network by --sources, or use mi-fgsm"
+        )
+
+
+def _gradient(model: nn.Module, x: Tensor) -> Tensor:
+    with torch.enable_grad():
+        point = x.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(model(point).logsumexp(1).sum(), point)
+    return gradient
+
+
 def _is_identity(shortcut: nn.Module | None) -> bool:
-    return (
-        shortcut is None
-        or isinstance(shortcut, nn.Identity)
-        or (isinstance(shortcut, nn.Sequential) and len(shortcut) == 0)
-    )
+    if isinstance(shortcut, nn.Sequential):
+        return len(shortcut) == 0
+    return shortcut is None or isinstance(shortcut, nn.Identity)

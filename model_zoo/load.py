@@ -15,7 +15,6 @@ from attacks.models.probe_images import probe_images
 from attacks.models.quirks import find_quirks
 from attacks.models.user_model import Quirks, UserModel
 from attacks.randomness import answers_at_random
-from attacks.trial_size import trial_size
 from model_zoo.about import About
 from model_zoo.architectures.registry import build
 from model_zoo.authors import CONVERTS, PACKAGES
@@ -256,7 +255,7 @@ def observed(
         raise InputError(f"{named}{error}") from None
     asked = UserModel(model, quirks)
     batches = [images, *(batch.to(device) for batch in more_images)]
-    is_random = answers_at_random(asked, *(batch[: trial_size(batch, len(batch))] for batch in batches))
+    is_random = answers_at_random(asked, *batches)
     return replace(spec, quirks=quirks, randomized=is_random, answers=probe_digest(asked, *batches))
 
 

@@ -36,6 +36,10 @@ def mean_of(specs: Sequence[ModelSpec]) -> ModelSpec:
         raise InputError(
             f"--sources {JOINED.join(names)}: expected different models to take the mean of, got one twice"
         )
+    if rejecting := [spec.name for spec in specs if spec.rejects]:
+        raise InputError(
+            f"--sources {JOINED.join(names)}: {rejecting[0]} may reject images; name models of classes alone"
+        )
     first = specs[0]
     return ModelSpec(
         JOINED.join(names),

@@ -1,6 +1,7 @@
 """What must hold before any attack: an error where the run would be meaningless, a flag where it is a caveat."""
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -121,13 +122,16 @@ def check_model(
     size, device = hardware.batch_size, hardware.device
     without = None
     try:
-        found = list(find_flags(model, x, first, is_random=is_random))
+        many = (part.to(device) for part in split.x[len(x) : LOGIT_IMAGES].split(size) if len(part))
+        found = list(find_flags(model, x, first, many, is_random=is_random))
         prediction = predict(model, split.x, batch_size=size, bring=lambda part: part.to(device))
         if needs_gradients:
             require_gradient(model, x)
         if needs_gradients or _has_gradient(model, x):
-            without = zero_gradients(model, _correct(split, prediction, hardware))
-            if without > FEW:
+            rows = _correct(split, prediction)
+            parts = ((split.x[part].to(device), split.y[part].to(device)) for part in rows.split(size) if len(part))
+            without = zero_gradients(model, parts)
+            if without > FEW and without * len(rows) > 100:  # of few images one alone is no share
                 found.append(f"zero-gradients({without:.0f}%)")
         else:
             found.append("no-gradients")
@@ -157,11 +161,12 @@ def check_on_fitting_batches(
     return on_fitting_batches(name, hardware, lambda fitting: check_model(name, model, split, fitting, **known))
 
 
-def _correct(split: Split, prediction: Tensor, hardware: Hardware) -> Iterator[tuple[Tensor, Tensor]]:
-    """The first images that are classified correctly, and their labels, batch by batch on the device."""
-    rows = (prediction.cpu() == split.y).nonzero().squeeze(1)[: trial_size(split.x, GRADIENT_IMAGES)]
-    for part in rows.split(hardware.batch_size) if len(rows) else ():
-        yield split.x[part].to(hardware.device), split.y[part].to(hardware.device)
+def _correct(split: Split, prediction: Tensor) -> Tensor:
+    """The first images that are classified correctly; of large ones fewer, from all over the split: classes may lie
+    one behind the other."""
+    rows = (prediction.cpu() == split.y).nonzero().squeeze(1)
+    size = trial_size(split.x, GRADIENT_IMAGES)
+    return rows[:size] if size == GRADIENT_IMAGES else rows[:: max(1, math.ceil(len(rows) / size))]
 
 
 def _has_gradient(model: nn.Module, x: Tensor) -> bool:

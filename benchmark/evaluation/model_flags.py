@@ -1,6 +1,6 @@
 """Caveats of a model that a few passes show: each a flag on every number of it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -16,16 +16,20 @@ SAME_LOGITS = 1e-2
 """Largest difference, relative to the largest logit, between an image alone and in company; rounding is far less."""
 
 
-def find_flags(model: nn.Module, x: Tensor, logits: Tensor, *, is_random: bool = False) -> Iterator[str]:
+def find_flags(
+    model: nn.Module, x: Tensor, logits: Tensor, many: Iterable[Tensor] = (), *, is_random: bool = False
+) -> Iterator[str]:
     """The caveats that show on some images.
 
     Args:
         x: (N, C, H, W) in [0, 1]; logits: (N, K) of a pass over x.
+        many: batches of more images, which are asked about twice where they are needed.
         is_random: whether it is known to answer at random; else that is looked for.
     """
     if logits.min() >= 0 and (logits.sum(1) - 1).abs().max() < 1e-3:
         yield "probabilities"
-    is_random = is_random or answers_at_random(model, x[: trial_size(x, FEW)]) or answers_at_random(model, x, passes=2)
+    is_random = is_random or answers_at_random(model, x[: trial_size(x, FEW)])
+    is_random = is_random or any(answers_at_random(model, part, passes=2) for part in (x, *many))
     if is_random:
         yield "randomized"
     if any(module.training for module in model.modules() if isinstance(module, nn.modules.dropout._DropoutNd)):

@@ -89,16 +89,18 @@ def wanted_normalisation(model: nn.Module, split: Split, *, batch_size: int, dev
     Args:
         split: images and labels on the CPU. Losses are those of the wider selection where there is one.
 
-    Of fewer images than `FEWEST` nothing is said, by losses of fewer than `FEWEST_LOSSES`.
+    Of fewer images than `FEWEST`, the wider selection counted, nothing is said; by losses of fewer than
+    `FEWEST_LOSSES`.
 
     Returns: "imagenet", "cifar10", "mnist"; "own" for the images' own mean and std; "0.5" for 0.5 as both; "255" for
         pixels up to 255; "twice" where it does better with one of them undone.
     """
-    if len(split) < FEWEST:
+    wider = split.wider or split
+    if len(wider) < FEWEST:
         return ""
-    gains = _gains_of_fit(model, split, batch_size, device)
+    gains = _gains_of_fit(model, split if len(split) >= FEWEST else wider, batch_size, device)
     if gains is None:
-        gains = _gains_of_loss(Asker(model, batch_size, device), split.wider or split)
+        gains = _gains_of_loss(Asker(model, batch_size, device), wider)
     best = max(gains, key=gains.__getitem__, default="")
     return best.rpartition(" ")[2] if best and gains[best] > 0 else ""
 

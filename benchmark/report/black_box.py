@@ -17,7 +17,7 @@ TIERS = ("transfer", "logits", "labels")
 """What an attacker has: other models, the model's logits, or its labels alone."""
 TIER_NOTE = (
     "Each figure is a worst case over the attacks of that kind, on the images that all attacks of the model saw: "
-    "`transfer` is crafted on other models, `logits` and `labels` query the model. `gap`: what gradients break beside."
+    "`transfer` is crafted on other models, `logits` and `labels` query the model. `gap`: what others break beside."
 )
 
 

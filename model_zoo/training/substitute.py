@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from attacks.errors import InputError
 
+COUNTED = ("period", "reservoir", "reservoir_after")
+"""Settings of which 0 means something."""
 Labels = Callable[[Tensor], Tensor]
 """Images (N, C, H, W) in [0, 1] to classes (N,): all that is asked of the model."""
 
@@ -39,9 +41,14 @@ class SubstituteRecipe:
     reservoir_after: int = 3
 
     def __post_init__(self) -> None:
-        for name, least in (("rounds", 1), ("epochs", 1), ("batch_size", 1), ("period", 0), ("reservoir", 0)):
+        for name, least in {
+            **dict.fromkeys(("rounds", "epochs", "batch_size"), 1),
+            **dict.fromkeys(COUNTED, 0),
+        }.items():
             if getattr(self, name) < least:
                 raise InputError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if not 0 < self.lr < float("inf"):
+            raise InputError(f"lr must be positive, got {self.lr:g}")
         if not 0 < self.step <= 1:
             raise InputError(f"step must be in (0, 1], in pixel scale, got {self.step:g}")
 

@@ -81,10 +81,10 @@ def test_a_batch_that_memory_does_not_hold_is_halved(
     want = attack(network, x, y, "pgd-20", epsilon=0.08)
     ask = Oracle.loss_and_gradient
 
-    def short_of_memory(self: Oracle, images: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
+    def short_of_memory(self: Oracle, images: Tensor, *arguments: Any, **more: Any) -> tuple[Tensor, Tensor]:
         if len(images) > 4:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return ask(self, images, *arguments)
+        return ask(self, images, *arguments, **more)
 
     monkeypatch.setattr(Oracle, "loss_and_gradient", short_of_memory)
     got = attack(network, x, y, "pgd-20", epsilon=0.08, batch_size=10)

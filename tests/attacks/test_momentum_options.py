@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from attacks import mi_fgsm
 from attacks.draws import Draws
+from attacks.errors import InputError
 from attacks.oracle import Oracle
 from attacks.threat_model import ThreatModel
 from attacks.transfer_terms import diverse_gradient, smoothed
@@ -38,7 +39,7 @@ def batch() -> tuple[Tensor, Tensor]:
 
 def gradient_of(model: nn.Module, label: Tensor) -> Gradient:
     def gradient(point: Array) -> Array:
-        leaf = torch.from_numpy(point)[None].requires_grad_()
+        leaf = torch.from_numpy(point.clip(0, 1))[None].requires_grad_()
         (found,) = torch.autograd.grad(F.cross_entropy(model(leaf), label[None]), leaf)
         array: Array = found[0].numpy()
         return array
@@ -159,3 +160,25 @@ def test_the_gradient_of_diverse_inputs_is_that_of_the_transformed_loss(model: n
     step = 1e-5
     above, below = gradient(x + step * direction)[0], gradient(x - step * direction)[0]
     assert torch.allclose((above - below) / (2 * step), (gradient(x)[1] * direction).sum((1, 2, 3)), rtol=1e-3)
+
+
+@pytest.mark.parametrize("options", [{"nesterov": True}, {"variance_points": 2}, {"diversity": 1.0}])
+def test_every_query_is_an_image(options: dict[str, Any]) -> None:
+    asked: list[Tensor] = []
+
+    def classifier(x: Tensor) -> Tensor:
+        asked.append(x.detach())
+        return x.flatten(1)[:, :2]
+
+    oracle = Oracle(classifier, ThreatModel("Linf", 0.3))
+    x, y = (3 * batch()[0] - 1).clamp(0, 1), torch.zeros(4, dtype=torch.long)
+    state = mi_fgsm.init(x, y, oracle.threat, Draws.start(0, torch.arange(4)))
+    for _ in range(4):
+        state = mi_fgsm.step(oracle, state, **SETTINGS, **options)
+    assert torch.cat(asked).min() >= 0
+    assert torch.cat(asked).max() <= 1
+
+
+def test_an_even_kernel_is_refused(model: nn.Module) -> None:
+    with pytest.raises(InputError, match="odd number of pixels"):
+        iterates(model, 1, kernel=4)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import pytest
+import timm
 import torch
 import torchvision
 from torch import nn
@@ -28,6 +29,8 @@ NETWORKS: dict[
     "torchvision resnet-50": (lambda: torchvision.models.resnet50(num_classes=10), 12),
     "torchvision densenet-121": (lambda: torchvision.models.densenet121(num_classes=10), 58),
     "torchvision mobilenet-v2": (lambda: torchvision.models.mobilenet_v2(num_classes=10), 10),
+    "timm densenet121": (lambda: timm.create_model("densenet121", num_classes=10), 58),
+    "timm mobilenetv2": (lambda: timm.create_model("mobilenetv2_100", num_classes=10), 10),
 }
 """Each with the number of its blocks whose shortcut is an identity."""
 
@@ -78,6 +81,38 @@ def test_the_iterates_are_those_of_torchattack(network: str) -> None:
         for _ in range(3):
             state = mi_fgsm.step(oracle, state, rel_step_size=0.1, momentum=1.0)
     assert (state.x_adv - expected).abs().le(1e-6).float().mean() > 0.999
+
+
+class BasicBlock2(nn.Module):
+    """A block of that shape without a shortcut, or with that of released wide ResNets."""
+
+    def __init__(self, shortcut: str = "") -> None:
+        super().__init__()
+        self.bn1, self.conv1 = nn.BatchNorm2d(3), nn.Conv2d(3, 3, 3, padding=1)
+        self.bn2, self.conv2 = nn.BatchNorm2d(3), nn.Conv2d(3, 3, 3, padding=1)
+        self.kind = shortcut
+        if shortcut:
+            self.convShortcut = None if shortcut == "identity" else nn.Conv2d(3, 3, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.conv2(self.bn2(self.conv1(self.bn1(x).relu())).relu())
+        return out + x if self.kind else out
+
+
+BasicBlock2.__name__ = "BasicBlock"
+
+
+def test_a_block_of_released_wide_resnets_ends_in_its_convolution() -> None:
+    blocks = BasicBlock2("identity"), BasicBlock2("convolution")
+    assert residual_branches(nn.Sequential(*blocks)) == [blocks[0].conv2]
+
+
+def test_blocks_without_shortcuts_are_refused() -> None:
+    torch.manual_seed(0)
+    model = frozen(nn.Sequential(BasicBlock2(), nn.Flatten(), nn.Linear(48, 3)))
+    x = torch.rand(2, 3, 4, 4)
+    with pytest.raises(InputError, match="expected residual blocks with shortcuts"):
+        attack(model, x, model(x).argmax(1), "sgm", epsilon=0.1)
 
 
 def test_a_network_without_residual_branches_is_refused_in_one_line() -> None:

@@ -109,7 +109,7 @@ MISTAKES = {
     "speed elsewhere": ("speed --name a/b", "--name must be letters, digits"),
     "unknown model": ("--models natral", "unknown model of suite digits 'natral'; did you mean 'natural'?"),
     "unknown attack": ("--attacks pgd-21", "unknown attack 'pgd-21'; did you mean 'pgd-2"),
-    "unknown transfer attack": ("--transfer mi-fsgm", "did you mean 'mi-fgsm'?"),
+    "unknown transfer attack": ("--transfer mi-fgms", "did you mean 'mi-fgsm'?"),
     "unknown suite": ("--suite digit", "unknown suite 'digit'; did you mean 'digits'?"),
     "unknown dataset": ("--model mine.py:factory --dataset digit", "unknown dataset 'digit'; did you mean 'digits'?"),
     "unknown defense": ("train --defense trade", "unknown defense 'trade'; did you mean 'trades'?"),

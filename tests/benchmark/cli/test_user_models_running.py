@@ -241,10 +241,13 @@ def test_square_runs_on_a_black_box(kind: str, command: Command, tmp_path: Path)
 
 def test_which_attacks_need_gradients() -> None:
     assert [name for name in ATTACKS if not attack_spec(name).needs_gradients] == [
+        "foolbox-boundary",
+        "foolbox-hopskipjump",
         "square",
         "square-500",
         "spsa",
         "spsa-500",
+        "rays",
         "random-points",
         "reference-square",
     ]

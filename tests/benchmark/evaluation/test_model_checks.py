@@ -1,6 +1,6 @@
 """What must hold before any attack: errors where the run would be meaningless, flags where there is a caveat."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
@@ -38,7 +38,7 @@ def check(function: Callable[[Tensor], object], images: Split | None = None) -> 
     return check_model("mine", Model(function), split() if images is None else images, CPU)
 
 
-@pytest.mark.parametrize(("side", "least", "most"), [(2, 5, 7), (192, 1, 3)])
+@pytest.mark.parametrize(("side", "least", "most"), [(2, 5, 7), (192, 1, 4)])
 def test_large_images_are_checked_in_fewer_passes(side: int, least: int, most: int) -> None:
     """By how many images the model sees for each that there is."""
     small, seen = split(100), 0
@@ -51,6 +51,30 @@ def test_large_images_are_checked_in_fewer_passes(side: int, least: int, most: i
 
     assert list(check(counted, images).flags) == []
     assert least <= seen / len(images) <= most
+
+
+class Flat(nn.Module):
+    """Its logits are right, and their gradient is zero on some classes."""
+
+    def __init__(self, classes: Sequence[int]) -> None:
+        super().__init__()
+        self.classes = classes
+
+    def forward(self, x: Tensor) -> Tensor:
+        shown = logits(nn.functional.avg_pool2d(x, x.shape[-1] // 2))
+        is_flat = (shown.argmax(1, keepdim=True) == torch.tensor(self.classes)).any(1, keepdim=True)
+        return torch.where(is_flat, shown.detach() + 0 * x.mean(), shown)
+
+
+@pytest.mark.parametrize("side", [2, 224])
+def test_images_without_gradient_are_found_though_classes_lie_one_behind_the_other(side: int) -> None:
+    few = split(100)
+    order = few.y.argsort(stable=True)
+    large = nn.functional.interpolate(few.x[order], size=side, mode="nearest")
+    images = replace(few, x=large, y=few.y[order])
+    (flag,) = check_model("mine", Flat([1, 2, 3]), images, CPU).flags
+    assert flag.startswith("zero-gradients(7")  # of a hundred images, or of every third or so
+    assert list(check_model("mine", Flat([]), images, CPU).flags) == []
 
 
 def refusal(function: Callable[[Tensor], object]) -> str:

@@ -61,7 +61,8 @@ def test_it_learns_the_models_labels_and_asks_for_no_more_than_it_says(reservoir
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"), [({"rounds": 0}, "rounds must be at least 1"), ({"step": 8}, "pixel")]
+    ("settings", "message"),
+    [({"rounds": 0}, "rounds must be at least 1"), ({"step": 8}, "pixel"), ({"lr": 0}, "lr must be positive")],
 )
 def test_a_recipe_that_trains_nothing_is_refused(settings: dict[str, int], message: str) -> None:
     with pytest.raises(InputError, match=message):
