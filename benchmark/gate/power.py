@@ -7,12 +7,14 @@ import numpy as np
 
 from benchmark.gate.rules import Rules, most_allowed, schedule
 from benchmark.gate.words import points
-from benchmark.stats.sequential import bet_p, first_rejection
+from benchmark.stats.sequential import bet_p, rejected_from
 from benchmark.stats.shares import Bools
 
 POWERS = (0.8, 0.95)
 RUNS = 500
 """Simulated for each drop: a standard error of 1.8 points at 80%, and of 1.0 at 95%."""
+TOGETHER = 100
+"""Runs simulated at a time."""
 RETRAINED = 0.08
 """The share of images on which two trainings of a digits model differ; docs/gate.md has where that is measured."""
 STEPS = 10
@@ -60,32 +62,34 @@ def power(drop: float, n: int, rules: Rules, *, questions: int, churn: float, ru
     The runs are the same for every drop, down to what is drawn for an image.
     """
     failed = 0
-    for run in range(runs):
-        chance = np.random.default_rng([n, run]).random(n)
-        failed += fails(chance < drop + churn / 2, chance > 1 - churn / 2, n, rules, questions=questions)
+    for first in range(0, runs, TOGETHER):
+        drawn = [np.random.default_rng([n, run]).random(n) for run in range(first, min(first + TOGETHER, runs))]
+        worse, better = np.stack(drawn) < drop + churn / 2, np.stack(drawn) > 1 - churn / 2
+        failed += int(fails(worse, better, n, rules, questions=questions).sum())
     return failed / runs
 
 
-def fails(worse: Bools, better: Bools, n: int, rules: Rules, *, questions: int) -> bool:
-    """Whether a model fails, by the rules of `decide` for the smallest p-value of all questions.
+def fails(worse: Bools, better: Bools, n: int, rules: Rules, *, questions: int) -> Bools:
+    """(R,) whether a model fails, by the rules of `decide` for the smallest p-value of all questions.
 
     Args:
-        worse, better: (n,) bool, in the order in which images come in.
+        worse, better: (R, n) bool, in the order in which images come in.
     """
     counts = schedule(n, rules)
-    lost, changed = ([int(bits[:count].sum()) for count in counts] for bits in (worse, worse | better))
-    rejected = first_rejection(lost, changed, counts, n, 0.5, level=rules.alpha / questions)
-    if rejected is None:
-        return False
+    lost, changed = (bits.cumsum(1)[:, np.array(counts) - 1] for bits in (worse, worse | better))
+    trials, same = np.unique(changed, axis=0, return_inverse=True)
+    level = rules.alpha / questions
+    critical = np.stack([rejected_from(row, counts, n, 0.5, level=level) for row in trials.tolist()])[same.ravel()]
+    rejected = np.logical_or.accumulate(lost >= critical, axis=1)
     most, signed = most_allowed(n, rules.tolerance / 100), worse.astype(float) - better
     tolerated, feared = bet_p(-signed, n, -most), bet_p(signed, n, most + 1)
+    failed, is_open = np.zeros(len(worse), np.bool_), rejected[:, -1].copy()
     for look, count in enumerate(counts[:-1]):
-        drop = (2 * lost[look] - changed[look]) / count
-        if look >= rejected and questions * tolerated[count] <= rules.alpha and drop > rules.tolerance / 100:
-            return True
-        if feared[count] <= rules.miss:
-            return False
-    return 2 * lost[-1] - changed[-1] > most
+        drop = (2 * lost[:, look] - changed[:, look]) / count
+        is_worse = (questions * tolerated[:, count] <= rules.alpha) & (drop > rules.tolerance / 100)
+        failed |= is_open & rejected[:, look] & is_worse
+        is_open &= ~failed & (feared[:, count] > rules.miss)
+    return failed | (is_open & (2 * lost[:, -1] - changed[:, -1] > most))
 
 
 def _reaches(found: Callable[[int], float], wanted: float, step: int) -> bool:

@@ -9,7 +9,7 @@ Images come in a seeded random order and are looked at in growing batches. Two q
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,12 +92,16 @@ def sequential_p(
     return math.exp(high)
 
 
-def first_rejection(
-    successes: Sequence[int], trials: Sequence[int], counts: Sequence[int], n: int, null: float, *, level: float
-) -> int | None:
-    """The first look at which the test of `sequential_p` rejects at a level, which is also the level wanted of it."""
+def rejected_from(
+    trials: Sequence[int], counts: Sequence[int], n: int, null: float, *, level: float
+) -> NDArray[np.int64]:
+    """(looks,) the successes from which on the test of `sequential_p` rejects at each look where it has not before.
+
+    Args:
+        level: at which it rejects, which is also the level wanted of it.
+    """
     budgets = level * _budgets(trials, [spent(count / n) for count in counts], null, level)
-    return _rejection(successes, trials, budgets, null)
+    return np.array(list(_critical(trials, budgets, null)))
 
 
 def share_interval(
@@ -132,24 +136,20 @@ def _budgets(trials: Sequence[int], shares: Sequence[float], null: float, wanted
 
 def _rejects(successes: Sequence[int], trials: Sequence[int], budgets: NDArray[np.float64], null: float) -> bool:
     """Whether the test whose looks may spend these probabilities has rejected at one of them."""
-    return _rejection(successes, trials, budgets, null) is not None
+    return any(seen >= least for seen, least in zip(successes, _critical(trials, budgets, null), strict=True))
 
 
-def _rejection(
-    successes: Sequence[int], trials: Sequence[int], budgets: NDArray[np.float64], null: float
-) -> int | None:
-    """The first look at which it rejects."""
+def _critical(trials: Sequence[int], budgets: NDArray[np.float64], null: float) -> Iterator[int]:
+    """At each look the successes from which on it rejects."""
     going_on, before = np.ones(1), 0  # the probability of each number of successes without a rejection so far
-    for look, (seen, so_far, budget) in enumerate(zip(successes, trials, budgets, strict=True)):
+    for so_far, budget in zip(trials, budgets, strict=True):
         new = so_far - before
         going_on = np.convolve(going_on, _chances(new, null)) if new else going_on
         at_least = np.cumsum(going_on[::-1])[::-1]
         critical = int((at_least > budget).sum())
-        if seen >= critical:
-            return look
+        yield critical
         going_on[critical:] = 0.0
         before = so_far
-    return None
 
 
 @functools.lru_cache(maxsize=4096)
@@ -173,9 +173,9 @@ def excludes(values: NDArray[np.float64], n: int, least: int) -> float:
 
 
 def bet_p(values: NDArray[np.float64], n: int, least: int) -> NDArray[np.float64]:
-    """(len(values) + 1,) the p-value of the bet of `excludes` before the first value and after each."""
+    """(..., V + 1) the p-value of the bet of `excludes` before the first value and after each; of values (..., V)."""
     with np.errstate(over="ignore"):
-        return 1 / np.maximum.accumulate(np.maximum(1.0, _capital(values, n, least)))
+        return 1 / np.maximum.accumulate(np.maximum(1.0, _capital(values, n, least)), axis=-1)
 
 
 def soonest(n: int, least: int, error: float) -> int:
@@ -193,12 +193,12 @@ def _capital(values: NDArray[np.float64], n: int, least: int) -> NDArray[np.floa
     Source: Waudby-Smith and Ramdas, "Estimating means of bounded random variables by betting", Journal of the Royal
         Statistical Society B 86 (2024), section on sampling without replacement.
     """
-    before = np.cumsum(values) - values
-    mean = (least - before) / (n - np.arange(len(values)))  # the least that the next value can be on average
-    is_open = np.logical_and.accumulate(mean < 1)
+    before = np.cumsum(values, axis=-1) - values
+    mean = (least - before) / (n - np.arange(values.shape[-1]))  # the least that the next value can be on average
+    is_open = np.logical_and.accumulate(mean < 1, axis=-1)
     lost = np.where(is_open, (values - mean) / np.where(is_open, 1 - mean, 1.0), 0.0)  # of what is staked
-    capital = np.ones(len(values) + 1)
-    capital[1:] = sum(share * np.cumprod(1 - stake * lost) for stake, share in STAKES.items())
+    capital = np.ones((*values.shape[:-1], values.shape[-1] + 1))
+    capital[..., 1:] = sum(share * np.cumprod(1 - stake * lost, axis=-1) for stake, share in STAKES.items())
     return capital
 
 

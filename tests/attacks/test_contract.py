@@ -1,7 +1,8 @@
 """What every registered attack must do, whoever wrote it. A new entry of ATTACKS is tested without further work."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ CASES = [
     pytest.param(spec, norm, id=f"{name}-{norm}") for name, spec in ATTACKS.items() for norm in ("Linf", "L2")
     if norm in spec.norms and not isinstance(spec.method, Ensemble)  # its members are here
 ]  # fmt: skip
-EVERY_ATTACK = pytest.mark.parametrize(("spec", "norm"), CASES)
+EVERY_ATTACK = pytest.mark.parametrize(("spec", "norm"), CASES, scope="module")  # all tests of an attack in a row
 
 # Attacks that need not succeed on a linear classifier whose margin is clearly below epsilon, and why.
 WEAK = {
@@ -89,11 +90,14 @@ def attack(
 # --- On a small network -----------------------------------------------------------------------------------------------
 
 
+CLASSES = 5
+
+
 def network() -> nn.Module:
     """With a buffer, and with a module left in training mode, which an attack must leave there."""
     torch.manual_seed(0)
     model = nn.Sequential(
-        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Tanh(), nn.Dropout(0.0), nn.Flatten(), nn.Linear(64, 5)
+        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Tanh(), nn.Dropout(0.0), nn.Flatten(), nn.Linear(64, CLASSES)
     ).eval()
     model[3].train()
     return model
@@ -110,7 +114,9 @@ def batch(model: nn.Module, n: int = 3) -> tuple[Tensor, Tensor]:
 def attack_network(
     spec: AttackSpec, model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel
 ) -> tuple[Tensor, Shown]:
-    """Each iterate is read, of long attacks the first hundred."""
+    """Each iterate is read, of long attacks the first hundred; of restarts as many as there are targets, as always."""
+    if spec.is_targeted:
+        spec = replace(spec, restarts=min(spec.restarts, CLASSES - 1))
     return attack(spec, model, x, y, threat, range(1, min(spec.steps, 100) + 1))
 
 
@@ -119,57 +125,71 @@ def small(norm: str) -> ThreatModel:
     return ThreatModel(norm, 0.02 if norm == "Linf" else 0.05)
 
 
+def state(model: nn.Module, x: Tensor, y: Tensor) -> tuple[dict[str, Tensor], list[bool]]:
+    """Copies of all that an attack leaves alone, and its modes."""
+    tensors = {"x": x, "y": y, "generator": torch.random.get_rng_state(), **model.state_dict()}
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None
+        tensors[f"gradient of {name}"] = parameter.grad
+    modes = [module.training for module in model.modules()]
+    learns = [parameter.requires_grad for parameter in model.parameters()]
+    learns += [x.requires_grad, x.grad is not None, torch.is_grad_enabled()]
+    return {name: tensor.detach().clone() for name, tensor in tensors.items()}, modes + learns
+
+
+@dataclass(frozen=True)
+class Run:
+    """An attack on the small network, by a small epsilon: what it found, and `state` before and after it."""
+
+    correct: Tensor
+    shown: Shown
+    before: tuple[dict[str, Tensor], list[bool]]
+    after: tuple[dict[str, Tensor], list[bool]]
+
+
+def run(spec: AttackSpec, norm: str, *, global_seed: int) -> Run:
+    # Third parties call backward(), so parameters must be frozen before, as those of every loaded model are.
+    model = network().requires_grad_(isinstance(spec.method, Recurrence))
+    x, y = batch(model)
+    for parameter in model.parameters():
+        parameter.grad = torch.full_like(parameter, 7.0)
+    torch.manual_seed(global_seed)
+    before = state(model, x, y)
+    correct, shown = attack_network(spec, model, x, y, small(norm))
+    return Run(correct, shown, before, state(model, x, y))
+
+
+@cache
+def first_run(name: str, norm: str) -> Run:
+    """Three tests look at it."""
+    return run(ATTACKS[name], norm, global_seed=2)
+
+
 @EVERY_ATTACK
 @pytest.mark.parametrize("epsilon", ["small", "large"])
 def test_proposals_stay_in_the_set(spec: AttackSpec, norm: str, epsilon: str) -> None:
     threat = small(norm) if epsilon == "small" else ThreatModel(norm, 0.4 if norm == "Linf" else 2.0)
     model = network()
     x, y = batch(model)
-    _, shown = attack_network(spec, model, x, y, threat)
+    shown = first_run(spec.name, norm).shown if epsilon == "small" else attack_network(spec, model, x, y, threat)[1]
     assert set(shown.position.tolist()) == {0, 1, 2}
     assert threat.contains(shown.points, x[shown.position]).all()
 
 
 @EVERY_ATTACK
 def test_inputs_parameters_gradients_and_modes_are_left_alone(spec: AttackSpec, norm: str) -> None:
-    recurrence = isinstance(spec.method, Recurrence)
-    # Third parties call backward(), so parameters must be frozen before, as those of every loaded model are.
-    model = network().requires_grad_(recurrence)
-    x, y = batch(model)
-    for parameter in model.parameters():
-        parameter.grad = torch.full_like(parameter, 7.0)
-    kept_x, kept_y = x.clone(), y.clone()
-    kept_state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    kept_modes = [module.training for module in model.modules()]
-    generator = torch.random.get_rng_state()
-
-    attack_network(spec, model, x, y, small(norm))
-
-    assert torch.equal(x, kept_x)
-    assert torch.equal(y, kept_y)
-    assert not x.requires_grad
-    assert x.grad is None
-    assert all(torch.equal(tensor, kept_state[name]) for name, tensor in model.state_dict().items())
-    for parameter in model.parameters():
-        assert parameter.requires_grad is recurrence
-        assert parameter.grad is not None
-        assert torch.equal(parameter.grad, torch.full_like(parameter, 7.0))
-    assert [module.training for module in model.modules()] == kept_modes
-    assert torch.equal(torch.random.get_rng_state(), generator)
-    assert torch.is_grad_enabled()
+    (tensors, modes), (kept, kept_modes) = first_run(spec.name, norm).after, first_run(spec.name, norm).before
+    assert tensors.keys() == kept.keys()
+    assert [name for name, tensor in tensors.items() if not torch.equal(tensor, kept[name])] == []
+    assert modes == kept_modes
 
 
 @EVERY_ATTACK
 def test_it_repeats_bit_for_bit_under_one_seed_whatever_the_global_generator(spec: AttackSpec, norm: str) -> None:
-    model = network()
-    x, y = batch(model)
-    torch.manual_seed(2)
-    correct, shown = attack_network(spec, model, x, y, small(norm))
-    torch.manual_seed(3)
-    correct_again, shown_again = attack_network(spec, model, x, y, small(norm))
-    assert torch.equal(correct, correct_again)
-    assert torch.equal(shown.position, shown_again.position)
-    assert torch.equal(shown.points, shown_again.points)
+    first, again = first_run(spec.name, norm), run(spec, norm, global_seed=3)
+    assert torch.equal(first.correct, again.correct)
+    assert torch.equal(first.shown.position, again.shown.position)
+    assert torch.equal(first.shown.points, again.shown.points)
 
 
 # --- On a linear classifier, where the distance to the nearest other class is known -----------------------------------

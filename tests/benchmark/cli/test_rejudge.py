@@ -19,7 +19,7 @@ from benchmark.store.images import unpack_images
 from benchmark.store.store import Store
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
-ATTACKS = "fgsm,pgd-20,pgd-40,foolbox-deepfool,autoattack-fast"
+ATTACKS = "fgsm,pgd-20,pgd-40,foolbox-deepfool,autoattack-brief"
 WORDS = ("--models", "natural,madry", "--attacks", ATTACKS, "--transfer", "fgsm", "--examples", "40", "--quiet")
 
 
@@ -32,14 +32,21 @@ def kept(command: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def unkept(command: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the same sweep without them."""
+    folder = tmp_path_factory.mktemp("unkept")
+    assert command(folder, *WORDS).returncode == 0
+    return folder
+
+
 def verdicts(folder: Path) -> dict[str, object]:
     return {path.parent.name: pq.read_table(path).to_pydict() for path in folder.rglob("*.parquet")}
 
 
-def test_keeping_images_changes_no_verdict(command: Command, kept: Path, tmp_path: Path) -> None:
-    assert command(tmp_path, *WORDS).returncode == 0
-    assert verdicts(tmp_path) == verdicts(kept)
-    assert not list(tmp_path.rglob("*.npz"))
+def test_keeping_images_changes_no_verdict(kept: Path, unkept: Path) -> None:
+    assert verdicts(unkept) == verdicts(kept)
+    assert not list(unkept.rglob("*.npz"))
 
 
 def test_kept_images_are_judged_again_to_the_same_verdicts_by_the_model_alone(command: Command, kept: Path) -> None:
@@ -76,13 +83,13 @@ def test_images_that_nobody_kept_are_refused(
 
 
 def test_images_of_a_finished_sweep_are_kept_when_they_are_asked_for(
-    command: Command, kept: Path, tmp_path: Path
+    command: Command, kept: Path, unkept: Path, tmp_path: Path
 ) -> None:
-    assert command(tmp_path, *WORDS).returncode == 0
-    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.parquet")}
-    assert command(tmp_path, *WORDS, "--keep-images").returncode == 0
-    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.parquet")} == before
-    files = [{path.name for path in folder.rglob("*.npz")} for folder in (tmp_path, kept)]
+    folder = shutil.copytree(unkept, tmp_path / "copy")
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.parquet")}
+    assert command(folder, *WORDS, "--keep-images").returncode == 0
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.parquet")} == before
+    files = [{path.name for path in folder.rglob("*.npz")} for folder in (folder, kept)]
     assert files[0] == files[1]
     assert len(files[0]) > 1
 

@@ -46,6 +46,19 @@ def gate(folder: Path, command: Command, tmp_path: Path) -> Gate:
     return run
 
 
+@pytest.fixture
+def plain(folder: Path, command: Command, tmp_path: Path) -> Gate:
+    """The same against a baseline of that model without canaries, which are attacked anew in every run."""
+    words = ("--baseline", "plain.json", "--models", "madry", "--examples", IMAGES, "--canaries", "none", "--quiet")
+    if not (folder / "plain.json").exists():
+        assert command(folder, "gate", "update", *words, "--results-dir", "first").returncode == 0
+
+    def run(*words: object) -> subprocess.CompletedProcess[str]:
+        return command(folder, "gate", "--baseline", "plain.json", "--results-dir", tmp_path, "--quiet", *words)
+
+    return run
+
+
 def shipped(name: str) -> Path:
     return SHIPPED / "digits" / f"{name}.safetensors"
 
@@ -65,10 +78,10 @@ def test_an_unchanged_model_passes_before_all_images_were_attacked(gate: Gate) -
     assert run.stdout.endswith("gate passed\n")
 
 
-def test_an_equally_robust_model_passes_and_a_much_weaker_one_fails(gate: Gate) -> None:
-    alike = gate("--models", f"madry={shipped('fat')}")
+def test_an_equally_robust_model_passes_and_a_much_weaker_one_fails(plain: Gate) -> None:
+    alike = plain("--models", f"madry={shipped('fat')}")
     assert (alike.returncode, rows(alike)["madry", "regression"][0]) == (0, "pass")
-    weaker = gate("--models", f"madry={shipped('cascade')}")
+    weaker = plain("--models", f"madry={shipped('cascade')}")
     assert weaker.returncode == 1
     assert "robust accuracy fell by" in rows(weaker)["madry", "regression"][-1]
 
@@ -85,20 +98,20 @@ def test_a_natural_model_in_place_of_a_robust_one_fails_at_the_first_look(gate: 
     assert run.stdout.endswith("gate failed: madry\n")
 
 
-def test_a_model_with_one_layer_perturbed_fails(gate: Gate, tmp_path: Path) -> None:
+def test_a_model_with_one_layer_perturbed_fails(plain: Gate, tmp_path: Path) -> None:
     state = load_state_dict(shipped("madry"))
     name = "conv1.weight"
     noise = torch.randn(state[name].shape, generator=torch.Generator().manual_seed(0))
     save_state_dict({**state, name: state[name] + 0.5 * state[name].std() * noise}, tmp_path / "p.safetensors", {})
-    run = gate("--models", f"madry={tmp_path / 'p.safetensors'}")
+    run = plain("--models", f"madry={tmp_path / 'p.safetensors'}")
     assert run.returncode == 1
     assert "robust accuracy fell by" in rows(run)["madry", "regression"][-1]
 
 
-def test_a_collapsed_model_fails_without_an_attack(gate: Gate, tmp_path: Path) -> None:
+def test_a_collapsed_model_fails_without_an_attack(plain: Gate, tmp_path: Path) -> None:
     state = {name: torch.zeros_like(value) for name, value in load_state_dict(shipped("madry")).items()}
     save_state_dict(state, tmp_path / "zero.safetensors", {})
-    run = gate("--models", f"madry={tmp_path / 'zero.safetensors'}")
+    run = plain("--models", f"madry={tmp_path / 'zero.safetensors'}")
     assert run.returncode == 1
     outcome, *_, why = rows(run)["madry", "sanity"]
     assert outcome == "fail"
@@ -125,19 +138,19 @@ def madry():
 """
 
 
-def test_a_gradient_masked_model_fails_though_it_hides_its_weakness(gate: Gate, tmp_path: Path) -> None:
+def test_a_gradient_masked_model_fails_though_it_hides_its_weakness(plain: Gate, tmp_path: Path) -> None:
     masked = MASKED.format(checkpoint=str(shipped("natural")), forward="self.net((8 * x).round() / 8 + 0 * x)")
     (tmp_path / "rounding.py").write_text(masked)
-    run = gate("--model", f"{tmp_path}/rounding.py:madry")
+    run = plain("--model", f"{tmp_path}/rounding.py:madry")
     assert run.returncode == 1
     assert "its gradients are masked now (zero-gradients(" in rows(run)["madry", "sanity"][-1]
     assert rows(run)["madry", "regression"][0] == "fail"
 
 
-def test_large_logits_hide_no_weakness(gate: Gate, tmp_path: Path) -> None:
+def test_large_logits_hide_no_weakness(plain: Gate, tmp_path: Path) -> None:
     masked = MASKED.format(checkpoint=str(shipped("natural")), forward="1e5 * self.net(x)")
     (tmp_path / "large.py").write_text(masked)
-    run = gate("--model", f"{tmp_path}/large.py:madry")
+    run = plain("--model", f"{tmp_path}/large.py:madry")
     assert run.returncode == 1
     assert rows(run)["madry", "regression"][0] == "fail"
 
@@ -193,14 +206,14 @@ def passes(run: subprocess.CompletedProcess[str]) -> int:
     return int(run.stdout.split("% of the passes")[0].split()[-1])
 
 
-def test_verdicts_of_an_earlier_run_spare_the_attack(gate: Gate) -> None:
-    assert passes(gate()) > passes(gate())
+def test_verdicts_of_an_earlier_run_spare_the_attack(plain: Gate) -> None:
+    assert passes(plain()) > passes(plain())
 
 
-def test_verdicts_of_a_users_own_code_are_not_cached(gate: Gate, tmp_path: Path) -> None:
+def test_verdicts_of_a_users_own_code_are_not_cached(plain: Gate, tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(MASKED.format(checkpoint=str(shipped("madry")), forward="self.net(x)"))
     words = ("--model", f"{tmp_path / 'own'}.py:madry")
-    first, second = gate(*words), gate(*words)
+    first, second = plain(*words), plain(*words)
     assert (first.returncode, rows(first)["madry", "regression"][0]) == (0, "pass")
     assert passes(first) == passes(second) > 0
 
@@ -212,11 +225,11 @@ def test_an_attack_that_masking_blinds_is_named_when_the_baseline_is_written(tmp
     assert "a masked model would pass this gate" in run.stderr
 
 
-def test_time_that_is_up_leaves_questions_open_and_says_so(gate: Gate) -> None:
-    run = gate("--budget", 1e-6)
+def test_time_that_is_up_leaves_questions_open_and_says_so(plain: Gate) -> None:
+    run = plain("--budget", 1e-6)
     assert (run.returncode, rows(run)["madry", "regression"][0]) == (1, "open")
     assert "undecided when the time was up; give it more --budget" in run.stdout
-    run = gate("--budget", 1e-6, "--undecided", "pass")
+    run = plain("--budget", 1e-6, "--undecided", "pass")
     assert (run.returncode, rows(run)["madry", "regression"][0]) == (0, "open")
     assert "gate passed, with" in run.stdout
 
@@ -276,8 +289,8 @@ def test_a_baseline_of_another_epsilon_says_so_in_a_line(gate: Gate, monkeypatch
     assert "gate update --models all" in run.stderr
 
 
-def test_a_threshold_row_reports_the_threshold(gate: Gate) -> None:
-    run = gate("--min-robust-acc", 20)
+def test_a_threshold_row_reports_the_threshold(plain: Gate) -> None:
+    run = plain("--min-robust-acc", 20)
     outcome, _, asked, now, change, *_ = rows(run)["madry", "threshold"]
     assert (outcome, asked) == ("pass", "20.00")
     assert change.startswith(f"{float(now) - 20:+.2f} (")

@@ -1,12 +1,15 @@
 """The verdicts that are packed beside the tables: a fresh clone rebuilds every published table from them."""
 
+import io
 import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
 from benchmark.gate.baseline import read_baseline
 from benchmark.gate.canaries import canary_name
@@ -21,11 +24,18 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.fixture(scope="module")
+def made(command: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a sweep and its tables; each test has a copy of it."""
+    folder = tmp_path_factory.mktemp("made")
+    assert command(folder, *WORDS).returncode == 0
+    assert command(folder, "table").returncode == 0
+    return folder
+
+
 @pytest.fixture
-def results(command: Command, tmp_path: Path) -> Path:
-    assert command(tmp_path, *WORDS).returncode == 0
-    assert command(tmp_path, "table").returncode == 0
-    return tmp_path / "results/mine"
+def results(made: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(made, tmp_path / "copy") / "results/mine"
 
 
 def test_without_the_store_the_packed_verdicts_give_the_same_files(command: Command, results: Path) -> None:
@@ -61,6 +71,20 @@ def test_damaged_packed_verdicts_are_one_line_that_names_them(command: Command, 
     assert result.stderr.count("\n") == 1
 
 
+@pytest.fixture
+def drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures are drawn as SVG alone, without a layout, which takes most of the time."""
+    savefig = Figure.savefig
+
+    def quickly(figure: Figure, file: io.BytesIO, *, format: str, **options: Any) -> None:
+        figure.set_layout_engine("none")
+        if format == "svg":
+            savefig(figure, file, format=format, **options)
+
+    monkeypatch.setattr(Figure, "savefig", quickly)
+
+
+@pytest.mark.usefixtures("drawn_once")
 def test_the_committed_tables_are_those_of_the_committed_verdicts(command: Command, tmp_path: Path) -> None:
     shutil.copytree(ROOT / "results/verdicts", tmp_path / "results/mine/verdicts")
     for path in (ROOT / "results").glob("*/timing.csv"):

@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
@@ -128,6 +129,7 @@ def test_the_claims_fit_a_page(folders: dict[str, Path], suite: str) -> None:
     assert taken <= PAGE
 
 
+@cache
 def width(text: str) -> float:
     """In points."""
     font = FontProperties(fname=f"{get_data_path()}/fonts/ttf/cmr10.ttf")

@@ -6,40 +6,25 @@ FAULT_KILLS=50 makes the random kills the long version; the short one, which CI 
 import importlib.util
 import os
 import random
-import resource
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from forked import Forked
 
 from benchmark.sweep.local_pool import can_fork
 
-ROOT = Path(__file__).resolve().parents[3]
 KILLS = int(os.environ.get("FAULT_KILLS", "2"))
 WORDS = ("--models", "natural,madry", "--attacks", "pgd-20,pgd-40,cw-linf,mi-fgsm", "--examples", "300", "--quiet")
 SMALL = ("--models", "natural,madry", "--attacks", "fgsm,mi-fgsm", "--examples", "40", "--workers", "1", "--quiet")
 Command = Callable[..., subprocess.CompletedProcess[str]]
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
 forks = pytest.mark.skipif(not can_fork(), reason="this system cannot fork")
-
-
-def start(folder: Path, *words: str, limit: Callable[[], None] | None = None) -> subprocess.Popen[str]:
-    """The real command line as a process of its own, the first of a group."""
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / "run_benchmark.py"), *words],
-        cwd=folder,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        preexec_fn=limit,
-    )
 
 
 def contents(folder: Path) -> dict[str, object]:
@@ -79,7 +64,7 @@ def small(command: Command, tmp_path_factory: pytest.TempPathFactory) -> dict[st
 def kill_at_random(folder: Path, draw: random.Random, *words: str) -> bool:
     """Start the sweep, SIGKILL it, or all of its processes, at a random moment; False where it was done before."""
     before = len(chunks(folder))
-    with start(folder, *WORDS, *words) as running:
+    with Forked(folder, *WORDS, *words) as running:
         if draw.random() < 0.8:  # the others are killed while they start
             while len(chunks(folder)) == before and running.poll() is None:
                 time.sleep(0.002)
@@ -116,9 +101,8 @@ def test_a_sweep_killed_at_random_moments_ends_with_the_same_bytes(
             kills += not done
             after = chunks(folder)
             assert before.items() <= after.items(), "a finished chunk was lost or computed again"
-        last = start(folder, *WORDS, *words)
-        error = last.communicate()[1]
-        assert last.returncode == 0, error
+        code, error = Forked(folder, *WORDS, *words).end()
+        assert code == 0, error
         assert before.items() <= chunks(folder).items()
         assert contents(folder) == undisturbed
     print(f"{kills} kills in {sweeps} sweeps, {words}")
@@ -127,10 +111,10 @@ def test_a_sweep_killed_at_random_moments_ends_with_the_same_bytes(
 def test_two_sweeps_on_one_folder_share_the_work_and_write_what_one_writes(
     command: Command, undisturbed: dict[str, object], tmp_path: Path
 ) -> None:
-    one = start(tmp_path, *WORDS, "--workers", "1")
-    two = start(tmp_path, *WORDS, "--workers", "1", "--models", "madry,natural")
-    said = [process.communicate()[1] for process in (one, two)]
-    assert [one.returncode, two.returncode] == [0, 0], said
+    one = Forked(tmp_path, *WORDS, "--workers", "1")
+    two = Forked(tmp_path, *WORDS, "--workers", "1", "--models", "madry,natural")
+    ends = [process.end() for process in (one, two)]
+    assert [code for code, _ in ends] == [0, 0], ends
     assert contents(tmp_path) == undisturbed
     assert command(tmp_path, "store", "verify", "--quiet").returncode == 0
 
@@ -138,24 +122,22 @@ def test_two_sweeps_on_one_folder_share_the_work_and_write_what_one_writes(
 def test_a_sweep_takes_over_from_one_that_was_stopped_and_dies_while_others_wait(
     undisturbed: dict[str, object], tmp_path: Path
 ) -> None:
-    stopped = start(tmp_path, *WORDS, "--workers", "1")
-    while not chunks(tmp_path) and stopped.poll() is None:
-        time.sleep(0.01)
-    os.kill(stopped.pid, signal.SIGSTOP)
-    time.sleep(0.1)
-    while not holds_a_claim(stopped.pid, tmp_path):  # it was stopped between two chunks
-        os.kill(stopped.pid, signal.SIGCONT)
-        time.sleep(0.02)
+    with Forked(tmp_path, *WORDS, "--workers", "1") as stopped:
+        while not chunks(tmp_path) and stopped.poll() is None:
+            time.sleep(0.01)
         os.kill(stopped.pid, signal.SIGSTOP)
         time.sleep(0.1)
-        assert stopped.poll() is None
-    waiting = start(tmp_path, *WORDS, "--workers", "1")
-    assert waiting.stderr is not None
-    assert any("waiting for" in line for line in waiting.stderr)
-    stopped.kill()
-    waiting.communicate()
-    assert waiting.returncode == 0
-    stopped.communicate()
+        while not holds_a_claim(stopped.pid, tmp_path):  # it was stopped between two chunks
+            os.kill(stopped.pid, signal.SIGCONT)
+            time.sleep(0.02)
+            os.kill(stopped.pid, signal.SIGSTOP)
+            time.sleep(0.1)
+            assert stopped.poll() is None
+        waiting = Forked(tmp_path, *WORDS, "--workers", "1")
+        assert any("waiting for" in line for line in waiting.stderr)
+        stopped.kill()
+        code, error = waiting.end()
+        assert code == 0, error
     assert contents(tmp_path) == undisturbed
 
 
@@ -170,15 +152,15 @@ def holds_a_claim(process: int, folder: Path) -> bool:
 def test_workers_that_are_killed_under_ray_are_replaced_and_change_no_byte(
     undisturbed: dict[str, object], tmp_path: Path
 ) -> None:
-    running = start(tmp_path, *WORDS, "--executor", "ray", "--workers", "2")
+    running = Forked(tmp_path, *WORDS, "--executor", "ray", "--workers", "2")
     killed = 0
     while running.poll() is None and killed < 2:
         if len(chunks(tmp_path)) > 2 * killed and (workers := ray_workers(running.pid)):
             os.kill(workers[-1], signal.SIGKILL)
             killed += 1
         time.sleep(0.02)
-    error = running.communicate()[1]
-    assert (running.returncode, killed) == (0, 2), error
+    code, error = running.end()
+    assert (code, killed) == (0, 2), error
     assert contents(tmp_path) == undisturbed
 
 
@@ -195,10 +177,10 @@ def ray_workers(driver: int) -> list[int]:
     return sorted(found)
 
 
-def one_line(running: subprocess.Popen[str]) -> str:
+def one_line(running: Forked) -> str:
     """What a sweep that had to stop says."""
-    error: str = running.communicate()[1]
-    assert running.returncode == 2, error
+    code, error = running.end()
+    assert code == 2, error
     assert error.count("\n") == 1
     assert error.startswith("error: ")
     return error
@@ -208,11 +190,9 @@ def one_line(running: subprocess.Popen[str]) -> str:
 def test_a_file_size_limit_stops_the_sweep_with_one_line_and_nothing_is_lost(
     command: Command, small: dict[str, object], tmp_path: Path, workers: str
 ) -> None:
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1700, 1700))  # the records of one case fit, its chunk does not
-
+    size = 1700  # the records of one case fit, its chunk does not
     few = ("--models", "natural", "--attacks", "fgsm", "--examples", "40", "--transfer", "none", "--quiet")
-    error = one_line(start(tmp_path, *few, "--workers", workers, limit=limit))
+    error = one_line(Forked(tmp_path, *few, "--workers", workers, file_size=size))
     assert "expected a folder that can be written to, got: File too large" in error
     assert "what was computed is kept" in error
     assert not list(tmp_path.rglob("*.tmp"))
@@ -235,7 +215,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_full_disk_stops_the_sweep_with_one_line_and_more_space_continues_it(
     command: Command, small: dict[str, object], disk: Path
 ) -> None:
-    error = one_line(start(disk, *SMALL))
+    error = one_line(Forked(disk, *SMALL))
     assert "No space left on device" in error
     kept = chunks(disk)
     assert kept

@@ -2,7 +2,6 @@
 
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -13,6 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from forked import Forked
 
 from attacks.registry import ATTACKS
 from attacks.threat_model import ThreatModel
@@ -34,7 +34,6 @@ from model_zoo.model_spec import ModelSpec
 from model_zoo.registry import MODELS, SHIPPED
 from model_zoo.weights.checkpoint import load_state_dict, save_state_dict
 
-ROOT = Path(__file__).resolve().parents[3]
 WORDS = ("--models", "natural,madry", "--attacks", "pgd-20,pgd-40,cw-linf", "--examples", "300", "--quiet")
 CPU = Hardware(torch.device("cpu"), torch.float32, 250)
 NATURAL, MADRY = (next(spec for spec in MODELS if spec.name == name) for name in ("natural", "madry"))
@@ -202,8 +201,7 @@ def test_a_damaged_chunk_is_named_and_computed_again_to_the_same_tables(command:
 
 def kill_after(chunks: int, folder: Path) -> int:
     """Start the real command line, SIGKILL it when so many chunks are there, and say how many there were then."""
-    words = [sys.executable, str(ROOT / "run_benchmark.py"), *WORDS]
-    with subprocess.Popen(words, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as running:
+    with Forked(folder, *WORDS) as running:
         deadline = time.monotonic() + 60
         while len(list(folder.rglob("*.parquet"))) < chunks and running.poll() is None:
             assert time.monotonic() < deadline

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from forked import Forked
 from torch import Tensor, nn
 
 from attacks.draws import Draws
@@ -168,9 +169,8 @@ def test_training_stopped_after_its_last_epoch_continues_to_the_same_bytes(
 def test_killed_training_continues_to_the_same_bytes(
     command: Command, uninterrupted: dict[str, bytes], tmp_path: Path
 ) -> None:
-    arguments = [sys.executable, str(ROOT / "run_benchmark.py"), *words()]
     state = tmp_path / "checkpoints/digits/half-half.training.pt"
-    with subprocess.Popen(arguments, cwd=tmp_path, stdout=subprocess.DEVNULL) as running:
+    with Forked(tmp_path, *words()) as running:
         deadline = time.monotonic() + 60
         while not state.exists() and running.poll() is None:
             assert time.monotonic() < deadline
@@ -529,14 +529,14 @@ def test_the_first_batch_of_a_warm_up_is_natural_training(images: tuple[Split, S
         torch.testing.assert_close(trained["madry"][key], weights)
 
 
-def test_two_processes_train_the_model_that_one_trains(process: Command, tmp_path: Path) -> None:
+def test_two_processes_train_the_model_that_one_trains(command: Command, process: Command, tmp_path: Path) -> None:
     pytest.importorskip("lightning_fabric", reason="training in several processes needs lightning-fabric")
     trained = []
-    for workers in ("1", "2"):
+    for workers, start in (("1", command), ("2", process)):
         folder = tmp_path / workers
         folder.mkdir()
         settings = words("natural", epochs=2, batch_size=47, optimizer="sgd", lr=0.1)
-        result = process(folder, *settings, "--workers", workers)
+        result = start(folder, *settings, "--workers", workers)
         assert result.returncode == 0, result.stderr
         trained.append(load_state_dict(folder / "checkpoints/digits/natural.last.safetensors"))
     for name, weights in trained[0].items():
