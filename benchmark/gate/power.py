@@ -89,7 +89,8 @@ def fails(worse: Bools, better: Bools, n: int, rules: Rules, *, questions: int) 
         is_worse = (questions * tolerated[:, count] <= rules.alpha) & (drop > rules.tolerance / 100)
         failed |= is_open & rejected[:, look] & is_worse
         is_open &= ~failed & (feared[:, count] > rules.miss)
-    return failed | (is_open & (2 * lost[:, -1] - changed[:, -1] > most))
+    fails_at_the_end: Bools = failed | (is_open & (2 * lost[:, -1] - changed[:, -1] > most))
+    return fails_at_the_end
 
 
 def _reaches(found: Callable[[int], float], wanted: float, step: int) -> bool:
