@@ -113,6 +113,7 @@ def check_model(
             f"model {name}: expected logits of shape {expected} (one a class of {split.dataset}"
             f"{', and one for rejected images' if rejects else ''}), got {got}"
             + ("; name all classes, in the order of the logits, by --classes" if split.names else "")
+            + _counted_from_one(split)
         )
     if not first.isfinite().all():
         raise InputError(
@@ -142,7 +143,7 @@ def check_model(
     of_class = split.y.bincount()
     chance = int(of_class.max()) if (of_class > 0).sum() > 1 else 0  # of one class alone, naming it says nothing
     if correct <= chance:
-        hint = "check input range, normalisation and the order of the classes"
+        hint = f"check input range, normalisation and the order of the classes{_counted_from_one(split)}"
         if wanted:
             hint = f"it does better on images normalised otherwise ({wanted}): mend its own, or give --mean and --std"
         if len(first) > 1 and torch.equal(first, first[:1].expand_as(first)):
@@ -167,6 +168,11 @@ def _correct(split: Split, prediction: Tensor) -> Tensor:
     rows = (prediction.cpu() == split.y).nonzero().squeeze(1)
     size = trial_size(split.x, GRADIENT_IMAGES)
     return rows[:size] if size == GRADIENT_IMAGES else rows[:: max(1, math.ceil(len(rows) / size))]
+
+
+def _counted_from_one(split: Split) -> str:
+    """A hint where no image is of class 0."""
+    return "" if split.y.min() == 0 else "; no image has the label 0: labels count from 0, so take 1 from each"
 
 
 def _has_gradient(model: nn.Module, x: Tensor) -> bool:

@@ -11,8 +11,8 @@ FLAGS: Mapping[str, str] = {
     "stateful": "a pass changes later ones: each is made by a copy of the model as it was handed over",
     "dynamic": "the forward pass takes gradients or changes the model: attacks may see another model than the judge",
     "batch-dependent": "an image's logits depend on the others of its batch",
-    "normalisation": "it seems to be trained on images normalised by this beside its own, or to normalise them twice; "
-    "own: by their mean and deviation",
+    "normalisation": "it seems to be trained on images normalised by this beside its own, or to normalise them twice: "
+    "give --mean and --std, or take them away; own: those of the images",
     "no-gradients": "attacks by gradients cannot be run on it, and black-box searches alone tell little",
     "zero-gradients": "the share of images without any gradient: attacks by gradients tell little",
     "transfer-beats-white-box": "a transfer attack breaks this many points more than the white-box attacks; "

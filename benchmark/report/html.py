@@ -70,6 +70,7 @@ def page(
     }
     # Inside a script element only "</" could end it early.
     text = json.dumps(data, separators=(",", ":"), allow_nan=False).replace("</", "<\\/")
+    ordered = board[_worst_case_first(board)]
     return TEMPLATES.get_template("page.html").render(
         title=f"Robustness leaderboard: {suite.suite}",
         data=Markup(text),
@@ -77,8 +78,14 @@ def page(
         what=what,
         reading=reading,
         legend=legend,
-        plain=Markup(board.to_html(index=False, border=0, float_format="{:.2f}".format, na_rep="-")),
+        plain=Markup(ordered.to_html(index=False, border=0, float_format="{:.2f}".format, na_rep="-")),
     )
+
+
+def _worst_case_first(board: pd.DataFrame) -> list[str]:
+    """The columns in the order in which a narrow screen shows them."""
+    first = ["rank", "model", "worst case", "ci_low", "ci_high", "clean"]
+    return [*first, *(name for name in board.columns if name not in first)]
 
 
 def _row(suite: SuiteScores, line: dict[Any, Any], attacks: list[str], papers: pd.DataFrame) -> dict[str, Any]:

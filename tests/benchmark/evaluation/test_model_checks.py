@@ -53,6 +53,16 @@ def test_large_images_are_checked_in_fewer_passes(side: int, least: int, most: i
     assert least <= seen / len(images) <= most
 
 
+def test_labels_that_count_from_one_are_suspected() -> None:
+    few = split(100)
+    with pytest.raises(InputError, match="labels count from 0, so take 1 from each"):
+        check(logits, replace(few, y=few.y + 1, classes=5))
+    kept = few.y < 3
+    shifted = replace(few, x=few.x[kept], y=few.y[kept] + 1, index=few.index[kept])
+    with pytest.raises(InputError, match="no image has the label 0"):
+        check(logits, shifted)
+
+
 class Flat(nn.Module):
     """Its logits are right, and their gradient is zero on some classes."""
 
