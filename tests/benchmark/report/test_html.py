@@ -146,9 +146,9 @@ def test_a_row_opens_to_the_images_that_broke(page: Any) -> None:
     assert f"{len(found.listed)} of them, evenly spread, are listed" in page.inner_text("tr.details")
     lines = page.locator("tr.details table").nth(1).locator("tbody tr").all()
     assert len(lines) == len(found.listed) == 200
-    index, label, _, _, by = found.listed[0]
+    index, label, taken_for, _, by = found.listed[0]
     cells = [cell.inner_text() for cell in lines[0].locator("td").all()]
-    assert cells[:3] == [str(index), str(label), "not stored"]
+    assert cells[:3] == [str(index), str(label), str(taken_for)]
     assert cells[4].startswith(f"{by} of ")
 
 
