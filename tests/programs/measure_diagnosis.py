@@ -1,18 +1,23 @@
-"""Whom the diagnosis flags, masked models and honest ones: measure_diagnosis.py STEM RESULTS [N [HONEST]].
+"""Whom the diagnosis flags, masked models and honest ones: measure_diagnosis.py STEM RESULTS DATA [KIND].
 
-Runs `diagnose` as a user would (`--models NAME` for each of HONEST, all models of digits unless some are named, and
-`--model masks.py:NAME` for each mask) on N images (200). RESULTS keeps the verdicts and what was found: a run that was
-stopped goes on. STEM.csv has a row a model, STEM.md the confusion matrix.
+Runs `diagnose` as a user would, of PGD-40 as it is: on every model of `digits` and of `mnist` (with the data of DATA;
+honest), on the defended models of `digits-masked` (`defense`), and on the masks of `masks.py` and `unseen_masks.py` in
+front of the undefended digits model (`mask`). RESULTS keeps the verdicts and what was found: a run that was stopped
+goes on. KIND is one of honest, defense, mask; all unless it is given. STEM.csv has a row a model that RESULTS has,
+STEM.md the confusion matrix.
 
 No margin was chosen on masks: each is the literature's, or wider than what honest models show. But the checks were made
-with the masks of `masks.py` in view; those of `unseen_masks.py` were written afterwards, and changed no check.
+with the masks of `masks.py` and the defenses in view; those of `unseen_masks.py` were written afterwards, and changed
+no check.
 """
 
 import contextlib
 import io
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import masks
 import pandas as pd
@@ -25,73 +30,105 @@ from benchmark.store.store import Store
 from benchmark.suites.models import models_for
 from model_zoo.files.atomic import atomic_write
 
-STORED = "stored"
-"""In place of N: nothing is run, and the table is of what RESULTS has."""
 NOWHERE = Path("no checkpoints of the user's")
-HIDE_NOTHING = ("logits_x30", "logits_x300", "straight_through", "temperature_100")
-"""Masks that PGD-40 sees through: its figures are those of the model without one, and a flag is a warning only."""
+CONTROLS = ("natural", "madry")
+"""Models of `digits-masked` that have no mask: they are among those of `digits`."""
+FEWER = MappingProxyType(
+    {
+        "noise": ("50", "64"),
+        "noise-0.2": ("50", "64"),
+        "resize-pad-0.9": ("50", "64"),
+        "sap-100": ("50", "64"),
+        "projection-20": ("16", "8"),
+        "projection-50": ("16", "8"),
+    }
+)
+"""Images and hidden points of models whose passes are dear: they average twenty, or descend to an image first."""
+PLENTY = ("200", "512")
 
 
-def diagnosed(results: Path, name: str, words: Sequence[str]) -> Diagnosis | None:
-    """What the command finds of one model, now or when it was run before; None where it is not to run."""
-    store = Store(results / "runs")
-    if STORED not in words and name not in [one.model for one in store.read_diagnoses("digits")]:
+@dataclass(frozen=True)
+class Subject:
+    """A model to diagnose: its kind, the suite that its diagnosis is stored for, how the command names it."""
+
+    name: str
+    kind: str
+    suite: str
+    words: Sequence[str]
+
+
+def subjects(data: str) -> Iterator[Subject]:
+    """All models, honest ones first."""
+    for suite in ("digits", "mnist"):
+        for name in models_for(suite, NOWHERE):
+            yield Subject(name, "honest", suite, ("--models", name, "--suite", suite, "--data-dir", data))
+    for name in models_for("digits-masked", NOWHERE):
+        if name not in CONTROLS:
+            yield Subject(name, "defense", "digits-masked", ("--models", name, "--suite", "digits-masked"))
+    for file, kind in ((masks, "mask"), (unseen_masks, "unseen mask")):
+        for mask in file.MASKS:
+            yield Subject(mask.__name__, kind, "digits", ("--model", f"{file.__file__}:{mask.__name__}"))
+
+
+def diagnose(one: Subject, results: Path) -> None:
+    """By the command line, unless it was done before."""
+    if found(one, results) is None:
+        images, hidden = FEWER.get(one.name, PLENTY)
+        size = ("--examples", images, "--hidden", hidden)
+        folder = ("--results-dir", str(results / one.kind), "--workers", "1", "--quiet")
         with contextlib.redirect_stdout(io.StringIO()):
-            folder = ("--results-dir", str(results), "--workers", "1", "--quiet")
-            cli(["diagnose", *words, *folder], standalone_mode=False)
-    found = next((one for one in store.read_diagnoses("digits") if one.model == name), None)
-    if found is not None:
-        print(name, *found.failed, flush=True)
-    return found
+            cli(["diagnose", *one.words, *size, *folder], standalone_mode=False)
+    print(one.kind, one.suite, one.name, *getattr(found(one, results), "failed", ["?"]), flush=True)
 
 
-def rows(results: Path, examples: str, honest: Sequence[str]) -> Iterator[dict[str, object]]:
-    """A row a model."""
-    for file, role in ((masks, "in view"), (unseen_masks, "unseen")):
-        for name in (mask.__name__ for mask in file.MASKS):
-            words = ("--model", f"{file.__file__}:{name}", "--examples", examples)
-            if one := diagnosed(results / "masked", name, words):
-                yield _row(one, "masked", role)
-    for name in honest:
-        if one := diagnosed(results / "honest", name, ("--models", name, "--examples", examples)):
-            yield _row(one, "honest", "in view")
+def found(one: Subject, results: Path) -> Diagnosis | None:
+    """What is stored of a model."""
+    store = Store(results / one.kind / "runs")
+    return next((made for made in store.read_diagnoses(one.suite) if made.model == one.name), None)
 
 
-def _row(one: Diagnosis, kind: str, role: str) -> dict[str, object]:
-    unsure = [finding.check for finding in one.findings if finding.outcome == "cannot-tell"]
+def row(one: Subject, made: Diagnosis, overestimates: pd.Series) -> dict[str, object]:
+    """Of one model."""
+    unsure = [finding.check for finding in made.findings if finding.outcome == "cannot-tell"]
     return {
-        "model": one.model,
-        "kind": kind,
-        "when the checks were made": role,
-        "n": one.n,
-        "flagged": bool(one.failed),
-        "fails": " ".join(one.failed),
+        "model": one.name,
+        "kind": one.kind,
+        "suite": one.suite,
+        "n": made.n,
+        "PGD-40 overestimates by": overestimates.get(one.name) if one.kind == "defense" else None,
+        "flagged": bool(made.failed),
+        "fails": " ".join(made.failed),
         "cannot tell": " ".join(unsure),
-        "forwards": one.forwards,
-        "backwards": one.backwards,
+        "forwards": made.forwards,
+        "backwards": made.backwards,
     }
 
 
 def summary(table: pd.DataFrame) -> str:
-    """The confusion matrix, and the rows that are flagged or cannot tell."""
-    kinds = table.groupby(["kind", "when the checks were made"], sort=False)["flagged"]
-    counted = kinds.agg(models="count", flagged="sum").reset_index()
+    """The confusion matrix, and the rows that are flagged or masked."""
+    counted = table.groupby(["kind", "suite"], sort=False)["flagged"].agg(models="count", flagged="sum").reset_index()
     counted["not flagged"] = counted["models"] - counted["flagged"]
-    shown = table[table["flagged"] | (table["kind"] == "masked")].drop(columns=["flagged", "n"])
+    shown = table[table["flagged"] | (table["kind"] != "honest")].drop(columns=["flagged"])
     note = (
-        f"digits, Linf 0.2, pgd-40, {table['n'].max()} images ({table['n'].min()} of a model that answers at random); "
-        "the default checks. No margin was chosen on masks; the unseen ones were written when all checks were there, "
-        f"and changed none. The masks {', '.join(HIDE_NOTHING)} hide nothing from pgd-40; what is flagged there stops "
-        "attacks of other programs."
+        "`diagnose` of pgd-40 as it is, 200 images and up to 512 hidden points (fewer where n says so; of a model that "
+        "answers at random a quarter), the default checks. `PGD-40 overestimates by`: points of robust accuracy that "
+        "results/digits-masked has beyond the worst case over all attacks, adaptive ones too. No margin was chosen "
+        "on masks; the unseen ones were written when all checks were there, and changed none."
     )
     parts = [counted.to_markdown(index=False), note, shown.to_markdown(index=False, disable_numparse=True)]
     return "\n\n".join(["## Whom the diagnosis flags", *parts]) + "\n"
 
 
 def main() -> None:
-    stem, results, *rest = sys.argv[1:]
-    examples, honest = [*rest, *("200", ",".join(models_for("digits", NOWHERE)))[len(rest) :]]
-    table = pd.DataFrame(rows(Path(results).resolve(), examples, honest.split(",")))
+    stem, results, data, *kinds = sys.argv[1:]
+    everyone = list(subjects(data))
+    for one in everyone:
+        if not kinds or one.kind.split()[-1] in kinds:
+            diagnose(one, Path(results).resolve())
+    board = pd.read_csv("results/digits-masked/leaderboard.csv", index_col="model")
+    overestimates = (board["pgd-40"] - board["worst case"]).round(1)
+    made = [(one, found(one, Path(results).resolve())) for one in everyone]
+    table = pd.DataFrame([row(one, each, overestimates) for one, each in made if each is not None])
     write_csv(Path(stem).with_suffix(".csv"), table)
     atomic_write(Path(stem).with_suffix(".md"), summary(table).encode())
     print(summary(table))

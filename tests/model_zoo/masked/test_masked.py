@@ -21,6 +21,7 @@ from model_zoo.masked.lid import MINIBATCH, Lid, _dimension
 from model_zoo.masked.mask_spec import Learner, MaskSpec
 from model_zoo.masked.neighbours import CAPACITY, Neighbours
 from model_zoo.masked.projection import Projection
+from model_zoo.masked.quilting import Quilting
 from model_zoo.masked.random_inputs import ResizePad
 from model_zoo.masked.registry import MASKS, find_mask, mask_of
 from model_zoo.masked.squeezing import BitDepth, Median
@@ -29,7 +30,16 @@ from model_zoo.masked.total_variation import TotalVariation
 from model_zoo.masked.winners_take_all import WinnersTakeAll
 
 every_mask = pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS.keys())
-GIVES_NO_GRADIENT = ("thermometer", "bit-depth", "jpeg", "total-variation", "denoiser", "projection", "neighbours")
+GIVES_NO_GRADIENT = (
+    "thermometer",
+    "bit-depth",
+    "jpeg",
+    "total-variation",
+    "quilting",
+    "denoiser",
+    "projection",
+    "neighbours",
+)
 OTHER_LOGITS = ("temperature", "distillation")
 
 
@@ -41,7 +51,9 @@ def masked(mask: MaskSpec, *, base: str = "digits-cnn") -> nn.Module:
     torch.manual_seed(0)
     model = build(f"{base}+{mask.name}-{mask.settings[0]:g}").eval()
     for part in model.modules():
-        if isinstance(part, Neighbours):  # whose database is empty at first
+        if isinstance(part, Quilting):  # whose database is empty at first
+            part.own_loss(images(CAPACITY, *find(base).input_shape), torch.zeros(CAPACITY))
+        if isinstance(part, Neighbours):  # and so is its
             part.own_loss(images(CAPACITY, *find(base).input_shape), torch.zeros(CAPACITY))
         if isinstance(part, Lid):  # and so is its minibatch
             shape = find(base).input_shape
@@ -194,6 +206,21 @@ def test_jpeg_is_that_of_libjpeg(quality: int) -> None:
         assert np.abs(pixels - theirs).max() > 2
         alike += [far[y : y + 8, x : x + 8].max() <= 2 for y in (0, 8, 16) for x in (0, 8, 16)]  # whole blocks
     assert np.mean(alike) > 0.9  # in the others a coefficient lies in the middle of two steps
+
+
+def test_quilting_takes_each_patch_from_the_nearest_of_the_patches_it_saw() -> None:
+    quilting, seen = Quilting((1, 7, 7), 3), images(40, 1, 7, 7)
+    quilting.own_loss(seen[:20], torch.zeros(20))
+    quilting.own_loss(seen[20:], torch.zeros(20))
+    assert torch.equal(quilting(seen[:4]), seen[:4])  # the database holds them all
+    x = images(2, 1, 7, 7).flip(3)
+    found = quilting(x)
+    assert found.shape == x.shape
+    corner = x[0, 0, :3, :3]
+    grid = [F.pad(one, (0, 2, 0, 2), mode="replicate")[0] for one in seen]
+    patches = [one[row : row + 3, column : column + 3] for one in grid for row in (0, 3, 6) for column in (0, 3, 6)]
+    nearest = min([*patches, torch.zeros(3, 3)], key=lambda patch: float((patch - corner).square().sum()))
+    assert torch.equal(found[0, 0, :3, :3], nearest)
 
 
 def test_total_variation_falls_and_no_image_near_the_minimum_is_better() -> None:
