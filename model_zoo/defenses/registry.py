@@ -72,6 +72,8 @@ class DefenseSpec:
         summary: one line for `list defenses`.
         first: the model that is trained before; None for most.
         bound: the name of the bound that it trains, by which the best epoch is then chosen; None for none.
+        noise: the parameter that is the deviation of the noise its images are meant to have, under which the best epoch
+            is then chosen; None for none.
         uses_epsilon: whether the loss depends on the threat model.
         mask: what the recipe's architecture is trained with; None for the architecture alone.
 
@@ -88,6 +90,7 @@ class DefenseSpec:
     params: Mapping[str, float] = field(default_factory=dict)
     first: FirstStage | None = None
     bound: str | None = None
+    noise: str | None = None
     uses_epsilon: bool = True
     mask: MaskSpec | None = None
 
@@ -401,6 +404,7 @@ DEFENSES: Mapping[str, DefenseSpec] = by_name(
             paper="Cohen et al., arXiv:1902.02918",
             summary="cross-entropy under Gaussian noise, to be smoothed by it",
             params={"sigma": 0.25},
+            noise="sigma",
             uses_epsilon=False,
         ),
         *(

@@ -267,11 +267,12 @@ def train_epoch(
 def _validate(
     training: Training, model: nn.Module, images: LabelledImages, team: Team, precision: torch.dtype
 ) -> tuple[float, float]:
-    """Clean and robust accuracy in percent: certified where the defense has a bound, else under the inner attack.
+    """Clean and robust accuracy in percent, the latter as the defense is meant.
 
-    The attack has the same draws in every epoch.
+    That is certified where it has a bound, under noise where it has some, else under the inner attack. Noise and attack
+    have the same draws in every epoch.
     """
-    bound = training.defense.bound
+    bound, noise = training.defense.bound, training.defense.noise
     clean = robust = 0
     model.eval()
     own = torch.arange(len(images.y))[team.rank :: team.size]
@@ -284,9 +285,12 @@ def _validate(
             robust += int(BOUNDS[bound](model, x, y, training.threat.epsilon).sum())
             continue
         draws = Draws.start(training.seed, index, torch.full_like(index, VALIDATION_STREAM))
-        x_adv = _context(training, draws, precision).craft(model, x, y, loss="cross-entropy", start="uniform")
+        if noise is not None:
+            harder = x + training.params[noise] * draws.normal(x.shape[1:], stream=3)
+        else:
+            harder = _context(training, draws, precision).craft(model, x, y, loss="cross-entropy", start="uniform")
         with torch.no_grad():
-            logits = model(x_adv)
+            logits = model(harder)
             rejected = logits.shape[1] - 1 if training.defense.rejects else None
             robust += int((right & withstands(logits.argmax(1), y, rejected)).sum())
     all_clean, all_robust = team.add_up(torch.tensor([clean, robust], device=team.device)).tolist()

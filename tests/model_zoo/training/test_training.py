@@ -361,6 +361,20 @@ def test_validation_of_a_certified_defense_is_the_certified_accuracy(
     assert 0 < proven < right
 
 
+def test_validation_of_smoothing_is_accuracy_under_its_noise(images: tuple[Split, Split]) -> None:
+    torch.manual_seed(0)
+    model, validation = build("digits-cnn", 10).eval(), images[1]
+    right = replace(validation, y=model(validation.x).argmax(1))  # so that an untrained network is right on all
+    shown = []
+    for sigma in (0.0, 0.02, 50.0):
+        training = replace(toy(DEFENSES["smoothing"]), params={"sigma": sigma}, threat=ThreatModel("Linf", 1.0))
+        clean, noisy = training_module._validate(training, model, right, alone(torch.device("cpu")), torch.float32)
+        assert clean == 100
+        shown.append(noisy)
+    assert shown[0] == 100  # whatever an attack at epsilon 1 would leave
+    assert 100 > shown[1] > shown[2]
+
+
 def test_the_card_of_a_certified_defense_says_what_is_certified_of_the_test_images(
     command: Command, tmp_path: Path
 ) -> None:
