@@ -4,6 +4,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -172,6 +173,8 @@ def _certified(case: CertifyCase, store: CertificateStore) -> Certified:
     found = store.read(certify_key(case), case.n)
     assert found is not None
     certificates, _ = found
+    is_right = certificates.prediction == certificates.label
+    radius = None if case.method.is_deterministic else np.where(is_right, certificates.bound, -1.0).astype(np.float32)
     return Certified(
         model=case.model.name,
         network=case.model.identity,
@@ -185,4 +188,5 @@ def _certified(case: CertifyCase, store: CertificateStore) -> Certified:
         seed=case.seed,
         index=certificates.index,
         state=certificates.state,
+        radius=radius,
     )

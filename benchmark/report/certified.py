@@ -1,4 +1,4 @@
-"""What is certified, as a table: certified.csv; and how packed verdicts carry it."""
+"""What is certified, as tables: certified.csv, certified_radius.csv; and how packed verdicts carry it."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -33,11 +33,36 @@ def certified_table(certified: Sequence[Certified]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
+def radius_table(certified: Sequence[Certified]) -> pd.DataFrame:
+    """Certified accuracy of smoothed classifiers against the L2 radius: a row a model and radius, in percent.
+
+    Source: the curves of Cohen et al., arXiv:1902.02918, Section 4.
+    """
+    rows = []
+    for one in certified:
+        if one.radius is None:
+            continue
+        steps = int(one.radius.max(initial=0.0) / RADIUS_STEP) + 2  # the last one is beyond all
+        for radius in (RADIUS_STEP * step for step in range(steps)):
+            holds = one.radius >= radius
+            low, high = wilson(int(holds.sum()), len(holds))
+            numbers = {"radius": radius, "certified_acc": percent(holds), "ci_low": low, "ci_high": high}
+            about = {name: getattr(one, name) for name in ("model", "settings")}
+            rows.append({**about, "n": len(holds), **numbers})
+    return pd.DataFrame(rows, columns=["model", "settings", "n", "radius", "certified_acc", "ci_low", "ci_high"])
+
+
+RADIUS_STEP = 0.05
+
+
 def write_certified(certified: Sequence[Certified], folder: Path) -> None:
-    """Write certified.csv into a suite's folder; nothing where nothing is certified."""
+    """Write certified.csv and certified_radius.csv into a suite's folder, where there is something in them."""
+    numbers = {"certified_acc": 4, "ci_low": 4, "ci_high": 4}
     if certified:
-        table = certified_table(certified)
-        write_csv(folder / "certified.csv", table.round({"certified_acc": 4, "ci_low": 4, "ci_high": 4}))
+        write_csv(folder / "certified.csv", certified_table(certified).round(numbers))
+    radii = radius_table(certified)
+    if not radii.empty:
+        write_csv(folder / "certified_radius.csv", radii.round({"radius": 2, **numbers}))
 
 
 def notes_of_certified(certified: Sequence[Certified]) -> dict[str, Any]:

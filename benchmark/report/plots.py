@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from benchmark.report.certified import radius_table
 from benchmark.report.labels import label_column
 from benchmark.report.score import Judged, SuiteScores, common_images
 from benchmark.stats.shares import percent, wilson
@@ -53,6 +54,7 @@ def write_pictures(suite: SuiteScores, board: pd.DataFrame, curves: pd.DataFrame
             "epsilon": _epsilons(suite, board, curves),
             "transfer": _transfer(suite),
             "classes": _classes(suite, board),
+            "certified": _certified(radius_table(suite.certified), suite.suite),
         }
         drawn = {name: figure for name, figure in figures.items() if figure is not None}
         for name, figure in drawn.items():
@@ -179,6 +181,20 @@ def _epsilons(suite: SuiteScores, board: pd.DataFrame, curves: pd.DataFrame) -> 
     attack = curves["attack"].iloc[0]
     axes.set(xlabel="epsilon", ylabel="robust accuracy (%)", ylim=(0, 100), title=f"{attack}: {suite.suite}")
     label_column(axes, list(drawn.values()), ends, [_style(place)["color"] for place in drawn])
+    return figure
+
+
+def _certified(radii: pd.DataFrame, suite: str) -> Figure | None:
+    """Certified accuracy of smoothed classifiers against the radius. None where there are none."""
+    if radii.empty:
+        return None
+    figure, axes = _figure(6, 4.2)
+    for place, (model, own) in enumerate(radii.groupby("model", sort=False)):
+        style = {**_style(place), "marker": ""}
+        axes.plot(own["radius"], own["certified_acc"], **style, label=f"{model}, {own['settings'].iloc[0]}")
+        axes.fill_between(own["radius"], own["ci_low"], own["ci_high"], color=style["color"], alpha=0.08, linewidth=0)
+    axes.set(xlabel="L2 radius", ylabel="certified accuracy (%)", ylim=(0, 100), title=f"Smoothing: {suite}")
+    axes.legend(frameon=False, fontsize=8)
     return figure
 
 

@@ -103,6 +103,8 @@ class Certified:
             the model smoothed.
         norm, epsilon: the threat model. images: digest of the images. seed: of all draws.
         index: (N,) int64, ascending. state: (N,) int64, as in `Certificates`.
+        radius: of smoothing, (N,) float32, the L2 radius within which the image is certified to be of its class; -1
+            where it is misclassified or the classifier abstains. None of all other methods.
     """
 
     model: str
@@ -117,6 +119,7 @@ class Certified:
     seed: int
     index: NDArray[np.int64]
     state: NDArray[np.int64]
+    radius: NDArray[np.float32] | None = None
 
     @property
     def certified(self) -> Bools:
@@ -131,26 +134,35 @@ class Certified:
         return {name: dict(self.network) if name == "network" else getattr(self, name) for name in names}
 
     def to_dict(self) -> dict[str, Any]:
-        """As it is written to JSON; the rows as zlib over little-endian int32 indices and int8 states, in base64."""
+        """As it is written to JSON.
+
+        The rows are zlib over little-endian int32 indices, int8 states and, where there are some, float32 radii, in
+        base64.
+        """
         rows = self.index.astype("<i4").tobytes() + self.state.astype("<i1").tobytes()
-        plain = {
-            field.name: getattr(self, field.name) for field in fields(self) if field.name not in ("index", "state")
-        }
+        if self.radius is not None:
+            rows += self.radius.astype("<f4").tobytes()
+        plain = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in ROWS}
         packed = base64.b64encode(zlib.compress(rows, 9)).decode()
         return {**plain, "network": dict(self.network), "n": len(self.index), "rows": packed}
+
+
+ROWS = ("index", "state", "radius")
+"""What `Certified` has of each image."""
 
 
 def certified_from(record: Mapping[str, Any]) -> Certified:
     """What `Certified.to_dict` wrote. Raises: ValueError, in one line, for anything else."""
     try:
-        names = [field.name for field in fields(Certified) if field.name not in ("index", "state")]
+        names = [field.name for field in fields(Certified) if field.name not in ROWS]
         n = int(record["n"])
         rows = zlib.decompress(base64.b64decode(record["rows"], validate=True))
-        if len(rows) != 5 * n:
+        if len(rows) not in (5 * n, 9 * n):
             raise ValueError("rows of another number")
         index = np.frombuffer(rows, "<i4", n).astype(np.int64)
         state = np.frombuffer(rows, "<i1", n, 4 * n).astype(np.int64)
-        return Certified(**{name: record[name] for name in names}, index=index, state=state)
+        radius = np.frombuffer(rows, "<f4", n, 5 * n).astype(np.float32) if len(rows) > 5 * n else None
+        return Certified(**{name: record[name] for name in names}, index=index, state=state, radius=radius)
     except (LookupError, TypeError, AttributeError, ValueError, zlib.error) as error:
         raise ValueError(
             f"expected what is certified of a model, got something else ({type(error).__name__})"

@@ -23,6 +23,7 @@ from benchmark.data.datasets import load
 from benchmark.data.split import Split, balanced_subset
 from benchmark.evaluation.hardware import Hardware
 from benchmark.report.bars import bars
+from benchmark.report.certified import radius_table
 from benchmark.report.score import SuiteScores
 from benchmark.store.certificate_store import (
     CertificateStore,
@@ -420,6 +421,12 @@ def test_smoothing_certifies_in_the_l2_ball_that_holds_the_threat_model(digits: 
     assert found.certified.sum() - same.certified.sum() in (0, 1)  # but for the tolerance of the judge
     assert not found.is_deterministic
     assert found.settings == "sigma=0.25 n0=100 n=500 alpha=0.01"
+    assert found.radius is not None
+    assert ((found.radius >= 0.25) == found.certified).all()
+    curve = radius_table([certified_from(found.to_dict())]).set_index(radius_table([found])["radius"].round(2))
+    assert curve.loc[0.25, "certified_acc"] == 100 * found.certified.mean()
+    assert (curve["certified_acc"].diff().dropna() <= 0).all()
+    assert curve["certified_acc"].iloc[[0, -1]].tolist() == [100 * (found.radius >= 0).mean(), 0.0]
 
 
 def test_the_smoothed_classifier_is_a_model_that_is_attacked_and_its_base_alone_is_smoothed(
@@ -435,3 +442,9 @@ def test_the_smoothed_classifier_is_a_model_that_is_attacked_and_its_base_alone_
     run = command(tmp_path, "certify", *words[:2], "--method", "smoothing", "--examples", "10", "--quiet")
     assert run.returncode == 2
     assert "certify its base classifier by smoothing" in run.stderr
+    few = ("--method", "smoothing", "--examples", "10", "--n", "200", "--quiet", "--workers", "1")
+    assert command(tmp_path, "certify", "--models", "smoothing-0.25", *few).returncode == 0
+    assert command(tmp_path, "table").returncode == 0
+    curve = pd.read_csv(tmp_path / "results/mine/digits/certified_radius.csv")
+    assert set(curve["model"]) == {"smoothing-0.25"}
+    assert (tmp_path / "results/mine/digits/pictures/certified.png").stat().st_size > 5000
