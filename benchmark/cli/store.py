@@ -9,6 +9,8 @@ from tqdm import tqdm
 from attacks.errors import InputError
 from benchmark.cli.options import Shared
 from benchmark.store.audit import Fault, case_faults, incomplete_cases, suite_faults, temporary_files, unshown_cases
+from benchmark.store.certificate_audit import certificate_faults, shown_faults
+from benchmark.store.certificate_store import CertificateStore
 from benchmark.store.store import Store, discard
 from benchmark.sweep.local_pool import run_map
 from model_zoo.files.locks import alone
@@ -22,8 +24,8 @@ def verify_store(shared: Shared) -> None:
     from benchmark.cli.resolve_hardware import processes
 
     store = _store(shared)
-    keys = store.case_keys()
-    faults = suite_faults(store)
+    certificates = CertificateStore(store.root)
+    keys, faults = store.case_keys(), suite_faults(store)
     incomplete = [] if faults else list(incomplete_cases(store))
     count = "not looked for" if faults else len(incomplete)
     chunks = 0
@@ -31,23 +33,32 @@ def verify_store(shared: Shared) -> None:
     for found, read in tqdm(audited, total=len(keys), unit="case", disable=shared.quiet):
         faults += found
         chunks += read
+    of_certificates = _certificate_faults(certificates)
+    faults += of_certificates
     for fault in faults:
         print(f"{fault.path}: {fault.what}")
     for case in incomplete[:NAMED_CASES]:
         print(case)
+    proven = f", {len(certificates.case_keys())} cases of certificates" if certificates.case_keys() else ""
     print(
-        f"{store.root}: {len(keys)} cases, {chunks} chunks, {len(faults)} faults, {count} shown cases "
+        f"{store.root}: {len(keys)} cases, {chunks} chunks{proven}, {len(faults)} faults, {count} shown cases "
         f"incomplete, {len(temporary_files(shared.results_dir))} temporary files"
     )
     if faults or incomplete:
         first = "remove the faulty files by 'store gc', and " if any(fault.removable for fault in faults) else ""
-        print(f"{first}run the sweeps again: they compute what lacks")
+        what = "the sweeps and certify" if of_certificates else "the sweeps"
+        print(f"{first}run {what} again: they compute what lacks")
         sys.exit(1)
 
 
 def _audited(store: Store, key: str) -> tuple[list[Fault], int]:
     """What is wrong with a case, and how many chunks were read."""
     return case_faults(store, key), len(list(store.chunks(key)))
+
+
+def _certificate_faults(store: CertificateStore) -> list[Fault]:
+    """What is wrong with all certificates, and with what the suites show of them."""
+    return [*shown_faults(store), *(fault for key in store.case_keys() for fault in certificate_faults(store, key))]
 
 
 def list_missing(shared: Shared) -> None:
@@ -67,6 +78,7 @@ def collect_garbage(shared: Shared, *, dry_run: bool, unshown: bool) -> None:
                 garbage.append(Fault(store.root / "cases" / key, "no table shows it"))
             else:
                 garbage += [fault for fault in case_faults(store, key) if fault.removable]
+        garbage += [fault for fault in _certificate_faults(CertificateStore(store.root)) if fault.removable]
         for fault in garbage:
             print(f"{'would remove' if dry_run else 'removed'} {fault.path}: {fault.what}")
             if not dry_run:

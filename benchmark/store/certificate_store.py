@@ -55,7 +55,7 @@ class CertificateStore:
     def absent(self, key: str, n: int) -> list[Range]:
         """The chunks that are not there; damaged ones are named and removed."""
         there = set()
-        for chunk, path in self._chunks(key):
+        for chunk, path in self.chunks(key):
             if whole_content(path) is None:
                 print(f"damaged chunk, will be computed again: {path}", file=sys.stderr)
                 discard(path)
@@ -66,7 +66,7 @@ class CertificateStore:
     def write_chunk(self, key: str, chunk: Range, certificates: Certificates, timing: Mapping[str, Any]) -> None:
         """Write a chunk, with how long it took."""
         name, content = pack_certificates(key, chunk, certificates, timing)
-        if chunk not in {found for found, _ in self._chunks(key)}:
+        if chunk not in {found for found, _ in self.chunks(key)}:
             write_or_say(self._case(key) / name, content)
 
     def read_chunk(self, key: str, chunk: Range) -> tuple[Certificates, dict[str, Any]] | None:
@@ -74,7 +74,7 @@ class CertificateStore:
 
         Raises: InputError for a chunk that is as it was written, and yet no certificates of these images.
         """
-        for found, path in self._chunks(key):
+        for found, path in self.chunks(key):
             content = whole_content(path) if found == chunk else None
             if content is not None:
                 try:
@@ -111,11 +111,16 @@ class CertificateStore:
                 ) from None
         return in_order(found)
 
+    def case_keys(self) -> Sequence[str]:
+        """The cases that there is anything of."""
+        return sorted(path.name for path in (self.root / "certificates").glob("*") if path.is_dir())
+
     def suites(self) -> Sequence[str]:
         """The suites of which something is certified."""
         return sorted(path.name for path in (self.root / "certified").glob("*") if any(path.glob("*.json")))
 
-    def _chunks(self, key: str) -> Iterator[tuple[Range, Path]]:
+    def chunks(self, key: str) -> Iterator[tuple[Range, Path]]:
+        """The files of a case's chunks, whole or not."""
         folder = self._case(key)
         for path in sorted(folder.iterdir()) if folder.is_dir() else ():
             if match := CHUNK_NAME.fullmatch(path.name):

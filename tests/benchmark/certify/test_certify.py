@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from subprocess import CompletedProcess
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,6 +26,7 @@ from benchmark.evaluation.hardware import Hardware
 from benchmark.report.bars import bars
 from benchmark.report.certified import radius_table
 from benchmark.report.score import SuiteScores
+from benchmark.store.certificate_audit import certificate_faults
 from benchmark.store.certificate_store import (
     CertificateStore,
     ContradictionError,
@@ -272,6 +274,44 @@ def ran(command: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "results/mine"
 
 
+def test_the_store_commands_find_and_remove_damaged_certificates(command: Command, ran: Path, tmp_path: Path) -> None:
+    shutil.copytree(ran, tmp_path / "results/mine")
+    verified = command(tmp_path, "store", "verify", "--quiet")
+    assert verified.returncode == 0, verified.stdout
+    assert "2 cases of certificates, 0 faults" in verified.stdout
+    runs = tmp_path / "results/mine/runs"
+    chunk, record = next(runs.glob("certificates/*/*.parquet")), next(runs.glob("certificates/*/case.json"))
+    shown_record = next(runs.glob("certified/*/*.json"))
+    for path in (chunk, shown_record):
+        path.write_bytes(path.read_bytes()[:-20])
+    copied = record.parent.with_name("0" * 32)
+    shutil.copytree(record.parent, copied)
+    found = command(tmp_path, "store", "verify", "--quiet")
+    assert found.returncode == 1
+    assert f"{chunk.name}: damaged: its content" in found.stdout
+    assert f"{shown_record.name}: damaged" in found.stdout
+    assert f"{'0' * 32}/case.json: the identity of another case" in found.stdout
+    assert "run the sweeps and certify again" in found.stdout
+    assert command(tmp_path, "store", "gc", "--quiet").returncode == 0
+    assert not chunk.exists()
+    assert not shown_record.exists()
+
+
+def test_certificates_that_contradict_themselves_are_a_fault(tmp_path: Path) -> None:
+    store = CertificateStore(tmp_path)
+    store.write_case("k", {"some": "identity"})
+    for state, prediction, witness, what in (
+        (CERTIFIED, 0, None, "certified though they are misclassified"),
+        (BROKEN, 1, None, "without a witness"),
+        (UNKNOWN, 1, b"1234", "a witness of images that are not"),
+    ):
+        shutil.rmtree(tmp_path / "certificates/k")
+        one = {"index": [0], "label": [1], "prediction": [prediction], "state": [state], "bound": [0.0]}
+        made: dict[str, Any] = {name: np.array(value) for name, value in one.items()}
+        store.write_chunk("k", (0, 1), Certificates(**made, witness=[witness]), {})
+        assert any(what in fault.what for fault in certificate_faults(store, "k"))
+
+
 def test_the_leaderboard_has_certified_unknown_and_broken_from_the_store_and_from_git(
     command: Command, ran: Path, tmp_path: Path
 ) -> None:
@@ -423,8 +463,8 @@ def test_smoothing_certifies_in_the_l2_ball_that_holds_the_threat_model(digits: 
     assert found.settings == "sigma=0.25 n0=100 n=500 alpha=0.01"
     assert found.radius is not None
     assert ((found.radius >= 0.25) == found.certified).all()
-    curve = radius_table([certified_from(found.to_dict())]).set_index(radius_table([found])["radius"].round(2))
-    assert curve.loc[0.25, "certified_acc"] == 100 * found.certified.mean()
+    curve = radius_table([certified_from(found.to_dict())])
+    assert curve["certified_acc"][curve["radius"].round(2) == 0.25].tolist() == [100 * found.certified.mean()]
     assert (curve["certified_acc"].diff().dropna() <= 0).all()
     assert curve["certified_acc"].iloc[[0, -1]].tolist() == [100 * (found.radius >= 0).mean(), 0.0]
 
