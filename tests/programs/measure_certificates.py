@@ -2,9 +2,7 @@
 
 N is how many digits, a balanced subset. PART is `tightness` (every bound beside the best of CROWN's) or
 `smoothing` (certified accuracy against the radius for some noises, and whether attacks on the smoothed classifier break
-what is certified). CHECKPOINTS names the folder of models `smoothing-SIGMA` that were trained for it; their weights
-after the last epoch are taken, since the best one is chosen by robust accuracy without noise, and may be the first.
-Writes STEM.csv.
+what is certified). CHECKPOINTS names the folder of models `smoothing-SIGMA` that were trained for it. Writes STEM.csv.
 """
 
 import copy
@@ -32,7 +30,7 @@ from model_zoo.bounds.graph import graph
 from model_zoo.bounds.interval_bounds import Box, image_box
 from model_zoo.bounds.reach import interval_reaches
 from model_zoo.load import load_model
-from model_zoo.registry import OF_LAST, after_last_epoch, models_of
+from model_zoo.registry import models_of
 from model_zoo.smoothed import smoothed
 
 TIGHTNESS = (("ibp", 0.2), ("convex-bound", 0.2), ("trades-b6", 0.05))
@@ -106,8 +104,7 @@ def curves(split: Split, checkpoint_dir: Path) -> Iterator[dict[str, Any]]:
     """A row a noise: certified accuracy by radius, and what an attack on the smoothed classifier breaks of it."""
     x, y, index = split.x, split.y, split.index
     for sigma in SIGMAS:
-        spec = after_last_epoch(f"smoothing-{sigma:g}{OF_LAST}", models_of("digits", checkpoint_dir), checkpoint_dir)
-        assert spec is not None, f"train smoothing-{sigma:g} into {checkpoint_dir} first"
+        spec = models_of("digits", checkpoint_dir)[f"smoothing-{sigma:g}"]
         base = load_model(spec, checkpoint_dir, classes=10)
         held = smoothing.certify(base, x, index, sigma=sigma, estimation=SAMPLES, alpha=ALPHA)
         row: dict[str, Any] = {"sigma": sigma, "n": len(y), "samples": SAMPLES}
