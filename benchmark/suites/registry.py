@@ -63,13 +63,15 @@ def _sized(names: Sequence[str], threat: ThreatModel, rel_step_size: float = 0.1
 
 
 def _masked(dataset: str, threat: ThreatModel, examples: int | None, summary: str) -> Suite:
-    """Models that mask their gradients, with an undefended one and an honest defense as controls.
+    """Models that mask their gradients, with an undefended one and an honest defense as controls, and cascade's.
+
+    Cascade adversarial training stands among them in the table that they are taken from, and masks nothing here.
 
     An adaptive attack is read by any iterate alone, so that it leaves an image once that is broken.
     """
     plain = _suite(f"{dataset}-masked", dataset, threat, examples, summary, attacks=MASKED)
     adaptive = tuple(replace(spec, reads_last=False) for spec in _sized(ADAPTIVE, threat))
-    return replace(plain, transfer=(), sources=(), adaptive=adaptive, controls=SOURCES[:2])
+    return replace(plain, transfer=(), sources=(), adaptive=adaptive, controls=(*SOURCES[:2], "cascade"))
 
 
 IMAGENET = "imagenet"

@@ -31,7 +31,7 @@ from benchmark.suites.models import models_for
 from model_zoo.files.atomic import atomic_write
 
 NOWHERE = Path("no checkpoints of the user's")
-CONTROLS = ("natural", "madry")
+CONTROLS = ("natural", "madry", "cascade")
 """Models of `digits-masked` that have no mask: they are among those of `digits`."""
 FEWER = MappingProxyType(
     {
