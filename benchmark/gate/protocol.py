@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from attacks.spec import AttackSpec
 from benchmark.data.split import Split, take
-from benchmark.evaluation.hardware import VERSIONED, Hardware
+from benchmark.evaluation.hardware import VERSIONED, Hardware, device_name
 from benchmark.stats.shares import Bools
 from benchmark.store.packed import PackedCase
 from benchmark.store.store import Store
@@ -136,11 +136,11 @@ def _attack_into(
 
 
 def _trusted(protocol: GateProtocol) -> Store:
-    """Verdicts of the same code, libraries and kind of hardware: others' may be of another attack by the same name."""
+    """Verdicts of the same code, libraries and device: others' may be of another attack by the same name."""
     sha = hashlib.sha256()
     for package in ("attacks", "model_zoo", "benchmark"):
         for path in sorted((CODE / package).rglob("*.py")):
             sha.update(path.relative_to(CODE).as_posix().encode() + path.read_bytes())
     versions = [f"{name}={version(name)}" for name in VERSIONED]
-    sha.update(" ".join([*versions, protocol.hardware.device.type, str(protocol.hardware.precision)]).encode())
+    sha.update(" ".join([*versions, device_name(protocol.hardware), str(protocol.hardware.precision)]).encode())
     return Store(protocol.folder / sha.hexdigest()[:16])

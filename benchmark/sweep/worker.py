@@ -3,6 +3,7 @@
 import os
 import sys
 import warnings
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -78,7 +79,7 @@ class Job:
     wait: bool
 
     def __call__(self) -> Callable[[int], None]:
-        """What computes a task; called once in a worker. Models are loaded when a task first needs them, and kept."""
+        """What computes a task; called once in a worker, which loads models when a task needs them."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that shared arrays cannot be written to, which nobody does
             x = self.x.array() if isinstance(self.x, Mapped) else self.x
@@ -99,16 +100,24 @@ class Job:
         return compute
 
 
-class _OnDemand(dict[str, nn.Module]):
-    """A model is made when it is first asked for."""
+KEPT = 4
+"""Models that a worker holds at a time: a target, its sources, and one to come; a leaderboard's do not fit on a GPU."""
+
+
+class _OnDemand(OrderedDict[str, nn.Module]):
+    """A model is made when it is asked for; those asked for last are kept."""
 
     def __init__(self, make: Callable[[str], nn.Module]) -> None:
         super().__init__()
         self._make = make
 
-    def __missing__(self, name: str) -> nn.Module:
-        self[name] = self._make(name)
-        return self[name]
+    def __getitem__(self, name: str) -> nn.Module:
+        if name not in self:
+            self[name] = self._make(name)
+        self.move_to_end(name)
+        while len(self) > KEPT:
+            self.popitem(last=False)
+        return super().__getitem__(name)
 
 
 def run_remote(

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from attacks.registry import ATTACKS
 from benchmark.data.datasets import load
@@ -25,7 +26,7 @@ from benchmark.sweep.lacking import lacking_cases
 from benchmark.sweep.prepare import prepare
 from benchmark.sweep.ray_pool import RayWorkers, run_on_ray
 from benchmark.sweep.sweep import _missing, sweep
-from benchmark.sweep.worker import Mapped, mapped, run_remote
+from benchmark.sweep.worker import KEPT, Mapped, _OnDemand, mapped, run_remote
 from model_zoo.registry import MODELS, SHIPPED
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -52,6 +53,24 @@ def test_processes_that_start_afresh_write_the_same_verdicts(tmp_path: Path) -> 
         assert other is not None
         for name, column in vars(one[0]).items():
             np.testing.assert_array_equal(column, getattr(other[0], name))
+
+
+def test_a_worker_keeps_the_models_that_it_was_asked_for_last() -> None:
+    made: list[str] = []
+
+    def make(name: str) -> nn.Module:
+        made.append(name)
+        return nn.Flatten()
+
+    models = _OnDemand(make)
+    first = models["source"]
+    for target in ("a", "b", "c", "d", "e"):
+        assert models["source"] is first  # in use all the time
+        assert models[target] is models[target]
+        assert len(models) <= KEPT
+    assert made == ["source", "a", "b", "c", "d", "e"]
+    assert models["a"] is not first
+    assert made[-1] == "a"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere every process has its own")
