@@ -5,6 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from attacks.errors import InputError
+
 Part = Callable[[Tensor], Tensor]
 
 
@@ -28,6 +30,7 @@ class Bpda(nn.Module):
         forward_pass: tensors (N, ...) to tensors (N, ...); a module's parameters and state belong to this one, too.
         backward_pass: the same shapes, differentiable, and near the first one.
 
+    Raises: InputError where the two have different shapes, when a gradient is asked for.
     Source: Athalye, Carlini and Wagner, arXiv:1802.00420, Section 4.1.
     Deviations: none.
     """
@@ -43,4 +46,9 @@ class Bpda(nn.Module):
         if not torch.is_grad_enabled():
             return value
         stand_in = self.backward_pass(x)
+        if stand_in.shape != value.shape:
+            raise InputError(
+                f"Bpda: expected a backward_pass of the shape of forward_pass, {tuple(value.shape)}, got "
+                f"{tuple(stand_in.shape)}; give a stand-in for the same thing"
+            )
         return value + (stand_in - stand_in.detach())  # the difference is exactly zero, its gradient is not

@@ -66,12 +66,12 @@ def diagnose_model(
         >>> diagnosis.failed, diagnosis.flags
     """
     tested = attack_spec(attack) if isinstance(attack, str) else attack
-    require_testable(tested)
     tested.require_norm(norm)
     check_name(name, "name")
     for what, count in (("examples", examples), ("hidden", hidden)):
         require_count(what, count)
     own_epsilon = epsilon if attack_epsilon is None else attack_epsilon
+    require_testable(tested, epsilon=float(epsilon), attack_epsilon=float(own_epsilon))
     for radius in (epsilon, own_epsilon):
         check_settings(epsilon=radius, seed=seed, batch_size=batch_size or CHUNK_SIZE, judge_draws=1, eot=None)
     threat = ThreatModel(norm, float(epsilon))

@@ -20,6 +20,7 @@ from model_zoo.load import load_model
 from model_zoo.masked.registry import mask_of
 from model_zoo.model_spec import ModelSpec
 from model_zoo.user_models.factory import code_of, find_factory
+from model_zoo.weights.checkpoint import state_digest
 
 NAME = "{} adaptive"
 """What a model's surrogate is called; no model has such a name of its own."""
@@ -67,15 +68,28 @@ def surrogate_in_memory(
         raise InputError(
             f"adaptive: expected a function that returns a torch.nn.Module, got {type(surrogate).__name__}"
         )
-    try:
-        code = hashlib.sha256(inspect.getsource(function).encode()).hexdigest()
-    except (OSError, TypeError):  # typed in, or no function: nothing that another call could be told by
-        code = uuid4().hex
+    code = _code_in_memory(function, surrogate)
     name = getattr(function, "__qualname__", type(function).__qualname__)
     made = replace(spec, name=NAME.format(spec.name), surrogate=name, surrogate_code=f"{name}@{code}")
     made = _observed(made, frozen(surrogate), x, classes, named="adaptive: ")
     assert made.quirks is not None
     return made, UserModel(surrogate, made.quirks)
+
+
+def _code_in_memory(function: Callable[[nn.Module], nn.Module], surrogate: nn.Module) -> str:
+    """What tells a function and what it made from others: its source, its defaults and the surrogate's weights.
+
+    A function that holds variables of another one, or whose source is not there, equals none, not even itself: nothing
+    that is stored is taken for what it would find. Globals that a function reads are not looked at.
+    """
+    try:
+        source = inspect.getsource(function)
+    except (OSError, TypeError):
+        return uuid4().hex
+    if getattr(function, "__closure__", None) or not inspect.isfunction(function):
+        return uuid4().hex
+    defaults = repr((function.__defaults__, function.__kwdefaults__))
+    return hashlib.sha256(f"{source}{defaults}{state_digest(surrogate.state_dict())}".encode()).hexdigest()
 
 
 def _observed(spec: ModelSpec, surrogate: nn.Module, x: Tensor, classes: int, *, named: str) -> ModelSpec:

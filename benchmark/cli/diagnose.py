@@ -43,13 +43,14 @@ def diagnose(
     tested = choose_attacks(chosen, attack)
     if len(tested) != 1:
         raise InputError(f"--attack takes one attack, got {attack!r}; run diagnose once for each")
-    require_testable(tested[0])
+    own_epsilon = chosen.threat.epsilon if attack_epsilon is None else attack_epsilon
+    require_testable(tested[0], epsilon=chosen.threat.epsilon, attack_epsilon=own_epsilon)
     specs = without_twins(choose_models(chosen, models, own, shared, brought))
     split = choose_images(chosen, shared, brought, skip_broken=own_data.skip_broken)
     hardware = tuned(choose_hardware(shared), chosen, split, shared)
     plan = Plan(
         tested[0],
-        chosen.threat.epsilon if attack_epsilon is None else attack_epsilon,
+        own_epsilon,
         examples,
         _sources(chosen, shared),
         shared.seed,

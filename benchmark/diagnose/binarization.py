@@ -24,9 +24,9 @@ CLOSENESS = 0.999
 """Where the read-out's boundary lies between the outermost inner point (0) and the boundary point (1)."""
 LEAST_GAP = 0.1
 """Between the outermost inner point and the boundary point, in standard deviations of the inner points' scores; what is
-nearer is no other side: so much of float32 rounding, and of a model's own randomness, must not cross it."""
-GROUP = 16
-"""Images whose points are held in memory together."""
+nearer is no other side."""
+GROUP, NUMBERS = 16, 2**26
+"""Images whose points are held in memory together, and fewer where their pixels or features are more numbers."""
 MISSED = 10.0
 """So many percent of the hidden points may be missed. The paper names no limit; attacks that work miss next to none."""
 LEAST_QUERIES = 100
@@ -61,7 +61,9 @@ class Hidden:
 
     Args:
         n: images whose hidden point the attack had to find. found: how many of them it found.
-        too_easy: images left out since random points find the hidden point, too. left_out: for other reasons.
+        too_easy: images left out since random points find the hidden point, too.
+        left_out: images that have none: another image is too near, the read-out does not separate it, or a float32 pass
+            does not see it.
         queries: of random sampling.
         forwards, backwards: passes in total.
     """
@@ -77,14 +79,14 @@ class Hidden:
     @property
     def measured(self) -> Measured:
         """As a check: it fails where the attack misses too many."""
+        left_out = f"; {self.left_out} images have none" if self.left_out else ""
         if not self.n:
-            total = self.too_easy + self.left_out
-            words = f"of {total} images none has a point that {self.queries} random points do not find"
-            return unknown("binarization", words)
+            easy = f"{self.queries} random points find all {self.too_easy} hidden points{left_out}"
+            return unknown("binarization", easy if self.too_easy else f"none of {self.left_out} images has one to find")
         missed = self.n - self.found
         words = (
             f"finds {self.found} of {self.n} hidden points; {self.queries} random points find {self.too_easy} of "
-            f"{self.n + self.too_easy}"
+            f"{self.n + self.too_easy}{left_out}"
         )
         return share_check("binarization", missed, self.n, MISSED, words)
 
@@ -113,15 +115,16 @@ def binarization(
         999 inner points (the image and points of a ball of 0.95 epsilon) and 1 boundary point, a logistic regression on
         what the last layer reads, its boundary moved to the boundary point (0.999 of the way).
     Deviations: the regression has a ridge of 1e-4, where the program's has none and ends by its own tolerance; the
-        way is measured from the outermost inner point, not from the regression's boundary; images whose point random
-        sampling finds are left out, where the paper shows that share beside; of a detector, what it rejects counts.
+        way is measured from the outermost inner point, not from the regression's boundary; an image has a point only
+        where a float32 pass puts it beyond, so that it is there to be found; images whose point random sampling finds
+        are left out, where the paper shows that share beside; of a detector, what it rejects counts.
     """
     apart = _apart(x, threat)
     clean, index = x[apart], index[apart]
     features = Features(model)
-    weight, threshold, separable = _read_outs(features, clean, index, threat, seed=seed, batch_size=batch_size)
-    clean, index, weight, threshold = (tensor[separable] for tensor in (clean, index, weight, threshold))
-    passes = float(len(apart.nonzero()) * (INNER + 1))
+    passes = float(len(clean) * (INNER + 1))
+    weight, threshold, is_there = _read_outs(features, clean, index, threat, seed=seed, batch_size=batch_size)
+    clean, index, weight, threshold = (tensor[is_there] for tensor in (clean, index, weight, threshold))
     if not len(clean):
         return Hidden(0, 0, 0, len(x), 0, passes, 0.0)
     made = partial(Binarized, clean=clean, norm=threat.norm, weight=weight, threshold=threshold)
@@ -169,8 +172,12 @@ def _read_outs(
     A weight is as long as gives the inner points' scores variance 1.
     """
     smaller = ThreatModel(threat.norm, SMALLER * threat.epsilon)
-    weights, thresholds, separable = [], [], []
-    for images, where in zip(clean.split(GROUP), index.split(GROUP), strict=True):
+    if not len(clean):
+        return clean.flatten(1), clean.flatten(1).sum(1), torch.zeros(0, dtype=torch.bool, device=clean.device)
+    weights, thresholds, there = [], [], []
+    largest = max(clean[0].numel(), 4 * features(clean[:1]).shape[1])
+    group = min(GROUP, max(1, NUMBERS // (largest * (INNER + 1))))
+    for images, where in zip(clean.split(group), index.split(group), strict=True):
         each = where.repeat_interleave(INNER - 1)
         restart = torch.arange(1, INNER, device=where.device).repeat(len(where))
         draws = Draws(seed, each, restart, torch.zeros_like(each))
@@ -185,7 +192,6 @@ def _read_outs(
         spread, outermost = scores.std(1).clamp_min(1e-12), scores.amax(1)
         weights.append((direction / spread[:, None]).float())
         thresholds.append(((outermost + CLOSENESS * (far - outermost)) / spread).float())
-        separable.append((far - outermost) / spread > LEAST_GAP)
-    if not weights:
-        return clean.flatten(1), clean.flatten(1).sum(1), torch.zeros(0, dtype=torch.bool, device=clean.device)
-    return torch.cat(weights), torch.cat(thresholds), torch.cat(separable)
+        in_float32 = (features(outer) * weights[-1]).sum(1) > thresholds[-1]
+        there.append(((far - outermost) / spread > LEAST_GAP) & in_float32)
+    return torch.cat(weights), torch.cat(thresholds), torch.cat(there)

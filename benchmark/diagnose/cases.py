@@ -57,13 +57,7 @@ class Plan:
 
     def images_for(self, model: ModelSpec, available: int) -> int:
         """How many images the runs on a model see: of a randomised one, whose queries are dear, a quarter."""
-        return self._fewer(model, min(self.examples or available, available))
-
-    def hidden_for(self, model: ModelSpec, available: int) -> int:
-        """The same of the binarization test."""
-        return self._fewer(model, min(self.hidden, available))
-
-    def _fewer(self, model: ModelSpec, asked: int) -> int:
+        asked = min(self.examples or available, available)
         return max(1, asked // QUARTER) if model.randomized else asked
 
     def source_of(self, model: ModelSpec) -> ModelSpec:
@@ -126,8 +120,17 @@ def _unbounded(norm: str, split: Split) -> float:
     return min(LARGEST_EPSILON[norm], 1.0 if norm == "Linf" else math.sqrt(pixels))
 
 
-def require_testable(attack: AttackSpec) -> None:
-    """Raise InputError for an attack that a diagnosis can say nothing about."""
+def require_testable(attack: AttackSpec, *, epsilon: float, attack_epsilon: float) -> None:
+    """Raise InputError for an attack that a diagnosis can say nothing about, or one that goes beyond the threat model.
+
+    Args:
+        epsilon: of the threat model. attack_epsilon: that the attack runs at.
+    """
+    if attack_epsilon > epsilon:
+        raise InputError(
+            f"expected an attack at the threat model's epsilon {epsilon:g} or a smaller one, got {attack_epsilon:g}: "
+            "what it finds beyond proves nothing; raise the threat model's epsilon, too"
+        )
     if attack.is_black_box or attack.params.get("loss") in TARGETED_LOSSES:
         raise InputError(
             f"diagnose asks of an attack by gradients whether it works, got {attack.name}; name one such as pgd-40"

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from scipy.stats import binom
 
+from benchmark.stats.gains import gain_p
 from benchmark.stats.sequential import holm
 from benchmark.stats.shares import three_digits
 from benchmark.store.diagnosis import CANNOT_TELL, FAILS, PASSES, Finding
@@ -68,6 +69,21 @@ def share_check(check: str, count: int, n: int, margin: float, words: str) -> Me
         return unknown(check, "there is no image to look at")
     p, least = share_p(count, n, margin), share_p(n, n, margin)
     return Measured(check, 100 * count / n, margin, p, words, least)
+
+
+def gain_check(
+    check: str, alone: int, beside: int, n: int, margin: float, words: str, *, comparisons: int = 1
+) -> Measured:
+    """That one run breaks no more of n images than another one, by a margin in percent of them.
+
+    Args:
+        alone, beside: images that the one run alone breaks, and the other alone.
+        comparisons: how many such pairs the check chose this one of, which Bonferroni's inequality corrects for.
+    """
+    if not n:
+        return unknown(check, "there is no image to look at")
+    p, least = gain_p(alone, beside, n, margin), gain_p(n, 0, n, margin)
+    return Measured(check, 100 * (alone - beside) / n, margin, min(1.0, comparisons * p), words, comparisons * least)
 
 
 def unknown(check: str, why: str) -> Measured:

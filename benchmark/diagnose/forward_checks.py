@@ -60,7 +60,7 @@ def _deterministic(flags: set[str], *, judge_draws: int, eot: int) -> Measured:
         words = "answers at random, or has dropout on, and is taken for a fixed model"
     elif judge_draws == 1 or eot == 1:
         side = "judged" if judge_draws == 1 else "climbed"
-        words = f"answers at random, and a single draw is {side}: average more (--judge-draws, --eot)"
+        words = f"answers at random, and a single draw is {side}: take an attack that averages several"
     else:
         words = f"answers at random: judged by its mean probabilities over {judge_draws} passes, queries average {eot}"
         return Measured("deterministic", 0.0, 0.0, None, words)

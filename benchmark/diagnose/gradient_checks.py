@@ -8,8 +8,9 @@ from attacks.draws import Draws
 from attacks.errors import InputError
 from attacks.generators import seeded
 from attacks.oracle import Classifier
+from attacks.out_of_memory import is_out_of_memory
 from attacks.threat_model import ThreatModel
-from benchmark.diagnose.finding import Measured, share_check
+from benchmark.diagnose.finding import Measured, share_check, unknown
 from benchmark.diagnose.passes import BATCH, in_parts, margin
 from benchmark.evaluation.gradient_flags import FEW, zero_gradients
 
@@ -32,8 +33,8 @@ def zero_gradient(model: Classifier, x: Tensor, y: Tensor, *, batch_size: int = 
     try:
         parts = zip(x.split(batch_size), y.split(batch_size), strict=True)
         share = zero_gradients(model, parts)  # type: ignore[arg-type]  # any classifier
-    except (InputError, RuntimeError):
-        return Measured("zero-gradients", 100.0, FEW, None, "no gradient can be had")
+    except (InputError, RuntimeError) as error:
+        return _without_gradient("zero-gradients", FEW, error)
     count = round(share * len(x) / 100)
     return share_check("zero-gradients", count, len(x), FEW, f"{count} of {len(x)} images have none")
 
@@ -54,8 +55,8 @@ def saturated(model: Classifier, x: Tensor, y: Tensor, *, batch_size: int = BATC
 
     try:
         count = int(in_parts(is_flat, batch_size, x, y).sum())
-    except (InputError, RuntimeError):
-        return Measured("saturated-loss", 100.0, FEW, None, "no gradient can be had")
+    except (InputError, RuntimeError) as error:
+        return _without_gradient("saturated-loss", FEW, error)
     words = f"plain cross-entropy has no gradient on {count} of {len(x)} images"
     return share_check("saturated-loss", count, len(x), FEW, words)
 
@@ -69,6 +70,7 @@ def true_gradient(
     *,
     seed: int,
     batch_size: int = BATCH,
+    is_half: bool = False,
 ) -> Measured:
     """The gradient says how the logits change: near by, and over a step of an attack.
 
@@ -76,23 +78,35 @@ def true_gradient(
     is sum |difference - predicted| / sum (|difference| + |predicted|): 0 where they agree, 1 where they have opposite
     signs or one of them is zero.
 
+    Args:
+        is_half: whether the model computes in 16 bits: then it cannot tell.
+
     Source: this project; that a wrong gradient is a sign of masking: Athalye et al., arXiv:1802.00420. The second width
         is a measure of local linearity, as in Qin et al., arXiv:1907.02610.
     """
     scale = threat.epsilon if threat.norm == "Linf" else threat.epsilon / x[0].numel() ** 0.5
 
-    def error(x: Tensor, y: Tensor, index: Tensor) -> Tensor:
+    def wrong(x: Tensor, y: Tensor, index: Tensor) -> Tensor:
         draws = Draws.start(seed, index)
         return torch.stack([_error(model, x, y, draws, width * scale) for width in WIDTHS])
 
+    if is_half:
+        return unknown("true-gradient", "the model computes in 16 bits, which differences so small are rounded to")
     try:
-        errors = in_parts(error, batch_size, x, y, index)
-    except (InputError, RuntimeError):
-        return Measured("true-gradient", 100.0, 10.0, None, "no gradient can be had")
+        errors = in_parts(wrong, batch_size, x, y, index)
+    except (InputError, RuntimeError) as error:
+        return _without_gradient("true-gradient", 10.0, error)
     count = int((errors.amax(0) > WRONG).sum())
     near, far = (float(error.mean()) for error in errors)
     words = f"on {count} of {len(x)} images differences are none of the gradient's (mean error {near:.2f}, {far:.2f})"
     return share_check("true-gradient", count, len(x), 10.0, words)
+
+
+def _without_gradient(check: str, margin: float, error: Exception) -> Measured:
+    """That no gradient can be had, a fact; but for want of memory it is none."""
+    if is_out_of_memory(error):
+        raise error
+    return Measured(check, 100.0, margin, None, "no gradient can be had")
 
 
 def _error(model: Classifier, x: Tensor, y: Tensor, draws: Draws, width: float) -> Tensor:

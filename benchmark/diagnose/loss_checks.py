@@ -93,15 +93,17 @@ def converged(
             step_params=attack.step_params,
         )
         if len(path) <= LAST_STEPS:
-            return torch.full_like(y, torch.nan, dtype=torch.float32)
+            return torch.stack([torch.full_like(y, torch.nan, dtype=torch.float32), broken.float()])
         best = torch.stack(path).cummax(0).values
         moved = (best[-1] - best[-1 - LAST_STEPS]) / (best[-1] - best[0]).clamp_min(torch.finfo(torch.float32).tiny)
-        return torch.where(broken, torch.nan, moved)
+        return torch.stack([moved, broken.float()])
 
-    moved = in_parts(last_moves, batch_size, x, y, index)
-    moved = moved[~moved.isnan()]
+    moved, broken = in_parts(last_moves, batch_size, x, y, index)
+    moved = moved[broken == 0]
+    if not len(moved):
+        return unknown("converged", "every image is broken")
+    if moved.isnan().any():
+        return unknown("converged", "the attack follows no loss, or one that is not a number")
     count, n = int((moved > MOVES).sum()), len(moved)
-    if not n:
-        return unknown("converged", "every image is broken, or the attack follows no loss")
     words = f"on {count} of {n} standing images the loss still rose by over {MOVES} in {LAST_STEPS} steps"
     return share_check("converged", count, n, 50.0, words)

@@ -20,7 +20,12 @@ def logistic_regressions(inside: Tensor, beyond: Tensor) -> Tensor:
     """
     points = torch.cat([inside, beyond[:, None]], 1).double()
     centre, scale = points.mean(1, keepdim=True), points.std(1, keepdim=True).clamp_min(1e-9)
-    rows = torch.cat([(points - centre) / scale, torch.ones_like(points[..., :1])], 2)
+    standard = (points - centre) / scale
+    basis = None
+    if standard.shape[2] > standard.shape[1]:  # weights lie in the span of the points, which has fewer dimensions
+        basis, within = torch.linalg.qr(standard.mT)
+        standard = within.mT
+    rows = torch.cat([standard, torch.ones_like(standard[..., :1])], 2)
     sign = torch.ones_like(rows[..., 0])
     sign[:, -1] = -1  # the loss is log(1 + exp(sign * score))
     ridge = torch.full_like(rows[:, 0], RIDGE)
@@ -42,5 +47,6 @@ def logistic_regressions(inside: Tensor, beyond: Tensor) -> Tensor:
         weights = weights - scales[best][:, None] * step
         if (losses[:, -1] - losses.amin(1) <= CLOSE * losses[:, -1]).all():
             break
-    direction: Tensor = weights[:, :-1] / scale.squeeze(1)
+    found = weights[:, :-1] if basis is None else (basis @ weights[:, :-1, None]).squeeze(2)
+    direction: Tensor = found / scale.squeeze(1)
     return direction

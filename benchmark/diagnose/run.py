@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from attacks.oracle import CountingClassifier
@@ -21,6 +22,7 @@ from benchmark.diagnose.gradient_checks import saturated, true_gradient, zero_gr
 from benchmark.diagnose.loss_checks import converged, smooth
 from benchmark.diagnose.randomised import randomised_rows
 from benchmark.diagnose.verdict_checks import verdict_checks
+from benchmark.evaluation.batch_size import on_fitting_batches
 from benchmark.evaluation.hardware import Hardware
 from benchmark.store.diagnosis import Diagnosis
 from benchmark.store.store import Store
@@ -76,8 +78,10 @@ def diagnose_models(
     made = []
     for spec in models:
         networks = loaded[spec.name], loaded[plan.source_of(spec).name]
-        made.append(_diagnosis(suite, spec, plan, split, _verdicts(store, grid[spec.name]), *networks, hardware))
-        store.write_diagnosis(suite.name, made[-1])
+        with full_float32():  # as the judge computes
+            found = _diagnosis(suite, spec, plan, split, _verdicts(store, grid[spec.name]), *networks, hardware)
+        made.append(found)
+        store.write_diagnosis(suite.name, found)
     return made
 
 
@@ -103,26 +107,20 @@ def _diagnosis(
     tested = ThreatModel(suite.threat.norm, plan.epsilon)
     correct = np.flatnonzero(shown[TESTED].correct)
     counting = CountingClassifier(ClassesAlone(searched, split.classes) if spec.rejects else searched)
-    on = x[correct], y[correct], index[correct], tested, hardware.batch_size
-    measured = verdict_checks(shown)
-    measured += _direct(counting, plan, *on, is_random=plan.source_of(spec).randomized, is_adaptive=is_adaptive)
-    passes = roles(suite, spec, plan, split)[TESTED]
-    about: dict[str, Any] = {"judge_draws": passes.judge_draws, "eot": passes.eot, "is_adaptive": is_adaptive}
-    measured += forward_checks(model, x[:FACT_IMAGES], **about)
-    in_images = balanced_subset(split, plan.hidden_for(spec, len(split)), seed=plan.seed).on(hardware.device)
-    hidden = binarization(
-        model,
-        in_images[0],
-        in_images[2],
-        suite.threat,
-        plan.attack,
-        epsilon=plan.epsilon,
-        surrogate=searched if is_adaptive else None,
-        seed=plan.seed,
-        batch_size=hardware.batch_size,
+    is_random = plan.source_of(spec).randomized
+    about: dict[str, Any] = {"is_random": is_random, "is_adaptive": is_adaptive, "is_half": _is_half(searched)}
+    direct, hardware = on_fitting_batches(
+        f"{spec.name}: checks of gradient and loss",
+        hardware,
+        lambda now: _direct(counting, plan, x[correct], y[correct], index[correct], tested, now.batch_size, **about),
     )
-    measured.append(hidden.measured)
-    forwards, backwards = counting.forwards + hidden.forwards, counting.backwards + hidden.backwards
+    measured = [*verdict_checks(shown), *direct]
+    passes = roles(suite, spec, plan, split)[TESTED]
+    known: dict[str, Any] = {"judge_draws": passes.judge_draws, "eot": passes.eot, "is_adaptive": is_adaptive}
+    measured += forward_checks(model, x[:FACT_IMAGES], **known)
+    hidden, per_image = _hidden(suite, spec, plan, split, model, searched, hardware)
+    measured.append(hidden)
+    forwards, backwards = per_image[0] + counting.forwards / len(y), per_image[1] + counting.backwards / len(y)
     if spec.randomized:
         who: dict[str, Any] = {
             "surrogate": searched if is_adaptive else None,
@@ -130,18 +128,54 @@ def _diagnosis(
         }
         rows, *more = randomised_rows(model, x, y, index, tested, plan.attack, seed=plan.seed, **who)
         measured += rows
-        forwards, backwards = forwards + more[0], backwards + more[1]
-    forwards += sum(float(verdicts.forwards.sum()) for verdicts in shown.values())
-    backwards += sum(float(verdicts.backwards.sum()) for verdicts in shown.values())
+        forwards, backwards = forwards + more[0] / len(y), backwards + more[1] / len(y)
+    forwards += sum(float(verdicts.forwards.sum()) for verdicts in shown.values()) / len(y)
+    backwards += sum(float(verdicts.backwards.sum()) for verdicts in shown.values()) / len(y)
     return Diagnosis(
         model=spec.name,
         network=spec.identity,
         attack=f"{plan.attack_on(spec)}, {suite.threat.norm} {plan.epsilon:.6g}",
         n=len(y),
-        forwards=round(forwards / len(y), 1),
-        backwards=round(backwards / len(y), 1),
+        forwards=round(forwards, 1),
+        backwards=round(backwards, 1),
         findings=findings(measured),
     )
+
+
+def _hidden(
+    suite: Suite,
+    spec: ModelSpec,
+    plan: Plan,
+    split: Split,
+    model: nn.Module,
+    searched: nn.Module,
+    hardware: Hardware,
+) -> tuple[Measured, tuple[float, float]]:
+    """What the binarization test says, and its forward and backward passes an image."""
+    if spec.randomized:  # a read-out of single draws is another one at each pass
+        return unknown("binarization", "the model answers at random: a point is hidden in some draws alone"), (0, 0)
+    x, _, index = balanced_subset(split, min(plan.hidden, len(split)), seed=plan.seed).on(hardware.device)
+    hidden, _ = on_fitting_batches(
+        f"{spec.name}: binarization test",
+        hardware,
+        lambda now: binarization(
+            model,
+            x,
+            index,
+            suite.threat,
+            plan.attack,
+            epsilon=plan.epsilon,
+            surrogate=None if searched is model else searched,
+            seed=plan.seed,
+            batch_size=now.batch_size,
+        ),
+    )
+    return hidden.measured, (hidden.forwards / len(x), hidden.backwards / len(x))
+
+
+def _is_half(model: nn.Module) -> bool:
+    """Whether a model computes in 16 bits, as far as its parameters tell."""
+    return any(parameter.dtype in (torch.float16, torch.bfloat16) for parameter in model.parameters())
 
 
 def _direct(
@@ -155,6 +189,7 @@ def _direct(
     *,
     is_random: bool,
     is_adaptive: bool,
+    is_half: bool,
 ) -> list[Measured]:
     """The checks of gradient and loss of what the attack searches on, as exact as the judge.
 
@@ -163,16 +198,15 @@ def _direct(
     if not len(x):
         return [unknown(check, "no image is classified correctly") for check in DIRECT]
     keyed: dict[str, Any] = {"seed": plan.seed, "batch_size": batch_size}
-    with full_float32():
-        found = [zero_gradient(model, x, y, batch_size=batch_size), saturated(model, x, y, batch_size=batch_size)]
-        if is_adaptive:
-            found.append(unknown("true-gradient", "the attack goes by a surrogate, whose gradient is a stand-in's"))
-        else:
-            found.append(true_gradient(model, x, y, threat, index, **keyed))
-        found.append(smooth(model, x, y, threat, index, **keyed))
-        if is_random:
-            return [*found, unknown("converged", "the model answers at random: its loss has no path")]
-        return [*found, converged(plan.attack, model, x, y, threat, index, **keyed)]
+    found = [zero_gradient(model, x, y, batch_size=batch_size), saturated(model, x, y, batch_size=batch_size)]
+    if is_adaptive:
+        found.append(unknown("true-gradient", "the attack goes by a surrogate, whose gradient is a stand-in's"))
+    else:
+        found.append(true_gradient(model, x, y, threat, index, is_half=is_half, **keyed))
+    found.append(smooth(model, x, y, threat, index, **keyed))
+    if is_random:
+        return [*found, unknown("converged", "the model answers at random: its loss has no path")]
+    return [*found, converged(plan.attack, model, x, y, threat, index, **keyed)]
 
 
 DIRECT = ("zero-gradients", "saturated-loss", "true-gradient", "smooth-loss", "converged")

@@ -18,12 +18,14 @@ from benchmark.diagnose.cases import (
     TWICE,
     UNBOUNDED,
 )
-from benchmark.diagnose.finding import Measured, share_check, unknown
-from benchmark.stats.shares import Bools, mcnemar_one_sided
+from benchmark.diagnose.finding import Measured, gain_check, share_check, unknown
+from benchmark.stats.shares import Bools
 from benchmark.store.verdicts import Verdicts
 
 Shown = Mapping[str, Verdicts]
 """By role, what a case showed."""
+LADDER = (*list(EPSILONS)[:2], TESTED, *list(EPSILONS)[2:], UNBOUNDED)
+"""Roles by rising epsilon."""
 
 
 def verdict_checks(shown: Shown) -> list[Measured]:
@@ -38,7 +40,7 @@ def one_step(shown: Shown) -> Measured:
 
 def rises_with_epsilon(shown: Shown) -> Measured:
     """Success rises with epsilon. Source: Carlini et al.."""
-    ladder = [role for role in (*list(EPSILONS)[:2], TESTED, *list(EPSILONS)[2:], UNBOUNDED) if role in shown]
+    ladder = [role for role in LADDER if role in shown]
     steps = list(itertools.pairwise(ladder))
     if not steps:
         return unknown("rises-with-epsilon", "the attack was run at one epsilon only")
@@ -68,7 +70,7 @@ def starts_agree(shown: Shown) -> Measured:
 
 def consistent(shown: Shown) -> Measured:
     """An image broken at some epsilon is broken at each larger one. Source: Carlini et al.."""
-    ladder = [role for role in (*list(EPSILONS)[:2], TESTED, *list(EPSILONS)[2:]) if role in shown]
+    ladder = [role for role in LADDER if role in shown]
     held = [shown[role].robust_any | ~shown[role].correct for role in ladder]
     if len(held) < 2:
         return unknown("consistent", "the attack was run at one epsilon only")
@@ -93,8 +95,14 @@ def transfer(shown: Shown) -> Measured:
 
 
 def random_points(shown: Shown) -> Measured:
-    """10,000 random points break nothing that gradients do not. Source: Carlini et al.."""
-    return _stronger(shown, "random-points", [RANDOM_POINTS], 0.0, "random points break {points:+.1f} points more")
+    """10,000 random points break nothing that gradients do not: one image is proof enough. Source: Carlini et al.."""
+    if TESTED not in shown or RANDOM_POINTS not in shown:
+        return unknown("random-points", "the attack under test has no such run")
+    alone, _, n = _pair(shown[RANDOM_POINTS], shown[TESTED])
+    if not n:
+        return unknown("random-points", "no image is classified correctly")
+    words = f"random points break {alone} of {n} images that the attack does not"
+    return Measured("random-points", 100 * alone / n, 0.0, None, words)
 
 
 def logit_scaling(shown: Shown) -> Measured:
@@ -135,23 +143,21 @@ def _worst(
 
     A pair within the margin may have the least p of all and decides nothing as long as another one is beyond it.
     """
-    found = [
-        (100 * (first - second) / n <= margin, mcnemar_one_sided(first, second), (second - first) / n, place)
-        for place, (first, second, n) in enumerate(pairs)
-    ]
-    _, p, _, place = min(found)
-    first, second, n = pairs[place]
-    points = 100 * (first - second) / n
-    text = words.format(role=names[place].removeprefix(FROM) if "from" in words else names[place], points=points)
-    measured = f"{text} (alone {first}, the other alone {second}, of {n})"
-    return Measured(check, points, margin, min(1.0, p * len(pairs)), measured, len(pairs) * 0.5**n)
+    found = []
+    for name, (first, second, n) in zip(names, pairs, strict=True):
+        points = 100 * (first - second) / n if n else 0.0
+        text = words.format(role=name.removeprefix(FROM) if "from" in words else name, points=points)
+        measured = f"{text} (alone {first}, the other alone {second}, of {n})"
+        found.append(gain_check(check, first, second, n, margin, measured, comparisons=len(pairs)))
+    return min(found, key=lambda one: ((one.figure or 0.0) <= margin, 1.0 if one.p is None else one.p))
 
 
 def _pair(one: Verdicts, other: Verdicts) -> tuple[int, int, int]:
-    """Of the images that both saw: those that one alone breaks, the other alone, and how many there are."""
+    """Of the images that both saw and that are right when clean: those that one alone breaks, the other alone, all."""
     common = np.intersect1d(one.index, other.index, assume_unique=True)
     broken, beside = _broken(one, common), _broken(other, common)
-    return int((broken & ~beside).sum()), int((beside & ~broken).sum()), len(common)
+    right = other.correct[np.searchsorted(other.index, common)]
+    return int((broken & ~beside).sum()), int((beside & ~broken).sum()), int(right.sum())
 
 
 def _broken(verdicts: Verdicts, images: NDArray[np.int64]) -> Bools:

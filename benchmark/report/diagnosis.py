@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmark.report.tables import write_csv
-from benchmark.store.diagnosis import Diagnosis, diagnosis_from
+from benchmark.store.diagnosis import CHECKS, Diagnosis, diagnosis_from
 from model_zoo.files.atomic import atomic_write
 
 NOTE = "diagnoses"
@@ -58,7 +58,10 @@ def verdict(one: Diagnosis) -> str:
     """The sentence that a diagnosis comes to."""
     if one.failed:
         return f"{one.attack} is not shown to work on {one.model}: {', '.join(one.failed)}."
-    return f"Nothing speaks against {one.attack} on {one.model}."
+    unsure = f"; {', '.join(one.unsure)} cannot tell" if one.unsure else ""
+    if not one.is_shown:
+        return f"Nothing speaks against {one.attack} on {one.model}, and nothing for it{unsure}."
+    return f"Nothing speaks against {one.attack} on {one.model}{unsure}."
 
 
 def cost(one: Diagnosis) -> str:
@@ -90,5 +93,5 @@ def notes_of(diagnoses: Sequence[Diagnosis]) -> dict[str, Any]:
 
 
 def noted_diagnoses(notes: Mapping[str, Any]) -> list[Diagnosis]:
-    """What `notes_of` noted."""
-    return [diagnosis_from(record) for record in notes.get(NOTE, ())]
+    """What `notes_of` noted, by checks of today's version."""
+    return [one for one in map(diagnosis_from, notes.get(NOTE, ())) if one.checks == CHECKS]

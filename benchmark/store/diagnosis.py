@@ -5,6 +5,10 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 PASSES, FAILS, CANNOT_TELL = "passes", "fails", "cannot-tell"
+CHECKS = 2
+"""The version of the checks: one more with whatever moves an outcome. What an older version found says nothing now."""
+DECISIVE = ("black-box", "binarization")
+"""Checks that look for what the attack missed: where neither of them passes, nothing was shown."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,7 @@ class Diagnosis:
         n: how many images.
         forwards, backwards: passes an image that all checks took together.
         findings: a row a check.
+        checks: their version.
     """
 
     model: str
@@ -49,11 +54,23 @@ class Diagnosis:
     forwards: float
     backwards: float
     findings: Sequence[Finding]
+    checks: int = CHECKS
 
     @property
     def failed(self) -> list[str]:
         """The checks that fail."""
         return [finding.check for finding in self.findings if finding.outcome == FAILS]
+
+    @property
+    def unsure(self) -> list[str]:
+        """The checks that cannot tell."""
+        return [finding.check for finding in self.findings if finding.outcome == CANNOT_TELL]
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether nothing fails, and one of the decisive checks passes."""
+        passed = [finding.check for finding in self.findings if finding.outcome == PASSES]
+        return not self.failed and bool(set(passed) & set(DECISIVE))
 
     @property
     def flags(self) -> list[str]:
@@ -68,8 +85,9 @@ class Diagnosis:
 def diagnosis_from(record: Mapping[str, Any]) -> Diagnosis:
     """What `Diagnosis.to_dict` wrote. Raises: ValueError, in one line, for anything else."""
     try:
-        names = [field.name for field in fields(Diagnosis) if field.name != "findings"]
+        names = [field.name for field in fields(Diagnosis) if field.name not in ("findings", "checks")]
         findings = tuple(Finding(**finding) for finding in record["findings"])
-        return Diagnosis(**{name: record[name] for name in names}, findings=findings)
+        plain = {name: record[name] for name in names}
+        return Diagnosis(**plain, findings=findings, checks=record.get("checks", 1))
     except (LookupError, TypeError, AttributeError) as error:
         raise ValueError(f"expected what a diagnosis found, got something else ({type(error).__name__})") from None

@@ -24,7 +24,7 @@ from torch import Tensor
 from attacks.errors import InputError
 from benchmark.data.split import Split
 from benchmark.store.chunk import CHUNK_NAME, COLUMNS, Range, chunk_ranges, pack, unpack, whole_content
-from benchmark.store.diagnosis import Diagnosis, diagnosis_from
+from benchmark.store.diagnosis import CHECKS, Diagnosis, diagnosis_from
 from benchmark.store.images import image_files, pack_images
 from benchmark.store.sealed import digest_of, parsed, read_sealed, sealed, write_or_say
 from benchmark.store.shown import Shown, SuiteRecord, suite_record_from
@@ -182,7 +182,10 @@ class Store:
         self._write_json(self.root / "diagnoses" / suite / f"{name}.json", diagnosis.to_dict())
 
     def read_diagnoses(self, suite: str) -> list[Diagnosis]:
-        """What diagnoses found of the models of a suite, by name. Raises: InputError for a damaged record."""
+        """What diagnoses found of the models of a suite, by name, by checks of today's version.
+
+        Raises: InputError for a damaged record.
+        """
         found = []
         for path in sorted((self.root / "diagnoses" / suite).glob("*.json")):
             record = read_sealed(path)
@@ -192,7 +195,8 @@ class Store:
                 found.append(diagnosis_from(record))
             except ValueError as error:
                 raise InputError(f"{path}: {error}; remove it and run the same diagnosis again") from None
-        return sorted(found, key=lambda diagnosis: (diagnosis.model, str(diagnosis.network)))
+        today = [one for one in found if one.checks == CHECKS]
+        return sorted(today, key=lambda diagnosis: (diagnosis.model, str(diagnosis.network)))
 
     def diagnosed_suites(self) -> Sequence[str]:
         """The suites of which some model was diagnosed."""

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from attacks import attack
 from attacks.bpda import Bpda, identity, zero
+from attacks.errors import InputError
 
 
 def rounded(x: Tensor) -> Tensor:
@@ -63,3 +64,9 @@ def test_an_attack_on_the_surrogate_breaks_what_one_on_the_model_does_not(x: Ten
     adaptive = attack(masked, x, y, "pgd-20", epsilon=0.5, source=surrogate)
     assert on_itself.robust.sum() >= 3
     assert not adaptive.robust.any()
+
+
+def test_a_stand_in_of_another_shape_is_a_mistake_that_is_named(x: Tensor) -> None:
+    fewer = Bpda(lambda x: x.mean(1, keepdim=True)[:, :, :1])
+    with pytest.raises(InputError, match=r"expected a backward_pass of the shape of forward_pass, .*, got .*"):
+        fewer(x.clone().requires_grad_())

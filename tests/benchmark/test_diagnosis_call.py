@@ -1,5 +1,7 @@
 """The diagnosis from Python: the same checks as the command's, of models and surrogates of the caller's."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -9,10 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from attacks.errors import InputError
-from benchmark import diagnose_model
+from benchmark import diagnose_model, evaluate
 from benchmark.data.datasets import load
 from benchmark.data.split import balanced_subset
+from benchmark.report.diagnosis import verdict
 from benchmark.store.diagnosis import Diagnosis
+from benchmark.store.store import Store
 from model_zoo.load import load_model
 from model_zoo.registry import model_spec
 
@@ -61,6 +65,32 @@ def test_an_adaptive_attack_is_what_is_diagnosed(tmp_path: Path) -> None:
     assert outcomes(found)["true-gradient"] == "cannot-tell"  # a stand-in's gradient is none of the model's
 
 
+def closing_over(model: nn.Module) -> Callable[[nn.Module], nn.Module]:
+    return lambda _: model
+
+
+def test_what_a_function_with_variables_of_another_one_found_is_not_taken_for_what_it_finds_now(tmp_path: Path) -> None:
+    masked, about = masks.sign_flipped().eval(), {"epsilon": 0.2, "attacks": "pgd-20", "quiet": True, "store": tmp_path}
+    weak = evaluate(masked, *images(), **about, adaptive=closing_over(masked))  # type: ignore[arg-type]
+    strong = evaluate(masked, *images(), **about, adaptive=closing_over(unmasked(masked)))  # type: ignore[arg-type]
+    assert weak.scores["robust_acc"].min() > strong.scores["robust_acc"].min() + 30
+
+
+def test_one_image_shows_nothing_and_the_diagnosis_says_so() -> None:
+    one = [tensor[:1] for tensor in images()]
+    found = diagnose_model(shipped("madry"), *one, **FEW)  # type: ignore[arg-type]
+    assert (found.failed, found.is_shown) == ([], False)
+    assert "and nothing for it; " in verdict(found)
+
+
+def test_what_checks_of_another_version_found_says_nothing(tmp_path: Path) -> None:
+    found = diagnose_model(shipped("madry"), *images(), **FEW, store=tmp_path)  # type: ignore[arg-type]
+    (suite,) = Store(tmp_path).diagnosed_suites()
+    assert [one.model for one in Store(tmp_path).read_diagnoses(suite)] == [found.model]
+    Store(tmp_path).write_diagnosis(suite, replace(found, checks=1))
+    assert Store(tmp_path).read_diagnoses(suite) == []
+
+
 def test_a_randomised_model_passes_where_both_sides_average() -> None:
     class Noisy(nn.Module):
         def __init__(self) -> None:
@@ -75,6 +105,7 @@ def test_a_randomised_model_passes_where_both_sides_average() -> None:
     assert outcomes(found)["deterministic"] == "passes"
     (row,) = (finding for finding in found.findings if finding.check == "deterministic")
     assert "mean probabilities over 20 passes, queries average 20" in row.measured
+    assert outcomes(found)["binarization"] == "cannot-tell"
 
 
 def test_a_detector_is_diagnosed_by_its_classes() -> None:
@@ -85,5 +116,7 @@ def test_a_detector_is_diagnosed_by_its_classes() -> None:
 def test_an_attack_that_nothing_can_be_said_about_is_refused() -> None:
     with pytest.raises(InputError, match="asks of an attack by gradients"):
         diagnose_model(shipped("natural"), *images(), epsilon=0.2, attack="square")
+    with pytest.raises(InputError, match=r"expected an attack at the threat model's epsilon 0\.1 or a smaller one"):
+        diagnose_model(shipped("natural"), *images(), epsilon=0.1, attack_epsilon=0.2)
     with pytest.raises(InputError, match="hidden must be a whole number"):
         diagnose_model(shipped("natural"), *images(), epsilon=0.2, hidden=0)

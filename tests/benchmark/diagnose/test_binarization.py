@@ -115,3 +115,35 @@ def test_a_logistic_regression_separates_what_a_plane_can_as_sklearn_does() -> N
         )
         expected = torch.from_numpy(theirs.coef_[0]) / scale
         assert torch.cosine_similarity(direction, expected, dim=0) > 0.999
+
+
+def test_with_more_features_than_points_the_read_out_is_that_of_the_span() -> None:
+    draw = torch.Generator().manual_seed(0)
+    inside, beyond = torch.randn(2, 30, 50, generator=draw), torch.randn(2, 50, generator=draw) + 0.5
+    wide = logistic_regressions(inside, beyond)
+    turned = torch.linalg.qr(torch.randn(80, 50, generator=draw).double()).Q  # the same points in more dimensions
+    assert wide.shape == (2, 50)
+    for image in range(2):
+        scores = inside[image].double() @ wide[image]
+        assert (beyond[image].double() @ wide[image]) > scores.max()
+    again = logistic_regressions(inside.double() @ turned.T, beyond.double() @ turned.T)
+    assert torch.isfinite(again).all()
+
+
+def test_a_hidden_point_is_seen_by_a_float32_pass() -> None:
+    """Features beside which the point's own difference is rounded away have no point to find, and that is said."""
+
+    class Shifted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = shipped("madry")
+            self.read = nn.Linear(10, 10)
+            nn.init.eye_(self.read.weight)
+
+        def forward(self, x: Tensor) -> Tensor:
+            logits: Tensor = self.read(self.network(x) + 1e6)
+            return logits
+
+    found = binarization(Shifted().eval().requires_grad_(False), *images(), SUITE.threat, attacked("pgd-40"))
+    assert found.left_out > 8
+    assert "images have none" in found.measured.measured or "has one to find" in found.measured.measured

@@ -119,3 +119,31 @@ def test_randomness_is_let_pass_just_where_both_sides_average_it() -> None:
 def test_no_images_and_too_few_of_them_cannot_tell() -> None:
     (none, few, enough) = findings([share_check("a", 0, n, 5.0, "") for n in (0, 1, 9)])
     assert (none.outcome, few.outcome, enough.outcome) == ("cannot-tell", "cannot-tell", "passes")
+
+
+class Short(nn.Module):
+    """Memory for a gradient of four images at a time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = load_model(model_spec("madry", "digits", Path()), Path(), classes=10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if len(x) > 4 and x.requires_grad:
+            raise torch.OutOfMemoryError("no more memory")
+        logits: Tensor = self.network(x)
+        return logits
+
+
+@pytest.mark.parametrize("check", [zero_gradient, saturated])
+def test_want_of_memory_is_no_fact_about_the_model(check: Callable[..., Measured]) -> None:
+    x, y, _ = images()
+    with pytest.raises(torch.OutOfMemoryError):
+        check(Short(), x, y, batch_size=8)
+    assert check(Short(), x, y, batch_size=4).figure == 0.0
+
+
+def test_of_a_model_in_sixteen_bits_differences_cannot_tell() -> None:
+    x, y, index = images()
+    (finding,) = findings([true_gradient(Short(), x, y, SUITE.threat, index, seed=0, is_half=True)])
+    assert finding.outcome == "cannot-tell"

@@ -1,10 +1,13 @@
 """Checks made of verdicts alone: each passes where the attack works, and fails where it does not."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from benchmark.diagnose.finding import Measured, findings, share_p
 from benchmark.diagnose.verdict_checks import CHECKS, _worst, verdict_checks
+from benchmark.stats.gains import gain_p
 from benchmark.stats.shares import mcnemar_one_sided
 from benchmark.store.verdicts import Verdicts
 
@@ -108,9 +111,26 @@ def test_a_fact_needs_no_test_and_takes_no_part_in_the_correction() -> None:
 
 
 def test_a_pair_beyond_the_margin_decides_before_one_of_smaller_p_within_it() -> None:
-    few, many = (60, 0, 1000), (300, 240, 1000)
+    few, many = (90, 0, 1000), (330, 240, 1000)
     within = _worst("black-box", [(20, 0, 1000), many], ["square-500", "spsa-500"], 5.0, "{role} {points:+.1f}")
-    assert within.figure == pytest.approx(6.0)
-    assert within.p == pytest.approx(2 * mcnemar_one_sided(300, 240))
+    assert within.figure == pytest.approx(9.0)
+    assert within.p == pytest.approx(2 * gain_p(*many, 5.0))
     both = _worst("black-box", [few, many], ["square-500", "spsa-500"], 5.0, "{role} {points:+.1f}")
-    assert both.p == pytest.approx(2 * mcnemar_one_sided(60, 0))
+    assert both.p == pytest.approx(2 * gain_p(*few, 5.0))
+
+
+def test_one_image_that_random_points_break_alone_is_a_failure_however_many_the_attack_breaks_alone() -> None:
+    shown = {**WORKING, "random-points": verdicts(6, first=95)}  # of which the attack breaks five
+    assert outcomes(shown)["random-points"] == "fails"
+
+
+def test_images_that_are_wrong_when_clean_count_for_nothing() -> None:
+    """Three are right: no test of three images can tell, whatever the other 197 are."""
+    few = {}
+    for role, broken in {"tested": 0, "from natural": 3, "twice the steps": 0}.items():
+        one = verdicts(broken)
+        wrong = np.where(np.arange(N) < 3, one.label, 1)
+        few[role] = replace(one, prediction=wrong, robust_any=one.robust_any & (wrong == 0), robust_last=None)
+    found = {finding.check: finding for finding in findings(verdict_checks(few))}
+    assert (found["transfer"].outcome, found["transfer"].figure) == ("cannot-tell", 100.0)
+    assert found["steps-suffice"].outcome == "cannot-tell"
