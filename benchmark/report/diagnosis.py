@@ -1,6 +1,7 @@
 """What diagnoses found, as tables: diagnosis.csv for programs, diagnosis.md and a table in the terminal for people."""
 
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -80,7 +81,7 @@ def short_diagnosis(one: Diagnosis, width: int) -> str:
     text = io.StringIO()
     Console(file=text, width=width, color_system=None).print(table)
     lines = [line for line in text.getvalue().splitlines() if not line.isspace()]
-    return "\n".join([*lines, "", verdict(one), cost(one)])
+    return "\n".join([*lines, "", textwrap.fill(verdict(one), width, break_on_hyphens=False), cost(one)])
 
 
 def _cell(value: float | None, form: str) -> str:

@@ -268,7 +268,7 @@ def test_a_model_that_an_attack_is_not_shown_to_work_on_fails_where_that_is_aske
     assert asked.stderr.count("\n") == 1
     identity = models_of("digits", tmp_path)["madry"].identity
     for outcome, code in (("fails", 1), ("passes", 0)):
-        checks = (Finding("true-gradient", outcome, 50.0, 10.0, 1e-9, 1e-8, "words"),)
+        checks = (Finding("binarization", outcome, 50.0, 10.0, 1e-9, 1e-8, "words"),)
         found = Diagnosis("madry", identity, "pgd-40, Linf 0.2", 200, 1.0, 1.0, checks)
         Store(tmp_path / "results/mine/runs").write_diagnosis("digits", found)
         files = ("--junit", "gate.xml", "--sarif", "gate.sarif")
@@ -288,3 +288,8 @@ def test_a_model_that_an_attack_is_not_shown_to_work_on_fails_where_that_is_aske
         else:
             assert case.find("failure") is None
             assert results == []
+    undecided = replace(found, findings=(Finding("binarization", "cannot-tell", None, None, None, None, "words"),))
+    Store(tmp_path / "results/mine/runs").write_diagnosis("digits", undecided)
+    run = command(tmp_path, *words, "--require-shown")
+    assert run.returncode == 1
+    assert "nothing speaks against pgd-40, Linf 0.2 on this model, and nothing for it" in run.stdout
