@@ -1,0 +1,22 @@
+"""Every study, in display order."""
+
+from collections.abc import Mapping
+
+from attacks.names import by_name
+from benchmark.studies import tradeoff_example
+from benchmark.studies.study import Study
+
+STUDIES: Mapping[str, Study] = by_name(
+    (
+        Study(
+            "tradeoff-example",
+            compute=tradeoff_example.compute,
+            draw=tradeoff_example.draw,
+            settings={"epsilon": 0.05, "points": 2000, "radii": 10},
+            paper="Zhang et al., arXiv:1901.08573, Section 2",
+            summary="the most accurate classifier is the least robust one",
+            minutes=1,
+        ),
+    ),
+    "study",
+)
