@@ -75,7 +75,7 @@ def list_studies_command(*, shared: Shared) -> None:
     multiple=True,
     metavar="KEY=VALUE",
 )
-@takes(SEED, DATA, RESULTS, QUIET)
+@takes(SEED, DATA[:2], RESULTS, QUIET)
 def study_command(*, shared: Shared, **options: Any) -> None:
     """Compute an experiment of the papers, and write what is published beside what was measured; all: those missing."""
     from benchmark.cli.study import study

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 from tabulate import tabulate
 
 from attacks.errors import InputError
@@ -33,6 +34,7 @@ def _run(shared: Shared, chosen: Study, overrides: Sequence[str]) -> None:
     settings = chosen_settings(chosen, overrides)
     if not shared.quiet:
         print(f"{chosen.name}: {chosen.summary} (about {chosen.minutes:g} min)", flush=True)
+    torch.set_num_threads(1)  # so that sums are rounded alike, however many cores there are
     inputs = Inputs(shared.data_dir, shared.mirror_dir, shared.results_dir, shared.seed, shared.quiet)
     result = chosen.compute(inputs, **settings)
     page = write_study(shared.results_dir, chosen, settings, shared.seed, result)

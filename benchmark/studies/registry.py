@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from attacks.names import by_name
-from benchmark.studies import tradeoff_example
+from benchmark.studies import feature_model, tradeoff_example
 from benchmark.studies.study import Study
 
 STUDIES: Mapping[str, Study] = by_name(
@@ -16,6 +16,15 @@ STUDIES: Mapping[str, Study] = by_name(
             paper="Zhang et al., arXiv:1901.08573, Section 2",
             summary="the most accurate classifier is the least robust one",
             minutes=1,
+        ),
+        Study(
+            "feature-model",
+            compute=feature_model.compute,
+            draw=feature_model.draw,
+            settings={"p": 0.95, "d": 400, "strength": 3.0, "train": 6000, "test": 10_000},
+            paper="Tsipras et al., arXiv:1805.12152, Section 2",
+            summary="many weak features are accurate, one strong feature is robust",
+            minutes=2,
         ),
     ),
     "study",
