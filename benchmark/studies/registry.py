@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from attacks.names import by_name
-from benchmark.studies import feature_model, tradeoff_example
+from benchmark.studies import feature_model, gaussian_model, tradeoff_example
 from benchmark.studies.study import Study
 
 STUDIES: Mapping[str, Study] = by_name(
@@ -25,6 +25,15 @@ STUDIES: Mapping[str, Study] = by_name(
             paper="Tsipras et al., arXiv:1805.12152, Section 2",
             summary="many weak features are accurate, one strong feature is robust",
             minutes=2,
+        ),
+        Study(
+            "gaussian-model",
+            compute=gaussian_model.compute,
+            draw=gaussian_model.draw,
+            settings={"d": 1000, "epsilon": 0.5, "trials": 16, "test": 1500},
+            paper="Schmidt et al., arXiv:1804.11285; Carmon et al., arXiv:1905.13736, Section 3",
+            summary="robust accuracy takes more points, and they need no labels",
+            minutes=3,
         ),
     ),
     "study",
