@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from attacks.names import by_name
-from benchmark.studies import feature_model, gaussian_model, tradeoff_example
+from benchmark.studies import feature_model, gaussian_model, min_norm, splines, tradeoff_example
 from benchmark.studies.study import Study
 
 STUDIES: Mapping[str, Study] = by_name(
@@ -34,6 +34,24 @@ STUDIES: Mapping[str, Study] = by_name(
             paper="Schmidt et al., arXiv:1804.11285; Carmon et al., arXiv:1905.13736, Section 3",
             summary="robust accuracy takes more points, and they need no labels",
             minutes=3,
+        ),
+        Study(
+            "splines",
+            compute=splines.compute,
+            draw=splines.draw,
+            settings={"trials": 1000, "noise": 0.01},
+            paper="Raghunathan et al., arXiv:2002.10716, Section 6",
+            summary="augmentation costs accuracy where points are few, robust self-training does not",
+            minutes=1,
+        ),
+        Study(
+            "min-norm",
+            compute=min_norm.compute,
+            draw=min_norm.draw,
+            settings={"problems": 1000, "dimension": 12},
+            paper="Raghunathan et al., arXiv:2002.10716, Sections 3 and 5",
+            summary="what augmentation costs in linear regression, to the last digit",
+            minutes=1,
         ),
     ),
     "study",
