@@ -3,7 +3,15 @@
 from collections.abc import Mapping
 
 from attacks.names import by_name
-from benchmark.studies import feature_model, gaussian_model, min_norm, splines, tradeoff_example
+from benchmark.studies import (
+    error_decomposition,
+    feature_model,
+    gaussian_model,
+    isoperimetry,
+    min_norm,
+    splines,
+    tradeoff_example,
+)
 from benchmark.studies.study import Study
 
 STUDIES: Mapping[str, Study] = by_name(
@@ -51,6 +59,24 @@ STUDIES: Mapping[str, Study] = by_name(
             settings={"problems": 1000, "dimension": 12},
             paper="Raghunathan et al., arXiv:2002.10716, Sections 3 and 5",
             summary="what augmentation costs in linear regression, to the last digit",
+            minutes=1,
+        ),
+        Study(
+            "isoperimetry",
+            compute=isoperimetry.compute,
+            draw=isoperimetry.draw,
+            settings={"d": 16, "epsilon": 0.2, "points": 10_000},
+            paper="Zhang et al., arXiv:1901.08573, by Barthe 2001",
+            summary="no half-space has less mass near its boundary than one of a coordinate",
+            minutes=1,
+        ),
+        Study(
+            "error-decomposition",
+            compute=error_decomposition.compute,
+            draw=error_decomposition.draw,
+            settings={},
+            paper="Zhang et al., arXiv:1901.08573, Section 2.1",
+            summary="robust error is natural error and boundary error, of every model of digits and MNIST",
             minutes=1,
         ),
     ),
