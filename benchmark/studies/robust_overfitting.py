@@ -45,7 +45,7 @@ def compute(inputs: Inputs, *, train: int, test: int, epochs: int, every: int) -
             relation=">=",
             n=len(images),
             source=SOURCE,
-            why="what is lost lies within chance on so few images",
+            why="within these epochs no accuracy is lost beyond chance",
         ),
         Comparison(
             "robust training accuracy of the last epoch less that of the best test epoch (points)",
