@@ -136,7 +136,7 @@ STUDIES: Mapping[str, Study] = by_name(
             draw=robust_overfitting.draw,
             settings={"train": 200, "test": 500, "epochs": 200, "every": 10},
             paper="Rice et al., arXiv:2002.11569, Section 3",
-            summary="long adversarial training gains on training images and loses on others",
+            summary="whether long adversarial training loses on others what it gains on training images",
             minutes=4,
         ),
     ),
