@@ -56,6 +56,33 @@ for what, text in {
     list_group.command(what, help=text)(functools.partial(_print_list, what))
 
 
+@list_group.command("studies")
+@takes(RESULTS)
+def list_studies_command(*, shared: Shared) -> None:
+    """Show the studies: paper, minutes, settings, and whether their results are here."""
+    from benchmark.cli.study import studies_table
+
+    print(studies_table(shared))
+
+
+@click.command("study", cls=HeadedCommand)
+@click.argument("name", metavar="NAME|all")
+@option(
+    "--set",
+    WHAT,
+    "This setting of the study has another value; `list studies` names all. May be repeated.",
+    dest="overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+)
+@takes(SEED, DATA[:2], RESULTS, QUIET)
+def study_command(*, shared: Shared, **options: Any) -> None:
+    """Compute an experiment of the papers, and write what is published beside what was measured; all: those missing."""
+    from benchmark.cli.study import study
+
+    study(shared, **options)
+
+
 @click.command("table", cls=HeadedCommand)
 @option("--papers", WHAT, "The published figures of suites that were never run are written, too.", is_flag=True)
 @takes(RESULTS)
@@ -174,5 +201,6 @@ COMMANDS = (
     push_command,
     speed_command,
     compare_command,
+    study_command,
     store_group,
 )
