@@ -5,9 +5,10 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from attacks import foolbox_adapter, mi_fgsm, pgd, random_points, rays, spsa
-from attacks.autoattack import AUTOATTACK_MEMBERS, ENSEMBLES, REFERENCES
+from attacks import foolbox_adapter, mi_fgsm, pgd, random_points, rays, spatial_search, spsa
+from attacks.autoattack import AUTOATTACK_L1, AUTOATTACK_MEMBERS, ENSEMBLES, L1_MEMBERS, REFERENCES
 from attacks.names import by_name, lookup
+from attacks.spatial import SPATIAL
 from attacks.spec import AttackSpec, Recurrence, ThirdParty
 
 PGD = Recurrence(pgd.init, pgd.step)
@@ -61,6 +62,21 @@ def _foolbox_labels(name: str, propose: Callable[..., Tensor], steps: int, paper
         reads_last=False,
         asks_for="labels",
         paper=paper,
+    )
+
+
+def _spatial(name: str, step: Callable[..., object], steps: int, **params: object) -> AttackSpec:
+    return AttackSpec(
+        name,
+        algorithm=f"spatial-{step.__name__.removesuffix('_step')}",
+        method=Recurrence(spatial_search.init, step),
+        params=params,
+        steps=steps,
+        norms=(SPATIAL,),
+        reads_last=False,
+        tolerates_rounding=False,
+        asks_for="logits",
+        paper="Engstrom et al., arXiv:1712.02779",
     )
 
 
@@ -127,7 +143,13 @@ ATTACKS: Mapping[str, AttackSpec] = by_name(
             asks_for="logits",
             paper="Carlini et al., arXiv:1902.06705",
         ),
+        _spatial("spatial-grid", spatial_search.grid_step, 11, shifts=5),
+        _spatial("spatial-grid-31", spatial_search.grid_step, 31, shifts=5),
+        _spatial("spatial-random-10", spatial_search.random_step, 1, queries_per_step=10),
+        _spatial("spatial-random-1000", spatial_search.random_step, 100, queries_per_step=10),
+        *L1_MEMBERS,
         *ENSEMBLES,
+        AUTOATTACK_L1,
         *REFERENCES,
     ),
     "attack",

@@ -66,7 +66,7 @@ def diagnose_model(
         >>> diagnosis.failed, diagnosis.flags
     """
     tested = attack_spec(attack) if isinstance(attack, str) else attack
-    require_testable(tested)
+    require_testable(tested, norm)
     tested.require_norm(norm)
     check_name(name, "name")
     for what, count in (("examples", examples), ("hidden", hidden)):
