@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from attacks import foolbox_adapter, mi_fgsm, pgd, random_points, rays, spatial_search, spsa
+from attacks import foolbox_adapter, mi_fgsm, pgd, random_points, rays, sparse_rs, spatial_search, spsa
 from attacks.autoattack import AUTOATTACK_L1, AUTOATTACK_MEMBERS, ENSEMBLES, L1_MEMBERS, REFERENCES
 from attacks.names import by_name, lookup
 from attacks.spatial import SPATIAL
@@ -148,6 +148,18 @@ ATTACKS: Mapping[str, AttackSpec] = by_name(
         _spatial("spatial-random-10", spatial_search.random_step, 1, queries_per_step=10),
         _spatial("spatial-random-1000", spatial_search.random_step, 100, queries_per_step=10),
         *L1_MEMBERS,
+        AttackSpec(
+            "sparse-rs",
+            algorithm="sparse-rs",
+            method=Recurrence(sparse_rs.init, sparse_rs.step),
+            params={"queries_per_step": 5, "alpha_init": 0.3},
+            steps=1000,
+            norms=("L0",),
+            reads_last=False,
+            tolerates_rounding=False,
+            asks_for="logits",
+            paper="Croce et al., arXiv:2006.12834",
+        ),
         *ENSEMBLES,
         AUTOATTACK_L1,
         *REFERENCES,

@@ -16,15 +16,15 @@ from attacks.spatial import SPATIAL
 from attacks.spec import AttackSpec, Ensemble, Recurrence, ThirdParty
 from attacks.threat_model import ThreatModel
 
-THREATS = {"Linf": (0.02, 0.4), "L2": (0.05, 2.0), "L1": (0.2, 6.0), SPATIAL: (1.0, 3.0)}
+THREATS = {"Linf": (0.02, 0.4), "L2": (0.05, 2.0), "L1": (0.2, 6.0), "L0": (2, 10), SPATIAL: (1.0, 3.0)}
 """A small and a large epsilon of each family: by the small one few images break, and attacks run their full length."""
 CASES = [
     pytest.param(spec, family, id=f"{name}-{family}") for name, spec in ATTACKS.items() for family in THREATS
     if family in spec.norms and not isinstance(spec.method, Ensemble)  # its members are here
 ]  # fmt: skip
 EVERY_ATTACK = pytest.mark.parametrize(("spec", "family"), CASES, scope="module")  # all tests of an attack in a row
-ON_LINEAR = [case for case in CASES if case.values[1] != SPATIAL]
-"""A spatial threat model has no closed form there: `test_spatial.py` compares it with all of a finer grid."""
+ON_LINEAR = [case for case in CASES if case.values[1] not in ("L0", SPATIAL)]
+"""Others have no closed form: `test_spatial.py` compares with a finer grid, `test_sparse_rs.py` with all choices."""
 
 # Attacks that need not succeed on a linear classifier whose margin is clearly below epsilon, and why.
 WEAK = {
