@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from attacks import foolbox_adapter, mi_fgsm, pgd, random_points, rays, sparse_rs, spatial_search, spsa
+from attacks import cw_linf, foolbox_adapter, lbfgs, mi_fgsm, pgd, random_points, rays, sparse_rs, spatial_search, spsa
 from attacks.autoattack import AUTOATTACK_L1, AUTOATTACK_MEMBERS, ENSEMBLES, L1_MEMBERS, REFERENCES
 from attacks.names import by_name, lookup
 from attacks.spatial import SPATIAL
@@ -111,6 +111,25 @@ ATTACKS: Mapping[str, AttackSpec] = by_name(
             method=ThirdParty(foolbox_adapter.carlini_wagner_l2, "foolbox"),
             params={"binary_search_steps": 5, "steps": 100, "stepsize": 0.05, "initial_const": 0.01},
             steps=500,
+            reads_last=False,
+            paper="Carlini and Wagner, arXiv:1608.04644",
+        ),
+        AttackSpec(
+            "lbfgs",
+            algorithm="lbfgs",
+            method=ThirdParty(lbfgs.propose, "scipy"),
+            params={"steps": 50, "searches": 15, "initial_const": 0.01},
+            steps=500,
+            reads_last=False,
+            paper="Szegedy et al., arXiv:1312.6199",
+        ),
+        AttackSpec(
+            "cw-linf-search",
+            algorithm="cw-linf-search",
+            method=Recurrence(cw_linf.init, cw_linf.step),
+            params={"initial_const": 0.01, "largest_const": 20.0, "rate": 0.005, "tries": 100, "shrink": 0.9},
+            steps=1000,
+            norms=("Linf",),
             reads_last=False,
             paper="Carlini and Wagner, arXiv:1608.04644",
         ),

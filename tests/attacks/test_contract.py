@@ -29,7 +29,9 @@ ON_LINEAR = [case for case in CASES if case.values[1] not in ("L0", SPATIAL)]
 # Attacks that need not succeed on a linear classifier whose margin is clearly below epsilon, and why.
 WEAK = {
     ("foolbox-cw-l2", "Linf"): "it minimises the L2 norm: its nearest point has too large an Linf norm, and is cut",
+    ("lbfgs", "Linf"): "it minimises the L2 norm, as foolbox-cw-l2 does",
     ("reference-square", "Linf"): "fifty of its queries are too few: its squares leave out the last row and column",
+    ("reference-square", "L1"): "fifty of its queries are too few",
     ("reference-square", "L2"): "fifty of its queries are too few",
     ("square-500", "Linf"): "five hundred queries are too few",
     ("spsa-500", "L2"): "five hundred queries are too few",
