@@ -173,13 +173,12 @@ def test_a_run_is_resumed_where_it_was_left_and_table_makes_the_same_files(
     monkeypatch.setattr(run, "check_model", lambda *_, **__: checked)
     monkeypatch.setattr(run, "check_images", lambda _: None)
     asked: list[str] = []
-    made = run.corrupted
 
     def counted(x: Tensor, index: Tensor, corruption: str, severity: int, *, seed: int) -> Tensor:
         asked.append(name_of(corruption, severity))
         if len(asked) == stop_at:
             raise KeyboardInterrupt
-        return made(x, index, corruption, severity, seed=seed)
+        return corrupted(x, index, corruption, severity, seed=seed)
 
     monkeypatch.setattr(run, "corrupted", counted)
     store, hardware = corruption_store(tmp_path), Hardware(torch.device("cpu"), torch.float32, batch_size=64)

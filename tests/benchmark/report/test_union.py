@@ -20,8 +20,16 @@ TIMING = {"seconds": 1.0, "device": "cpu", "precision": "fp32", "batch_size": 1,
 
 
 def model(name: str, sha: str, dataset: str = "toy") -> ModelSpec:
-    about = {"architecture": "digits-cnn", "defense": "natural", "checkpoint": "m.pt", "paper": "-"}
-    return ModelSpec(name, suites=("toy",), dataset=dataset, sha256=sha * 64, **about)
+    return ModelSpec(
+        name,
+        suites=("toy",),
+        dataset=dataset,
+        architecture="digits-cnn",
+        defense="natural",
+        checkpoint="m.pt",
+        sha256=sha * 64,
+        paper="-",
+    )
 
 
 def stored(
