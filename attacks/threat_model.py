@@ -58,6 +58,11 @@ class ThreatModel:
         """The largest rotation; 0 for a norm."""
         return degrees_of(self.norm) or 0.0
 
+    def require_ball(self, what: str) -> None:
+        """Raise InputError, which names what it is for, for a threat model that is no ball of Linf or L2."""
+        if self.norm not in BALLS:
+            raise InputError(f"{what}: expected {' or '.join(BALLS)}, got {self.norm}; use a threat model of these")
+
     def images(self, proposed: Tensor, x: Tensor) -> Tensor:
         """(N, C, H, W) what attacks propose, as images: themselves, or made of x by a rotation and a shift (N, 3)."""
         return transform(x, proposed) if self.family == SPATIAL else proposed
@@ -102,7 +107,7 @@ class ThreatModel:
 
     def direction(self, gradient: Tensor) -> Tensor:
         """(N, C, H, W) directions of steepest ascent, of length 1 in this norm; zero where the gradient is zero."""
-        assert self.norm in BALLS, f"no direction of steepest ascent is known for {self.norm}"
+        self.require_ball("steps of steepest ascent")
         return gradient.sign() if self.norm == "Linf" else unit(gradient)
 
     def random_start(self, x: Tensor, draws: Draws) -> Tensor:
@@ -111,7 +116,7 @@ class ThreatModel:
 
     def unclipped_start(self, x: Tensor, draws: Draws) -> Tensor:
         """(N, C, H, W) the same points before they are clipped to [0, 1]."""
-        assert self.norm in BALLS, f"no random start is known for {self.norm}"
+        self.require_ball("random starts")
         shape = x.shape[1:]
         if self.norm == "Linf":
             delta = 2.0 * draws.uniform(shape) - 1.0

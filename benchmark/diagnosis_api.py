@@ -66,7 +66,7 @@ def diagnose_model(
         >>> diagnosis.failed, diagnosis.flags
     """
     tested = attack_spec(attack) if isinstance(attack, str) else attack
-    require_testable(tested, norm)
+    require_testable(tested)
     tested.require_norm(norm)
     check_name(name, "name")
     for what, count in (("examples", examples), ("hidden", hidden)):
@@ -75,6 +75,7 @@ def diagnose_model(
     for radius in (epsilon, own_epsilon):
         check_settings(epsilon=radius, seed=seed, batch_size=batch_size or CHUNK_SIZE, judge_draws=1, eot=None)
     threat = ThreatModel(norm, float(epsilon))
+    threat.require_ball("diagnose")
     suite = _suite(threat, [tested])
     with in_memory(
         model,

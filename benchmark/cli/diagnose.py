@@ -43,7 +43,8 @@ def diagnose(
     tested = choose_attacks(chosen, attack)
     if len(tested) != 1:
         raise InputError(f"--attack takes one attack, got {attack!r}; run diagnose once for each")
-    require_testable(tested[0], chosen.threat.norm)
+    require_testable(tested[0])
+    chosen.threat.require_ball("diagnose")
     specs = without_twins(choose_models(chosen, models, own, shared, brought))
     split = choose_images(chosen, shared, brought, skip_broken=own_data.skip_broken)
     hardware = tuned(choose_hardware(shared), chosen, split, shared)

@@ -68,6 +68,10 @@ def choose_attacks(suite: Suite, names: str) -> list[AttackSpec]:
     )
     for spec in specs:
         spec.require_norm(suite.threat.norm)
+    if not specs:
+        raise InputError(
+            f"suite {suite.name} has no attack for {suite.threat.norm}; name one of `list attacks` by --attacks"
+        )
     return specs
 
 

@@ -8,7 +8,7 @@ from attacks.errors import InputError
 from attacks.losses import TARGETED_LOSSES
 from attacks.registry import attack_spec
 from attacks.spec import AttackSpec, Recurrence
-from attacks.threat_model import BALLS, LARGEST_EPSILON, ThreatModel
+from attacks.threat_model import LARGEST_EPSILON, ThreatModel
 from benchmark.data.split import Split, balanced_subset
 from benchmark.suites.case import ADAPTIVE, EvalCase, with_pass_counts
 from benchmark.suites.suite import Suite
@@ -126,10 +126,8 @@ def _unbounded(norm: str, split: Split) -> float:
     return min(LARGEST_EPSILON[norm], 1.0 if norm == "Linf" else math.sqrt(pixels))
 
 
-def require_testable(attack: AttackSpec, norm: str) -> None:
-    """Raise InputError for an attack, and for a threat model, that a diagnosis can say nothing about."""
-    if norm not in BALLS:
-        raise InputError(f"diagnose is for {' and '.join(BALLS)}, got {norm}; use a suite with one of these")
+def require_testable(attack: AttackSpec) -> None:
+    """Raise InputError for an attack that a diagnosis can say nothing about."""
     if attack.is_black_box or attack.params.get("loss") in TARGETED_LOSSES:
         raise InputError(
             f"diagnose asks of an attack by gradients whether it works, got {attack.name}; name one such as pgd-40"
