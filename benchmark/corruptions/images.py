@@ -49,8 +49,8 @@ def require_size(x: Tensor) -> None:
 def corrupted(x: Tensor, index: Tensor, corruption: str, severity: int, *, seed: int) -> Tensor:
     """Images under a corruption.
 
-    Images are rounded to 8 bits first, as the library takes them. Of a grey image the three channels are averaged that
-    the library answers with.
+    Images are rounded to 8 bits first, as the library takes them. Of a grey image one of the three channels is kept
+    that the library answers with; their mean would have less noise. What it computes to no number is black.
 
     Args:
         x: (N, C, H, W) in [0, 1], not modified; C is 1 or 3.
@@ -58,7 +58,7 @@ def corrupted(x: Tensor, index: Tensor, corruption: str, severity: int, *, seed:
             draws are keyed by.
         corruption: one of `CORRUPTIONS`; severity: from 1 to 5.
 
-    Returns: (N, C, H, W) multiples of 1/255 (of 1/765 where C is 1).
+    Returns: (N, C, H, W) multiples of 1/255.
     Source: Hendrycks and Dietterich, arXiv:1903.12261. The constants are those for ImageNet, not CIFAR-10-C's.
     """
     require_size(x)
@@ -73,10 +73,15 @@ def corrupted(x: Tensor, index: Tensor, corruption: str, severity: int, *, seed:
         with _numpy_seeded(seed, place, number, severity) as own:
             keywords = {"seed": own} if corruption in SEEDED else {}
             made.append(library.corruption_dict[corruption](_as_picture(image), severity, **keywords))
-    answers = np.stack([np.uint8(np.asarray(one)) for one in made])[:, above : above + height, left : left + width]
+    answers = np.stack([_eight_bits(one) for one in made])[:, above : above + height, left : left + width, :channels]
     values = answers.astype(np.float32) / 255
-    values = values.mean(3, keepdims=True) if channels == 1 else values
     return torch.from_numpy(np.ascontiguousarray(values.transpose(0, 3, 1, 2)))
+
+
+def _eight_bits(answer: object) -> NDArray[np.uint8]:
+    """(H, W, 3) what the library answers, cut to whole numbers as it does itself."""
+    values = np.nan_to_num(np.asarray(answer, dtype=np.float64), nan=0.0, posinf=255.0, neginf=0.0)
+    return values.clip(0, 255).astype(np.uint8)
 
 
 def _as_picture(image: NDArray[np.uint8]) -> object:
