@@ -114,7 +114,7 @@ def _compute(
     if not wanted:
         return
     rows = slice(*chunk)
-    x, y, index = split.x[rows], split.y[rows], split.index[rows]
+    x, y, index = split.x[rows].to(torch.device("cpu")), split.y[rows], split.index[rows]
     corruption, severity = corruption_and_severity(wanted[0].attack.name)
     if corruption != CLEAN:
         x = corrupted(x, index, corruption, severity, seed=wanted[0].seed)

@@ -23,7 +23,10 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
         ("speed --suite digits-spatial --models natural", "speed: expected Linf or L2, got spatial-30deg"),
         ("train --defense madry --suite digits-l1", "training in suite digits-l1: expected Linf or L2, got L1"),
         ("certify --suite digits-spatial --models natural", "ibp certifies under Linf, got spatial-30deg"),
-        ("--norm L0 --epsilon 3 --models natural", "suite digits has no attack for L0; name one of `list attacks` by --attacks"),
+        (
+            "--norm L0 --epsilon 3 --models natural",
+            "suite digits has no attack for L0; name one of `list attacks` by --attacks",
+        ),
         ("--norm spatial-999deg --epsilon 3", "norm must be one of Linf, L2, L1, L0, spatial-30deg, got"),
         ("--norm L3 --epsilon 3", "'L3' is not one of 'Linf', 'L2', 'L1', 'L0', 'spatial-30deg'"),
         ("--norm L1 --epsilon 3 --attacks pgd-20", "attack pgd-20 is defined for Linf, L2, got L1"),
