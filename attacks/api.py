@@ -99,7 +99,7 @@ def attack(
         x: (N, C, H, W) float in [0, 1], converted to float32; y: (N,) integer labels in [0, K).
         name: as in `run_benchmark.py list attacks`, or a spec of your own settings.
         epsilon: of the threat model, in pixel scale: 8 / 255, not 8.
-        norm: "Linf" or "L2".
+        norm: "Linf", "L2", "L1", "L0", or "spatial-30deg" and its like, as for `ThreatModel`.
         seed: of all draws, which are keyed by an image's index.
         source: what the attack is crafted on, for transfer or as a surrogate of an adaptive attack; the model itself
             where it is None.

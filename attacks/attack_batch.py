@@ -125,7 +125,7 @@ def run_attack(
     def wrong_classes(points: Tensor, position: Tensor) -> Tensor:
         rows = attacked[position]
         wrong = judge.wrong_classes(points, rows)
-        observe(rows, points, wrong < 0)
+        observe(rows, setting.threat.images(points, x[rows]), wrong < 0)
         return wrong
 
     everything = x[attacked], y[attacked], index[attacked]
@@ -248,7 +248,7 @@ def _randomized(task: _Task, attack: AttackSpec) -> loop.Reading:
         rows = (unbroken | last if attack.reads_last else unbroken).nonzero().squeeze(1)
         if not len(rows):
             break
-        best_points, last_points = torch.empty_like(task.x), torch.empty_like(task.x)
+        best_points, last_points = setting.threat.unchanged(task.x), setting.threat.unchanged(task.x)
         for part in rows.split(setting.batch_size):
             found = run_unjudged(
                 attack,

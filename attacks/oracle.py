@@ -20,7 +20,8 @@ class Query:
     """What was asked about some images of a batch.
 
     Args:
-        points: (M, C, H, W) where the classifier was asked.
+        points: (M, C, H, W) where the classifier was asked; under a spatial threat model (M, 3) what these images are
+            made of.
         logits: (M, K) its answers.
         rows: (M,) which images of the batch they belong to; None for all of them.
         backwards, forwards: how many gradients were taken, and passes made, of each image.
@@ -80,11 +81,16 @@ class Oracle:
         self._reads = reads
         self._demands_finite = demands_finite
 
-    def logits(self, x: Tensor, *, rows: Tensor | None = None) -> Tensor:
-        """(N, K) logits; `eot` forward passes an image. `rows`: which images of the batch x belongs to, if not all."""
+    def logits(self, x: Tensor, *, rows: Tensor | None = None, proposed: Tensor | None = None) -> Tensor:
+        """(N, K) logits; `eot` forward passes an image.
+
+        Args:
+            rows: which images of the batch x belongs to, if not all.
+            proposed: (N, 3) what x was made of, under a spatial threat model.
+        """
         with torch.no_grad():
             (logits,) = self._mean(lambda: (self._pass(x, rows),))
-        self._tell(x, logits, rows, backwards=0)
+        self._tell(x if proposed is None else proposed, logits, rows, backwards=0)
         return logits
 
     def loss_and_gradient(

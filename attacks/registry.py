@@ -5,9 +5,10 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from attacks import foolbox_adapter, mi_fgsm, pgd, random_points, rays, spsa
-from attacks.autoattack import AUTOATTACK_MEMBERS, ENSEMBLES, REFERENCES
+from attacks import cw_linf, foolbox_adapter, lbfgs, mi_fgsm, pgd, random_points, rays, sparse_rs, spatial_search, spsa
+from attacks.autoattack import AUTOATTACK_L1, AUTOATTACK_MEMBERS, ENSEMBLES, L1_MEMBERS, REFERENCES
 from attacks.names import by_name, lookup
+from attacks.spatial import SPATIAL
 from attacks.spec import AttackSpec, Recurrence, ThirdParty
 
 PGD = Recurrence(pgd.init, pgd.step)
@@ -64,6 +65,21 @@ def _foolbox_labels(name: str, propose: Callable[..., Tensor], steps: int, paper
     )
 
 
+def _spatial(name: str, step: Callable[..., object], steps: int, **params: object) -> AttackSpec:
+    return AttackSpec(
+        name,
+        algorithm=f"spatial-{step.__name__.removesuffix('_step')}",
+        method=Recurrence(spatial_search.init, step),
+        params=params,
+        steps=steps,
+        norms=(SPATIAL,),
+        reads_last=False,
+        tolerates_rounding=False,
+        asks_for="logits",
+        paper="Engstrom et al., arXiv:1712.02779",
+    )
+
+
 ATTACKS: Mapping[str, AttackSpec] = by_name(
     (
         replace(_pgd("fgsm", 1, start="none", rel_step_size=1.0), paper="Goodfellow et al., arXiv:1412.6572"),
@@ -98,6 +114,25 @@ ATTACKS: Mapping[str, AttackSpec] = by_name(
             reads_last=False,
             paper="Carlini and Wagner, arXiv:1608.04644",
         ),
+        AttackSpec(
+            "lbfgs",
+            algorithm="lbfgs",
+            method=ThirdParty(lbfgs.propose, "scipy"),
+            params={"steps": 50, "searches": 15, "initial_const": 0.01},
+            steps=500,
+            reads_last=False,
+            paper="Szegedy et al., arXiv:1312.6199",
+        ),
+        AttackSpec(
+            "cw-linf-search",
+            algorithm="cw-linf-search",
+            method=Recurrence(cw_linf.init, cw_linf.step),
+            params={"initial_const": 0.01, "largest_const": 20.0, "rate": 0.005, "tries": 100, "shrink": 0.9},
+            steps=1000,
+            norms=("Linf",),
+            reads_last=False,
+            paper="Carlini and Wagner, arXiv:1608.04644",
+        ),
         _foolbox_labels("foolbox-boundary", foolbox_adapter.boundary, 1000, "Brendel et al., arXiv:1712.04248"),
         _foolbox_labels("foolbox-hopskipjump", foolbox_adapter.hop_skip_jump, 9, "Chen et al., arXiv:1904.02144"),
         *AUTOATTACK_MEMBERS.values(),
@@ -127,7 +162,25 @@ ATTACKS: Mapping[str, AttackSpec] = by_name(
             asks_for="logits",
             paper="Carlini et al., arXiv:1902.06705",
         ),
+        _spatial("spatial-grid", spatial_search.grid_step, 11, shifts=5),
+        _spatial("spatial-grid-31", spatial_search.grid_step, 31, shifts=5),
+        _spatial("spatial-random-10", spatial_search.random_step, 1, queries_per_step=10),
+        _spatial("spatial-random-1000", spatial_search.random_step, 100, queries_per_step=10),
+        *L1_MEMBERS,
+        AttackSpec(
+            "sparse-rs",
+            algorithm="sparse-rs",
+            method=Recurrence(sparse_rs.init, sparse_rs.step),
+            params={"queries_per_step": 5, "alpha_init": 0.3},
+            steps=1000,
+            norms=("L0",),
+            reads_last=False,
+            tolerates_rounding=False,
+            asks_for="logits",
+            paper="Croce et al., arXiv:2006.12834",
+        ),
         *ENSEMBLES,
+        AUTOATTACK_L1,
         *REFERENCES,
     ),
     "attack",

@@ -18,7 +18,7 @@ PACKAGES = LAYERS[:-1]
 FOLDERS = {
     "model_zoo": ("files", "masked", "architectures", "bounds", "defenses", "weights", "user_models", "training"),
     "benchmark": (
-        *("data", "stats", "suites", "store", "evaluation", "sweep", "diagnose", "certify"),
+        *("data", "stats", "suites", "store", "evaluation", "sweep", "diagnose", "certify", "corruptions"),
         *("report", "speed", "gate", "training", "studies", "cli"),
     ),
 }

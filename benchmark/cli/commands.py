@@ -152,6 +152,24 @@ def compare_command(*, shared: Shared, **options: Any) -> None:
     compare_stored(shared, **options)
 
 
+@click.command("union", cls=HeadedCommand)
+@option(
+    "--suite",
+    WHAT,
+    "The verdicts are those of these suites of one dataset.",
+    dest="suites",
+    required=True,
+    metavar="NAME,...",
+)
+@option("--name", PLACES, "The files in --results-dir have this name.", default="union")
+@takes(RESULTS)
+def union_command(*, shared: Shared, **options: Any) -> None:
+    """Show what models withstand under several threat models at once; needs no model and runs no attack."""
+    from benchmark.cli.union import union_of
+
+    union_of(shared, **options)
+
+
 @click.group("store", cls=HeadedGroup)
 def store_group() -> None:
     """Look after the verdict store of --results-dir."""
@@ -202,5 +220,6 @@ COMMANDS = (
     speed_command,
     compare_command,
     study_command,
+    union_command,
     store_group,
 )

@@ -62,12 +62,16 @@ def with_examples(suite: Suite, examples: Mapping[str, int | None]) -> Suite:
 def choose_attacks(suite: Suite, names: str) -> list[AttackSpec]:
     """The attacks named, with the suite's settings where it has any."""
     specs = (
-        [spec for spec in suite.attacks if suite.threat.norm in spec.norms]
+        [spec for spec in suite.attacks if suite.threat.family in spec.norms]
         if names == "all"
         else [suite.attack(name) or attack_spec(name) for name in names_in(names)]
     )
     for spec in specs:
         spec.require_norm(suite.threat.norm)
+    if not specs:
+        raise InputError(
+            f"suite {suite.name} has no attack for {suite.threat.norm}; name one of `list attacks` by --attacks"
+        )
     return specs
 
 

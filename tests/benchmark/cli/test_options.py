@@ -74,6 +74,10 @@ TAKEN = {
     | DATA
     | OWN_MODEL
     | {"data", "image-size", "channels", "skip-broken", "checkpoint-dir", "results-dir", "workers", "quiet"},
+    "corruptions": {"models", "suite", "types", "examples", "seed", "name", "dataset", "device"}
+    | DATA
+    | OWN_MODEL
+    | {"data", "image-size", "channels", "skip-broken", "checkpoint-dir", "results-dir", "quiet"},
     "train": DATA
     | {
         "defense",
@@ -98,6 +102,7 @@ TAKEN = {
     | {"models", "suite", "contests", "rounds", "examples", "name", "dataset", "norm", "epsilon", "seed"}
     | {"checkpoint-dir", "results-dir", "quiet"},
     "compare": {"suite", "attacks", "against", "against-dir", "name", "results-dir"},
+    "union": {"suite", "name", "results-dir"},
     "store": set(),
     "store verify": {"results-dir", "workers", "quiet"},
     "store rejudge": {"results-dir", "checkpoint-dir"},
