@@ -198,11 +198,16 @@ def test_attacks_of_several_members_and_transfers_count_no_queries() -> None:
     assert attack(model, x, y, "square-500", epsilon=0.1, source=network()).bad_queries is None
 
 
-def test_shorter_budgets_are_read_off_the_longer_attack() -> None:
-    model = network()
+def test_a_shorter_budget_is_read_off_the_longer_attack() -> None:
+    """Of SPSA its end may break more: its last iterate, which it proposes and never asked about."""
+    torch.manual_seed(0)
+    model = InDoublePrecision(nn.Sequential(nn.Flatten(), nn.Linear(64, 2))).eval()
     x, y = images(model)
-    for family in ("spsa", "rays"):
-        short, long = (attack(model, x, y, f"{family}-{queries}", epsilon=0.2) for queries in (200, 600))
+    for family, epsilon in (("rays", 0.03), ("spsa", 0.02)):
+        short, long = (attack(model, x, y, f"{family}-{queries}", epsilon=epsilon) for queries in (150, 600))
         assert long.queries is not None
-        reached = ~long.robust & (long.queries <= 200)
-        assert torch.equal(short.robust, long.correct & ~reached)
+        reached = ~long.robust & (long.queries <= 150)
+        assert 0 < int(reached.sum()) < len(x)
+        assert not (reached & short.robust).any()
+        if family == "rays":
+            assert torch.equal(short.robust, ~reached)
