@@ -258,8 +258,8 @@ def _unpack(document: Line, content: bytes) -> Packed:
         entry = case_from({name: value for name, value in record.items() if name not in ("correct", "robust")})
         bits = prediction, robust_any, robust_last
         case = PackedCase(entry, flags, index, label, *bits, *passes, robust_single, without)
-        counts = {"queries": queries, "bad_queries": bad_queries}
-        cases[entry.key] = replace(case, adversarial_class=adversarial_class, **counts)
+        found = replace(case, adversarial_class=adversarial_class)
+        cases[entry.key] = replace(found, queries=queries, bad_queries=bad_queries)
     text = document.get("selection")
     selection = None if text is None else selection_from(text)
     return Packed(document["suite"], document["reading"], cases, document.get("notes", {}), selection)

@@ -97,8 +97,8 @@ class NearestNeighbours(nn.Module):
 
         Source: Papernot et al., arXiv:1605.07277 (smoothed nearest neighbours, after Goldberger et al. 2004).
         """
-        weights = (-self._distances(x) / temperature).softmax(1)
-        return (weights @ nn.functional.one_hot(self.labels, self.classes).float() + 1e-12).log()
+        weights = (-self._distances(x).double() / temperature).softmax(1)  # those of other classes are small
+        return (weights @ nn.functional.one_hot(self.labels, self.classes).double()).clamp_min(1e-300).log()
 
     def _distances(self, x: Tensor) -> Tensor:
         """(N, images) squared Euclidean distances."""

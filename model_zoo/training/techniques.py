@@ -37,7 +37,7 @@ class Technique:
 
 
 def _logistic_regression(x: NDArray[np.float32], y: NDArray[np.int64], classes: int, seed: int) -> Arrays:
-    return _linear(LogisticRegression(C=0.1, tol=1e-2, max_iter=1000, random_state=seed).fit(x, y), classes)
+    return _linear(LogisticRegression(C=0.1, max_iter=1000, random_state=seed).fit(x, y), classes)
 
 
 def _support_vectors(x: NDArray[np.float32], y: NDArray[np.int64], classes: int, seed: int) -> Arrays:

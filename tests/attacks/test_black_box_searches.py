@@ -177,7 +177,8 @@ def test_queries_and_bad_queries_are_counted_up_to_the_one_that_breaks_an_image(
 
         def watched(points: Tensor, seen: list[Tensor] = seen) -> Tensor:
             seen.extend(points)
-            return network_(points)
+            logits: Tensor = network_(points)
+            return logits
 
         state = spec.method.init(x[[row]], y[[row]], threat, Draws.start(0, torch.tensor([row])), **spec.init_params)
         for _ in range(spec.steps):
