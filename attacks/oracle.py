@@ -199,6 +199,8 @@ class CountingClassifier(nn.Module):
 
     `forwards` and `backwards` count images that passed through; a second gradient from one forward pass counts as a
     second backward pass. Third parties may call `.backward()`, so the classifier's parameters should be frozen.
+    `queries` (N, 2) int64 is for an adapter that knows which image each pass was about: of each image all answers up to
+    and including the one that broke it, and those of them whose class was not the image's; None where it does not.
     """
 
     def __init__(self, classifier: Classifier) -> None:
@@ -206,6 +208,7 @@ class CountingClassifier(nn.Module):
         self._classifier = classifier
         self.forwards = 0
         self.backwards = 0
+        self.queries: Tensor | None = None
         self.training = False  # of this wrapper alone, which third parties look at; the classifier keeps its mode
 
     def forward(self, x: Tensor) -> Tensor:

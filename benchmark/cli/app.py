@@ -30,7 +30,7 @@ from benchmark.cli.options import (
     Shared,
     takes,
 )
-from benchmark.cli.train_commands import substitute_command, train_command
+from benchmark.cli.train_commands import fit_command, substitute_command, train_command
 from benchmark.cli.values import Examples
 
 # What loads torch is imported inside the commands, so that help and mistakes answer at once.
@@ -91,7 +91,7 @@ def cli(ctx: click.Context, /, *, shared: Shared, **options: Any) -> None:
 
 
 for command in (
-    *(train_command, substitute_command, diagnose_command, certify_command, corruptions_command),
+    *(train_command, substitute_command, fit_command, diagnose_command, certify_command, corruptions_command),
     *(*COMMANDS, gate_group),
 ):
     cli.add_command(command)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from attacks.errors import InputError
 from attacks.losses import LOSSES, is_of_features
 from attacks.names import lookup
-from attacks.registry import ATTACKS, attack_spec
+from attacks.registry import ATTACKS, attack_spec, known_attack
 from attacks.spec import AttackSpec
 from attacks.threat_model import ThreatModel
 from benchmark.data.datasets import DATASETS
@@ -52,7 +52,8 @@ def with_examples(suite: Suite, examples: Mapping[str, int | None]) -> Suite:
     """The suite on other numbers of images: "" for all its attacks, or an attack's name, or "transfer"; None is all."""
     named = {name: wanted for name, wanted in examples.items() if name}
     for name in named:
-        lookup(name, {TRANSFERRED: None, **ATTACKS}, "attack, before the = of --examples")
+        if known_attack(name) is None:
+            lookup(name, {TRANSFERRED: None, **ATTACKS}, "attack, before the = of --examples")
     if "" in examples:
         suite = replace(suite, examples=examples[""], fewer={})
     limits = {**suite.fewer, **named}

@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 from benchmark.report.certified import radius_table
 from benchmark.report.figures import COLOURS, STYLE, new_figure, save_figure, series_style
 from benchmark.report.labels import label_column
+from benchmark.report.queries import budget_of, counted, robust_at
 from benchmark.report.score import Judged, SuiteScores, common_images
 from benchmark.stats.shares import percent, wilson
+from benchmark.store.shown import ShownCase
 
 SHOWN = 12
 """The number of models that a line plot shows: the most robust ones, and the least robust one."""
@@ -38,6 +40,7 @@ def write_pictures(suite: SuiteScores, board: pd.DataFrame, curves: pd.DataFrame
             "trade-off": _trade_off(board, suite),
             "steps": _steps(suite, board),
             "epsilon": _epsilons(suite, board, curves),
+            "queries": _queries(suite, board),
             "transfer": _transfer(suite),
             "classes": _classes(suite, board),
             "certified": _certified(radius_table(suite.certified), suite.suite),
@@ -173,6 +176,38 @@ def _certified(radii: pd.DataFrame, suite: str) -> Figure | None:
         axes.fill_between(own["radius"], own["ci_low"], own["ci_high"], color=style["color"], alpha=0.08, linewidth=0)
     axes.set(xlabel="L2 radius", ylabel="certified accuracy (%)", ylim=(0, 100), title=f"Smoothing: {suite}")
     axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def _queries(suite: SuiteScores, board: pd.DataFrame) -> Figure | None:
+    """Robust accuracy against queries an image, a panel an attack. None where no queries are stored."""
+    panels: dict[str, dict[str, tuple[ShownCase, Judged]]] = {}
+    for case, judged in counted(suite):
+        panels.setdefault(case.attack, {})[case.model] = case, judged
+    if not panels:
+        return None
+    figure = Figure(figsize=(4.6 * len(panels), 4.2))
+    drawn = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+    for axes, (attack, models) in zip(drawn, panels.items(), strict=True):
+        names, ends, colours = [], [], []
+        for place, model in enumerate(_plotted_models(board)):
+            if model not in models:
+                continue
+            case, judged = models[model]
+            assert judged.queries is not None
+            broken = judged.queries[judged.correct & ~judged.robust]
+            last = budget_of(case, judged)
+            last = max(int(broken.max()) if len(broken) else 1, 1) if np.isinf(last) else int(last)
+            at = np.unique([*broken[broken <= last], 1, last])
+            left = [percent(robust_at(judged, int(queries))) for queries in at]
+            colour = COLOURS[place % len(COLOURS)]
+            axes.step(at, left, where="post", color=colour, linewidth=1.2)
+            names.append(model)
+            ends.append((last, left[-1]))
+            colours.append(colour)
+        axes.set(xscale="log", ylim=(0, 100), xlabel="queries an image", title=f"{attack}: {suite.suite}")
+        label_column(axes, names, ends, colours)
+    drawn[0].set_ylabel("robust accuracy (%)")
     return figure
 
 
