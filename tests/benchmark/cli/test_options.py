@@ -49,6 +49,8 @@ TAKEN = {
     | {"adaptive", "loss", "quiet", "rejects"},
     "list": set(),
     "list models": {"checkpoint-dir"},
+    "list studies": {"results-dir"},
+    "study": DATA | {"set", "seed", "results-dir", "quiet"},
     **{f"list {what}": set[str]() for what in ("attacks", "defenses", "datasets", "suites")},
     "diagnose": {
         "models",
