@@ -40,6 +40,9 @@ class AttackResult:
         forwards, backwards: (N,) float64 passes spent on each image.
         adversarial_class: (N,) int64, what the model takes x_adv for where an image was broken; -1 where it was not, or
             is misclassified when clean.
+        queries: (N,) int64, of an attack without gradients, the model's answers up to and including the one that broke
+            the image, or all of them; bad_queries: (N,) int64, those whose class was not the image's. None where they
+            are not counted: of an attack with gradients or of several members, by transfer, of a randomised model.
         is_randomized: whether the model answers at random, and so was judged by its mean probabilities.
         is_stateful: whether a pass of the model changes later ones, so that each was made by a copy of the model as it
             was handed over.
@@ -52,6 +55,8 @@ class AttackResult:
     forwards: Tensor = field(repr=False)
     backwards: Tensor = field(repr=False)
     adversarial_class: Tensor = field(repr=False)
+    queries: Tensor | None = field(repr=False)
+    bad_queries: Tensor | None = field(repr=False)
     is_randomized: bool
     is_stateful: bool
 
@@ -99,7 +104,7 @@ def attack(
         x: (N, C, H, W) float in [0, 1], converted to float32; y: (N,) integer labels in [0, K).
         name: as in `run_benchmark.py list attacks`, or a spec of your own settings.
         epsilon: of the threat model, in pixel scale: 8 / 255, not 8.
-        norm: "Linf" or "L2".
+        norm: "Linf", "L2", "L1", "L0", or "spatial-30deg" and its like, as for `ThreatModel`.
         seed: of all draws, which are keyed by an image's index.
         source: what the attack is crafted on, for transfer or as a surrogate of an adaptive attack; the model itself
             where it is None.
@@ -218,14 +223,19 @@ def _joined(outcomes: list[AttackOutcome], x_adv: Tensor, y: Tensor, **how: bool
     def whole(parts: Iterable[Tensor]) -> Tensor:
         return torch.cat(list(parts)).to(x_adv.device)
 
-    last = [outcome.robust_last for outcome in outcomes if outcome.robust_last is not None]
+    def if_known(name: str) -> Tensor | None:
+        parts = [getattr(outcome, name) for outcome in outcomes]
+        return None if any(part is None for part in parts) else whole(parts)
+
     return AttackResult(
         x_adv,
         correct=whole(outcome.prediction for outcome in outcomes) == y.to(x_adv.device),
         robust=whole(outcome.robust_any for outcome in outcomes),
-        robust_last=whole(last) if last else None,
+        robust_last=if_known("robust_last"),
         forwards=whole(outcome.forwards for outcome in outcomes),
         backwards=whole(outcome.backwards for outcome in outcomes),
         adversarial_class=whole(outcome.adversarial_class for outcome in outcomes),
+        queries=if_known("queries"),
+        bad_queries=if_known("bad_queries"),
         **how,
     )

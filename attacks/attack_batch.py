@@ -18,6 +18,7 @@ from attacks.rejection import ClassesAlone
 from attacks.search_model import InFloat32, precision_of
 from attacks.skip_gradient import require_skips, skipping
 from attacks.spec import AttackSpec, Ensemble, ThirdParty
+from attacks.tally import Reading
 from attacks.threat_model import ThreatModel
 
 ROUNDING_REACH = 0.1
@@ -63,6 +64,7 @@ class AttackOutcome:
         adversarial_class: (N,) int64, of the first judged point that is misclassified; -1 where there is none, and
             where the image is misclassified when clean.
         robust_single: (N,) bool, of a randomised target in its first draw alone; None for any other.
+        queries, bad_queries: (N,) int64, as in `attacks.tally.Reading`; 0 of images that are misclassified when clean.
     """
 
     prediction: Tensor
@@ -72,6 +74,8 @@ class AttackOutcome:
     backwards: Tensor
     adversarial_class: Tensor
     robust_single: Tensor | None = None
+    queries: Tensor | None = None
+    bad_queries: Tensor | None = None
 
 
 def run_attack(
@@ -125,7 +129,7 @@ def run_attack(
     def wrong_classes(points: Tensor, position: Tensor) -> Tensor:
         rows = attacked[position]
         wrong = judge.wrong_classes(points, rows)
-        observe(rows, points, wrong < 0)
+        observe(rows, setting.threat.images(points, x[rows]), wrong < 0)
         return wrong
 
     everything = x[attacked], y[attacked], index[attacked]
@@ -167,16 +171,12 @@ class _Task:
         return replace(self, judge=judge, x=self.x[rows], y=self.y[rows], index=self.index[rows])
 
 
-def _attack(
-    task: _Task, attack: AttackSpec, readings: Sequence[int], *, tracks_closest: bool = False
-) -> list[loop.Reading]:
+def _attack(task: _Task, attack: AttackSpec, readings: Sequence[int], *, tracks_closest: bool = False) -> list[Reading]:
     """Readings of the images of a task under an attack of any kind."""
     setting = task.setting
     if isinstance(attack.method, Ensemble):
 
-        def attack_some(
-            member: AttackSpec, rows: Tensor, steps: Sequence[int], tracks_closest: bool
-        ) -> list[loop.Reading]:
+        def attack_some(member: AttackSpec, rows: Tensor, steps: Sequence[int], tracks_closest: bool) -> list[Reading]:
             return _attack(task.of(rows), member, steps, tracks_closest=tracks_closest)
 
         # by transfer the source's boundary is not the target's; of a randomised model no least logit margin is known
@@ -196,7 +196,7 @@ def _attack(
 
 def _search(
     task: _Task, attack: AttackSpec, readings: Sequence[int], precision: torch.dtype, *, tracks_closest: bool
-) -> list[loop.Reading]:
+) -> list[Reading]:
     setting = task.setting
     return loop.run(
         attack,
@@ -218,7 +218,7 @@ def _search(
     )
 
 
-def _search_twice(task: _Task, attack: AttackSpec, readings: Sequence[int]) -> list[loop.Reading]:
+def _search_twice(task: _Task, attack: AttackSpec, readings: Sequence[int]) -> list[Reading]:
     """Search in the setting's precision, then in float32 for unbroken images within rounding's reach."""
     fast = _search(task, attack, readings, task.setting.precision, tracks_closest=True)
     last = fast[-1]
@@ -233,10 +233,13 @@ def _search_twice(task: _Task, attack: AttackSpec, readings: Sequence[int]) -> l
             once.forwards[rows] += again.forwards
             once.backwards[rows] += again.backwards
             once.closest[rows] = torch.minimum(once.closest[rows], again.closest)
+            for counts, own in ((once.queries, again.queries), (once.bad_queries, again.bad_queries)):
+                if counts is not None and own is not None:
+                    counts[rows] = own  # those of the search that the verdict rests on
     return fast
 
 
-def _randomized(task: _Task, attack: AttackSpec) -> loop.Reading:
+def _randomized(task: _Task, attack: AttackSpec) -> Reading:
     """A randomised target is shown what each start proposes in the end: its best point and its last iterate."""
     setting = task.setting
     precision = precision_of(task.searched, setting.precision) if attack.tolerates_rounding else torch.float32
@@ -248,7 +251,7 @@ def _randomized(task: _Task, attack: AttackSpec) -> loop.Reading:
         rows = (unbroken | last if attack.reads_last else unbroken).nonzero().squeeze(1)
         if not len(rows):
             break
-        best_points, last_points = torch.empty_like(task.x), torch.empty_like(task.x)
+        best_points, last_points = setting.threat.unchanged(task.x), setting.threat.unchanged(task.x)
         for part in rows.split(setting.batch_size):
             found = run_unjudged(
                 attack,
@@ -271,10 +274,10 @@ def _randomized(task: _Task, attack: AttackSpec) -> loop.Reading:
         last[rows] &= at_last < 0
         for class_there in (at_last, task.judge(best_points[rows], rows)):
             wrong[rows] = torch.where(wrong[rows] < 0, class_there, wrong[rows])
-    return loop.Reading(attack.steps, wrong, last if attack.reads_last else None, forwards, backwards)
+    return Reading(attack.steps, wrong, last if attack.reads_last else None, forwards, backwards)
 
 
-def _third_party(task: _Task, attack: AttackSpec, method: ThirdParty) -> loop.Reading:
+def _third_party(task: _Task, attack: AttackSpec, method: ThirdParty) -> Reading:
     """A third-party attack on the whole batch, whose passes are shared out evenly: who caused them is not known."""
     x, y = task.x, task.y
     counting = CountingClassifier(ClassesAlone(task.source, task.classes))
@@ -286,10 +289,12 @@ def _third_party(task: _Task, attack: AttackSpec, method: ThirdParty) -> loop.Re
     share = 1 / max(len(x), 1)
     passes = torch.full((len(x),), share, dtype=torch.float64, device=x.device)
     judged = max(task.setting.judge_draws, 1)
-    return loop.Reading(attack.steps, wrong, None, passes * counting.forwards + judged, passes * counting.backwards)
+    queries = None if task.setting.is_transfer or task.setting.judge_draws else counting.queries
+    reading = Reading(attack.steps, wrong, None, passes * counting.forwards + judged, passes * counting.backwards)
+    return reading if queries is None else replace(reading, queries=queries[:, 0], bad_queries=queries[:, 1])
 
 
-def _outcome(judge: BatchJudge, attacked: Tensor, reading: loop.Reading) -> AttackOutcome:
+def _outcome(judge: BatchJudge, attacked: Tensor, reading: Reading) -> AttackOutcome:
     """Images that are misclassified when clean are not robust, and cost nothing."""
 
     def spread(values: Tensor, dtype: torch.dtype) -> Tensor:
@@ -307,4 +312,6 @@ def _outcome(judge: BatchJudge, attacked: Tensor, reading: loop.Reading) -> Atta
         backwards=spread(reading.backwards, torch.float64),
         adversarial_class=adversarial_class,
         robust_single=judge.robust_single,
+        queries=None if reading.queries is None else spread(reading.queries, torch.int64),
+        bad_queries=None if reading.bad_queries is None else spread(reading.bad_queries, torch.int64),
     )

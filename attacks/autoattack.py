@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from attacks import apgd, fab, pyautoattack_adapter, square
+from attacks import apgd, apgd_l1, fab, pyautoattack_adapter, square
 from attacks.losses import TARGETED_LOSSES
 from attacks.names import by_name
-from attacks.spec import AttackSpec, EarlyStopping, Ensemble, Recurrence, ThirdParty
+from attacks.spec import ANY_NORM, AttackSpec, EarlyStopping, Ensemble, Recurrence, ThirdParty
 
-TARGETS = 9
-AUTOATTACK = "Croce and Hein, arXiv:2003.01690"
+TARGETS, TARGETS_L1 = 9, 5
+AUTOATTACK, OF_L1 = "Croce and Hein, arXiv:2003.01690", "Croce and Hein, arXiv:2103.01208"
 
 
 def _apgd(name: str, loss: str) -> AttackSpec:
@@ -24,6 +24,24 @@ def _apgd(name: str, loss: str) -> AttackSpec:
         version=2,
         paper=AUTOATTACK,
     )
+
+
+def _apgd_l1(name: str, loss: str) -> AttackSpec:
+    """APGD for L1 as AutoAttack runs it there: 100 moves, and five restarts or targets."""
+    return AttackSpec(
+        name,
+        algorithm="apgd-l1",
+        method=Recurrence(apgd_l1.init, apgd_l1.step),
+        params={"loss": loss},
+        steps=102,
+        restarts=TARGETS_L1,
+        norms=("L1",),
+        reads_last=False,
+        paper=OF_L1,
+    )
+
+
+L1_MEMBERS = (_apgd_l1("apgd-l1", "cross-entropy"), _apgd_l1("apgd-l1-t", "dlr-targeted"))
 
 
 def _fab(name: str, *, targeted: bool, restarts: int) -> AttackSpec:
@@ -72,6 +90,7 @@ def _reference(name: str, passes: int, params: Mapping[str, object]) -> AttackSp
         method=ThirdParty(pyautoattack_adapter.autoattack, "pyautoattack"),
         params={"version": "standard", **params},
         steps=passes,
+        norms=(*ANY_NORM, "L1"),
         reads_last=False,
         asks_for="logits" if params.get("members") == ("square",) else "gradients",
         paper=AUTOATTACK,
@@ -165,3 +184,13 @@ REFERENCES: Sequence[AttackSpec] = (
         }.items()
     ),
 )
+
+AUTOATTACK_L1 = AttackSpec(
+    "autoattack-l1",
+    algorithm="autoattack-l1",
+    method=Ensemble([*L1_MEMBERS, *(one for one in REFERENCES if one.name in ("reference-fab-t", "reference-square"))]),
+    norms=("L1",),
+    reads_last=False,
+    paper=OF_L1,
+)
+"""AutoAttack's standard ensemble under L1; its last two members are the reference's."""

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from attacks.loop import Reading
 from attacks.spec import AttackSpec, Ensemble
+from attacks.tally import Reading
 
 AttackSome = Callable[[AttackSpec, Tensor, Sequence[int], bool], list[Reading]]
 """An attack, rows of a batch (M,), step counts, and whether to track logit margins; to one reading a step count."""

@@ -1,12 +1,14 @@
 """foolbox's minimum-distance attacks behind our signature. Their results are proposals, judged like all others."""
 
 import warnings
+from contextlib import suppress
 
 import foolbox
 from torch import Tensor
 
 from attacks.generators import seeded
 from attacks.oracle import CountingClassifier
+from attacks.query_budget import BudgetSpentError, QueryBudget
 from attacks.threat_model import ThreatModel
 
 
@@ -65,36 +67,36 @@ def carlini_wagner_l2(
 
 
 def boundary(
-    classifier: CountingClassifier, x: Tensor, y: Tensor, threat: ThreatModel, *, seed: int, steps: int
+    classifier: CountingClassifier, x: Tensor, y: Tensor, threat: ThreatModel, *, seed: int, queries: int
 ) -> Tensor:
     """The boundary attack: a random walk along the decision boundary towards the image, by labels alone.
 
     Args:
         x: (N, C, H, W) in [0, 1].
         y: (N,) class indices.
+        queries: labels asked for of each image, the search for its starting point included.
 
-    Returns: the point found, or its projection where it is farther away than epsilon; inside the threat model. It
-        minimises the L2 norm, and is weak under Linf.
+    Returns: the nearest misclassified point found, or its projection where it is farther away than epsilon; inside the
+        threat model. It minimises the L2 norm, and is weak under Linf.
     Source: Brendel et al., arXiv:1712.04248, as implemented by foolbox.
+    Deviations: it ends when the queries are spent, or all images of the batch are broken.
     """
-    return _from_noise(foolbox.attacks.BoundaryAttack(steps=steps), classifier, x, y, threat, seed=seed)
+    return _from_noise(foolbox.attacks.BoundaryAttack(steps=queries), classifier, x, y, threat, seed, queries)
 
 
 def hop_skip_jump(
-    classifier: CountingClassifier, x: Tensor, y: Tensor, threat: ThreatModel, *, seed: int, steps: int
+    classifier: CountingClassifier, x: Tensor, y: Tensor, threat: ThreatModel, *, seed: int, queries: int
 ) -> Tensor:
     """HopSkipJump: the boundary's normal estimated from labels, a step along it, and back to the boundary.
 
-    Args:
-        x: (N, C, H, W) in [0, 1].
-        y: (N,) class indices.
-        steps: of which the t-th asks 100 sqrt(t) times for the normal.
+    The t-th step asks 100 sqrt(t) times for the normal.
 
-    Returns: the point found, or its projection where it is farther away than epsilon; inside the threat model.
+    Args, Returns, Deviations: as for `boundary`, in the threat model's norm.
     Source: Chen et al., arXiv:1904.02144, as implemented by foolbox.
     """
-    attack = foolbox.attacks.HopSkipJumpAttack(steps=steps, constraint="linf" if threat.norm == "Linf" else "l2")
-    return _from_noise(attack, classifier, x, y, threat, seed=seed)
+    norm = "linf" if threat.norm == "Linf" else "l2"
+    attack = foolbox.attacks.HopSkipJumpAttack(steps=queries, constraint=norm)
+    return _from_noise(attack, classifier, x, y, threat, seed, queries)
 
 
 def _from_noise(
@@ -103,21 +105,21 @@ def _from_noise(
     x: Tensor,
     y: Tensor,
     threat: ThreatModel,
-    *,
     seed: int,
+    queries: int,
 ) -> Tensor:
     """The attack from a blend of each image with noise; an image that no noise makes misclassified stays."""
-    model = foolbox.PyTorchModel(classifier, bounds=(0, 1), device=x.device)
+    budget = QueryBudget(classifier, x, y, threat, queries=queries)
+    model = foolbox.PyTorchModel(budget, bounds=(0, 1), device=x.device)
     blend = foolbox.attacks.LinearSearchBlendedUniformNoiseAttack(directions=100, steps=50)
-    x_adv = x.clone()
-    with seeded(seed, "foolbox"), warnings.catch_warnings():
+    with seeded(seed, "foolbox"), warnings.catch_warnings(), suppress(BudgetSpentError):
         warnings.filterwarnings("ignore", "LinearSearchBlendedUniformNoiseAttack failed")  # those images stay
         start = blend.run(model, x, foolbox.Misclassification(y))
-        found = (model(start).argmax(-1) != y).nonzero().squeeze(1)
+        budget.rows = found = (model(start).argmax(-1) != y).nonzero().squeeze(1)
         if len(found):
             criterion = foolbox.Misclassification(y[found])
-            x_adv[found] = attack.run(model, x[found], criterion, starting_points=start[found])
-    return threat.project(x_adv.detach(), x)
+            attack.run(model, x[found], criterion, starting_points=start[found])
+    return threat.project(budget.x_adv, x)
 
 
 def _nearest_found(

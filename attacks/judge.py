@@ -40,7 +40,8 @@ def judge(
     The only test of robustness of a fixed model.
 
     Args:
-        x, x_adv: (N, C, H, W); y: (N,).
+        x: (N, C, H, W); y: (N,).
+        x_adv: (N, C, H, W) proposed images, or what the threat model makes images of (`ThreatModel.images`).
         rejected: what a model that detects attacks answers in place of a class; None for one that does not. A clean
             image that it rejects is wrong; a proposal that it rejects is no success of the attack.
 
@@ -62,7 +63,7 @@ def wrong_classes(
 ) -> Tensor:
     """(N,) int64: what each proposed image is taken for, -1 where it withstands. Args, Raises: as `judge`."""
     refuse_outside(x, x_adv, threat)
-    predicted = predict(classifier, x_adv, batch_size=batch_size)
+    predicted = predict(classifier, threat.images(x_adv, x), batch_size=batch_size)
     return torch.where(withstands(predicted, y, rejected), -1, predicted)
 
 
@@ -147,7 +148,8 @@ class BatchJudge:
                 rejected=self._rejected,
             )
         refuse_outside(x, points, self._threat)
-        expected, first = (classes[rows] for classes in self._expected(self._x.index_copy(0, rows, points)))
+        proposed = self._x.index_copy(0, rows, self._threat.images(points, x))
+        expected, first = (classes[rows] for classes in self._expected(proposed))
         self.robust_single[rows] &= withstands(first, y, self._rejected)
         return torch.where(withstands(expected, y, self._rejected), -1, expected)
 
@@ -156,7 +158,7 @@ class BatchJudge:
 
 
 def refuse_outside(x: Tensor, x_adv: Tensor, threat: ThreatModel) -> None:
-    """Raise ValueError for proposals (N, C, H, W) outside the threat model, or outside [0, 1], or no numbers."""
+    """Raise ValueError for proposals outside the threat model, or outside [0, 1], or no numbers. Args: as `judge`."""
     outside = ~threat.contains(x_adv, x)
     if outside.any():
         worst = threat.distance(x_adv[outside], x[outside]).max().item()

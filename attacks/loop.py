@@ -17,37 +17,12 @@ from attacks.losses import dlr
 from attacks.oracle import Classifier, Oracle, Query
 from attacks.rejection import as_label
 from attacks.several_points import first_of_each
-from attacks.spec import AttackSpec, EarlyStopping, Recurrence
+from attacks.spec import AttackSpec, Recurrence
+from attacks.tally import Reading, Tally
 from attacks.threat_model import ThreatModel
 
 Judge = Callable[[Tensor, Tensor], Tensor]
 """Points (M, C, H, W), their images' positions (M,) to (M,) int64: wrong classes, -1 where one is still correct."""
-
-
-@dataclass(frozen=True)
-class Reading:
-    """What one step count of an attack showed, image by image.
-
-    Args:
-        steps: the step count that is read.
-        adversarial_class: (N,) int64, of the first judged iterate of any restart up to this step that is misclassified;
-            -1 where there is none.
-        correct_last: (N,) bool, correct at this iterate of every restart; None where it was not asked for.
-        forwards, backwards: (N,) int64 passes spent on each image, the judge's included.
-        closest: (N,) the least DLR margin of a query inside the threat model up to this step; None where nobody asked.
-    """
-
-    steps: int
-    adversarial_class: Tensor
-    correct_last: Tensor | None
-    forwards: Tensor
-    backwards: Tensor
-    closest: Tensor | None = None
-
-    @property
-    def correct_any(self) -> Tensor:
-        """(N,) bool, correct at every judged iterate of every restart up to this step."""
-        return self.adversarial_class < 0
 
 
 def run(
@@ -89,7 +64,15 @@ def run(
     """
     assert isinstance(attack.method, Recurrence)
     tracks_closest = tracks_closest or attack.early_stopping is not None
-    tally = _Tally(len(x), readings, reads_last=attack.reads_last, tracks_closest=tracks_closest, device=x.device)
+    counts_queries = attack.is_black_box and not judge_every_iterate
+    tally = Tally(
+        len(x),
+        readings,
+        reads_last=attack.reads_last,
+        tracks_closest=tracks_closest,
+        counts_queries=counts_queries,
+        device=x.device,
+    )
     waiting = deque((position, 0) for position in range(len(x)))
     batch: _Batch | None = None
 
@@ -105,13 +88,16 @@ def run(
         suspect = torch.ones_like(where, dtype=torch.bool)
         if not judge_every_iterate:
             suspect = query.logits.argmax(1) != before.y[asked]
+        counts = tally.count(where, open_readings[asked], suspect, query.forwards) if counts_queries else None
         rows = suspect.nonzero().squeeze(1)
         if not len(rows):  # the usual case of a robust model, so found out first
             return
         rows = rows[threat.contains(query.points[rows], before.x[asked][rows])]
         while len(rows := rows[tally.unbroken(where[rows], steps[rows])]):
             now = first_of_each(where[rows])  # a query may name several points of an image: one after the other
-            tally.record_query(where[rows[now]], steps[rows[now]], judge(query.points[rows[now]], where[rows[now]]))
+            first = rows[now]
+            wrong = judge(query.points[first], where[first])
+            tally.record_query(where[first], steps[first], wrong, None if counts is None else counts[first])
             rows = rows[~now]
 
     def reads(logits: Tensor, rows: Tensor | None) -> Tensor:
@@ -175,96 +161,6 @@ class _Batch:
     position: Tensor
     restart: Tensor
     state: Any
-
-
-class _Tally:
-    """What is known of each image (N rows) at each reading (R columns).
-
-    Args:
-        images: N; readings: the R step counts, ascending.
-        reads_last: whether the last iterate is read beside any iterate.
-        tracks_closest: whether the least logit margin is kept, which early stopping and a second search ask for.
-    """
-
-    def __init__(
-        self, images: int, readings: Sequence[int], *, reads_last: bool, tracks_closest: bool, device: torch.device
-    ) -> None:
-        self.readings = torch.tensor(readings, device=device)
-        self._reads_last = reads_last
-        shape = (images, len(readings))
-        self._adversarial_class = torch.full(shape, -1, device=device)
-        self._broken_last = torch.zeros(shape, dtype=torch.bool, device=device)
-        self._forwards = torch.zeros(shape, dtype=torch.int64, device=device)
-        self._backwards = torch.zeros(shape, dtype=torch.int64, device=device)
-        self._closest = torch.full(shape, torch.inf, device=device) if tracks_closest else None
-        self._at_last_check = torch.full((images,), torch.inf, device=device)
-        self._stopped = torch.zeros((images, 1), dtype=torch.bool, device=device)
-
-    def decided(self, position: Tensor) -> Tensor:
-        """(M, R): nothing that these images could still show would change the reading, or the attack stopped."""
-        decided = self._adversarial_class[position] >= 0
-        decided = decided & self._broken_last[position] if self._reads_last else decided
-        return decided | self._stopped[position]
-
-    def asked(self, position: Tensor, steps: Tensor) -> Tensor:
-        """(M, R): the reading lies ahead of these images and is undecided."""
-        return (steps[:, None] < self.readings) & ~self.decided(position)
-
-    def unbroken(self, position: Tensor, steps: Tensor) -> Tensor:
-        """(M,): a misclassified iterate would be news to some reading ahead."""
-        return (self.asked(position, steps) & (self._adversarial_class[position] < 0)).any(1)
-
-    def is_open(self, position: int) -> bool:
-        """Some reading of this image is undecided, so another restart may tell more."""
-        return not bool(self.decided(torch.tensor([position], device=self.readings.device)).all())
-
-    def charge(self, position: Tensor, asked: Tensor, query: Query) -> None:
-        """Charge a query to every reading (M, R) that asked for the step: each costs what it would have cost alone."""
-        self._forwards.index_add_(0, position, asked.long() * query.forwards)
-        self._backwards.index_add_(0, position, asked.long() * query.backwards)
-
-    def record_margin(self, position: Tensor, asked: Tensor, margin: Tensor) -> None:
-        """A query with this logit margin (M,), for every reading (M, R) that asked for the step."""
-        assert self._closest is not None
-        margins = torch.where(asked, margin[:, None], torch.inf).to(self._closest.dtype)
-        self._closest.scatter_reduce_(0, position[:, None].expand_as(margins), margins, "amin")
-
-    def check(self, position: Tensor, steps: Tensor, stopping: EarlyStopping) -> None:
-        """Stop on the images at a check whose least logit margin has not fallen enough since the check before."""
-        assert self._closest is not None
-        checks = torch.tensor(stopping.checks, device=steps.device)
-        here = position[(steps[:, None] == checks).any(1)]
-        margin = self._closest[here, -1]
-        self._stopped[here, 0] |= margin > (1 - stopping.least_decrease) * self._at_last_check[here]
-        self._at_last_check[here] = margin
-
-    def record_query(self, position: Tensor, steps: Tensor, wrong: Tensor) -> None:
-        """The wrong class, or -1, of a judged point, queried on the way from `steps` to the next."""
-        before = self._adversarial_class[position]
-        news = self.asked(position, steps) & (before < 0)
-        self._forwards[position] += news.long()
-        self._adversarial_class[position] = torch.where(news, wrong[:, None], before)
-
-    def record_reading(self, reading: int, position: Tensor, wrong: Tensor) -> None:
-        """A judged iterate at which a reading is due; later readings learn of it by their own query, as if alone."""
-        self._forwards[position, reading] += 1
-        self._broken_last[position, reading] |= wrong >= 0
-        before = self._adversarial_class[position, reading]
-        self._adversarial_class[position, reading] = torch.where(before < 0, wrong, before)
-
-    def results(self) -> list[Reading]:
-        """One Reading a column."""
-        return [
-            Reading(
-                steps=int(steps),
-                adversarial_class=self._adversarial_class[:, r],
-                correct_last=~self._broken_last[:, r] if self._reads_last else None,
-                forwards=self._forwards[:, r],
-                backwards=self._backwards[:, r],
-                closest=None if self._closest is None else self._closest[:, r],
-            )
-            for r, steps in enumerate(self.readings.tolist())
-        ]
 
 
 def _enter(

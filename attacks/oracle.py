@@ -20,7 +20,8 @@ class Query:
     """What was asked about some images of a batch.
 
     Args:
-        points: (M, C, H, W) where the classifier was asked.
+        points: (M, C, H, W) where the classifier was asked; under a spatial threat model (M, 3) what these images are
+            made of.
         logits: (M, K) its answers.
         rows: (M,) which images of the batch they belong to; None for all of them.
         backwards, forwards: how many gradients were taken, and passes made, of each image.
@@ -80,11 +81,16 @@ class Oracle:
         self._reads = reads
         self._demands_finite = demands_finite
 
-    def logits(self, x: Tensor, *, rows: Tensor | None = None) -> Tensor:
-        """(N, K) logits; `eot` forward passes an image. `rows`: which images of the batch x belongs to, if not all."""
+    def logits(self, x: Tensor, *, rows: Tensor | None = None, proposed: Tensor | None = None) -> Tensor:
+        """(N, K) logits; `eot` forward passes an image.
+
+        Args:
+            rows: which images of the batch x belongs to, if not all.
+            proposed: (N, 3) what x was made of, under a spatial threat model.
+        """
         with torch.no_grad():
             (logits,) = self._mean(lambda: (self._pass(x, rows),))
-        self._tell(x, logits, rows, backwards=0)
+        self._tell(x if proposed is None else proposed, logits, rows, backwards=0)
         return logits
 
     def loss_and_gradient(
@@ -193,6 +199,8 @@ class CountingClassifier(nn.Module):
 
     `forwards` and `backwards` count images that passed through; a second gradient from one forward pass counts as a
     second backward pass. Third parties may call `.backward()`, so the classifier's parameters should be frozen.
+    `queries` (N, 2) int64 is for an adapter that knows which image each pass was about: of each image all answers up to
+    and including the one that broke it, and those of them whose class was not the image's; None where it does not.
     """
 
     def __init__(self, classifier: Classifier) -> None:
@@ -200,6 +208,7 @@ class CountingClassifier(nn.Module):
         self._classifier = classifier
         self.forwards = 0
         self.backwards = 0
+        self.queries: Tensor | None = None
         self.training = False  # of this wrapper alone, which third parties look at; the classifier keeps its mode
 
     def forward(self, x: Tensor) -> Tensor:

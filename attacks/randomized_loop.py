@@ -25,8 +25,8 @@ class Proposals:
 
     Args:
         best: (N, C, H, W) of the points inside the threat model that were asked about the one with the largest loss;
-            where the attack asks for logits alone, the one with the least logit margin.
-        last: (N, C, H, W) the last iterate.
+            where the attack asks for logits alone, the one with the least logit margin. Or (N, 3), as in `Query`.
+        last: the last iterate.
         forwards, backwards: (N,) int64 passes spent on each image.
     """
 
@@ -63,7 +63,7 @@ def run_unjudged(
         classes: as for `loop.run`.
         progress: called after every step with the number of images that took it.
     """
-    best, value_of_best = x.clone(), torch.full((len(x),), -torch.inf, device=x.device)
+    best, value_of_best = threat.unchanged(x), torch.full((len(x),), -torch.inf, device=x.device)
     forwards, backwards = torch.zeros_like(y), torch.zeros_like(y)
     everyone, has_losses = torch.arange(len(x), device=x.device), False
 

@@ -1,14 +1,18 @@
 """Every named attack, in display order. `ATTACKS` names configurations (pgd-20); a module (pgd) is the algorithm."""
 
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 
 from torch import Tensor
 
-from attacks import foolbox_adapter, mi_fgsm, pgd, random_points, rays, spsa
-from attacks.autoattack import AUTOATTACK_MEMBERS, ENSEMBLES, REFERENCES
+from attacks import cw_linf, foolbox_adapter, lbfgs, mi_fgsm, pgd, random_points, rays, sparse_rs, spatial_search, spsa
+from attacks.autoattack import AUTOATTACK_L1, AUTOATTACK_MEMBERS, ENSEMBLES, L1_MEMBERS, REFERENCES
+from attacks.errors import InputError
 from attacks.names import by_name, lookup
-from attacks.spec import AttackSpec, Recurrence, ThirdParty
+from attacks.spatial import SPATIAL
+from attacks.spec import AttackSpec, Ensemble, Recurrence, ThirdParty
 
 PGD = Recurrence(pgd.init, pgd.step)
 MI_FGSM = Recurrence(mi_fgsm.init, mi_fgsm.step)
@@ -50,18 +54,61 @@ def _spsa(name: str, steps: int, pairs_per_step: int, rel_step_size: float) -> A
     )
 
 
-def _foolbox_labels(name: str, propose: Callable[..., Tensor], steps: int, paper: str) -> AttackSpec:
-    """An attack of foolbox by labels alone, of about 2,000 queries."""
+def _square(name: str, queries: int) -> AttackSpec:
+    square = AUTOATTACK_MEMBERS["square"]
+    return replace(square, name=name, steps=queries // square.params["queries_per_step"])
+
+
+def _rays(name: str, queries: int) -> AttackSpec:
     return AttackSpec(
         name,
-        algorithm=name,
+        algorithm="rays",
+        method=Recurrence(rays.init, rays.step),
+        params={"tolerance": 1e-3},
+        steps=queries,
+        norms=("Linf",),
+        reads_last=False,
+        tolerates_rounding=False,
+        asks_for="labels",
+        paper="Chen and Gu, arXiv:2006.12792",
+    )
+
+
+def _foolbox_labels(name: str, queries: int, *, algorithm: str) -> AttackSpec:
+    """An attack of foolbox by labels alone."""
+    propose, paper = FOOLBOX_LABELS[algorithm]
+    return AttackSpec(
+        name,
+        algorithm=algorithm,
         method=ThirdParty(propose, "foolbox"),
-        params={"steps": steps},
-        steps=2000,
+        params={"queries": queries},
+        steps=queries,
         reads_last=False,
         asks_for="labels",
+        version=2,
         paper=paper,
     )
+
+
+def _spatial(name: str, step: Callable[..., object], steps: int, **params: object) -> AttackSpec:
+    return AttackSpec(
+        name,
+        algorithm=f"spatial-{step.__name__.removesuffix('_step')}",
+        method=Recurrence(spatial_search.init, step),
+        params=params,
+        steps=steps,
+        norms=(SPATIAL,),
+        reads_last=False,
+        tolerates_rounding=False,
+        asks_for="logits",
+        paper="Engstrom et al., arXiv:1712.02779",
+    )
+
+
+FOOLBOX_LABELS: Mapping[str, tuple[Callable[..., Tensor], str]] = {
+    "foolbox-boundary": (foolbox_adapter.boundary, "Brendel et al., arXiv:1712.04248"),
+    "foolbox-hopskipjump": (foolbox_adapter.hop_skip_jump, "Chen et al., arXiv:1904.02144"),
+}
 
 
 ATTACKS: Mapping[str, AttackSpec] = by_name(
@@ -98,24 +145,31 @@ ATTACKS: Mapping[str, AttackSpec] = by_name(
             reads_last=False,
             paper="Carlini and Wagner, arXiv:1608.04644",
         ),
-        _foolbox_labels("foolbox-boundary", foolbox_adapter.boundary, 1000, "Brendel et al., arXiv:1712.04248"),
-        _foolbox_labels("foolbox-hopskipjump", foolbox_adapter.hop_skip_jump, 9, "Chen et al., arXiv:1904.02144"),
-        *AUTOATTACK_MEMBERS.values(),
-        replace(AUTOATTACK_MEMBERS["square"], name="square-500", steps=10),
-        _spsa("spsa", 100, 128, 0.05),
-        _spsa("spsa-500", 10, 25, 0.25),
         AttackSpec(
-            "rays",
-            algorithm="rays",
-            method=Recurrence(rays.init, rays.step),
-            params={"tolerance": 1e-3},
-            steps=2000,
+            "lbfgs",
+            algorithm="lbfgs",
+            method=ThirdParty(lbfgs.propose, "scipy"),
+            params={"steps": 50, "searches": 15, "initial_const": 0.01},
+            steps=500,
+            reads_last=False,
+            paper="Szegedy et al., arXiv:1312.6199",
+        ),
+        AttackSpec(
+            "cw-linf-search",
+            algorithm="cw-linf-search",
+            method=Recurrence(cw_linf.init, cw_linf.step),
+            params={"initial_const": 0.01, "largest_const": 20.0, "rate": 0.005, "tries": 100, "shrink": 0.9},
+            steps=1000,
             norms=("Linf",),
             reads_last=False,
-            tolerates_rounding=False,
-            asks_for="labels",
-            paper="Chen and Gu, arXiv:2006.12792",
+            paper="Carlini and Wagner, arXiv:1608.04644",
         ),
+        *(_foolbox_labels(name, 2000, algorithm=name) for name in FOOLBOX_LABELS),
+        *AUTOATTACK_MEMBERS.values(),
+        _square("square-500", 500),
+        _spsa("spsa", 100, 128, 0.05),
+        _spsa("spsa-500", 10, 25, 0.25),
+        _rays("rays", 2000),
         AttackSpec(
             "random-points",
             algorithm="random-points",
@@ -127,13 +181,92 @@ ATTACKS: Mapping[str, AttackSpec] = by_name(
             asks_for="logits",
             paper="Carlini et al., arXiv:1902.06705",
         ),
+        _spatial("spatial-grid", spatial_search.grid_step, 11, shifts=5),
+        _spatial("spatial-grid-31", spatial_search.grid_step, 31, shifts=5),
+        _spatial("spatial-random-10", spatial_search.random_step, 1, queries_per_step=10),
+        _spatial("spatial-random-1000", spatial_search.random_step, 100, queries_per_step=10),
+        *L1_MEMBERS,
+        AttackSpec(
+            "sparse-rs",
+            algorithm="sparse-rs",
+            method=Recurrence(sparse_rs.init, sparse_rs.step),
+            params={"queries_per_step": 5, "alpha_init": 0.3},
+            steps=1000,
+            norms=("L0",),
+            reads_last=False,
+            tolerates_rounding=False,
+            asks_for="logits",
+            paper="Croce et al., arXiv:2006.12834",
+        ),
         *ENSEMBLES,
+        AUTOATTACK_L1,
         *REFERENCES,
     ),
     "attack",
 )
 
 
+@dataclass(frozen=True)
+class Family:
+    """Attacks NAME-N that differ in N alone.
+
+    Args:
+        make: the name and N to the attack.
+        unit: what N is a multiple of.
+        of: what N counts.
+    """
+
+    make: Callable[[str, int], AttackSpec]
+    unit: int = 1
+    of: str = "queries"
+
+
+FAMILIES: Mapping[str, Family] = {
+    "pgd": Family(_pgd, of="steps"),
+    "square": Family(_square, unit=50),
+    "spsa": Family(lambda name, queries: _spsa(name, queries // 50, 25, 0.25), unit=50),
+    "rays": Family(_rays),
+    **{name: Family(partial(_foolbox_labels, algorithm=name)) for name in FOOLBOX_LABELS},
+}
+MOST = 1_000_000
+"""The largest N of an attack NAME-N."""
+
+
 def attack_spec(name: str) -> AttackSpec:
-    """The attack of that name. Raises: InputError that names the nearest match."""
-    return lookup(name, ATTACKS, "attack")
+    """The attack of that name; of a family any NAME-N. Raises: InputError that names the nearest match."""
+    family, length = _family(name)
+    if name in ATTACKS or family is None:
+        return lookup(name, ATTACKS, "attack")
+    if length % family.unit or not 0 < length <= MOST:
+        raise InputError(
+            f"attack {name}: expected a number of {family.of} from {family.unit} to {MOST}, a multiple of "
+            f"{family.unit}, got {length}; use {name.rpartition('-')[0]}-{_nearest(length, family.unit)}"
+        )
+    return family.make(name, length)
+
+
+def known_attack(name: str) -> AttackSpec | None:
+    """The attack of that name; None where there is none, as of one that a caller made."""
+    try:
+        return attack_spec(name)
+    except InputError:
+        return None
+
+
+def query_budget(spec: AttackSpec) -> int | None:
+    """How many answers of the model an attack without gradients may take of an image; None where that is not known."""
+    params = spec.params
+    if not spec.is_black_box or isinstance(spec.method, Ensemble):
+        return None
+    if isinstance(spec.method, ThirdParty):
+        return params.get("queries")
+    return spec.steps * int(params.get("queries_per_step", 2 * params.get("pairs_per_step", 0.5)))
+
+
+def _family(name: str) -> tuple[Family | None, int]:
+    family, _, length = name.rpartition("-")
+    return (FAMILIES[family], int(length)) if family in FAMILIES and re.fullmatch("[0-9]{1,9}", length) else (None, 0)
+
+
+def _nearest(length: int, unit: int) -> int:
+    return min(max(round(length / unit), 1) * unit, MOST)

@@ -20,6 +20,15 @@ def margins(oracle: Oracle, points: Tensor, y: Tensor) -> Tensor:
     return torch.cat(found, 1)
 
 
+def sums_so_far(rows: Tensor, values: Tensor) -> Tensor:
+    """Values (M, ...), each added to those that stand before it of the same image; rows: (M,) the images' numbers."""
+    order = rows.argsort(stable=True)
+    ordered, is_first = values[order], first_of_each(rows)[order]
+    total = ordered.cumsum(0)
+    before = (total - ordered)[is_first]
+    return torch.empty_like(total).index_copy(0, order, total - before[is_first.cumsum(0) - 1])
+
+
 def first_of_each(rows: Tensor) -> Tensor:
     """(M,) bool: where an image's number stands for the first time in rows (M,)."""
     if len(rows) < 2:

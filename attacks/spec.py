@@ -11,6 +11,7 @@ from torch import Tensor
 
 from attacks.errors import InputError
 from attacks.losses import FEATURES, LOSSES, TARGETED_LOSSES, is_loss, is_of_features
+from attacks.spatial import family_of
 
 ANY_NORM = ("Linf", "L2")
 LENGTH = "iterations"
@@ -99,7 +100,7 @@ class AttackSpec:
         steps: of one restart; for a third-party attack what its progress bar weighs.
         restarts: independent starts of each image.
         reads_last: whether the last iterate is read beside any iterate (as the papers' tables do).
-        norms: the threat models that it is defined for.
+        norms: the threat models that it is defined for: norms, or "spatial".
         tolerates_rounding: whether searching in bfloat16 is enough; else images of a small
             logit margin are searched again in float32.
         asks_for: what it asks a model for: "gradients" (and logits), "logits" alone, or "labels" alone.
@@ -162,7 +163,7 @@ class AttackSpec:
 
     def require_norm(self, norm: str) -> None:
         """Raise InputError for a norm that the attack is not defined for."""
-        if norm not in self.norms:
+        if family_of(norm) not in self.norms:
             raise InputError(f"attack {self.name} is defined for {', '.join(self.norms)}, got {norm}")
 
     @property

@@ -1,4 +1,4 @@
-"""What an attack may change: a norm ball around the image, cut with the pixel range [0, 1]."""
+"""What an attack may change: a norm ball around the image, cut with the pixel range [0, 1]; or rotation and shift."""
 
 import math
 from dataclasses import dataclass
@@ -8,35 +8,68 @@ from torch import Tensor
 
 from attacks.draws import Draws
 from attacks.errors import InputError
+from attacks.l1_ball import project_l0, project_l1
 from attacks.scale import unit
+from attacks.spatial import SPATIAL, degrees_of, family_of, transform
 
-LARGEST_EPSILON = {"Linf": 1.0, "L2": 10.0}
-"""Norms and the largest radius, in pixel scale, that is not taken for a mistake of unit (8 instead of 8/255)."""
+LARGEST_EPSILON = {"Linf": 1.0, "L2": 10.0, "L1": 1000.0, "L0": 10000.0, SPATIAL: 100.0}
+"""Families and the largest radius that is not taken for a mistake of unit (8 instead of 8/255)."""
+BALLS = ("Linf", "L2")
+"""Norms that steps and random starts are known for."""
 
 
 @dataclass(frozen=True)
 class ThreatModel:
     """The set of images within `epsilon` of x under `norm`, and inside [0, 1].
 
-    Args:
-        norm: "Linf" or "L2", taken over all pixels and channels of one image.
-        epsilon: radius in pixel scale: 8/255, never 8.
+    What an attack proposes is an image (C, H, W). Under a spatial threat model it is the parameters (3,) of
+    `spatial.transform`, and the image is made of the clean one, by the judge as well as by the attack (`images`).
 
-    Raises: InputError for an unknown norm, or an epsilon that is not a radius in pixel scale.
+    Args:
+        norm: "Linf", "L2" or "L1", taken over all pixels and channels of one image; "L0", the number of pixels of which
+            any channel differs; "spatial-30deg", rotations by up to 30 degrees with shifts.
+        epsilon: radius in pixel scale: 8/255, never 8. Under L0 a number of pixels; under a spatial threat model the
+            largest shift in pixels, in each direction.
+
+    Raises: InputError for an unknown norm, or an epsilon that is not a radius in its scale.
     """
 
     norm: str
     epsilon: float
 
     def __post_init__(self) -> None:
-        if self.norm not in LARGEST_EPSILON:
-            raise InputError(f"norm must be one of {', '.join(LARGEST_EPSILON)}, got {self.norm!r}")
-        largest = LARGEST_EPSILON[self.norm]
+        if self.norm == SPATIAL or self.family not in LARGEST_EPSILON:
+            known = [*(name for name in LARGEST_EPSILON if name != SPATIAL), f"{SPATIAL}-30deg"]
+            raise InputError(f"norm must be one of {', '.join(known)}, got {self.norm!r}")
+        largest = LARGEST_EPSILON[self.family]
         if not 0 <= self.epsilon <= largest:
-            hint = f"; did you mean {self.epsilon:g}/255?" if 1 <= self.epsilon <= 255 else ""
-            raise InputError(
-                f"epsilon must be in [0, {largest:g}] pixel scale for {self.norm}, got {self.epsilon}{hint}"
-            )
+            in_pixels = self.family in ("L0", SPATIAL)
+            hint = f"; did you mean {self.epsilon:g}/255?" if 1 <= self.epsilon <= 255 and not in_pixels else ""
+            scale = "pixels" if in_pixels else "pixel scale"
+            raise InputError(f"epsilon must be in [0, {largest:g}] {scale} for {self.norm}, got {self.epsilon}{hint}")
+
+    @property
+    def family(self) -> str:
+        """The norm, or "spatial": what attacks are defined for."""
+        return family_of(self.norm)
+
+    @property
+    def degrees(self) -> float:
+        """The largest rotation; 0 for a norm."""
+        return degrees_of(self.norm) or 0.0
+
+    def require_ball(self, what: str) -> None:
+        """Raise InputError, which names what it is for, for a threat model that is no ball of Linf or L2."""
+        if self.norm not in BALLS:
+            raise InputError(f"{what}: expected {' or '.join(BALLS)}, got {self.norm}; use a threat model of these")
+
+    def images(self, proposed: Tensor, x: Tensor) -> Tensor:
+        """(N, C, H, W) what attacks propose, as images: themselves, or made of x by a rotation and a shift (N, 3)."""
+        return transform(x, proposed) if self.family == SPATIAL else proposed
+
+    def unchanged(self, x: Tensor) -> Tensor:
+        """The proposals that leave images as they are: (N, C, H, W), or (N, 3)."""
+        return x.new_zeros(len(x), 3) if self.family == SPATIAL else x.clone()
 
     @property
     def tolerance(self) -> float:
@@ -44,21 +77,37 @@ class ThreatModel:
         return 1e-6 + 1e-5 * self.epsilon
 
     def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
-        """(N,) float64 distances between images (N, C, H, W)."""
+        """(N,) float64 distances between images (N, C, H, W).
+
+        Under a spatial threat model x_adv is (N, 3), and the distance the larger shift; infinite beyond the angle.
+        """
+        if self.family == SPATIAL:
+            degrees, shift = x_adv[:, 0].double().abs(), x_adv[:, 1:].double().abs().amax(1)
+            return torch.where(degrees <= self.degrees * (1 + 1e-6), shift, torch.inf)
         delta = (x_adv.double() - x.double()).flatten(1)
+        if self.norm == "L0":
+            return (x_adv != x).any(1).flatten(1).double().sum(1)
+        if self.norm == "L1":
+            return delta.abs().sum(1)
         return delta.abs().amax(1) if self.norm == "Linf" else delta.norm(dim=1)
 
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """(N, C, H, W) the nearest point of the ball, then of [0, 1], to x_adv; inside both, since x is in [0, 1]."""
         if self.norm == "Linf":
             inside = torch.minimum(torch.maximum(x_adv, x - self.epsilon), x + self.epsilon)
-        else:
+        elif self.norm == "L2":
             delta = x_adv - x
             inside = x + delta * (self.epsilon / _l2(delta).clamp_min(1e-12)).clamp_max(1.0)
+        else:
+            assert self.norm in ("L1", "L0"), (
+                "the parameters of a spatial attack are kept in their limits by the attack"
+            )
+            return (project_l1 if self.norm == "L1" else project_l0)(x_adv, x, self.epsilon)
         return inside.clamp(0.0, 1.0)
 
     def direction(self, gradient: Tensor) -> Tensor:
         """(N, C, H, W) directions of steepest ascent, of length 1 in this norm; zero where the gradient is zero."""
+        self.require_ball("steps of steepest ascent")
         return gradient.sign() if self.norm == "Linf" else unit(gradient)
 
     def random_start(self, x: Tensor, draws: Draws) -> Tensor:
@@ -67,6 +116,7 @@ class ThreatModel:
 
     def unclipped_start(self, x: Tensor, draws: Draws) -> Tensor:
         """(N, C, H, W) the same points before they are clipped to [0, 1]."""
+        self.require_ball("random starts")
         shape = x.shape[1:]
         if self.norm == "Linf":
             delta = 2.0 * draws.uniform(shape) - 1.0
@@ -84,7 +134,12 @@ class ThreatModel:
         return self.project(x + self.epsilon * noise / length.clamp_min(1e-12), x)
 
     def contains(self, x_adv: Tensor, x: Tensor) -> Tensor:
-        """(N,) bool: inside [0, 1] exactly, and inside the ball but for float32 rounding. NaN is outside."""
+        """(N,) bool: inside [0, 1] exactly, and inside the ball but for float32 rounding. NaN is outside.
+
+        Under a spatial threat model x_adv is (N, 3), and whatever is made of x by them is inside [0, 1].
+        """
+        if self.family == SPATIAL:
+            return self.distance(x_adv, x) <= self.epsilon + self.tolerance
         flat = x_adv.flatten(1)
         in_range = ((flat >= 0) & (flat <= 1)).all(1)
         return in_range & (self.distance(x_adv, x) <= self.epsilon + self.tolerance)

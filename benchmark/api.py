@@ -102,7 +102,7 @@ def evaluate(
         y: (N,) labels in [0, K).
         epsilon: of the threat model, in pixel scale: 8 / 255, not 8.
         attacks: names as in `run_benchmark.py list attacks`, or specs of your own settings.
-        norm: "Linf" or "L2".
+        norm: "Linf", "L2", "L1", "L0", or "spatial-30deg" and its like, as for `ThreatModel`.
         seed: of all draws, which are keyed by an image's index.
         index: (N,) integers, ascending, where each image stands in its dataset, which the command line keys draws by;
             its place in x where it is None.

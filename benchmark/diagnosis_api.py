@@ -75,6 +75,7 @@ def diagnose_model(
     for radius in (epsilon, own_epsilon):
         check_settings(epsilon=radius, seed=seed, batch_size=batch_size or CHUNK_SIZE, judge_draws=1, eot=None)
     threat = ThreatModel(norm, float(epsilon))
+    threat.require_ball("diagnose")
     suite = _suite(threat, [tested])
     with in_memory(
         model,

@@ -18,8 +18,8 @@ PACKAGES = LAYERS[:-1]
 FOLDERS = {
     "model_zoo": ("files", "masked", "architectures", "bounds", "defenses", "weights", "user_models", "training"),
     "benchmark": (
-        *("data", "stats", "suites", "store", "evaluation", "sweep", "diagnose", "certify"),
-        *("report", "speed", "gate", "training", "cli"),
+        *("data", "stats", "suites", "store", "evaluation", "sweep", "diagnose", "certify", "corruptions"),
+        *("report", "speed", "gate", "training", "studies", "cli"),
     ),
 }
 """Of a package, each of which may import itself and those before it; files beside them may import all."""

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from attacks.errors import InputError
-from benchmark.cli.check_commands import certify_command, diagnose_command
+from benchmark.cli.check_commands import certify_command, corruptions_command, diagnose_command
 from benchmark.cli.commands import COMMANDS
 from benchmark.cli.gate_commands import gate_group, gate_update_command
 from benchmark.cli.headings import HeadedGroup, is_alone, option
@@ -30,7 +30,7 @@ from benchmark.cli.options import (
     Shared,
     takes,
 )
-from benchmark.cli.train_commands import substitute_command, train_command
+from benchmark.cli.train_commands import fit_command, substitute_command, train_command
 from benchmark.cli.values import Examples
 
 # What loads torch is imported inside the commands, so that help and mistakes answer at once.
@@ -90,7 +90,10 @@ def cli(ctx: click.Context, /, *, shared: Shared, **options: Any) -> None:
         run(shared, **options)
 
 
-for command in (train_command, substitute_command, diagnose_command, certify_command, *COMMANDS, gate_group):
+for command in (
+    *(train_command, substitute_command, fit_command, diagnose_command, certify_command, corruptions_command),
+    *(*COMMANDS, gate_group),
+):
     cli.add_command(command)
 
 

@@ -1,4 +1,4 @@
-"""The commands that ask how far a figure can be trusted, and the options that each takes: diagnose, certify."""
+"""The commands that ask for more than attacks show, and the options that each takes: diagnose, certify, corruptions."""
 
 from typing import Any
 
@@ -104,3 +104,22 @@ def certify_command(*, shared: Shared, **options: Any) -> None:
     from benchmark.cli.certify import certify
 
     certify(shared, **options)
+
+
+@click.command("corruptions", cls=HeadedCommand)
+@option("--models", WHAT, "These models are measured.  [default: all, or none beside --model]", metavar="all|NAME,...")
+@option("--suite", WHAT, "This suite is used.  [default: digits, or that of --dataset]", metavar="NAME")
+@option(
+    "--types",
+    WHAT,
+    "The 15 common corruptions, all 19, or these.",
+    default="all",
+    metavar="all|common|NAME,...",
+)
+@option("--examples", WHAT, "The number of test images.", type=click.IntRange(1))
+@takes(SEED, OWN_MODEL, OWN_NAME, OWN_DATA, DATASET, DATA, CHECKPOINTS, RESULTS, DEVICE, QUIET)
+def corruptions_command(*, shared: Shared, **options: Any) -> None:
+    """Measure accuracy under common corruptions: 15 + 4 types at five severities, of images that nobody attacks."""
+    from benchmark.cli.corruptions import corruptions
+
+    corruptions(shared, **options)

@@ -56,6 +56,33 @@ for what, text in {
     list_group.command(what, help=text)(functools.partial(_print_list, what))
 
 
+@list_group.command("studies")
+@takes(RESULTS)
+def list_studies_command(*, shared: Shared) -> None:
+    """Show the studies: paper, minutes, settings, and whether their results are here."""
+    from benchmark.cli.study import studies_table
+
+    print(studies_table(shared))
+
+
+@click.command("study", cls=HeadedCommand)
+@click.argument("name", metavar="NAME|all")
+@option(
+    "--set",
+    WHAT,
+    "This setting of the study has another value; `list studies` names all. May be repeated.",
+    dest="overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+)
+@takes(SEED, DATA[:2], RESULTS, QUIET)
+def study_command(*, shared: Shared, **options: Any) -> None:
+    """Compute an experiment of the papers, and write what is published beside what was measured; all: those missing."""
+    from benchmark.cli.study import study
+
+    study(shared, **options)
+
+
 @click.command("table", cls=HeadedCommand)
 @option("--papers", WHAT, "The published figures of suites that were never run are written, too.", is_flag=True)
 @takes(RESULTS)
@@ -125,6 +152,24 @@ def compare_command(*, shared: Shared, **options: Any) -> None:
     compare_stored(shared, **options)
 
 
+@click.command("union", cls=HeadedCommand)
+@option(
+    "--suite",
+    WHAT,
+    "The verdicts are those of these suites of one dataset.",
+    dest="suites",
+    required=True,
+    metavar="NAME,...",
+)
+@option("--name", PLACES, "The files in --results-dir have this name.", default="union")
+@takes(RESULTS)
+def union_command(*, shared: Shared, **options: Any) -> None:
+    """Show what models withstand under several threat models at once; needs no model and runs no attack."""
+    from benchmark.cli.union import union_of
+
+    union_of(shared, **options)
+
+
 @click.group("store", cls=HeadedGroup)
 def store_group() -> None:
     """Look after the verdict store of --results-dir."""
@@ -174,5 +219,7 @@ COMMANDS = (
     push_command,
     speed_command,
     compare_command,
+    study_command,
+    union_command,
     store_group,
 )

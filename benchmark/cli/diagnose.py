@@ -43,6 +43,7 @@ def diagnose(
     tested = choose_attacks(chosen, attack)
     if len(tested) != 1:
         raise InputError(f"--attack takes one attack, got {attack!r}; run diagnose once for each")
+    chosen.threat.require_ball("diagnose")
     own_epsilon = chosen.threat.epsilon if attack_epsilon is None else attack_epsilon
     require_testable(tested[0], epsilon=chosen.threat.epsilon, attack_epsilon=own_epsilon)
     specs = without_twins(choose_models(chosen, models, own, shared, brought))

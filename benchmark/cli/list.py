@@ -7,7 +7,7 @@ from typing import Any
 from tabulate import tabulate
 
 from attacks.errors import InputError
-from attacks.registry import ATTACKS
+from attacks.registry import ATTACKS, FAMILIES
 from attacks.spec import Ensemble, Recurrence
 from benchmark.data.datasets import DATASETS
 from benchmark.suites.registry import SUITES
@@ -64,6 +64,9 @@ def _attacks(_: Path) -> Rows:
             "paper": spec.paper,
         }
         for spec in ATTACKS.values()
+    ] + [
+        {"attack": f"{name}-N", "settings": f"N {family.of}" + f", a multiple of {family.unit}" * (family.unit > 1)}
+        for name, family in FAMILIES.items()
     ]
 
 

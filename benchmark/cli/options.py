@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from benchmark.cli.headings import Decorator, option
-from benchmark.cli.values import ImageSize, Number
+from benchmark.cli.values import ImageSize, Norm, Number
 
 
 @dataclass(frozen=True)
@@ -263,13 +263,14 @@ OWN_NAME = (
     ),
 )
 DATASET = (option("--dataset", OWN, "The model is for this dataset; the suite of that name is used.", metavar="NAME"),)
-NORMS = click.Choice(["Linf", "L2"])
+NORMS = Norm()
 THREAT = (
     option("--norm", WHAT, "This norm is used in place of the suite's.", type=NORMS),
     option(
         "--epsilon",
         WHAT,
-        "This radius is used in place of the suite's; it is in pixel scale: 8/255, not 8.",
+        "This radius is used in place of the suite's; it is in pixel scale: 8/255, not 8. Of L0 and "
+        "spatial-30deg it is in pixels.",
         type=Number(),
     ),
 )

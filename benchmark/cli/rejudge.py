@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from attacks.errors import InputError
 from attacks.judge import predict, predict_expected, refuse_outside, withstands
+from attacks.spatial import SPATIAL
 from attacks.threat_model import ThreatModel
 from benchmark.cli.options import Shared
 from benchmark.data.datasets import DATASETS
@@ -89,6 +90,8 @@ def rejudge_case(store: Store, key: str, model: nn.Module, *, rejected: int | No
     """
     identity = _identity(store, key)
     threat = ThreatModel(**identity["threat"])
+    if threat.family == SPATIAL:
+        raise ValueError("it proposed rotations and shifts, and of these the images alone are kept; run it again")
     folder = store.root / "cases" / key
     verdicts = dict(store.chunks(key))
     images = changed = rounded = 0

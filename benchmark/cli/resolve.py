@@ -6,7 +6,7 @@ from dataclasses import replace
 from attacks.errors import InputError
 from attacks.losses import LOSSES, is_of_features
 from attacks.names import lookup
-from attacks.registry import ATTACKS, attack_spec
+from attacks.registry import ATTACKS, attack_spec, known_attack
 from attacks.spec import AttackSpec
 from attacks.threat_model import ThreatModel
 from benchmark.data.datasets import DATASETS
@@ -52,7 +52,8 @@ def with_examples(suite: Suite, examples: Mapping[str, int | None]) -> Suite:
     """The suite on other numbers of images: "" for all its attacks, or an attack's name, or "transfer"; None is all."""
     named = {name: wanted for name, wanted in examples.items() if name}
     for name in named:
-        lookup(name, {TRANSFERRED: None, **ATTACKS}, "attack, before the = of --examples")
+        if known_attack(name) is None:
+            lookup(name, {TRANSFERRED: None, **ATTACKS}, "attack, before the = of --examples")
     if "" in examples:
         suite = replace(suite, examples=examples[""], fewer={})
     limits = {**suite.fewer, **named}
@@ -62,12 +63,16 @@ def with_examples(suite: Suite, examples: Mapping[str, int | None]) -> Suite:
 def choose_attacks(suite: Suite, names: str) -> list[AttackSpec]:
     """The attacks named, with the suite's settings where it has any."""
     specs = (
-        [spec for spec in suite.attacks if suite.threat.norm in spec.norms]
+        [spec for spec in suite.attacks if suite.threat.family in spec.norms]
         if names == "all"
         else [suite.attack(name) or attack_spec(name) for name in names_in(names)]
     )
     for spec in specs:
         spec.require_norm(suite.threat.norm)
+    if not specs:
+        raise InputError(
+            f"suite {suite.name} has no attack for {suite.threat.norm}; name one of `list attacks` by --attacks"
+        )
     return specs
 
 

@@ -31,6 +31,7 @@ def speed(
     """Measure, write the table and print it."""
     check_name(name, "--name")
     chosen = choose_suite(suite, dataset, norm, epsilon, examples)
+    chosen.threat.require_ball("speed")
     entered = CONTESTS if contests == "all" else names_in(contests)
     for contest in entered:
         lookup(contest, dict.fromkeys(CONTESTS), "contest")

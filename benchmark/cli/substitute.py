@@ -76,6 +76,8 @@ def substitute(
     started = time.perf_counter()
     with seeded(shared.seed, "substitute"):
         own = build(network, split.classes).to(hardware.device)
+        if not any(parameter.requires_grad for parameter in own.parameters()):
+            raise InputError(f"--architecture {network} is not trained by gradients; use a network or a linear model")
         x, y = train_substitute(own, labels, first.x.to(hardware.device), settings, seed=shared.seed)
     seconds = time.perf_counter() - started
     agreement = 100 * (predict(own, x, batch_size=BATCH) == y).double().mean().item()

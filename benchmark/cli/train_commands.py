@@ -1,4 +1,4 @@
-"""The commands that train, and the options that each takes: train, substitute."""
+"""The commands that train, and the options that each takes: train, substitute, fit."""
 
 from typing import Any
 
@@ -79,3 +79,23 @@ def substitute_command(*, shared: Shared, **options: Any) -> None:
     from benchmark.cli.substitute import substitute
 
     substitute(shared, **options)
+
+
+@click.command("fit", cls=HeadedCommand)
+@option(
+    "--technique",
+    WHAT,
+    "This technique is fitted: logistic-regression, linear-svm, decision-tree or nearest-neighbours.",
+    required=True,
+    metavar="NAME",
+)
+@option("--suite", WHAT, "The model is fitted to the training images of this suite.", default="digits", metavar="NAME")
+@option("--examples", WHAT, "The number of images.  [default: all]", type=click.IntRange(1))
+@option("--part", WHAT, "Of n disjoint parts of the images it is fitted to the i-th.", default="1/1", metavar="i/n")
+@option("--name", WHAT, "The model has this name.  [default: the technique]")
+@takes(SEED, DATA, CHECKPOINTS, QUIET)
+def fit_command(*, shared: Shared, **options: Any) -> None:
+    """Fit a classical technique by scikit-learn, to a checkpoint of arrays that --models knows."""
+    from benchmark.cli.fit import fit
+
+    fit(shared, **options)

@@ -21,6 +21,16 @@ class Number(click.ParamType[float]):
             self.fail(f"expected a number or a fraction such as 8/255, got {value!r}", param, ctx)
 
 
+class Norm(click.Choice[str]):
+    """A norm, or spatial-30deg and its like, whose angle `attacks.threat_model` checks."""
+
+    def __init__(self) -> None:
+        super().__init__(["Linf", "L2", "L1", "L0", "spatial-30deg"])
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        return str(value) if str(value).startswith("spatial-") else super().convert(value, param, ctx)
+
+
 class ImageSize(click.ParamType[tuple[int, int]]):
     """SIZE, or SIZE:RESIZE: pixels a side of what is cut out, and of the shorter side that is resized to before."""
 

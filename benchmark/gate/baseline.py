@@ -155,7 +155,8 @@ def write_baseline(
     cases = dict(kept)
     for subject in subjects:
         described = shown_case(protocol.case(subject.spec, protocol.split), [0])
-        asked = replace(verdicts[subject.spec.name], adversarial_class=None)  # the gate asks nothing of it
+        known = verdicts[subject.spec.name]
+        asked = replace(known, adversarial_class=None, queries=None, bad_queries=None)  # the gate asks nothing of them
         cases[subject.spec.name] = packed_case(described, asked, subject.flags)
     models_first = sorted(cases, key=lambda name: name in map(canary_name, canaries))
     ranked = [replace(cases[name], entry=replace(cases[name].entry, rank=(i,))) for i, name in enumerate(models_first)]

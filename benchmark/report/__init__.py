@@ -1,1 +1,1 @@
-"""A store to tables, pages and plots, without a model. Imports data, stats, suites and store."""
+"""A store to tables, pages and plots, without a model. Imports data, stats, suites, store, corruptions."""

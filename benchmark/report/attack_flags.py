@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from attacks.registry import ATTACKS
+from attacks.registry import ATTACKS, known_attack
 from attacks.spec import AttackSpec, Ensemble, Recurrence
 from benchmark.report.score import Judged, SuiteScores, common_images
 from benchmark.stats.sequential import holm
@@ -130,7 +130,8 @@ def _of_model(model: str, cases: Cases, specs: Mapping[str, AttackSpec] = ATTACK
         counts = int((beside & ~robust).sum()), int((robust & ~beside).sum())
         return Comparison(model, flag, attack, source, against, len(images), *counts)
 
-    white = {attack: specs[attack] for attack, source in cases if not source and attack in specs}
+    named = {attack: specs.get(attack) or known_attack(attack) for attack, source in cases if not source}
+    white = {attack: spec for attack, spec in named.items() if spec is not None}
     by_gradient = [
         attack for attack, spec in white.items() if isinstance(spec.method, Recurrence) and not spec.is_black_box
     ]

@@ -16,6 +16,7 @@ from benchmark.report.broken import broken_images
 from benchmark.report.flags import FLAGS, flag_names
 from benchmark.report.leaderboard import PROVEN, attacks_of
 from benchmark.report.score import SuiteScores
+from benchmark.report.tiers import BLACK_BOX
 
 TEMPLATES = Environment(
     loader=PackageLoader("benchmark.report", "."),
@@ -50,7 +51,7 @@ def page(
         classes: names of the classes, in the order of the labels; none where these are their names.
         files: of the images, by index; none where they are a dataset's own.
     """
-    attacks = attacks_of(board)
+    attacks = [*attacks_of(board), *([BLACK_BOX] * (BLACK_BOX in board))]
     shown = flag_names(flag for flags in board["flags"] for flag in flags.split())
     rows = [
         {**_row(suite, line, attacks, papers), **_image(triples.get(line["model"]))}

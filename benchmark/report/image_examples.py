@@ -42,9 +42,11 @@ class Broken:
     taken_for: int
 
     def distance(self, norm: str) -> float:
-        """How far apart the two are, in pixel scale."""
+        """How far apart the two are, in pixel scale; under L0 in pixels, where no norm is known in L2."""
+        if norm == "L0":
+            return float((self.x_adv != self.x).any(0).sum())
         apart = (self.x_adv - self.x).ravel().astype(np.float64)
-        return float(np.abs(apart).max() if norm == "Linf" else np.linalg.norm(apart))
+        return float(np.linalg.norm(apart, {"Linf": np.inf, "L1": 1}.get(norm, 2)))
 
 
 def example_images(store: Store, suite: str, classes: Sequence[str]) -> dict[str, bytes]:
@@ -94,7 +96,7 @@ def _broken(store: Store, entry: ShownCase) -> list[Broken]:
 def _drawn(broken: Sequence[Broken], entry: ShownCase, classes: Sequence[str]) -> bytes:
     """The bytes of a PNG: a column an image."""
     x, x_adv = (np.stack([getattr(one, name) for one in broken]) for name in ("x", "x_adv"))
-    shift = np.clip(0.5 + (x_adv - x) / (2 * max(entry.epsilon, 1e-12)), 0, 1)
+    shift = np.clip(0.5 + (x_adv - x) / (2 * min(max(entry.epsilon, 1e-12), 1.0)), 0, 1)
     scale = -(-SIDE // min(x.shape[-2:]))
     rows = [np.concatenate([_framed(image, scale) for image in images], 1) for images in (x, shift, x_adv)]
     pictures = np.concatenate(rows, 0)

@@ -10,6 +10,7 @@ from benchmark.report.flags import FLAGS, name_of
 from benchmark.report.latex import LatexTable
 from benchmark.report.leaderboard import attacks_of
 from benchmark.report.papers import attack_of, with_std
+from benchmark.report.tiers import BLACK_BOX
 
 NOTHING = "--"
 NAMES = ("model", "defense", "architecture")
@@ -18,7 +19,7 @@ NAMES = ("model", "defense", "architecture")
 def leaderboard_latex(board: pd.DataFrame) -> LatexTable:
     """The leaderboard; flags are numbered behind a model's name and explained under the table."""
     attacks = attacks_of(board)
-    columns = ["rank", *NAMES, "clean", *attacks, "worst case"]
+    columns = ["rank", *NAMES, "clean", *attacks, *([BLACK_BOX] * (BLACK_BOX in board)), "worst case"]
     lines, caveats = [], {}
     for row, line in enumerate(board.to_dict("records")):
         lines.append([*(_cell(line[name]) for name in columns), _interval(line), str(line["n"])])

@@ -9,6 +9,7 @@ from benchmark.report.attack_flags import flag_table, raised_flags
 from benchmark.report.bars import Bar, bars
 from benchmark.report.flags import FLAGS, flag_names
 from benchmark.report.score import SuiteScores, common_images
+from benchmark.report.tiers import BLACK_BOX, black_box_worst_case
 from benchmark.report.trainings import trainings_of
 from benchmark.stats.ranks import SEPARATED, ranks
 from benchmark.stats.shares import mcnemar, percent, wilson
@@ -26,13 +27,14 @@ PROVEN_NOTE = (
 
 def attacks_of(board: pd.DataFrame) -> list[str]:
     """The attacks that a leaderboard has a column of, in its order."""
-    return [str(name) for name in board.columns if name not in (*FIRST, *PROVEN, *LAST)]
+    return [str(name) for name in board.columns if name not in (*FIRST, *PROVEN, BLACK_BOX, *LAST)]
 
 
 def leaderboard(suite: SuiteScores) -> pd.DataFrame:
     """One row a model, most robust first; one column a white-box attack; the worst case over all that is stored.
 
-    Returns: columns `FIRST`, the attacks, `LAST`; accuracies in percent; `n` images of the worst case.
+    Returns: columns `FIRST`, the attacks, `BLACK_BOX` where a model saw an attack without its gradients, `LAST`;
+        accuracies in percent; `n` images of both worst cases.
     """
     rows, compared = [], flag_table(suite)
     own = white(suite.scores).assign(shown=lambda scores: shown_accuracy(suite, scores))
@@ -71,6 +73,9 @@ def leaderboard(suite: SuiteScores) -> pd.DataFrame:
         for place, (name, part) in enumerate(zip(PROVEN, fields(Bar), strict=True), len(FIRST) - 1 + len(attacks)):
             values = [getattr(proven[model], part.name) if model in proven else None for model in board["model"]]
             board.insert(place, name, pd.Series(values, index=board.index, dtype=float))
+    black_box = pd.Series([black_box_worst_case(suite, model) for model in board["model"]], board.index, dtype=float)
+    if black_box.notna().any():
+        board.insert(list(board.columns).index("worst case"), BLACK_BOX, black_box)
     board = board.sort_values(["worst case", "clean"], ascending=False, kind="stable")
     board.insert(0, "rank", board_ranks(suite, list(board["model"])))
     return board
@@ -125,12 +130,18 @@ def legend(suite: SuiteScores, board: pd.DataFrame) -> str:
         if several
         else "One training of each model: a rank tells these weights apart, and says nothing of other trainings."
     )
+    without_gradients = (
+        ["Black-box worst case: over those of them that go without the model's gradients, on the same images."]
+        if BLACK_BOX in board.columns
+        else []
+    )
     has_adaptive = any(entry.attack.endswith(ADAPTIVE) for entry in suite.entries)
     adaptive = [
         "Adaptive: crafted on a surrogate of the model that gives a gradient, judged on the model."
     ] * has_adaptive
     proven = [PROVEN_NOTE] * ("certified_acc" in board.columns)
-    return " ".join([worst, *adaptive, *proven, ranked, trained, *(f"Flag `{flag}`: {FLAGS[flag]}." for flag in used)])
+    flags = [f"Flag `{flag}`: {FLAGS[flag]}." for flag in used]
+    return " ".join([worst, *without_gradients, *adaptive, *proven, ranked, trained, *flags])
 
 
 def white(scores: pd.DataFrame) -> pd.DataFrame:

@@ -1,9 +1,8 @@
 """Pictures of a suite's verdicts, as PNG and SVG. The same verdicts (and matplotlib) give the same bytes.
 
-Colours are Okabe and Ito's, which the colour-blind can tell apart; names stand beside what they name.
+Names stand beside what they name.
 """
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,24 +15,13 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from benchmark.report.certified import radius_table
+from benchmark.report.figures import COLOURS, STYLE, new_figure, save_figure, series_style
 from benchmark.report.labels import label_column
+from benchmark.report.queries import budget_of, counted, robust_at
 from benchmark.report.score import Judged, SuiteScores, common_images
 from benchmark.stats.shares import percent, wilson
-from model_zoo.files.atomic import atomic_write
+from benchmark.store.shown import ShownCase
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
-STYLE = {
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#dddddd",
-    "svg.hashsalt": "robustness",
-    "svg.fonttype": "path",
-    "figure.constrained_layout.use": True,
-}
-DPI = 150
 SHOWN = 12
 """The number of models that a line plot shows: the most robust ones, and the least robust one."""
 
@@ -52,25 +40,18 @@ def write_pictures(suite: SuiteScores, board: pd.DataFrame, curves: pd.DataFrame
             "trade-off": _trade_off(board, suite),
             "steps": _steps(suite, board),
             "epsilon": _epsilons(suite, board, curves),
+            "queries": _queries(suite, board),
             "transfer": _transfer(suite),
             "classes": _classes(suite, board),
             "certified": _certified(radius_table(suite.certified), suite.suite),
         }
         drawn = {name: figure for name, figure in figures.items() if figure is not None}
         for name, figure in drawn.items():
-            for suffix, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
-                buffer = io.BytesIO()
-                figure.savefig(buffer, format=suffix, dpi=DPI, metadata=metadata)
-                atomic_write(folder / f"{name}.{suffix}", buffer.getvalue())
+            save_figure(figure, folder / name)
     for path in folder.glob("*.*"):
         if path.stem not in drawn and path.suffix in (".png", ".svg"):
             path.unlink()
     return list(drawn)
-
-
-def _figure(width: float, height: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(width, height))
-    return figure, figure.add_subplot()
 
 
 def _trade_off(board: pd.DataFrame, suite: SuiteScores) -> Figure:
@@ -139,7 +120,7 @@ def _steps(suite: SuiteScores, board: pd.DataFrame) -> Figure | None:
     ticks = sorted({steps for points in curves.values() for steps in points})
     if len(ticks) < 2:
         return None
-    figure, axes = _figure(7, 4.6)
+    figure, axes = new_figure(7, 4.6)
     names, ends, colours = [], [], []
     for place, model in enumerate(_plotted_models(board)):
         points = curves.get(model, {})
@@ -148,10 +129,10 @@ def _steps(suite: SuiteScores, board: pd.DataFrame) -> Figure | None:
         images, most = common_images(list(points.values())), max(points)
         left = {steps: percent(points[steps].on(images)) for steps in sorted(points)}
         above = [left[steps] - left[most] for steps in left]
-        axes.plot(list(left), above, **_style(place), linewidth=1.2)
+        axes.plot(list(left), above, **series_style(place), linewidth=1.2)
         names.append(f"{model} ({left[most]:.1f})")
         ends.append((min(left), above[0]))
-        colours.append(_style(place)["color"])
+        colours.append(series_style(place)["color"])
     axes.set(
         xscale="log",
         xlabel="steps of PGD",
@@ -170,7 +151,7 @@ def _epsilons(suite: SuiteScores, board: pd.DataFrame, curves: pd.DataFrame) -> 
     """Robust accuracy against epsilon. None where there are not two."""
     if curves.empty:
         return None
-    figure, axes = _figure(7, 4.6)
+    figure, axes = new_figure(7, 4.6)
     drawn = {place: model for place, model in enumerate(_plotted_models(board)) if model in set(curves["model"])}
     ends = []
     for place, model in drawn.items():
@@ -180,7 +161,7 @@ def _epsilons(suite: SuiteScores, board: pd.DataFrame, curves: pd.DataFrame) -> 
         ends.append((own["epsilon"].iloc[-1], own["robust_acc"].iloc[-1]))
     attack = curves["attack"].iloc[0]
     axes.set(xlabel="epsilon", ylabel="robust accuracy (%)", ylim=(0, 100), title=f"{attack}: {suite.suite}")
-    label_column(axes, list(drawn.values()), ends, [_style(place)["color"] for place in drawn])
+    label_column(axes, list(drawn.values()), ends, [series_style(place)["color"] for place in drawn])
     return figure
 
 
@@ -188,13 +169,45 @@ def _certified(radii: pd.DataFrame, suite: str) -> Figure | None:
     """Certified accuracy of smoothed classifiers against the radius. None where there are none."""
     if radii.empty:
         return None
-    figure, axes = _figure(6, 4.2)
+    figure, axes = new_figure(6, 4.2)
     for place, (model, own) in enumerate(radii.groupby("model", sort=False)):
-        style = {**_style(place), "marker": ""}
+        style = {**series_style(place), "marker": ""}
         axes.plot(own["radius"], own["certified_acc"], **style, label=f"{model}, {own['settings'].iloc[0]}")
         axes.fill_between(own["radius"], own["ci_low"], own["ci_high"], color=style["color"], alpha=0.08, linewidth=0)
     axes.set(xlabel="L2 radius", ylabel="certified accuracy (%)", ylim=(0, 100), title=f"Smoothing: {suite}")
     axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def _queries(suite: SuiteScores, board: pd.DataFrame) -> Figure | None:
+    """Robust accuracy against queries an image, a panel an attack. None where no queries are stored."""
+    panels: dict[str, dict[str, tuple[ShownCase, Judged]]] = {}
+    for case, judged in counted(suite):
+        panels.setdefault(case.attack, {})[case.model] = case, judged
+    if not panels:
+        return None
+    figure = Figure(figsize=(4.6 * len(panels), 4.2))
+    drawn = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+    for axes, (attack, models) in zip(drawn, panels.items(), strict=True):
+        names, ends, colours = [], [], []
+        for place, model in enumerate(_plotted_models(board)):
+            if model not in models:
+                continue
+            case, judged = models[model]
+            assert judged.queries is not None
+            broken = judged.queries[judged.correct & ~judged.robust]
+            last = budget_of(case, judged)
+            last = max(int(broken.max()) if len(broken) else 1, 1) if np.isinf(last) else int(last)
+            at = np.unique([*broken[broken <= last], 1, last])
+            left = [percent(robust_at(judged, int(queries))) for queries in at]
+            colour = COLOURS[place % len(COLOURS)]
+            axes.step(at, left, where="post", color=colour, linewidth=1.2)
+            names.append(model)
+            ends.append((last, left[-1]))
+            colours.append(colour)
+        axes.set(xscale="log", ylim=(0, 100), xlabel="queries an image", title=f"{attack}: {suite.suite}")
+        label_column(axes, names, ends, colours)
+    drawn[0].set_ylabel("robust accuracy (%)")
     return figure
 
 
@@ -217,7 +230,7 @@ def _transfer(suite: SuiteScores) -> Figure | None:
     source = scores["source_model"].where(scores["source_model"] != "", scores["model"])
     crossed = scores.assign(source=source).pivot(index="source", columns="model", values="robust_acc")
     values = crossed.reindex(index=sources, columns=targets).to_numpy(float)
-    figure, axes = _figure(2.2 + 0.42 * len(targets), 1.9 + 0.42 * len(sources))
+    figure, axes = new_figure(2.2 + 0.42 * len(targets), 1.9 + 0.42 * len(sources))
     _heat(figure, axes, values, sources, targets)
     axes.set(xlabel="judged on", ylabel="crafted on", title=f"{attack}, robust accuracy (%): {suite.suite}")
     return figure
@@ -235,7 +248,7 @@ def _classes(suite: SuiteScores, board: pd.DataFrame) -> Figure:
         for column, label in enumerate(classes):
             if (own == label).any():
                 values[row, column] = percent(suite.worst[model][own == label])
-    figure, axes = _figure(2.4 + 0.45 * min(len(classes), 40), 1.6 + 0.26 * len(models))
+    figure, axes = new_figure(2.4 + 0.45 * min(len(classes), 40), 1.6 + 0.26 * len(models))
     _heat(figure, axes, values, models, [str(label) for label in classes])
     axes.set(xlabel="class", title=f"Worst case by class (%): {suite.suite}")
     return figure
@@ -258,18 +271,9 @@ def _heat(figure: Figure, axes: Axes, values: NDArray[Any], rows: Sequence[str],
 def _curve(axes: Axes, place: int, x: Sequence[float], points: Sequence[tuple[float, float, float]]) -> None:
     """Accuracies with their intervals as a band."""
     value, low, high = (np.array(column) for column in zip(*points, strict=True))
-    style = _style(place)
+    style = series_style(place)
     axes.plot(x, value, **style, linewidth=1.2)
     axes.fill_between(x, low, high, color=style["color"], alpha=0.08, linewidth=0)
-
-
-def _style(place: int) -> dict[str, Any]:
-    """Colour and marker of the model at a place; no two of the first 70 look the same."""
-    return {
-        "color": COLOURS[place % len(COLOURS)],
-        "marker": MARKERS[place % len(MARKERS)],
-        "markersize": 5,
-    }
 
 
 def _plotted_models(board: pd.DataFrame) -> list[str]:

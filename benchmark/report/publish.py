@@ -9,7 +9,9 @@ from types import MappingProxyType
 import pandas as pd
 
 from attacks.errors import InputError
+from benchmark.corruptions.cases import corruption_store
 from benchmark.report.certified import noted_certified, notes_of_certified, together, write_certified
+from benchmark.report.corruptions import write_corruptions
 from benchmark.report.diagnosis import noted_diagnoses, notes_of, write_diagnoses
 from benchmark.report.image_examples import example_images, write_examples
 from benchmark.report.latex_tables import papers_latex
@@ -42,8 +44,8 @@ def rebuild_tables(results_dir: Path) -> None:
     store.check()
     there = store.suites()
     packed = sorted({path.stem.partition(SEPARATOR)[0] for path in folder.glob("*.json")} - set(there))
-    certificates = CertificateStore(store.root)
-    if not (there or packed or store.diagnosed_suites() or certificates.suites()):
+    certificates, corrupted = CertificateStore(store.root), corruption_store(results_dir)
+    if not (corrupted.suites() or there or packed or store.diagnosed_suites() or certificates.suites()):
         raise InputError(
             f"expected verdicts in {store.root}, found none, nor packed ones in {folder}; "
             "run a benchmark first, or name --results-dir"
@@ -59,6 +61,9 @@ def rebuild_tables(results_dir: Path) -> None:
     for suite in packed:
         _show_packed(store, suite, results_dir, with_pictures=True)
         print(f"made of {folder / suite}.json")
+    for suite in corrupted.suites():
+        write_corruptions(score_suite(corrupted, suite), results_dir / suite)
+        print(f"Corruptions: {results_dir / suite / 'corruptions.md'}")
 
 
 def show_certificates(store: Store, suite: str, results_dir: Path) -> None:

@@ -1,7 +1,7 @@
 """Verdicts to scores: one row per model and attack. Nothing here needs a model."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -82,7 +82,7 @@ class Judged:
         index: (N,) int64, ascending, the image's index in its dataset; label: (N,) int64.
         correct: (N,) bool, when clean.
         robust: (N,) bool, by the suite's reading.
-        adversarial_class: (N,) int64, as in `Verdicts`; None where it is not known.
+        adversarial_class, queries, bad_queries: (N,) int64, as in `Verdicts`; None where they are not known.
     """
 
     index: NDArray[np.int64]
@@ -90,6 +90,8 @@ class Judged:
     correct: Bools
     robust: Bools
     adversarial_class: NDArray[np.int64] | None = None
+    queries: NDArray[np.int64] | None = None
+    bad_queries: NDArray[np.int64] | None = None
 
     def on(self, images: NDArray[np.int64]) -> Bools:
         """`robust` of some of the images, by their index."""
@@ -99,13 +101,14 @@ class Judged:
     @property
     def clean(self) -> "Judged":
         """The same images under no attack."""
-        return replace(self, robust=self.correct, adversarial_class=None)
+        return Judged(self.index, self.label, self.correct, self.correct)
 
 
 def judged_from(verdicts: Verdicts, reading: str) -> Judged:
     """A case's verdicts by the reading "any" or "last"."""
     held = verdicts.robust(reading)
-    return Judged(verdicts.index, verdicts.label, verdicts.correct, held, verdicts.adversarial_class)
+    own = verdicts.adversarial_class, verdicts.queries, verdicts.bad_queries
+    return Judged(verdicts.index, verdicts.label, verdicts.correct, held, *own)
 
 
 @dataclass(frozen=True)

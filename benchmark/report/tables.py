@@ -7,7 +7,7 @@ from types import MappingProxyType
 import pandas as pd
 
 from benchmark.report.attack_flags import SIGNIFICANT, flag_table
-from benchmark.report.black_box import TIER_NOTE, tier_table, transfer_table
+from benchmark.report.black_box import transfer_table
 from benchmark.report.claims import claim_table, claims_markdown, claims_note
 from benchmark.report.exports import model_info
 from benchmark.report.html import page
@@ -25,7 +25,9 @@ from benchmark.report.leaderboard import formatted, leaderboard, legend, white
 from benchmark.report.other_selections import epsilon_table, seed_table
 from benchmark.report.own_images import class_names, file_names
 from benchmark.report.papers import paper_table, papers_markdown
+from benchmark.report.queries import QUERY_NOTE, query_table
 from benchmark.report.score import CELL, TIMING, SuiteScores
+from benchmark.report.tiers import TIER_NOTE, tier_table
 from benchmark.report.trainings import training_table, trainings_note
 from benchmark.suites.published import FIGURES, ROWS, Figure, Row
 from model_zoo.files.atomic import atomic_write
@@ -76,12 +78,13 @@ def write_tables(
     with_last, raised = _with_last(white_box), _raised(compared)
     papers, claims = paper_table(suite, rows, figures), claim_table(suite)
     curves, seeds = epsilon_table(suite, others), seed_table(suite, others)
-    trainings = training_table(suite)
+    trainings, queries = training_table(suite), query_table(suite)
     shown = {
         "leaderboard": (board, "Leaderboard", _markdown(formatted(board)), f"{reading}\n{board_note}"),
         "white_box": (white_box, "White-box attacks", _markdown(with_last), BOTH_READINGS),
         "black_box": (crossed, "Transfer (black-box) attacks", _markdown(crossed), f"{CROSSED} {reading}"),
         "tiers": (tiers, "Without gradients (black box)", _markdown(tiers), f"{TIER_NOTE} {reading}"),
+        "queries": (queries, "Queries", _markdown(queries), f"{QUERY_NOTE} {reading}"),
         "papers": (papers, "Beside the papers", papers_markdown(papers, suite.suite), reading),
         "claims": (claims, "Claims of the papers", claims_markdown(claims), f"{claims_note(claims)} {reading}"),
         "epsilon": (curves, "Against epsilon", _markdown(curves), f"At 0 the clean accuracy. {reading}"),
@@ -89,7 +92,7 @@ def write_tables(
         "trainings": (trainings, "Over trainings", _markdown(trainings), f"{trainings_note()} {reading}"),
         "seeds": (seeds, "Over seeds", _markdown(seeds), f"Seeds of the attack and of the training. {reading}"),
     }
-    plain = {"tiers": tiers, "flags": raised, "trainings": trainings, "seeds": seeds}
+    plain = {"tiers": tiers, "queries": queries, "flags": raised, "trainings": trainings, "seeds": seeds}
     in_latex = {
         "leaderboard": leaderboard_latex(board),
         "white_box": white_box_latex(with_last),

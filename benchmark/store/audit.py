@@ -106,6 +106,9 @@ def _check_verdicts(columns: dict[str, Any], *, after: int) -> None:
         raise ValueError("classes of images that were not broken, or none of images that were")
     if last is not None and (robust & ~last).any():
         raise ValueError("images that are robust at every iterate and not at the last")
+    queries, bad = columns["queries"], columns["bad_queries"]
+    if (queries is None) != (bad is None) or (queries is not None and ((bad < 0) | (bad > queries)).any()):
+        raise ValueError("queries that are fewer than the bad ones among them, or one count without the other")
     for name in ("forwards", "backwards"):
         if not (np.isfinite(columns[name]) & (columns[name] >= 0)).all():
             raise ValueError(f"{name} that are no number of passes")

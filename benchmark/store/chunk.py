@@ -26,8 +26,10 @@ COLUMNS = {
     "backwards": pa.float64(),
     "robust_single": pa.bool_(),
     "adversarial_class": pa.int64(),
+    "queries": pa.int64(),
+    "bad_queries": pa.int64(),
 }
-MAY_BE_ABSENT = ("robust_single", "adversarial_class")
+MAY_BE_ABSENT = ("robust_single", "adversarial_class", "queries", "bad_queries")
 """Columns that the chunks of some models, and those written before the column was, do not have at all."""
 OPTIONAL = ("robust_last", *MAY_BE_ABSENT)
 """Columns that some cases lack: nulls, or no such column."""

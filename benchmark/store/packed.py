@@ -6,7 +6,8 @@ STEM.bin    the verdicts: zlib over these arrays, one after the other, little-en
               for each of `predictions`:  predicted class of the clean images (n uint16), minus the label
               for each of `cases`:        robust_any, and robust_last and robust_single where the case has them: a bit
                                           an image, the first in the highest bit, each row filled up to a whole byte;
-                                          where the case has adversarial_class, it of the broken images alone (uint16)
+                                          where the case has adversarial_class, it of the broken images alone (uint16);
+                                          where it has queries, these and the bad ones among them (n uint32 each)
 
 Both carry a checksum, and nothing that differs from run to run: how long a case took is in the tables' timing.csv.
 Passes are known in total only: an image's own are an even share.
@@ -58,6 +59,8 @@ class PackedCase:
     robust_single: Bools | None = None
     zero_gradients: float | None = None
     adversarial_class: NDArray[np.int64] | None = None
+    queries: NDArray[np.int64] | None = None
+    bad_queries: NDArray[np.int64] | None = None
     timing: Sequence[Mapping[str, Any]] = ()
 
 
@@ -107,6 +110,8 @@ class Packed:
             backwards=_even_shares(case.backwards, n),
             robust_single=case.robust_single,
             adversarial_class=case.adversarial_class,
+            queries=case.queries,
+            bad_queries=case.bad_queries,
         )
         return verdicts, [dict(chunk) for chunk in case.timing]
 
@@ -139,7 +144,7 @@ def packed_case(
     passes = float(verdicts.forwards.sum()), float(verdicts.backwards.sum())
     bits = verdicts.robust_any, verdicts.robust_last
     columns = verdicts.index, label, prediction, *bits, *passes, verdicts.robust_single
-    return PackedCase(entry, flags, *columns, zero_gradients, found)
+    return PackedCase(entry, flags, *columns, zero_gradients, found, verdicts.queries, verdicts.bad_queries)
 
 
 def write_packed(packed: Packed, stem: Path) -> None:
@@ -161,6 +166,7 @@ def write_packed(packed: Packed, stem: Path) -> None:
         if case.adversarial_class is not None:
             broken = _broken(case.label, case.prediction, case.robust_any)
             bits.append(case.adversarial_class[broken].astype("<u2").tobytes())
+        bits += [counts.astype("<u4").tobytes() for counts in (case.queries, case.bad_queries) if counts is not None]
     rows = [*(both for _, both in images.values()), *(classes for _, classes in predictions), *bits]
     binary = zlib.compress(b"".join(rows), 9)
     document = {
@@ -242,12 +248,18 @@ def _unpack(document: Line, content: bytes) -> Packed:
             broken = _broken(label, prediction, robust_any)
             adversarial_class = np.full(len(index), -1)
             adversarial_class[broken] = take("<u2", int(broken.sum()))
+        queries, bad_queries = (
+            [take("<u4", len(index)).astype(np.int64) for _ in range(2)]
+            if record.pop("queries", False)
+            else (None, None)
+        )
         without = record.pop("zero_gradients", None)
         flags, passes = record.pop("flags"), (float(record.pop("forwards")), float(record.pop("backwards")))
         entry = case_from({name: value for name, value in record.items() if name not in ("correct", "robust")})
         bits = prediction, robust_any, robust_last
         case = PackedCase(entry, flags, index, label, *bits, *passes, robust_single, without)
-        cases[entry.key] = replace(case, adversarial_class=adversarial_class)
+        found = replace(case, adversarial_class=adversarial_class)
+        cases[entry.key] = replace(found, queries=queries, bad_queries=bad_queries)
     text = document.get("selection")
     selection = None if text is None else selection_from(text)
     return Packed(document["suite"], document["reading"], cases, document.get("notes", {}), selection)
@@ -265,9 +277,9 @@ def _record(case: PackedCase, prediction: int) -> Line:
     passes = {"forwards": _int_if_whole(case.forwards), "backwards": _int_if_whole(case.backwards)}
     single = {} if case.robust_single is None else {"robust_single": int(case.robust_single.sum())}
     without = {} if case.zero_gradients is None else {"zero_gradients": case.zero_gradients}
-    classes = {} if case.adversarial_class is None else {"adversarial_class": True}
+    known = {name: True for name in ("adversarial_class", "queries") if getattr(case, name) is not None}
     outcome = {"flags": list(case.flags), **without, "prediction": prediction, **counts, "robust_last": last, **single}
-    return {**case.entry.to_dict(), **outcome, **classes, **passes}
+    return {**case.entry.to_dict(), **outcome, **known, **passes}
 
 
 def _broken(label: Classes, prediction: Classes, robust: Bools) -> Bools:

@@ -23,6 +23,9 @@ class Verdicts:
             alone, correct when clean and at every proposal; None for other models.
         adversarial_class: (N,) int64, of the first judged proposal that is misclassified; -1 where there is none, and
             where the image is misclassified when clean; None for verdicts stored before it was.
+        queries, bad_queries: (N,) int64, of an attack without gradients, the model's answers up to and including the
+            one that broke the image, or all of them; and those whose class was not the image's. None where they were
+            not counted: with gradients, by transfer, of a randomised model, and before they were stored.
     """
 
     index: NDArray[np.int64]
@@ -34,6 +37,8 @@ class Verdicts:
     backwards: NDArray[np.float64]
     robust_single: Bools | None = None
     adversarial_class: NDArray[np.int64] | None = None
+    queries: NDArray[np.int64] | None = None
+    bad_queries: NDArray[np.int64] | None = None
 
     @property
     def correct(self) -> Bools:

@@ -66,6 +66,7 @@ PAPER_SUITES: Sequence[Suite] = (
             _pgd("pgd-1000", AT_31, 1000, 0.003, "none"),
             ATTACKS["mi-fgsm"],
             ATTACKS["foolbox-deepfool"],
+            ATTACKS["lbfgs"],
             ATTACKS["autoattack"],
         ),
         "TRADES (arXiv:1901.08573), Table 5 and black-box table: 0.031, steps of 0.003, no random start",
@@ -128,8 +129,10 @@ PAPER_SUITES: Sequence[Suite] = (
             _pgd("pg-madry", AT_31, 20, 2 / 255, "uniform"),
             _pgd("pg-trades", AT_31, 20, 0.003, "none"),
             _restarted(_pgd("pg-ours", AT_31, 40, 0.01, "uniform"), 5, any_iterate=True),
+            ATTACKS["cw-linf-search"],
         ),
         "RST (arXiv:1905.13736), Table 1: 0.031; PG_Ours (5 restarts of 40 steps of 0.01) by any iterate",
+        fewer={"cw-linf-search": 1000},
     ),
     _paper(
         "madry",

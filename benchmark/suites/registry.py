@@ -9,7 +9,7 @@ from attacks.registry import ATTACKS
 from attacks.spec import AttackSpec
 from attacks.threat_model import ThreatModel
 from benchmark.suites.paper_suites import PAPER_SUITES
-from benchmark.suites.suite import TRANSFERRED, Suite
+from benchmark.suites.suite import EVERY, TRANSFERRED, Suite
 
 FLAG_ATTACKS = ("pgd-40-x10", "square-500")
 """Attacks that others are compared with, for the flags of `report/attack_flags.py`."""
@@ -55,7 +55,7 @@ def _suite(
 
 def _sized(names: Sequence[str], threat: ThreatModel, rel_step_size: float = 0.1) -> tuple[AttackSpec, ...]:
     """The attacks that there are for a norm; those of PGD that iterate with this step size."""
-    specs = [ATTACKS[name] for name in names if threat.norm in ATTACKS[name].norms]
+    specs = [ATTACKS[name] for name in names if threat.family in ATTACKS[name].norms]
     return tuple(
         spec.with_settings(rel_step_size=rel_step_size) if spec.algorithm == "pgd" and spec.steps > 1 else spec
         for spec in specs
@@ -73,6 +73,44 @@ def _masked(dataset: str, threat: ThreatModel, examples: int | None, summary: st
     adaptive = tuple(replace(spec, reads_last=False) for spec in _sized(ADAPTIVE, threat))
     return replace(plain, transfer=(), sources=(), adaptive=adaptive, controls=(*SOURCES[:2], "cascade"))
 
+
+SPATIAL_ATTACKS = ("spatial-random-10", "spatial-grid-31")
+"""Of Engstrom et al., arXiv:1712.02779: the worst of ten, and of all 775 of their grid."""
+L1_ATTACKS = ("apgd-l1", "apgd-l1-t", "autoattack-l1")
+
+
+def _beside(name: str, dataset: str, threat: ThreatModel, attacks: Sequence[str], summary: str) -> Suite:
+    """The models of a dataset's leaderboard under another threat model: 1,000 images, nothing transferred."""
+    examples = None if dataset == "digits" else 1000
+    plain = _suite(name, dataset, threat, examples, summary, attacks=attacks)
+    return replace(plain, transfer=(), sources=(), controls=EVERY)
+
+
+BESIDE = (
+    _beside(
+        "digits-spatial",
+        "digits",
+        ThreatModel("spatial-30deg", 1.0),
+        SPATIAL_ATTACKS,
+        "rotations by up to 30 degrees and shifts by up to 1 pixel",
+    ),
+    *(
+        _beside(
+            f"{dataset}-spatial",
+            dataset,
+            ThreatModel("spatial-30deg", 3.0),
+            SPATIAL_ATTACKS,
+            "rotations by up to 30 degrees and shifts by up to 3 pixels (arXiv:1712.02779)",
+        )
+        for dataset in ("mnist", "cifar10")
+    ),
+    *(
+        _beside(f"{dataset}-l1", dataset, ThreatModel("L1", epsilon), L1_ATTACKS, "the same images under L1")
+        for dataset, epsilon in (("digits", 1.0), ("mnist", 10.0), ("cifar10", 12.0))
+    ),
+)
+"""Threat models beside Linf and L2. The radii of L1 are those of arXiv:2103.01208 (CIFAR-10) and arXiv:1909.04068
+(MNIST); for the digits there is none."""
 
 IMAGENET = "imagenet"
 """The dataset of RobustBench's ImageNet leaderboards, which nobody can download without an account."""
@@ -108,12 +146,17 @@ SUITES: Mapping[str, Suite] = by_name(
             500,
             "defenses that mask their gradients, under plain and adaptive attacks",
         ),
-        _suite("mnist-l2", "mnist", ThreatModel("L2", 2.0), 1000, "the same images under L2"),
+        replace(_suite("mnist-l2", "mnist", ThreatModel("L2", 2.0), 1000, "the same images under L2"), controls=EVERY),
         _suite("fashion-mnist", "fashion-mnist", ThreatModel("Linf", 0.1), 1000, "1,000 balanced test images"),
         _suite(
             "cifar10", "cifar10", ThreatModel("Linf", 8 / 255), 1000, "1,000 balanced test images", rel_step_size=0.25
         ),
-        _suite("cifar10-l2", "cifar10", ThreatModel("L2", 0.5), 1000, "the same images under L2", rel_step_size=0.25),
+        replace(
+            _suite(
+                "cifar10-l2", "cifar10", ThreatModel("L2", 0.5), 1000, "the same images under L2", rel_step_size=0.25
+            ),
+            controls=EVERY,
+        ),
         _suite(
             "cifar100", "cifar100", ThreatModel("Linf", 8 / 255), 1000, "1,000 balanced test images", rel_step_size=0.25
         ),
@@ -126,6 +169,7 @@ SUITES: Mapping[str, Suite] = by_name(
             "5,000 balanced images of the validation folder that --data names",
             rel_step_size=0.25,
         ),
+        *BESIDE,
         *PAPER_SUITES,
     ),
     "suite",

@@ -6,6 +6,8 @@ from dataclasses import KW_ONLY, dataclass, field
 from attacks.spec import AttackSpec
 from attacks.threat_model import ThreatModel
 
+EVERY = ("all",)
+"""In `Suite.controls`: all models of the dataset's leaderboard."""
 TRANSFERRED = "transfer"
 """In `Suite.fewer`: every attack that is crafted on another model."""
 
@@ -27,7 +29,7 @@ class Suite:
         summary: one line for `list suites`.
         precision: of the search where the user leaves it open, "auto" for the device's fastest.
         adaptive: attacks that are also crafted on a model's own surrogate, of models that have one.
-        controls: names of models of the dataset's leaderboard that belong to the suite, too.
+        controls: names of models of the dataset's leaderboard that belong to the suite, too; `EVERY` for all of them.
     """
 
     name: str

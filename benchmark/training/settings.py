@@ -47,6 +47,7 @@ def training_settings(
             settings = replace(settings, param_schedule=steady)
         else:
             settings = with_overrides(settings, {key: value})
+    suite.threat.require_ball(f"training in suite {suite.name}")
     if settings.epsilon is not None and suite.threat.norm != "Linf" and "epsilon" not in given:
         raise InputError(
             f"recipe {recipe_name!r} trains {spec.name} against Linf of size {settings.epsilon:.4g}, and suite "

@@ -1,5 +1,6 @@
 """The table of architectures, in display order."""
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, replace
@@ -15,6 +16,7 @@ from model_zoo.architectures.preact_resnet import preact_resnet18
 from model_zoo.architectures.resnet import resnet18
 from model_zoo.architectures.small_cnn import SmallCNN
 from model_zoo.architectures.strided_cnn import StridedCNN
+from model_zoo.architectures.techniques import DecisionTree, Linear, NearestNeighbours
 from model_zoo.architectures.wide_resnet import WideResNet
 from model_zoo.masked.registry import find_mask
 
@@ -68,6 +70,11 @@ _SPECS = (
     _wide(34, 10),
 )
 
+SHAPES = {"digits": (1, 8, 8), "mnist": (1, 28, 28)}
+"""What an architecture of a classical technique, DATASET-PART, takes."""
+TREE_NODES = 8192
+
+
 ARCHITECTURES = by_name(_SPECS, "architecture")
 
 
@@ -82,6 +89,8 @@ NORMALISED = "+cifar10-norm"
 def find(name: str) -> ArchitectureSpec:
     """The architecture called `name`; any wrn-DEPTH-WIDTH is one, in the table or not, and so is any BASE+PART.
 
+    So are DATASET-logistic, DATASET-svm, DATASET-tree, and DATASET-knn-N, nearest neighbours among N images.
+
     A part is "mlp", "cifar10-norm", or a mask with its setting (`masked/registry.py`), as in digits-cnn+thermometer-16.
 
     Raises:
@@ -94,7 +103,22 @@ def find(name: str) -> ArchitectureSpec:
     wide = re.fullmatch(r"wrn-([1-9][0-9]{0,3})-([1-9][0-9]{0,3})", name)
     if name not in ARCHITECTURES and wide:
         return _wide(int(wide[1]), int(wide[2]))
+    technique = re.fullmatch(r"(digits|mnist)-(?:(logistic|svm|tree)|knn-([1-9][0-9]{0,6}))", name)
+    if technique:
+        return _technique(name, SHAPES[technique[1]], technique[2] or "knn", int(technique[3] or 0))
     return lookup(name, ARCHITECTURES, "architecture")
+
+
+def _technique(name: str, shape: tuple[int, int, int], part: str, images: int) -> ArchitectureSpec:
+    pixels = math.prod(shape)
+    builds: dict[str, Callable[[int], nn.Module]] = {
+        "tree": lambda num_classes: DecisionTree(num_classes, TREE_NODES),
+        "knn": lambda num_classes: NearestNeighbours(num_classes, images, pixels),
+    }
+    linear: Callable[[int], nn.Module] = lambda num_classes: Linear(num_classes, pixels)  # noqa: E731
+    return ArchitectureSpec(
+        name, build=builds.get(part, linear), input_shape=shape, paper="as in Papernot et al., arXiv:1605.07277"
+    )
 
 
 def _with_part(part: str, inner: ArchitectureSpec) -> Callable[[int], nn.Module]:

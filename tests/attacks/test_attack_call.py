@@ -150,7 +150,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"y": torch.tensor([0, 9])}, "expected labels in 0..4, got 0..9"),
     ({"y": torch.tensor([0])}, "a class index for each of 2 images"),
     ({"y": torch.tensor([0.0, 1.0])}, "a class index for each"),
-    ({"name": "pgd-21"}, "pgd-2"),
+    ({"name": "pdg-20"}, "did you mean 'pgd-20'"),
     ({"epsilon": 8.0}, "epsilon"),
     ({"norm": "L2", "name": "cw-linf"}, "is defined for Linf"),
     ({"precision": "fp16"}, "precision must be"),

@@ -9,15 +9,27 @@ from attacks import attack, random_points, spsa
 from attacks.draws import Draws
 from attacks.generators import seeded
 from attacks.oracle import CountingClassifier, Oracle
-from attacks.registry import ATTACKS
-from attacks.several_points import first_of_each
-from attacks.spec import ThirdParty
+from attacks.registry import ATTACKS, attack_spec
+from attacks.several_points import first_of_each, sums_so_far
+from attacks.spec import Recurrence, ThirdParty
 from attacks.threat_model import ThreatModel
 
 
 def network() -> nn.Module:
     torch.manual_seed(0)
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.Tanh(), nn.Linear(16, 4)).eval()
+
+
+class InDoublePrecision(nn.Module):
+    """A network whose answers do not depend on the batch, once they are rounded to float32."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner.double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.inner(x.double())
+        return logits.float()
 
 
 def images(model: nn.Module, n: int = 20) -> tuple[Tensor, Tensor]:
@@ -78,25 +90,60 @@ def test_a_stronger_search_by_spsa_breaks_no_less() -> None:
     assert long <= short < len(x)
 
 
+class EnoughError(Exception):
+    """As many points as the test wants to see."""
+
+
 @pytest.mark.parametrize("name", ["foolbox-boundary", "foolbox-hopskipjump"])
-def test_foolboxs_attacks_by_labels_propose_what_foolbox_finds_by_itself(name: str) -> None:
+def test_foolboxs_attacks_by_labels_keep_the_nearest_point_that_foolbox_finds_within_the_budget(name: str) -> None:
     def model(x: Tensor) -> Tensor:  # noise is dark
         return torch.stack([0.6 - x.mean((1, 2, 3)), x[:, 0, :, :4].mean((1, 2)) - 0.6], 1)
 
     x, y = torch.rand(8, 1, 8, 8) / 4 + 0.75, torch.ones(8, dtype=torch.long)
-    threat = ThreatModel("Linf", 0.3)
-    spec = ATTACKS[name]
+    threat, budget = ThreatModel("Linf", 1e-3), 400
+    spec = attack_spec(f"{name}-{budget}")
     assert isinstance(spec.method, ThirdParty)
-    ours = spec.method.propose(CountingClassifier(model), x, y, threat, seed=5, steps=20 if "boundary" in name else 2)
-    kinds = {"foolbox-boundary": foolbox.attacks.BoundaryAttack(steps=20)}
-    kinds["foolbox-hopskipjump"] = foolbox.attacks.HopSkipJumpAttack(steps=2, constraint="linf")
-    theirs = foolbox.PyTorchModel(CountingClassifier(model), bounds=(0, 1))
-    with seeded(5, "foolbox"):
-        blend = foolbox.attacks.LinearSearchBlendedUniformNoiseAttack(directions=100, steps=50)
+    counting = CountingClassifier(model)
+    ours = spec.method.propose(counting, x, y, threat, seed=5, **spec.propose_params)
+
+    shown: list[Tensor] = []
+
+    def watched(points: Tensor) -> Tensor:
+        if len(shown) == budget:
+            raise EnoughError
+        shown.append(points.clone())
+        return model(points)
+
+    kinds = {"foolbox-boundary": foolbox.attacks.BoundaryAttack(steps=999)}
+    kinds["foolbox-hopskipjump"] = foolbox.attacks.HopSkipJumpAttack(steps=999, constraint="linf")
+    theirs = foolbox.PyTorchModel(CountingClassifier(watched), bounds=(0, 1))
+    blend = foolbox.attacks.LinearSearchBlendedUniformNoiseAttack(directions=100, steps=50)
+
+    def run() -> None:
         start = blend.run(theirs, x, foolbox.Misclassification(y))
-        found = kinds[name].run(theirs, x, foolbox.Misclassification(y), starting_points=start)
-    assert torch.equal(ours, threat.project(found, x))
-    assert not torch.equal(ours, threat.project(start, x))
+        assert (theirs(start).argmax(-1) != y).all()
+        kinds[name].run(theirs, x, foolbox.Misclassification(y), starting_points=start)
+
+    with seeded(5, "foolbox"), pytest.raises(EnoughError):
+        run()
+    points = torch.stack(shown)
+    wrong = torch.stack([model(some).argmax(1) != y for some in shown])
+    distance = torch.where(wrong, (points - x).abs().amax((2, 3, 4)), torch.inf)
+    nearest = points[distance.argmin(0), torch.arange(8)]
+    assert torch.equal(ours, threat.project(nearest, x))
+    assert counting.queries is not None
+    assert counting.queries.tolist() == [[budget, bad] for bad in wrong.sum(0).tolist()]
+
+
+def test_foolboxs_attack_ends_when_all_images_are_broken() -> None:
+    x, y = torch.rand(2, 1, 8, 8), torch.tensor([0, 0])
+    counting = CountingClassifier(lambda x: torch.tensor([[0.0, 1.0]]).expand(len(x), 2))
+    spec = attack_spec("foolbox-boundary-100")
+    assert isinstance(spec.method, ThirdParty)
+    spec.method.propose(counting, x, y, ThreatModel("Linf", 1.0), seed=0, **spec.propose_params)
+    assert counting.forwards == 2
+    assert counting.queries is not None
+    assert counting.queries.tolist() == [[1, 1], [1, 1]]
 
 
 def test_an_image_that_no_noise_makes_misclassified_stays() -> None:
@@ -104,4 +151,64 @@ def test_an_image_that_no_noise_makes_misclassified_stays() -> None:
     method = ATTACKS["foolbox-hopskipjump"].method
     assert isinstance(method, ThirdParty)
     constant = CountingClassifier(lambda x: torch.tensor([[1.0, 0.0]]).expand(len(x), 2))
-    assert torch.equal(method.propose(constant, x, y, ThreatModel("Linf", 0.1), seed=0, steps=1), x)
+    assert torch.equal(method.propose(constant, x, y, ThreatModel("Linf", 0.1), seed=0, queries=500), x)
+
+
+def test_sums_so_far_are_each_images_own() -> None:
+    rows, values = torch.tensor([3, 1, 3, 3, 1]), torch.tensor([[1, 5], [1, 6], [1, 7], [1, 0], [1, 2]])
+    assert sums_so_far(rows, values).tolist() == [[1, 5], [1, 6], [2, 12], [3, 12], [2, 8]]
+
+
+@pytest.mark.parametrize(("name", "epsilon"), [("square-500", 0.05), ("spsa-500", 0.05), ("rays-500", 0.04)])
+def test_queries_and_bad_queries_are_counted_up_to_the_one_that_breaks_an_image(name: str, epsilon: float) -> None:
+    """Of one image at a time a classifier sees all queries in order, and can count them itself."""
+    torch.manual_seed(0)
+    network_ = InDoublePrecision(nn.Sequential(nn.Flatten(), nn.Linear(64, 2))).eval()
+    threat = ThreatModel("Linf", epsilon)
+    x, y = images(network_)
+    together = attack(network_, x, y, name, epsilon=threat.epsilon)
+    assert together.queries is not None
+    assert together.bad_queries is not None
+    assert 0 < int(together.robust.sum()) < len(x)
+    spec = attack_spec(name)
+    assert isinstance(spec.method, Recurrence)
+    for row in range(len(x)):
+        seen: list[Tensor] = []
+
+        def watched(points: Tensor, seen: list[Tensor] = seen) -> Tensor:
+            seen.extend(points)
+            logits: Tensor = network_(points)
+            return logits
+
+        state = spec.method.init(x[[row]], y[[row]], threat, Draws.start(0, torch.tensor([row])), **spec.init_params)
+        for _ in range(spec.steps):
+            state = spec.method.step(Oracle(watched, threat), state, **spec.step_params)
+        points = torch.stack(seen)
+        bad = network_(points).argmax(1) != y[row]
+        breaks = (bad & threat.contains(points, x[[row]].expand_as(points))).nonzero().squeeze(1)
+        last = int(breaks[0]) + 1 if len(breaks) else len(points)
+        assert int(together.queries[row]) == last
+        assert int(together.bad_queries[row]) == int(bad[:last].sum())
+
+
+def test_attacks_of_several_members_and_transfers_count_no_queries() -> None:
+    model = network()
+    x, y = images(model, 5)
+    assert attack(model, x, y, "pgd-20", epsilon=0.1).queries is None
+    assert attack(model, x, y, "autoattack-brief", epsilon=0.1).queries is None
+    assert attack(model, x, y, "square-500", epsilon=0.1, source=network()).bad_queries is None
+
+
+def test_a_shorter_budget_is_read_off_the_longer_attack() -> None:
+    """Of SPSA its end may break more: its last iterate, which it proposes and never asked about."""
+    torch.manual_seed(0)
+    model = InDoublePrecision(nn.Sequential(nn.Flatten(), nn.Linear(64, 2))).eval()
+    x, y = images(model)
+    for family, epsilon in (("rays", 0.03), ("spsa", 0.02)):
+        short, long = (attack(model, x, y, f"{family}-{queries}", epsilon=epsilon) for queries in (150, 600))
+        assert long.queries is not None
+        reached = ~long.robust & (long.queries <= 150)
+        assert 0 < int(reached.sum()) < len(x)
+        assert not (reached & short.robust).any()
+        if family == "rays":
+            assert torch.equal(short.robust, ~reached)

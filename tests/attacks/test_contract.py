@@ -12,19 +12,26 @@ from torch import Tensor, nn
 from attacks import loop, pyautoattack_adapter
 from attacks.oracle import Classifier, CountingClassifier
 from attacks.registry import ATTACKS
+from attacks.spatial import SPATIAL
 from attacks.spec import AttackSpec, Ensemble, Recurrence, ThirdParty
 from attacks.threat_model import ThreatModel
 
+THREATS = {"Linf": (0.02, 0.4), "L2": (0.05, 2.0), "L1": (0.2, 6.0), "L0": (2, 10), SPATIAL: (1.0, 3.0)}
+"""A small and a large epsilon of each family: by the small one few images break, and attacks run their full length."""
 CASES = [
-    pytest.param(spec, norm, id=f"{name}-{norm}") for name, spec in ATTACKS.items() for norm in ("Linf", "L2")
-    if norm in spec.norms and not isinstance(spec.method, Ensemble)  # its members are here
+    pytest.param(spec, family, id=f"{name}-{family}") for name, spec in ATTACKS.items() for family in THREATS
+    if family in spec.norms and not isinstance(spec.method, Ensemble)  # its members are here
 ]  # fmt: skip
-EVERY_ATTACK = pytest.mark.parametrize(("spec", "norm"), CASES, scope="module")  # all tests of an attack in a row
+EVERY_ATTACK = pytest.mark.parametrize(("spec", "family"), CASES, scope="module")  # all tests of an attack in a row
+ON_LINEAR = [case for case in CASES if case.values[1] not in ("L0", SPATIAL)]
+"""Others have no closed form: `test_spatial.py` compares with a finer grid, `test_sparse_rs.py` with all choices."""
 
 # Attacks that need not succeed on a linear classifier whose margin is clearly below epsilon, and why.
 WEAK = {
     ("foolbox-cw-l2", "Linf"): "it minimises the L2 norm: its nearest point has too large an Linf norm, and is cut",
+    ("lbfgs", "Linf"): "it minimises the L2 norm, as foolbox-cw-l2 does",
     ("reference-square", "Linf"): "fifty of its queries are too few: its squares leave out the last row and column",
+    ("reference-square", "L1"): "fifty of its queries are too few",
     ("reference-square", "L2"): "fifty of its queries are too few",
     ("square-500", "Linf"): "five hundred queries are too few",
     ("spsa-500", "L2"): "five hundred queries are too few",
@@ -72,7 +79,7 @@ def attack(
         points.append(proposed)
         positions.append(position)
         with torch.no_grad():
-            classes = classifier(proposed).argmax(1)
+            classes = classifier(threat.images(proposed, x[position])).argmax(1)
             return torch.where(classes == y[position], -1, classes)
 
     if isinstance(spec.method, ThirdParty):
@@ -120,9 +127,10 @@ def attack_network(
     return attack(spec, model, x, y, threat, range(1, min(spec.steps, 100) + 1))
 
 
-def small(norm: str) -> ThreatModel:
-    """So small that few images break, and the attacks run their full length."""
-    return ThreatModel(norm, 0.02 if norm == "Linf" else 0.05)
+def threat_of(family: str, size: str) -> ThreatModel:
+    small, large = THREATS[family]
+    degrees = 5 if size == "small" else 90
+    return ThreatModel(f"{SPATIAL}-{degrees}deg" if family == SPATIAL else family, small if size == "small" else large)
 
 
 def state(model: nn.Module, x: Tensor, y: Tensor) -> tuple[dict[str, Tensor], list[bool]]:
@@ -147,7 +155,7 @@ class Run:
     after: tuple[dict[str, Tensor], list[bool]]
 
 
-def run(spec: AttackSpec, norm: str, *, global_seed: int) -> Run:
+def run(spec: AttackSpec, family: str, *, global_seed: int) -> Run:
     # Third parties call backward(), so parameters must be frozen before, as those of every loaded model are.
     model = network().requires_grad_(isinstance(spec.method, Recurrence))
     x, y = batch(model)
@@ -155,38 +163,38 @@ def run(spec: AttackSpec, norm: str, *, global_seed: int) -> Run:
         parameter.grad = torch.full_like(parameter, 7.0)
     torch.manual_seed(global_seed)
     before = state(model, x, y)
-    correct, shown = attack_network(spec, model, x, y, small(norm))
+    correct, shown = attack_network(spec, model, x, y, threat_of(family, "small"))
     return Run(correct, shown, before, state(model, x, y))
 
 
 @cache
-def first_run(name: str, norm: str) -> Run:
+def first_run(name: str, family: str) -> Run:
     """Three tests look at it."""
-    return run(ATTACKS[name], norm, global_seed=2)
+    return run(ATTACKS[name], family, global_seed=2)
 
 
 @EVERY_ATTACK
 @pytest.mark.parametrize("epsilon", ["small", "large"])
-def test_proposals_stay_in_the_set(spec: AttackSpec, norm: str, epsilon: str) -> None:
-    threat = small(norm) if epsilon == "small" else ThreatModel(norm, 0.4 if norm == "Linf" else 2.0)
+def test_proposals_stay_in_the_set(spec: AttackSpec, family: str, epsilon: str) -> None:
+    threat = threat_of(family, epsilon)
     model = network()
     x, y = batch(model)
-    shown = first_run(spec.name, norm).shown if epsilon == "small" else attack_network(spec, model, x, y, threat)[1]
+    shown = first_run(spec.name, family).shown if epsilon == "small" else attack_network(spec, model, x, y, threat)[1]
     assert set(shown.position.tolist()) == {0, 1, 2}
     assert threat.contains(shown.points, x[shown.position]).all()
 
 
 @EVERY_ATTACK
-def test_inputs_parameters_gradients_and_modes_are_left_alone(spec: AttackSpec, norm: str) -> None:
-    (tensors, modes), (kept, kept_modes) = first_run(spec.name, norm).after, first_run(spec.name, norm).before
+def test_inputs_parameters_gradients_and_modes_are_left_alone(spec: AttackSpec, family: str) -> None:
+    (tensors, modes), (kept, kept_modes) = first_run(spec.name, family).after, first_run(spec.name, family).before
     assert tensors.keys() == kept.keys()
     assert [name for name, tensor in tensors.items() if not torch.equal(tensor, kept[name])] == []
     assert modes == kept_modes
 
 
 @EVERY_ATTACK
-def test_it_repeats_bit_for_bit_under_one_seed_whatever_the_global_generator(spec: AttackSpec, norm: str) -> None:
-    first, again = first_run(spec.name, norm), run(spec, norm, global_seed=3)
+def test_it_repeats_bit_for_bit_under_one_seed_whatever_the_global_generator(spec: AttackSpec, family: str) -> None:
+    first, again = first_run(spec.name, family), run(spec, family, global_seed=3)
     assert torch.equal(first.correct, again.correct)
     assert torch.equal(first.shown.position, again.shown.position)
     assert torch.equal(first.shown.points, again.shown.points)
@@ -207,7 +215,7 @@ class Linear:
     def distance(self, x: Tensor, y: Tensor, norm: str) -> Tensor:
         """(N,) min over c != y of (z_y - z_c) / ||w_y - w_c||_dual, the exact distance to the nearest boundary."""
         logits, weight = self(x).double(), self.weight.double()
-        dual = torch.cdist(weight, weight, p=1 if norm == "Linf" else 2)[y]
+        dual = torch.cdist(weight, weight, p={"Linf": 1, "L2": 2, "L1": torch.inf}[norm])[y]
         ratio = (logits.gather(1, y[:, None]) - logits) / dual
         return ratio.scatter(1, y[:, None], torch.inf).amin(1)
 
@@ -234,7 +242,7 @@ def linear_problem(norm: str) -> tuple[Linear, Tensor, Tensor, Tensor, ThreatMod
     return classifier, x, y, distance, ThreatModel(norm, 1.3 * float(distance[:3].max()))
 
 
-@pytest.mark.parametrize("norm", ["Linf", "L2"])
+@pytest.mark.parametrize("norm", ["Linf", "L2", "L1"])
 def test_the_linear_problem_is_what_it_says(norm: str) -> None:
     classifier, x, y, distance, threat = linear_problem(norm)
     assert (classifier(x).argmax(1) == y).all()
@@ -247,12 +255,14 @@ def test_the_linear_problem_is_what_it_says(norm: str) -> None:
     for row, label in enumerate(y.tolist()):
         gap = classifier.weight - classifier.weight[label]
         steepest = gap.sign() if norm == "Linf" else gap / gap.norm(dim=1, keepdim=True).clamp_min(1e-9)
+        if norm == "L1":
+            steepest = gap.sign() * (gap.abs() == gap.abs().amax(1, keepdim=True))
         for factor, all_correct in ((0.999, True), (1.001, False)):
             reached = x[row] + factor * float(distance[row]) * steepest.view(10, 1, 8, 8)
             assert bool((classifier(reached).argmax(1) == label).all()) is all_correct
 
 
-@EVERY_ATTACK
+@pytest.mark.parametrize(("spec", "norm"), ON_LINEAR, scope="module")
 def test_on_a_linear_classifier_it_succeeds_where_and_only_where_epsilon_exceeds_the_margin(
     spec: AttackSpec, norm: str
 ) -> None:

@@ -1,3 +1,4 @@
+import re
 from typing import Any
 
 import pytest
@@ -6,7 +7,7 @@ from torch import Tensor
 from attacks.errors import InputError
 from attacks.names import by_name
 from attacks.oracle import CountingClassifier
-from attacks.registry import ATTACKS, attack_spec
+from attacks.registry import ATTACKS, FAMILIES, attack_spec, known_attack, query_budget
 from attacks.spec import AttackSpec, Recurrence, ThirdParty
 from attacks.threat_model import LARGEST_EPSILON, ThreatModel
 
@@ -196,8 +197,47 @@ def test_another_loss_is_for_recurrences_that_climb_one_with_the_same_kind_of_la
     assert {"fgsm", "pgd-20", "cw-linf", "mi-fgsm", "apgd-ce"} & able == able & {
         *("fgsm", "pgd-20", "cw-linf", "mi-fgsm", "apgd-ce", "apgd-t", "square", "autoattack", "foolbox-deepfool")
     }
-    assert {name for name, spec in ATTACKS.items() if spec.can_climb("difference")} == {"apgd-t"}
+    assert {name for name, spec in ATTACKS.items() if spec.can_climb("difference")} == {"apgd-t", "apgd-l1-t"}
     assert not any(spec.can_climb("kl-divergence") for spec in ATTACKS.values())
     changed = ATTACKS["pgd-20"].with_loss("margin")
     assert (changed.name, changed.params["loss"]) == ("pgd-20-margin", "margin")
     assert ATTACKS["pgd-20"].with_loss("cross-entropy") is ATTACKS["pgd-20"]
+
+
+@pytest.mark.parametrize("family", ["square", "spsa", "rays", "foolbox-boundary", "foolbox-hopskipjump"])
+@pytest.mark.parametrize("queries", [50, 1000, 2000, 10_000])
+def test_a_number_behind_the_name_of_a_query_attack_is_its_budget(family: str, queries: int) -> None:
+    spec = attack_spec(f"{family}-{queries}")
+    assert spec.name == f"{family}-{queries}"
+    assert query_budget(spec) == queries
+    assert spec.asks_for == ("logits" if family in ("square", "spsa") else "labels")
+
+
+def test_names_of_the_table_and_those_of_a_family_are_the_same_attacks() -> None:
+    for name in (name for name in ATTACKS if name.rpartition("-")[0] in FAMILIES):
+        family, _, length = name.rpartition("-")
+        if length.isdecimal():
+            assert FAMILIES[family].make(name, int(length)).identity == ATTACKS[name].identity, name
+    assert attack_spec("square-5000").identity == ATTACKS["square"].identity
+    assert attack_spec("rays-2000").identity == ATTACKS["rays"].identity
+
+
+def test_the_budgets_of_other_attacks_without_gradients_are_known() -> None:
+    budgets = {name: query_budget(ATTACKS[name]) for name in ("spsa", "random-points", "reference-square", "pgd-20")}
+    assert budgets == {"spsa": 25_600, "random-points": 10_000, "reference-square": None, "pgd-20": None}
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("square-1234", "a multiple of 50, got 1234; use square-1250"),
+        ("spsa-1", "a multiple of 50, got 1; use spsa-50"),
+        ("rays-0", "got 0; use rays-1"),
+        ("pgd-2000000", "expected a number of steps from 1 to 1000000"),
+        ("sqare-1000", "did you mean 'square-500'?"),
+    ],
+)
+def test_a_budget_that_an_attack_cannot_have_is_refused_with_the_nearest_one(name: str, remedy: str) -> None:
+    with pytest.raises(InputError, match=re.escape(remedy)):
+        attack_spec(name)
+    assert known_attack(name) is None

@@ -193,8 +193,10 @@ def test_no_images_are_no_trouble(threat: ThreatModel) -> None:
         ("Linf", -0.1, "epsilon must be in [0, 1] pixel scale for Linf, got -0.1"),
         ("L2", math.nan, "epsilon must be in [0, 10] pixel scale for L2, got nan"),
         ("L2", math.inf, "epsilon must be in [0, 10] pixel scale for L2, got inf"),
-        ("linf", 0.1, "norm must be one of Linf, L2, got 'linf'"),
-        ("L1", 0.1, "norm must be one of Linf, L2, got 'L1'"),
+        ("linf", 0.1, "norm must be one of Linf, L2, L1, L0, spatial-30deg, got 'linf'"),
+        ("L3", 0.1, "norm must be one of Linf, L2, L1, L0, spatial-30deg, got 'L3'"),
+        ("L0", -1, "epsilon must be in [0, 10000] pixels for L0, got -1"),
+        ("spatial-30deg", 200, "epsilon must be in [0, 100] pixels for spatial-30deg, got 200"),
     ],
 )
 def test_what_is_no_radius_in_pixel_scale_is_refused(norm: str, epsilon: float, message: str) -> None:

@@ -13,7 +13,7 @@ import pytest
 import torch
 import torchvision
 
-from attacks.registry import ATTACKS
+from attacks.registry import ATTACKS, FAMILIES
 from benchmark.data.datasets import DATASETS
 from benchmark.suites.registry import SUITES
 from model_zoo.card import card
@@ -108,7 +108,7 @@ MISTAKES = {
     "comparison elsewhere": ("compare --attacks fgsm --against pgd-20 --name ../x", "--name must be letters, digits"),
     "speed elsewhere": ("speed --name a/b", "--name must be letters, digits"),
     "unknown model": ("--models natral", "unknown model of suite digits 'natral'; did you mean 'natural'?"),
-    "unknown attack": ("--attacks pgd-21", "unknown attack 'pgd-21'; did you mean 'pgd-2"),
+    "unknown attack": ("--attacks pdg-20", "unknown attack 'pdg-20'; did you mean 'pgd-20'"),
     "unknown transfer attack": ("--transfer mi-fgms", "did you mean 'mi-fgsm'?"),
     "unknown suite": ("--suite digit", "unknown suite 'digit'; did you mean 'digits'?"),
     "unknown dataset": ("--model mine.py:factory --dataset digit", "unknown dataset 'digit'; did you mean 'digits'?"),
@@ -119,7 +119,7 @@ MISTAKES = {
     "unknown list": ("list modls", "No such command 'modls'. Did you mean 'models'?"),
     "nothing to list": (
         "list",
-        "list: expected one of attacks, datasets, defenses, models, suites behind it, got nothing",
+        "list: expected one of attacks, datasets, defenses, models, studies, suites behind it, got nothing",
     ),
     "no names": ("--attacks ,", "expected names separated by commas"),
     "epsilon in grey levels": ("--epsilon 8", "got 8.0; did you mean 8/255?"),
@@ -127,13 +127,13 @@ MISTAKES = {
     "epsilon in words": ("--epsilon big", "expected a number or a fraction such as 8/255"),
     "endless epsilon": ("--epsilon 1e999", "epsilon"),
     "division by zero": ("--epsilon 8/0", "expected a number or a fraction"),
-    "unknown norm": ("--norm L1", "'Linf', 'L2'"),
+    "unknown norm": ("--norm L7", "'Linf', 'L2', 'L1'"),
     "attack of another norm": ("--norm L2 --epsilon 1 --attacks cw-linf", "attack cw-linf is defined for Linf, got L2"),
     "norm without its epsilon": ("--norm L2", "--norm L2 needs --epsilon: that of suite digits is for Linf"),
     "model without a gradient": ("--model mine.py:detached", "its logits have no gradient"),
     "no examples": ("--examples 0", "expected all or a positive whole number, got '0'"),
     "examples in words": ("--examples few", "expected all or a positive whole number, got 'few'"),
-    "examples of no attack": ("--examples 10,pgd-21=5", "unknown attack, before the = of --examples 'pgd-21'"),
+    "examples of no attack": ("--examples 10,pdg-20=5", "unknown attack, before the = of --examples 'pdg-20'"),
     "results in a file": ("--results-dir mine.py", "is a file"),
     "batch of none": ("--batch-size 0", "--batch-size must be auto or a positive whole number, got '0'"),
     "batch beyond counting": (
@@ -439,7 +439,7 @@ def test_what_is_shown_of_a_run_of_ones_own_model_is_short_and_plain(command: Co
     ("what", "names"),
     [
         ("models", [spec.name for suite in SUITES for spec in MODELS if spec.suites[0] == suite]),
-        ("attacks", list(ATTACKS)),
+        ("attacks", [*ATTACKS, *(f"{family}-N" for family in FAMILIES)]),
         ("defenses", list(DEFENSES)),
         ("datasets", list(DATASETS)),
         ("suites", list(SUITES)),

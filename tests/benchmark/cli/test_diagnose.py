@@ -108,7 +108,7 @@ def test_the_verdict_names_the_checks_that_fail(ran: tuple[Path, str]) -> None:
     [
         (("--attack", "square-500"), "asks of an attack by gradients whether it works, got square-500"),
         (("--attack", "pgd-20,pgd-40"), "takes one attack"),
-        (("--attack", "pgd-21"), "pgd-20"),
+        (("--attack", "pdg-20"), "pgd-20"),
     ],
 )
 def test_an_attack_that_it_cannot_diagnose_is_one_line(

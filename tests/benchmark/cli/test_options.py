@@ -49,6 +49,8 @@ TAKEN = {
     | {"adaptive", "loss", "quiet", "rejects"},
     "list": set(),
     "list models": {"checkpoint-dir"},
+    "list studies": {"results-dir"},
+    "study": DATA | {"set", "seed", "results-dir", "quiet"},
     **{f"list {what}": set[str]() for what in ("attacks", "defenses", "datasets", "suites")},
     "diagnose": {
         "models",
@@ -74,6 +76,10 @@ TAKEN = {
     | DATA
     | OWN_MODEL
     | {"data", "image-size", "channels", "skip-broken", "checkpoint-dir", "results-dir", "workers", "quiet"},
+    "corruptions": {"models", "suite", "types", "examples", "seed", "name", "dataset", "device"}
+    | DATA
+    | OWN_MODEL
+    | {"data", "image-size", "channels", "skip-broken", "checkpoint-dir", "results-dir", "quiet"},
     "train": DATA
     | {
         "defense",
@@ -90,6 +96,7 @@ TAKEN = {
     },
     "substitute": DATA
     | {"models", "suite", "architecture", "examples", "set", "name", "seed", "checkpoint-dir", "device", "quiet"},
+    "fit": DATA | {"technique", "suite", "examples", "part", "name", "seed", "checkpoint-dir", "quiet"},
     "table": {"papers", "results-dir"},
     "push": {"models", "suite", "folder", "results-dir", "checkpoint-dir"},
     "speed": DATA
@@ -98,6 +105,7 @@ TAKEN = {
     | {"models", "suite", "contests", "rounds", "examples", "name", "dataset", "norm", "epsilon", "seed"}
     | {"checkpoint-dir", "results-dir", "quiet"},
     "compare": {"suite", "attacks", "against", "against-dir", "name", "results-dir"},
+    "union": {"suite", "name", "results-dir"},
     "store": set(),
     "store verify": {"results-dir", "workers", "quiet"},
     "store rejudge": {"results-dir", "checkpoint-dir"},

@@ -249,6 +249,11 @@ def test_which_attacks_need_gradients() -> None:
         "spsa-500",
         "rays",
         "random-points",
+        "spatial-grid",
+        "spatial-grid-31",
+        "spatial-random-10",
+        "spatial-random-1000",
+        "sparse-rs",
         "reference-square",
     ]
 

@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from benchmark.report.figures import series_style
 from benchmark.report.labels import spread
 from benchmark.report.leaderboard import leaderboard
-from benchmark.report.plots import _crowd, _steps, _style, write_pictures
+from benchmark.report.plots import _crowd, _steps, write_pictures
 from benchmark.report.score import SuiteScores, score_suite
 from benchmark.store.packed import read_packed
 
@@ -76,7 +77,7 @@ def test_what_was_not_measured_is_not_drawn_and_old_pictures_of_it_go(suite: Sui
 
 
 def test_no_two_models_of_a_picture_look_the_same() -> None:
-    looks = [(look["color"], look["marker"]) for look in map(_style, range(70))]
+    looks = [(look["color"], look["marker"]) for look in map(series_style, range(70))]
     assert len(set(looks)) == 70
 
 

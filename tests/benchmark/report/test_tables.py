@@ -15,6 +15,7 @@ from attacks.registry import ATTACKS
 from attacks.threat_model import ThreatModel
 from benchmark.report.score import COLUMNS, SuiteScores, score_suite
 from benchmark.report.tables import write_tables
+from benchmark.report.tiers import BLACK_BOX
 from benchmark.store.selection import show
 from benchmark.store.store import Store
 from benchmark.store.verdicts import Verdicts
@@ -169,8 +170,12 @@ def test_tiers_are_worst_cases_of_those_who_have_no_gradients(tmp_path: Path) ->
         | {"black-box worst case": 70.0, "worst case": 40.0, "gap": 30.0}
     ]
     assert "`transfer` is crafted on other models" in (tmp_path / "tiers.md").read_text()
+    board = read(tmp_path / "leaderboard.csv").set_index("model")
+    assert dict(board[BLACK_BOX]) == {"madry": "70.0", "natural": ""}
+    assert "Black-box worst case: over those" in (tmp_path / "leaderboard.md").read_text()
     write_tables(suite_of(tmp_path / "others", BOTH), tmp_path)
     assert not (tmp_path / "tiers.csv").exists()
+    assert BLACK_BOX not in read(tmp_path / "leaderboard.csv").columns
 
 
 @pytest.mark.parametrize(("robust", "flagged"), [(0, True), (1, False), (6, False), (8, False)])

@@ -66,6 +66,8 @@ def fill(store: Store) -> None:
                 backwards=passes[part] / 2,
                 robust_single=robust[part] & (label[part] % 3 > 0) if case.model is MADRY else None,
                 adversarial_class=classes[part] if case.model is MADRY else None,
+                queries=label[part] + 70_000 if number % 2 else None,
+                bad_queries=label[part] if number % 2 else None,
             )
             store.write_chunk(case_key(case), (start, stop), chunk, {**TIMING, "threads": number // 4})
         flags = ["randomized"] if case.model is MADRY else []
@@ -87,7 +89,7 @@ def test_packed_verdicts_come_back_as_they_were(store: Store, tmp_path: Path) ->
         before, after = store.read(entry.key, N), packed.read(entry.key, N)
         assert before is not None
         assert after is not None
-        optional = ("robust_last", "robust_single", "adversarial_class")
+        optional = ("robust_last", "robust_single", "adversarial_class", "queries", "bad_queries")
         for name in ("index", "label", "prediction", "robust_any", *optional):
             np.testing.assert_array_equal(getattr(before[0], name), getattr(after[0], name), strict=True)
         assert before[0].forwards.sum() == after[0].forwards.sum()

@@ -18,7 +18,9 @@ KEY = "0123456789abcdef"
 TIMING = {"seconds": 1.5, "device": "cpu", "precision": "fp32", "batch_size": 250, "threads": 1, "versions": "torch=2"}
 
 
-def verdicts(start: int, stop: int, *, last: bool = True, single: bool = False, classes: bool = False) -> Verdicts:
+def verdicts(
+    start: int, stop: int, *, last: bool = True, single: bool = False, classes: bool = False, queries: bool = False
+) -> Verdicts:
     generator = np.random.default_rng(start)
     index = np.arange(start, stop)
     robust = generator.random(len(index)) < 0.5
@@ -32,6 +34,8 @@ def verdicts(start: int, stop: int, *, last: bool = True, single: bool = False, 
         backwards=generator.random(len(index)),
         robust_single=generator.random(len(index)) < 0.5 if single else None,
         adversarial_class=generator.integers(-1, 10, len(index)) if classes else None,
+        queries=index + 5 if queries else None,
+        bad_queries=index % 5 if queries else None,
     )
 
 
@@ -63,7 +67,7 @@ def test_verdicts_and_timing_are_read_back_unchanged(store: Store, last: bool, s
 
 def test_chunks_are_joined_in_the_order_of_the_images_whatever_the_order_of_writing(store: Store) -> None:
     n = CHUNK_SIZE + 50
-    expected = verdicts(0, n, single=True, classes=True)
+    expected = verdicts(0, n, single=True, classes=True, queries=True)
     for start, stop in reversed(chunk_ranges(n)):
         part = {name: value[start:stop] for name, value in vars(expected).items()}
         store.write_chunk(KEY, (start, stop), Verdicts(**part), {**TIMING, "seconds": float(start)})
@@ -172,10 +176,20 @@ def test_only_chunks_of_randomised_models_have_a_column_of_single_draws() -> Non
         assert (unpack(content, KEY, (0, 40))[0]["robust_single"] is not None) is single
 
 
-def test_a_case_that_older_chunks_are_part_of_has_no_classes(store: Store) -> None:
+def test_queries_come_back_and_chunks_without_them_are_as_they_were_before(store: Store) -> None:
+    store.write_chunk(KEY, (0, 40), verdicts(0, 40, queries=True), TIMING)
+    stored = store.read(KEY, 40)
+    assert stored is not None
+    assert_equal(stored[0], verdicts(0, 40, queries=True))
+    _, content = pack(KEY, (0, 40), verdicts(0, 40), TIMING)
+    assert not {"queries", "bad_queries"} & set(pq.read_schema(pa.BufferReader(content)).names)
+
+
+def test_a_case_that_older_chunks_are_part_of_has_no_classes_and_no_queries(store: Store) -> None:
     for start, stop in chunk_ranges(2 * CHUNK_SIZE):
-        store.write_chunk(KEY, (start, stop), verdicts(start, stop, classes=start > 0), TIMING)
+        store.write_chunk(KEY, (start, stop), verdicts(start, stop, classes=start > 0, queries=start > 0), TIMING)
     stored = store.read(KEY, 2 * CHUNK_SIZE)
     assert stored is not None
     assert stored[0].adversarial_class is None
+    assert stored[0].queries is None
     assert len(stored[0].robust_any) == 2 * CHUNK_SIZE

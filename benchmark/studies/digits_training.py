@@ -1,0 +1,74 @@
+"""What several studies train on digits: their images, one recipe, and accuracies under PGD-20."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from torch import nn
+
+from attacks.api import attack
+from attacks.generators import seeded
+from attacks.threat_model import ThreatModel
+from benchmark.data.datasets import load
+from benchmark.data.split import Split, balanced_subset
+from benchmark.studies.fitting import fit
+from benchmark.studies.study import Inputs
+from model_zoo.architectures.registry import build
+from model_zoo.defenses.registry import defense_spec
+from model_zoo.training.recipe import Recipe
+
+EPSILON = 0.2
+RECIPE = Recipe("digits-cnn", 15, 64, "adam", 1e-3, [(12, 1e-4)], inner_steps=5, inner_rel_step_size=0.5)
+
+
+@dataclass(frozen=True)
+class Accuracies:
+    """In percent, over n images: when clean, and under PGD-20."""
+
+    clean: float
+    robust: float
+    n: int
+
+
+def digits_images(part: str, count: int, inputs: Inputs) -> Split:
+    """A balanced subset of digits, or all where there are fewer."""
+    whole = load("digits", part, data_dir=inputs.data_dir)
+    return balanced_subset(whole, min(count, len(whole)), seed=inputs.seed)
+
+
+def trained(
+    defense: str,
+    images: Split,
+    *,
+    seed: int,
+    epochs: int,
+    architecture: str = RECIPE.architecture,
+    epsilon: float = EPSILON,
+    recipe: Recipe = RECIPE,
+    watch: Callable[[int, nn.Module], None] = lambda _, __: None,
+) -> nn.Module:
+    """A network trained by a defense; with the same seed every defense starts from the same weights.
+
+    Args:
+        epsilon: trained against. watch: called with every epoch and the network, whose mode it may change.
+    """
+    with seeded(seed, architecture):
+        network = build(architecture, images.classes)
+    milestones = [(round(start * epochs / recipe.epochs), lr) for start, lr in recipe.milestones]
+    chosen = replace(recipe, architecture=architecture, epochs=epochs, milestones=milestones)
+    threat = ThreatModel("Linf", epsilon)
+    return fit(
+        network,
+        images,
+        defense_spec(defense),
+        chosen,
+        threat,
+        seed=seed,
+        after_epoch=lambda epoch: watch(epoch, network),
+    )
+
+
+def accuracies(network: nn.Module, images: Split, *, seed: int, epsilon: float = EPSILON) -> Accuracies:
+    """Under PGD-20; the network is left in eval mode."""
+    network.eval()
+    shown = attack(network, images.x, images.y, "pgd-20", epsilon=epsilon, seed=seed, index=images.index)
+    return Accuracies(shown.clean_acc, shown.robust_acc, len(images))
