@@ -50,7 +50,7 @@ TAKEN = {
     "list": set(),
     "list models": {"checkpoint-dir"},
     "list studies": {"results-dir"},
-    "study": DATA | {"set", "seed", "results-dir", "quiet"},
+    "study": {"data-dir", "mirror-dir", "set", "seed", "results-dir", "quiet"},
     **{f"list {what}": set[str]() for what in ("attacks", "defenses", "datasets", "suites")},
     "diagnose": {
         "models",
