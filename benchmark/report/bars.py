@@ -50,7 +50,9 @@ def bars(suite: SuiteScores) -> dict[str, Bar]:
         witnessed = [
             one.index[one.state == BROKEN] for one in own if one.norm == threat.norm and one.epsilon <= threat.epsilon
         ]
-        broken = ~robust | np.isin(images, np.concatenate(witnessed))
+        broken = ~robust
+        for witnesses in witnessed:
+            broken = broken | np.isin(images, witnesses)
         refuse_contradiction(f"{suite.suite}: {model}, by a witness", images[broken], proven)
         held = np.isin(images, proven)
         low, high = wilson(int(held.sum()), len(images))

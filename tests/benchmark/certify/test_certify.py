@@ -229,6 +229,7 @@ def test_a_certified_image_that_an_attack_breaks_stops_the_table_and_is_named(
     bar = bars(suite)["ibp"]
     assert (bar.certified, bar.unknown, bar.broken) == (62.5, 12.5, 25.0)
     assert "other" not in bars(suite)
+    assert bars(replace(suite, certified=[replace(suite.certified[0], epsilon=0.3)]))["ibp"] == bar
     planted = shown(spec, [CERTIFIED] * 250 + [UNKNOWN] * 100 + [CERTIFIED] + [UNKNOWN] * 49)
     with pytest.raises(ContradictionError, match=r"ibp/pgd-20: 1 images are certified and broken \(index 350\)"):
         bars(replace(suite, certified=[planted]))
