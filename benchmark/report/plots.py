@@ -171,9 +171,8 @@ def _certified(radii: pd.DataFrame, suite: str) -> Figure | None:
         return None
     figure, axes = new_figure(6, 4.2)
     for place, (model, own) in enumerate(radii.groupby("model", sort=False)):
-        style = {**series_style(place), "marker": ""}
-        axes.plot(own["radius"], own["certified_acc"], **style, label=f"{model}, {own['settings'].iloc[0]}")
-        axes.fill_between(own["radius"], own["ci_low"], own["ci_high"], color=style["color"], alpha=0.08, linewidth=0)
+        points = list(zip(own["certified_acc"], own["ci_low"], own["ci_high"], strict=True))
+        _curve(axes, place, list(own["radius"]), points, marker="", label=f"{model}, {own['settings'].iloc[0]}")
     axes.set(xlabel="L2 radius", ylabel="certified accuracy (%)", ylim=(0, 100), title=f"Smoothing: {suite}")
     axes.legend(frameon=False, fontsize=8)
     return figure
@@ -268,10 +267,12 @@ def _heat(figure: Figure, axes: Axes, values: NDArray[Any], rows: Sequence[str],
     figure.colorbar(image, ax=axes)
 
 
-def _curve(axes: Axes, place: int, x: Sequence[float], points: Sequence[tuple[float, float, float]]) -> None:
-    """Accuracies with their intervals as a band."""
+def _curve(
+    axes: Axes, place: int, x: Sequence[float], points: Sequence[tuple[float, float, float]], **other: str
+) -> None:
+    """Accuracies with their intervals as a band; other: of the line's style."""
     value, low, high = (np.array(column) for column in zip(*points, strict=True))
-    style = series_style(place)
+    style = {**series_style(place), **other}
     axes.plot(x, value, **style, linewidth=1.2)
     axes.fill_between(x, low, high, color=style["color"], alpha=0.08, linewidth=0)
 

@@ -1,6 +1,6 @@
 """What is wrong with a verdict store, and what in it is garbage. Reads everything, trusts nothing, changes nothing."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,15 +47,12 @@ class IncompleteCase:
 
 def case_faults(store: Store, key: str) -> list[Fault]:
     """What is wrong with a case, its chunks and its kept images."""
-    folder, faults = store.root / "cases" / key, []
+    folder = store.root / "cases" / key
+    faults: list[Fault] = []
     record = store.read_case(key)
     if not any(folder.iterdir()):
         return [Fault(folder, "an empty folder")]
-    if record is None:
-        is_there = store.has_record(key)
-        faults.append(Fault(folder / "case.json", "damaged" if is_there else "missing", removable=is_there))
-    elif not isinstance(record.get("identity"), dict) or key_of(record["identity"]) != key:
-        faults.append(Fault(folder / "case.json", "the identity of another case"))
+    faults += record_faults(folder / "case.json", record, key)
     sound: dict[Range, Path] = {}
     highest = -1
     for chunk, path in store.chunks(key):
@@ -72,6 +69,14 @@ def case_faults(store: Store, key: str) -> list[Fault]:
             faults.append(Fault(sound[chunk], "a second file of the same images"))
         sound[chunk], highest = path, int(columns["index"][-1])
     return [*faults, *_image_faults(folder)]
+
+
+def record_faults(path: Path, record: Mapping[str, Any] | None, key: str) -> Iterator[Fault]:
+    """What is wrong with the record of a case; None is one that cannot be read."""
+    if record is None:
+        yield Fault(path, "damaged" if path.exists() else "missing", removable=path.exists())
+    elif not isinstance(record.get("identity"), dict) or key_of(record["identity"]) != key:
+        yield Fault(path, "the identity of another case")
 
 
 def _image_faults(folder: Path) -> Iterator[Fault]:

@@ -3,22 +3,17 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmark.store.audit import Fault
+from benchmark.store.audit import Fault, record_faults
 from benchmark.store.certificate_store import CertificateStore
 from benchmark.store.certificates import BROKEN, CERTIFIED, Certificates, certified_from, unpack_certificates
 from benchmark.store.chunk import Range, whole_content
 from benchmark.store.sealed import read_sealed
-from benchmark.suites.case import key_of
 
 
 def certificate_faults(store: CertificateStore, key: str) -> Iterator[Fault]:
     """What is wrong with a case of certificates and its chunks."""
     path = store.root / "certificates" / key / "case.json"
-    record = read_sealed(path) if path.is_file() else None
-    if record is None:
-        yield Fault(path, "damaged" if path.is_file() else "missing", removable=path.is_file())
-    elif not isinstance(record.get("identity"), dict) or key_of(record["identity"]) != key:
-        yield Fault(path, "the identity of another case")
+    yield from record_faults(path, read_sealed(path), key)
     sound: dict[Range, Path] = {}
     for chunk, path in store.chunks(key):
         content = whole_content(path)

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model_zoo.masked.by_heart import oldest_rows
+
 MINIBATCH, LARGEST_STEP = 100, 0.3
 """How many clean images distances are to; and of the one-step attack that is learnt from."""
 LEAST_RATIO, LEAST_SUM = 0.01, 0.01
@@ -80,9 +82,7 @@ class Lid(nn.Module):
         loss = F.binary_cross_entropy_with_logits(self.detector(dimensions).squeeze(1), truth)
         with torch.no_grad():
             newest = x[-MINIBATCH:]
-            rows = (self.place + torch.arange(len(newest), device=x.device)) % MINIBATCH
-            self.reference[rows] = newest
-            self.place.copy_((self.place + len(newest)) % MINIBATCH)
+            self.reference[oldest_rows(self.place, len(newest), MINIBATCH)] = newest
         return loss
 
     def _attacked_and_noisy(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attacks.bpda import Bpda, zero
+from model_zoo.masked.by_heart import oldest_rows
 from model_zoo.masked.shielded import Shielded
 
 CAPACITY, GROUP = 2000, 4096
@@ -56,9 +57,7 @@ class Quilting(nn.Module):
     def own_loss(self, x: Tensor, _y: Tensor) -> Tensor:
         """It learns by heart: the batch's patches take the place of the oldest. There is nothing to minimise."""
         new = self._cut(x).flatten(0, 1)[-CAPACITY:]
-        rows = (self.place + torch.arange(len(new), device=x.device)) % CAPACITY
-        self.patches[rows] = new
-        self.place.copy_((self.place + len(new)) % CAPACITY)
+        self.patches[oldest_rows(self.place, len(new), CAPACITY)] = new
         return torch.zeros((), device=x.device)
 
 
