@@ -1,7 +1,7 @@
 """Other selections of a suite: the same images at another epsilon or under another seed, and what they add up to."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -54,16 +54,20 @@ def selection_name(packed: Packed) -> str:
     return packed.selected.difference
 
 
-def selects_beside(other: Packed, shown: Packed) -> bool:
-    """Whether both are of the same images, norm and networks, and differ in epsilon or seed."""
-    mine, theirs = ([case.entry for case in one.cases.values()] for one in (shown, other))
-    images = {(entry.images, entry.norm) for entry in mine}
-    networks = {entry.model: entry.checkpoint_sha256 for entry in mine}
-    return selection_name(other) != selection_name(shown) and all(
-        (entry.images, entry.norm) in images
-        and networks.get(entry.model, entry.checkpoint_sha256) == entry.checkpoint_sha256
-        for entry in theirs
-    )
+def rows_beside(other: Packed, shown: Packed) -> Packed:
+    """Of a selection that differs from the one shown in epsilon or seed alone, the rows of networks that are shown.
+
+    Networks that are not shown stand for themselves; a selection of other images or another norm has no rows here.
+    """
+    mine, theirs = shown.selected, other.selected
+    is_beside = (mine.images, mine.norm) == (theirs.images, theirs.norm) and mine != theirs
+    networks = {case.entry.model: case.entry.checkpoint_sha256 for case in shown.cases.values()}
+    rows = {
+        key: case
+        for key, case in other.cases.items()
+        if is_beside and networks.get(case.entry.model, case.entry.checkpoint_sha256) == case.entry.checkpoint_sha256
+    }
+    return replace(other, cases=rows, selection=theirs)
 
 
 def epsilon_table(suite: SuiteScores, others: Sequence[SuiteScores]) -> pd.DataFrame:

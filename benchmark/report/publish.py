@@ -16,7 +16,7 @@ from benchmark.report.diagnosis import noted_diagnoses, notes_of, write_diagnose
 from benchmark.report.image_examples import example_images, write_examples
 from benchmark.report.latex_tables import papers_latex
 from benchmark.report.leaderboard import leaderboard
-from benchmark.report.other_selections import epsilon_table, other_selections, selection_name, selects_beside
+from benchmark.report.other_selections import epsilon_table, other_selections, rows_beside, selection_name
 from benchmark.report.own_images import class_names
 from benchmark.report.papers import paper_table, papers_markdown
 from benchmark.report.score import SuiteScores, score_suite
@@ -149,12 +149,12 @@ def print_tables(store: Store, suite: str, results_dir: Path, *, with_pictures: 
     folder = results_dir / VERDICTS
     there = _packed_there(folder, suite)
     record = store.read_suite(suite)
-    packed = _with_rows_of(there, gather(store, suite, selection=None if record is None else record.shown))
+    packed = _with_rows_of(there, gather(store, suite, selection=None if record is None else record.shown), tells=True)
     proven = together(CertificateStore(store.root).shown(suite), _noted(there))
     packed = replace(packed, notes={**notes_of(_diagnoses(store, suite, there)), **notes_of_certified(proven)})
     selected = other_selections(store, suite)
     gathered = {name: gather(other, suite, selection=other.selection) for name, other in selected.items()}
-    others = {name: other for name, other in gathered.items() if other.cases}
+    others = {name: _with_rows_of(there, other) for name, other in gathered.items() if other.cases}
     others = {**_beside(there, packed), **others}
     datasets = [case.entry.dataset for case in packed.cases.values()]
     triples = example_images(store, suite, class_names(results_dir / suite, datasets[0]) if datasets else ())
@@ -194,7 +194,8 @@ def _packed_there(folder: Path, suite: str) -> dict[Path, Packed]:
 
 def _beside(there: Mapping[Path, Packed], shown: Packed) -> dict[str, Packed]:
     """Packed selections of the same images and norm as those shown, from a store that this one may not be."""
-    return {selection_name(one): one for one in there.values() if shown.cases and selects_beside(one, shown)}
+    found = (rows_beside(one, shown) for one in there.values() if shown.cases)
+    return {selection_name(one): one for one in found if one.cases}
 
 
 def refuse_to_replace(store: Store, suite: str, results_dir: Path, *, images: str, norm: str) -> None:
@@ -210,15 +211,22 @@ def refuse_to_replace(store: Store, suite: str, results_dir: Path, *, images: st
         return
     shown, record = before.selected, store.read_suite(suite)
     is_same = (shown.images, shown.norm) == (images[:16], norm)
-    if not is_same and (record is None or shown not in record.selections):
+    is_there = record is not None and shown in record.selections
+    lost = [key for key, case in before.cases.items() if not (is_there and store.read(key, len(case.index)))]
+    if lost and not is_same:
         raise InputError(
-            f"the tables in {results_dir / suite} are of other images or another norm, and would lose their "
-            f"{len(before.cases)} rows, whose verdicts are not in {store.root}; use another --results-dir"
+            f"the tables in {results_dir / suite} are of other images or another norm, and would lose "
+            f"{len(lost)} of their {len(before.cases)} rows, whose verdicts are not in {store.root}; "
+            "use another --results-dir"
         )
 
 
-def _with_rows_of(there: Mapping[Path, Packed], packed: Packed) -> Packed:
-    """What a store has, and of packed verdicts of the same selection the cells that the store has not."""
+def _with_rows_of(there: Mapping[Path, Packed], packed: Packed, *, tells: bool = False) -> Packed:
+    """What a store has, and of packed verdicts of the same selection the cells that the store has not.
+
+    Args:
+        tells: say on stderr how many rows are packed ones.
+    """
     same = [path for path, before in there.items() if packed.cases and before.selected == packed.selected]
     if not same:
         return packed
@@ -232,7 +240,7 @@ def _with_rows_of(there: Mapping[Path, Packed], packed: Packed) -> Packed:
         if case.entry.cell not in cells
         and all(networks.get(name, network) == network for name, network in case.entry.networks.items())
     }
-    if kept:
+    if kept and tells:
         print(f"note: {len(kept)} rows are those of {path}, which this store lacks", file=sys.stderr)
     in_order = sorted({**kept, **packed.cases}.items(), key=lambda item: item[1].entry.rank)
     return replace(packed, cases=dict(in_order))

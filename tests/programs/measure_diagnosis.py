@@ -1,10 +1,10 @@
-"""Whom the diagnosis flags, masked models and honest ones: measure_diagnosis.py STEM RESULTS DATA [KIND].
+"""Whom the diagnosis flags, masked models and honest ones: measure_diagnosis.py STEM RESULTS DATA [KIND | SUITE].
 
 Runs `diagnose` as a user would, of PGD-40 as it is: on every model of `digits` and of `mnist` (with the data of DATA;
-honest), on the defended models of `digits-masked` (`defense`), and on the masks of `masks.py` and `unseen_masks.py` in
-front of the undefended digits model (`mask`). RESULTS keeps the verdicts and what was found: a run that was stopped
-goes on. KIND is one of honest, defense, mask; all unless it is given. STEM.csv has a row a model that RESULTS has,
-STEM.md the confusion matrix.
+honest), on the defended models of `digits-masked` and `mnist-masked` (`defense`), and on the masks of `masks.py` and
+`unseen_masks.py` in front of the undefended digits model (`mask`). RESULTS keeps the verdicts and what was found: a run
+that was stopped goes on. KIND is one of honest, defense, mask, SUITE a suite's name; all unless one is given. STEM.csv
+has a row a model that RESULTS has, and those of other models that it had before; STEM.md the confusion matrix.
 
 No margin was chosen on masks: each is the literature's, or wider than what honest models show. But the checks were made
 with the masks of `masks.py` and the defenses in view; those of `unseen_masks.py` were written afterwards, and changed
@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import masks
 import pandas as pd
@@ -32,7 +33,7 @@ from model_zoo.files.atomic import atomic_write
 
 NOWHERE = Path("no checkpoints of the user's")
 CONTROLS = ("natural", "madry", "cascade")
-"""Models of `digits-masked` that have no mask: they are among those of `digits`."""
+"""Models of masked suites that have no mask: they are among the honest ones."""
 FEWER = MappingProxyType(
     {
         "noise": ("50", "64"),
@@ -44,7 +45,9 @@ FEWER = MappingProxyType(
     }
 )
 """Images and hidden points of models whose passes are dear: they average twenty, or descend to an image first."""
-PLENTY = MappingProxyType({"digits": ("200", "128"), "digits-masked": ("200", "128"), "mnist": ("100", "64")})
+MASKED = ("digits-masked", "mnist-masked")
+PLENTY = MappingProxyType({"digits": ("200", "128"), "mnist": ("100", "64")})
+"""Images and hidden points of all others, by dataset."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +65,10 @@ def subjects(data: str) -> Iterator[Subject]:
     for suite in ("digits", "mnist"):
         for name in models_for(suite, NOWHERE):
             yield Subject(name, "honest", suite, ("--models", name, "--suite", suite, "--data-dir", data))
-    for name in models_for("digits-masked", NOWHERE):
-        if name not in CONTROLS:
-            yield Subject(name, "defense", "digits-masked", ("--models", name, "--suite", "digits-masked"))
+    for suite in MASKED:
+        for name in models_for(suite, NOWHERE):
+            if name not in CONTROLS:
+                yield Subject(name, "defense", suite, ("--models", name, "--suite", suite, "--data-dir", data))
     for file, kind in ((masks, "mask"), (unseen_masks, "unseen mask")):
         for mask in file.MASKS:
             yield Subject(mask.__name__, kind, "digits", ("--model", f"{file.__file__}:{mask.__name__}"))
@@ -73,7 +77,7 @@ def subjects(data: str) -> Iterator[Subject]:
 def diagnose(one: Subject, results: Path) -> None:
     """By the command line, unless it was done before."""
     if found(one, results) is None:
-        images, hidden = FEWER.get(one.name, PLENTY[one.suite])
+        images, hidden = FEWER.get(one.name, PLENTY[one.suite.removesuffix("-masked")])
         size = ("--examples", images, "--hidden", hidden)
         folder = ("--results-dir", str(results / one.kind), "--workers", "1", "--quiet")
         with contextlib.redirect_stdout(io.StringIO()):
@@ -87,6 +91,12 @@ def found(one: Subject, results: Path) -> Diagnosis | None:
     return next((made for made in store.read_diagnoses(one.suite) if made.model == one.name), None)
 
 
+def overestimates() -> pd.Series:
+    """By suite and model, the points of robust accuracy that PGD-40 has beyond the worst case over all attacks."""
+    boards = {suite: pd.read_csv(f"results/{suite}/leaderboard.csv", index_col="model") for suite in MASKED}
+    return pd.concat({suite: (board["pgd-40"] - board["worst case"]).round(1) for suite, board in boards.items()})
+
+
 def row(one: Subject, made: Diagnosis, overestimates: pd.Series) -> dict[str, object]:
     """Of one model."""
     unsure = [finding.check for finding in made.findings if finding.outcome == "cannot-tell"]
@@ -95,7 +105,7 @@ def row(one: Subject, made: Diagnosis, overestimates: pd.Series) -> dict[str, ob
         "kind": one.kind,
         "suite": one.suite,
         "n": made.n,
-        "PGD-40 overestimates by": overestimates.get(one.name) if one.kind == "defense" else None,
+        "PGD-40 overestimates by": overestimates.get((one.suite, one.name)),
         "flagged": bool(made.failed),
         "fails": " ".join(made.failed),
         "cannot tell": " ".join(unsure),
@@ -112,8 +122,8 @@ def summary(table: pd.DataFrame) -> str:
     note = (
         "`diagnose` of pgd-40 as it is, the default checks: 200 images and up to 128 hidden points, on MNIST 100 and "
         "64 (fewer where n says so; of a model that answers at random a quarter, and every table flags it as "
-        "`randomized`). `PGD-40 overestimates by`: points of robust accuracy that "
-        "results/digits-masked has beyond the worst case over all attacks, adaptive ones too. No margin was chosen "
+        "`randomized`). `PGD-40 overestimates by`: points of robust accuracy that it has in results/digits-masked "
+        "and results/mnist-masked beyond the worst case over all attacks, adaptive ones too. No margin was chosen "
         "on masks; the unseen ones were written when all checks were there, and changed none."
     )
     parts = [counted.to_markdown(index=False), note, shown.to_markdown(index=False, disable_numparse=True)]
@@ -121,16 +131,25 @@ def summary(table: pd.DataFrame) -> str:
 
 
 def main() -> None:
-    stem, results, data, *kinds = sys.argv[1:]
+    stem, results, data, *chosen = sys.argv[1:]
     everyone = list(subjects(data))
     for one in everyone:
-        if not kinds or one.kind.split()[-1] in kinds:
+        if not chosen or one.kind.split()[-1] in chosen or one.suite in chosen:
             diagnose(one, Path(results).resolve())
-    board = pd.read_csv("results/digits-masked/leaderboard.csv", index_col="model")
-    overestimates = (board["pgd-40"] - board["worst case"]).round(1)
-    made = [(one, found(one, Path(results).resolve())) for one in everyone]
-    table = pd.DataFrame([row(one, each, overestimates) for one, each in made if each is not None])
-    write_csv(Path(stem).with_suffix(".csv"), table)
+    file = Path(stem).with_suffix(".csv")
+    texts = {"fails": str, "cannot tell": str}
+    old = pd.read_csv(file, converters=texts).to_dict("records") if file.exists() else []
+    before = {(line["kind"], line["suite"], line["model"]): line for line in old}
+    points = overestimates()
+    rows: list[dict[Any, Any]] = []
+    for one in everyone:
+        made = found(one, Path(results).resolve())
+        if made is not None:
+            rows.append(row(one, made, points))
+        elif line := before.get((one.kind, one.suite, one.name)):
+            rows.append(line)
+    table = pd.DataFrame(rows)
+    write_csv(file, table)
     atomic_write(Path(stem).with_suffix(".md"), summary(table).encode())
     print(summary(table))
 

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from benchmark.gate.baseline import read_baseline
 from benchmark.gate.canaries import canary_name
+from benchmark.store.packed import read_packed
 from model_zoo.registry import MODELS
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -125,6 +126,34 @@ def test_rows_that_the_store_lacks_stay_in_published_tables(command: Command, tm
     added = after.merge(before[cells], on=cells, how="left", indicator=True).query("_merge == 'left_only'")
     assert list(zip(added["model"], added["attack"], strict=True)) == [("natural", "apgd-ce")]
     assert list(after.merge(before, on=cells)["robust_acc_x"]) == list(before["robust_acc"])
+
+
+def test_a_run_at_another_epsilon_loses_no_published_row(command: Command, tmp_path: Path) -> None:
+    verdicts = tmp_path / "results/verdicts"
+    shutil.copytree(ROOT / "results/verdicts", verdicts)
+    paths = [verdicts / "digits.json", *verdicts.glob("digits@*.json")]
+    before = {path: set(read_packed(path).cases) for path in paths}
+    assert len(before) > 1
+    words = ("--models", "natural", "--attacks", "fgsm", "--transfer", "none", "--quiet", "--results-dir", "results")
+    for epsilon in ("0.07", "0.2"):  # away, and back to that of the published tables
+        result = command(tmp_path, *words, "--epsilon", epsilon, "--examples", "all")
+        assert result.returncode == 0, result.stderr
+    assert {path: set(read_packed(path).cases) for path in paths} == before
+    assert len(read_packed(verdicts / "digits@epsilon-0.07-seed-0.json").cases) == 1
+
+
+def test_a_run_on_fewer_images_is_refused_where_the_store_has_but_some_of_the_published_rows(
+    command: Command, tmp_path: Path
+) -> None:
+    shutil.copytree(ROOT / "results/verdicts", tmp_path / "results/verdicts")
+    words = ("--models", "natural", "--attacks", "fgsm", "--transfer", "none", "--quiet", "--results-dir", "results")
+    assert command(tmp_path, *words).returncode == 0
+    before = files(tmp_path / "results")
+    result = command(tmp_path, *words, "--examples", "20")
+    assert result.returncode == 2
+    n = len(read_packed(tmp_path / "results/verdicts/digits.json").cases)
+    assert f"would lose {n - 1} of their {n} rows" in result.stderr
+    assert files(tmp_path / "results") == before
 
 
 def test_a_run_on_other_images_is_refused_where_published_tables_would_be_lost(
