@@ -1,6 +1,5 @@
 """The images and the hardware that the options ask for."""
 
-import os
 import re
 import sys
 from dataclasses import replace
@@ -20,6 +19,7 @@ from benchmark.data.split import Split, balanced_subset, with_wider
 from benchmark.evaluation.hardware import Hardware, keep_freed_memory
 from benchmark.suites.suite import Suite
 from benchmark.sweep.local_pool import can_fork
+from benchmark.sweep.ray_pool import Resources, cores, ray_resources
 from model_zoo.about import About
 from model_zoo.crop import Crop
 from model_zoo.hub import about_published, is_published
@@ -76,29 +76,54 @@ def choose_images(
 
 
 def tuned(hardware: Hardware, suite: Suite, split: Split, shared: Shared) -> Hardware:
-    """The hardware set up for images of this size: threads, processes, and precision, unless chosen."""
+    """The hardware set up for images of this size: threads, processes, and precision, unless chosen.
+
+    A worker on each GPU, of this machine or of Ray's cluster; without any, one on each core under Ray and for tiny
+    images, else one that uses all cores.
+    """
     on_ray = shared.executor == "ray"
-    spreads = (is_tiny(split.x) or on_ray) and hardware.device.type == "cpu"
-    workers = processes(shared) if spreads or shared.workers != "auto" else 1
+    there = ray_resources() if on_ray else Resources(cores(), float(torch.cuda.device_count()))
+    share = _gpus_per_worker(shared, there)
+    if shared.workers != "auto":
+        workers = positive(shared.workers, "--workers")
+    elif on_ray:
+        workers = there.most_workers(share)
+    elif hardware.device.type == "cuda":
+        workers = int(there.gpus)
+    else:
+        workers = processes(shared) if is_tiny(split.x) else 1
     if workers > 1 and not on_ray and hardware.device.type == "cpu" and not can_fork():
         raise InputError("--workers on the CPU needs Linux; use --workers 1, or --executor ray")
-    if shared.gpus_per_worker is not None and not on_ray:
-        raise InputError("--gpus-per-worker is for --executor ray; without it every worker uses the next GPU")
-    if shared.gpus_per_worker is not None and shared.gpus_per_worker < 0:
-        raise InputError(f"--gpus-per-worker must be 0 or more, got {shared.gpus_per_worker:g}")
-    share = float(hardware.device.type == "cuda") if shared.gpus_per_worker is None else shared.gpus_per_worker
     if workers > 1:
         torch.set_num_threads(1)
     use_threads(split, hardware)
-    precision = search_precision(hardware, suite, split, shared)
-    return replace(hardware, precision=precision, workers=workers, executor=shared.executor, gpus_per_worker=share)
+    tuned = replace(hardware, workers=workers, executor=shared.executor, gpus_per_worker=share)
+    is_auto = shared.precision == "auto" and suite.precision != "fp32"
+    finds = is_auto and tuned.device_of_workers != hardware.device
+    return replace(tuned, precision=search_precision(hardware, suite, split, shared), finds_precision=finds)
+
+
+def _gpus_per_worker(shared: Shared, there: Resources) -> float:
+    """Of Ray's workers: as asked for, else a whole one where there are some; 0 without Ray."""
+    asked, on_ray = shared.gpus_per_worker, shared.executor == "ray"
+    if asked is not None and not on_ray:
+        raise InputError("--gpus-per-worker is for --executor ray; without it every worker uses the next GPU")
+    if asked is not None and asked < 0:
+        raise InputError(f"--gpus-per-worker must be 0 or more, got {asked:g}")
+    if asked and shared.device == "cpu":
+        raise InputError(f"--device cpu and --gpus-per-worker {asked:g} contradict each other; leave one of them out")
+    if shared.device == "cuda" and on_ray and not (there.gpus or asked):
+        raise InputError("--device cuda: Ray has no GPU; use --device cpu or auto")
+    if asked is not None:
+        return asked
+    return float(on_ray and shared.device != "cpu" and there.gpus > 0)
 
 
 def processes(shared: Shared) -> int:
-    """How many as asked for, else one on each core."""
+    """How many as asked for, else one on each core of this machine."""
     if shared.workers != "auto":
         return positive(shared.workers, "--workers")
-    return len(os.sched_getaffinity(0)) if can_fork() or shared.executor == "ray" else 1
+    return cores() if can_fork() else 1
 
 
 def search_precision(hardware: Hardware, suite: Suite, split: Split, shared: Shared) -> torch.dtype:
@@ -121,7 +146,7 @@ def use_threads(split: Split, hardware: Hardware) -> None:
 
 def choose_hardware(shared: Shared) -> Hardware:
     """Device, precision and batch size as asked for, or as the machine has it."""
-    if shared.device == "cuda" and not torch.cuda.is_available():
+    if shared.device == "cuda" and not torch.cuda.is_available() and shared.executor != "ray":
         raise InputError("--device cuda: this machine has no usable CUDA device; use --device cpu or auto")
     device = "cuda" if shared.device != "cpu" and torch.cuda.is_available() else "cpu"
     if device == "cpu":

@@ -1,6 +1,6 @@
 """How many images fit into memory at a time, found out by a few of them, and by running out of it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -25,7 +25,7 @@ MOST_ON_CPU = 2**31
 MEMINFO, LIMITS = Path("/proc/meminfo"), (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current"))
 
 
-def find_batch_size(models: Sequence[nn.Module], x: Tensor, y: Tensor, hardware: Hardware) -> int:
+def find_batch_size(models: Iterable[nn.Module], x: Tensor, y: Tensor, hardware: Hardware) -> int:
     """The largest batch, at most the hardware's, that every model can take a gradient of in the memory that is free.
 
     Args:

@@ -21,7 +21,8 @@ class Hardware:
         workers: processes that compute chunks side by side, on the CPU each on one thread.
         finds_batch: whether a smaller batch is taken where this one does not fit into the memory that is free.
         executor: "local" for processes of this machine, "ray" for a cluster's.
-        gpus_per_worker: of Ray's workers; may be a fraction.
+        gpus_per_worker: of Ray's workers, which compute on the CPU where it is 0; may be a fraction.
+        finds_precision: whether workers take the fastest precision of their own device, which this process may lack.
         keeps_images: whether adversarial images are written beside the verdicts.
     """
 
@@ -33,6 +34,19 @@ class Hardware:
     executor: str = "local"
     gpus_per_worker: float = 0.0
     keeps_images: bool = False
+    finds_precision: bool = False
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether chunks are computed by processes that share no memory with this one; no GPU survives a fork."""
+        return self.executor == "ray" or (self.workers > 1 and self.device.type == "cuda")
+
+    @property
+    def device_of_workers(self) -> torch.device:
+        """What chunks are computed on: of Ray's workers what Ray gives them, whatever this process has."""
+        if self.executor != "ray":
+            return self.device
+        return torch.device("cuda" if self.gpus_per_worker else "cpu")
 
 
 def keep_freed_memory() -> None:

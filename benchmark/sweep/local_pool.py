@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from dataclasses import dataclass
 from multiprocessing.queues import SimpleQueue
 from typing import TypeVar
 
@@ -28,8 +29,18 @@ class WorkerKilledError(InputError):
     """A worker process was ended from outside."""
 
 
+@dataclass(frozen=True)
+class Failure:
+    """What a task raised, in a form that survives the way to the parent, and the number of the worker that did it."""
+
+    error: Exception
+    worker: int
+
+
 _compute: Callable[[int], None]
 """What a worker process does with a task's number; inherited, not sent."""
+_number = 0
+"""Of this worker process, where they are numbered."""
 
 
 def can_fork() -> bool:
@@ -64,19 +75,37 @@ def run_all(tasks: int, compute: Callable[[int], None], workers: int) -> Iterato
 def run_spawned(tasks: int, job: Callable[[], Callable[[int], None]], workers: int) -> Iterator[int]:
     """The same in processes that start afresh, which a GPU's state demands; each takes the next GPU, and all in turn.
 
+    A GPU on which a task fails is left out, and the task done on another; where it fails there, too, that is raised.
+
     Args:
         job: picklable; called once in each process, it returns what does a task.
     """
     context = multiprocessing.get_context("spawn")
+    places = torch.cuda.device_count() or workers
+    healthy, failed_tasks = list(range(workers)), set[int]()
 
     def start_pool() -> ProcessPoolExecutor:
         numbers = context.SimpleQueue()
-        for number in range(workers):
+        for number in healthy:
             numbers.put(number)
         arguments = job, numbers, torch.get_num_threads()
-        return ProcessPoolExecutor(workers, context, initializer=_start_spawned_worker, initargs=arguments)
+        return ProcessPoolExecutor(len(healthy), context, initializer=_start_spawned_worker, initargs=arguments)
 
-    yield from _run(start_pool, tasks, workers)
+    def leave_out(task: int, failure: Failure) -> bool:
+        others = [number for number in healthy if (number - failure.worker) % places]
+        if isinstance(failure.error, (InputError, OSError)) or task in failed_tasks or not others:
+            return False
+        failed_tasks.add(task)
+        healthy[:] = others
+        line = str(failure.error).strip().splitlines()[-1]
+        print(
+            f"note: GPU {failure.worker % places} failed and is left out ({line}); "
+            f"{len(others)} of {workers} workers go on",
+            file=sys.stderr,
+        )
+        return True
+
+    yield from _run(start_pool, tasks, workers, leave_out)
 
 
 def run_map(function: Callable[[A], B], items: Sequence[A], workers: int) -> Iterator[B]:
@@ -89,16 +118,29 @@ def run_map(function: Callable[[A], B], items: Sequence[A], workers: int) -> Ite
         yield from pool.map(function, items, chunksize=-(-len(items) // (32 * workers)))
 
 
-def _run(start_pool: Callable[[], ProcessPoolExecutor], tasks: int, workers: int) -> Iterator[int]:
+def _run(
+    start_pool: Callable[[], ProcessPoolExecutor],
+    tasks: int,
+    workers: int,
+    survives: Callable[[int, Failure], bool] = lambda _task, _failure: False,
+) -> Iterator[int]:
+    """Do all tasks, with new processes where some were killed.
+
+    Args:
+        survives: whether a task that failed so is to be done again, by the processes that the next pool has.
+    """
     order, fruitless = list(range(tasks)), 0
     while order:
-        pool, done = start_pool(), set[int]()
+        pool, done, again = start_pool(), set[int](), list[int]()
         try:
             with _closing(pool):
                 futures = {pool.submit(_call, task): task for task in order}
                 for future in as_completed(futures):
                     if failure := future.result():
-                        raise failure
+                        if not survives(futures[future], failure):
+                            raise failure.error
+                        again = [futures[future]]
+                        break
                     done.add(futures[future])
                     yield futures[future]
         except WorkerKilledError as error:
@@ -106,7 +148,10 @@ def _run(start_pool: Callable[[], ProcessPoolExecutor], tasks: int, workers: int
             if fruitless == TRIES:
                 raise
             print(f"{error}: starting new ones for the {len(order) - len(done)} tasks that are left", file=sys.stderr)
-        left = [task for task in order if task not in done]
+        left = [task for task in order if task not in done and task not in again]
+        if again:  # at once: what fails everywhere is to be known soon
+            order = again + left
+            continue
         order = left[workers:] + left[:workers]  # those that were being done come last: one of them may kill again
 
 
@@ -142,7 +187,8 @@ def _depend_on_parent() -> None:
 
 
 def _start_spawned_worker(job: Callable[[], Callable[[int], None]], numbers: "SimpleQueue[int]", threads: int) -> None:
-    number = numbers.get()
+    global _number
+    number = _number = numbers.get()
     torch.set_num_threads(threads)
     if torch.cuda.is_available():
         torch.cuda.set_device(number % torch.cuda.device_count())
@@ -164,12 +210,17 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _call(task: int) -> Exception | None:
-    """What went wrong, in a form that survives the way to the parent."""
+def worker_number() -> int:
+    """Of the process that this is called in, among those of `run_spawned`."""
+    return _number
+
+
+def _call(task: int) -> Failure | None:
+    """What went wrong."""
     try:
         _compute(task)
     except (InputError, OSError) as error:
-        return error
+        return Failure(error, _number)
     except Exception:
-        return RuntimeError(traceback.format_exc())
+        return Failure(RuntimeError(traceback.format_exc()), _number)
     return None

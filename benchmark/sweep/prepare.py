@@ -19,6 +19,7 @@ from benchmark.evaluation.model_checks import check_identity, check_images, chec
 from benchmark.evaluation.search_copy import search_copy
 from benchmark.store.store import Store
 from benchmark.suites.case import EvalCase, case_key, identity
+from benchmark.sweep.recent_models import RecentModels
 from model_zoo.load import load_model
 from model_zoo.model_spec import ModelSpec
 
@@ -31,8 +32,8 @@ class PreparedSweep:
         cases: with a chunk missing.
         split: the images.
         rows: by digest of a case's images, where they stand in the split.
-        models: by name, on the device, in eval mode, frozen.
-        searched: by name, the copies that attacks search on.
+        models: by name, on the device, in eval mode, frozen; of a run whose workers load their own, the last one.
+        searched: by name, the copies that attacks search on; none of such a run.
         predictions: of the judged models by name, (N,) classes of the clean images by one pass.
         checkpoint_dir: where the models' weights came from.
         batch_size: the largest that the models were found to fit in; None where nothing was tried.
@@ -71,13 +72,16 @@ def prepare(
         return PreparedSweep((), split, {}, {}, {}, {})
     store.open()
     check_images(split)
-    loaded = {
-        spec.name: models[spec.name] if spec.name in models else load_on(hardware, spec, split, checkpoint_dir)
-        for spec in _distinct(spec for case in cases for spec in (case.model, case.source))
-    }
+    every = {spec.name: spec for case in cases for spec in (case.model, case.source)}
+
+    def load(name: str) -> nn.Module:
+        return models[name] if name in models else load_on(hardware, every[name], split, checkpoint_dir)
+
+    loaded = RecentModels(load, 1 if hardware.is_remote else len(every))
     specs = _distinct(case.model for case in cases)
     if hardware.finds_batch:
-        hardware = replace(hardware, batch_size=find_batch_size(list(loaded.values()), split.x, split.y, hardware))
+        found = find_batch_size(map(loaded.__getitem__, every), split.x, split.y, hardware)
+        hardware = replace(hardware, batch_size=found)
     by_gradient = {case.source.name for case in cases if case.attack.needs_gradients}
     checked = {}
     for spec in specs:
@@ -90,13 +94,13 @@ def prepare(
     for spec in specs:
         check_identity(spec, checked[spec.name].flags)
     for case in cases:
-        found = checked[case.model.name]
-        caveats = {"flags": list(found.flags), "zero_gradients": found.zero_gradients}
+        about_model = checked[case.model.name]
+        caveats = {"flags": list(about_model.flags), "zero_gradients": about_model.zero_gradients}
         store.write_case(case_key(case), {"identity": identity(case), **caveats})
-    sources = _distinct(case.source for case in cases)
+    sources = [] if hardware.is_remote else _distinct(case.source for case in cases)
     searched = {spec.name: search_copy(spec, loaded[spec.name], split, hardware) for spec in sources}
     rows = {case.images: _rows(split, case) for case in {case.images: case for case in cases}.values()}
-    predictions = {name: found.prediction for name, found in checked.items()}
+    predictions = {name: about_model.prediction for name, about_model in checked.items()}
     return PreparedSweep(cases, split, rows, loaded, searched, predictions, checkpoint_dir, hardware.batch_size)
 
 

@@ -25,6 +25,7 @@ TRIES = 3
 
 SETTINGS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
 """Of Ray, unless the environment says otherwise: it reports nothing, and its workers run at the driver's priority."""
+QUIET = {"log_to_driver": False, "logging_level": "ERROR"}
 MiB = 1 << 20
 
 
@@ -43,6 +44,53 @@ class RayWorkers:
     gpus_per_worker: float
     shared_bytes: int
     module: str = __name__
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What workers may be given. cpus: cores; gpus: as Ray counts them, a fraction where some are shared."""
+
+    cpus: int
+    gpus: float
+
+    def most_workers(self, gpus_per_worker: float) -> int:
+        """How many workers there is room for, each with this share of a GPU; one at least."""
+        if not gpus_per_worker:
+            return max(1, self.cpus)
+        if gpus_per_worker < 1:
+            return max(1, int(self.gpus) * workers_on_one_gpu(gpus_per_worker))
+        return max(1, int(self.gpus / gpus_per_worker))
+
+
+def cores() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def ray_resources() -> Resources:
+    """Of the cluster of RAY_ADDRESS, whatever the machine of this process has; else of this machine alone.
+
+    Raises: InputError without Ray, and where no cluster answers.
+    """
+    ray = _import_ray()
+    if not os.environ.get("RAY_ADDRESS"):
+        return Resources(cores(), float(torch.cuda.device_count()))
+    _connect(ray)
+    try:
+        there = ray.cluster_resources()
+        return Resources(int(there.get("CPU", 1)), float(there.get("GPU", 0.0)))
+    finally:
+        ray.shutdown()
+
+
+def _connect(ray: Any) -> None:
+    try:
+        ray.init(**QUIET)
+    except ConnectionError as error:
+        raise InputError(
+            f"no Ray cluster answers at RAY_ADDRESS={os.environ['RAY_ADDRESS']} ({str(error).splitlines()[0]}); "
+            "start one by `ray start --head`, or unset RAY_ADDRESS to start one on this machine"
+        ) from None
 
 
 class _Cluster(NamedTuple):
@@ -176,12 +224,11 @@ def _refuse_to_go_on(failure: Exception, lost: int) -> None:
 def _start(wanted: RayWorkers) -> _Cluster:
     """Ray, connected to the cluster of RAY_ADDRESS, or started on this machine alone; and its workers."""
     ray = _import_ray()
-    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
     if os.environ.get("RAY_ADDRESS"):
-        ray.init(**quiet)
+        _connect(ray)
     else:
         store = max(80 * MiB, 2 * wanted.shared_bytes)
-        ray.init(address="local", num_cpus=wanted.count, object_store_memory=store, include_dashboard=False, **quiet)
+        ray.init(address="local", num_cpus=wanted.count, object_store_memory=store, include_dashboard=False, **QUIET)
     _check_room(ray, wanted)
     actor = ray.remote(num_cpus=1, num_gpus=wanted.gpus_per_worker, max_restarts=0)(Worker)
     start_worker = functools.partial(actor.remote, os.getcwd(), torch.get_num_threads(), wanted.module)
@@ -191,11 +238,8 @@ def _start(wanted: RayWorkers) -> _Cluster:
 def _check_room(ray: Any, wanted: RayWorkers) -> None:
     """Raise InputError for workers that this machine could never hold: Ray would wait for ever. A cluster may grow."""
     share = wanted.gpus_per_worker
-    if not share:
-        return
     gpus = ray.cluster_resources().get("GPU", 0.0)
-    fit = int(gpus) * workers_on_one_gpu(share) if share < 1 else int(gpus / share)
-    if fit >= wanted.count:
+    if not share or (gpus >= share and Resources(0, gpus).most_workers(share) >= wanted.count):
         return
     words = f"{wanted.count} workers of {share:g} GPUs each do not fit: there are {gpus:g}"
     if os.environ.get("RAY_ADDRESS"):

@@ -24,7 +24,9 @@ def sweep(
     run: Sequence[EvalCase] = (),
     quiet: bool = False,
 ) -> None:
-    """Compute every missing chunk, trajectory by trajectory in the order of the cases.
+    """Compute every missing chunk, model by model in the order of the cases, the longest of a model's first.
+
+    So what is computed last, while other workers have no more to do, is short.
 
     Chunks that another process has claimed are left to it; when all else is done they are waited for, and computed here
     if it died.
@@ -32,7 +34,7 @@ def sweep(
     Args:
         run: all cases of the run, of which the progress bar shows the stored ones as done; those prepared if empty.
     """
-    if prepared.batch_size is not None:
+    if prepared.batch_size is not None and hardware.device_of_workers == hardware.device:
         hardware = replace(hardware, batch_size=min(hardware.batch_size, prepared.batch_size))
     for wait in (False, True):
         todo, images = _missing(prepared.cases, store, hardware)
@@ -51,6 +53,8 @@ def _missing(cases: Sequence[EvalCase], store: Store, hardware: Hardware) -> tup
     """
     absent = {case_key(case): chunks for case, chunks in lacking(cases, store, hardware)}
     groups = [[case] for case in cases] if hardware.keeps_images else trajectories(cases)
+    order = list({group[0].model.name: None for group in groups})
+    groups.sort(key=lambda group: (order.index(group[0].model.name), -group[-1].attack.weight))
     todo: list[Task] = [
         (group, chunk) for group in groups for chunk in sorted(set().union(*(absent[case_key(case)] for case in group)))
     ]
@@ -68,8 +72,7 @@ def _compute_all(
         else:
             hardware = compute_chunk(*todo[task], prepared, store, hardware, wait=wait, advance=bar.advance)
 
-    shares_memory = hardware.workers == 1 or hardware.device.type == "cpu"  # a GPU's state survives no fork
-    if hardware.executor == "local" and shares_memory:
+    if not hardware.is_remote:
         finished = run_all(len(todo), compute, hardware.workers)
     else:
         from benchmark.sweep.worker import run_remote

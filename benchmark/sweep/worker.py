@@ -3,7 +3,6 @@
 import os
 import sys
 import warnings
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -13,8 +12,8 @@ from typing import Any, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
+from attacks.precision import precision_for
 from benchmark.data.lazy_images import LazyImages
 from benchmark.data.split import Split
 from benchmark.evaluation.hardware import Hardware
@@ -24,6 +23,7 @@ from benchmark.sweep.compute import Task, compute_chunk
 from benchmark.sweep.local_pool import run_spawned
 from benchmark.sweep.prepare import PreparedSweep, load_on
 from benchmark.sweep.ray_pool import RayWorkers, run_on_ray
+from benchmark.sweep.recent_models import RecentModels
 
 
 @dataclass(frozen=True)
@@ -86,12 +86,16 @@ class Job:
             images = cast(torch.Tensor, x) if isinstance(x, LazyImages) else _tensor(x)
             split = Split(x=images, y=_tensor(self.y), index=_tensor(self.index), **self.images)
         specs = {spec.name: spec for group, _ in self.todo for case in group for spec in (case.model, case.source)}
-        device = self.hardware.device
-        models = _OnDemand(lambda name: load_on(self.hardware, specs[name], split, self.checkpoint_dir))
-        searched = _OnDemand(lambda name: search_copy(specs[name], models[name], split, self.hardware))
-        predictions = {name: torch.from_numpy(classes.copy()).to(device) for name, classes in self.predictions.items()}
-        prepared = PreparedSweep((), split, self.rows, models, searched, predictions)
         hardware = self.hardware
+        if hardware.finds_precision:
+            hardware = replace(hardware, precision=precision_for("auto", split.x, hardware.device))
+        on = hardware
+        models = RecentModels(lambda name: load_on(on, specs[name], split, self.checkpoint_dir), MOST_MODELS)
+        searched = RecentModels(lambda name: search_copy(specs[name], models[name], split, on), MOST_MODELS)
+        predictions = {
+            name: torch.from_numpy(classes.copy()).to(on.device) for name, classes in self.predictions.items()
+        }
+        prepared = PreparedSweep((), split, self.rows, models, searched, predictions)
 
         def compute(task: int) -> None:
             nonlocal hardware
@@ -100,24 +104,8 @@ class Job:
         return compute
 
 
-KEPT = 4
-"""Models that a worker holds at a time: a target, its sources, and one to come; a leaderboard's do not fit on a GPU."""
-
-
-class _OnDemand(OrderedDict[str, nn.Module]):
-    """A model is made when it is asked for; those asked for last are kept."""
-
-    def __init__(self, make: Callable[[str], nn.Module]) -> None:
-        super().__init__()
-        self._make = make
-
-    def __getitem__(self, name: str) -> nn.Module:
-        if name not in self:
-            self[name] = self._make(name)
-        self.move_to_end(name)
-        while len(self) > KEPT:
-            self.popitem(last=False)
-        return super().__getitem__(name)
+MOST_MODELS = 4
+"""That a worker holds at a time: a target, its sources, and one to come."""
 
 
 def run_remote(
@@ -135,7 +123,7 @@ def run_remote(
         rows=prepared.rows,
         predictions={name: classes.cpu().numpy() for name, classes in prepared.predictions.items()},
         store=Store(store.root.resolve()),
-        hardware=hardware,
+        hardware=replace(hardware, device=hardware.device_of_workers),
         checkpoint_dir=prepared.checkpoint_dir.resolve(),
         wait=wait,
     )

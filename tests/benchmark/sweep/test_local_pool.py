@@ -1,15 +1,18 @@
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from attacks.errors import InputError
-from benchmark.sweep.local_pool import can_fork, run_all, run_map
+from benchmark.sweep.local_pool import can_fork, run_all, run_map, run_spawned, worker_number
 
 forks = pytest.mark.skipif(not can_fork(), reason="this system cannot fork")
 both = pytest.mark.parametrize("workers", [1, pytest.param(2, marks=forks)])
@@ -136,3 +139,55 @@ def _runs(process: int) -> bool:
         return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Does tasks, but for those that a worker cannot: pairs of a task and the number of a worker, None for any."""
+
+    folder: Path
+    failing: frozenset[tuple[int | None, int | None]]
+
+    def __call__(self) -> Callable[[int], None]:
+        def compute(task: int) -> None:
+            here = worker_number()
+            if self.failing & {(task, here), (None, here), (task, None)}:
+                raise RuntimeError("CUDA error: an illegal memory access was encountered")
+            (self.folder / f"{task} {here}").touch()
+
+        return compute
+
+
+@pytest.fixture
+def forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes that would start afresh are copies of this one, which takes a tenth of the time."""
+    fork = multiprocessing.get_context("fork")
+    monkeypatch.setattr(multiprocessing, "get_context", lambda _method: fork)
+
+
+@forks
+@pytest.mark.usefixtures("forked")
+def test_a_gpu_that_fails_is_left_out_and_its_task_done_by_another(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert sorted(run_spawned(9, Machine(tmp_path, frozenset({(None, 0)})), 3)) == list(range(9))
+    done = [path.name.split() for path in tmp_path.iterdir()]
+    assert {int(task) for task, _ in done} == set(range(9))
+    assert {worker for _, worker in done} <= {"1", "2"}
+    assert "GPU 0 failed and is left out (RuntimeError: CUDA error: an illegal" in capfd.readouterr().err
+
+
+@forks
+@pytest.mark.usefixtures("forked")
+@pytest.mark.parametrize("failing", [{(4, None)}, {(None, 0), (None, 1), (None, 2)}], ids=["one task", "every task"])
+def test_what_fails_on_another_gpu_too_is_raised(tmp_path: Path, failing: set[tuple[int | None, int | None]]) -> None:
+    machine = Machine(tmp_path, frozenset(failing))
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        list(run_spawned(9, machine, 3))
+
+
+@forks
+@pytest.mark.usefixtures("forked")
+def test_the_last_gpu_that_fails_ends_the_run(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        list(run_spawned(4, Machine(tmp_path, frozenset({(None, 0)})), 1))
