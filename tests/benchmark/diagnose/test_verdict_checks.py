@@ -119,9 +119,11 @@ def test_a_pair_beyond_the_margin_decides_before_one_of_smaller_p_within_it() ->
     assert both.p == pytest.approx(2 * gain_p(*few, 5.0))
 
 
-def test_one_image_that_random_points_break_alone_is_a_failure_however_many_the_attack_breaks_alone() -> None:
-    shown = {**WORKING, "random-points": verdicts(6, first=95)}  # of which the attack breaks five
-    assert outcomes(shown)["random-points"] == "fails"
+@pytest.mark.parametrize(("alone", "outcome"), [(0, "passes"), (1, "cannot-tell"), (3, "fails")])
+def test_what_random_points_break_alone_counts_however_many_the_attack_breaks_alone(alone: int, outcome: str) -> None:
+    broken = verdicts(5 + alone, first=15, n=25)  # of which the attack breaks five
+    shown = {**WORKING, "tested": verdicts(20), "random-points": broken}
+    assert outcomes(shown)["random-points"] == outcome
 
 
 def test_images_that_are_wrong_when_clean_count_for_nothing() -> None:
