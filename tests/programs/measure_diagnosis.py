@@ -30,10 +30,9 @@ from benchmark.store.diagnosis import Diagnosis
 from benchmark.store.store import Store
 from benchmark.suites.models import models_for
 from model_zoo.files.atomic import atomic_write
+from model_zoo.registry import SHIPPED
 
 NOWHERE = Path("no checkpoints of the user's")
-CONTROLS = ("natural", "madry", "cascade")
-"""Models of masked suites that have no mask: they are among the honest ones."""
 FEWER = MappingProxyType(
     {
         "noise": ("50", "64"),
@@ -63,15 +62,19 @@ class Subject:
 def subjects(data: str) -> Iterator[Subject]:
     """All models, honest ones first."""
     for suite in ("digits", "mnist"):
-        for name in models_for(suite, NOWHERE):
+        for name in shipped(suite):
             yield Subject(name, "honest", suite, ("--models", name, "--suite", suite, "--data-dir", data))
     for suite in MASKED:
-        for name in models_for(suite, NOWHERE):
-            if name not in CONTROLS:
-                yield Subject(name, "defense", suite, ("--models", name, "--suite", suite, "--data-dir", data))
+        for name in shipped(suite):
+            yield Subject(name, "defense", suite, ("--models", name, "--suite", suite, "--data-dir", data))
     for file, kind in ((masks, "mask"), (unseen_masks, "unseen mask")):
         for mask in file.MASKS:
             yield Subject(mask.__name__, kind, "digits", ("--model", f"{file.__file__}:{mask.__name__}"))
+
+
+def shipped(suite: str) -> list[str]:
+    """The models that were trained for a suite itself, none that it borrows; their weights are in the repository."""
+    return [name for name in models_for(suite, NOWHERE) if (SHIPPED / suite / f"{name}.json").is_file()]
 
 
 def diagnose(one: Subject, results: Path) -> None:
