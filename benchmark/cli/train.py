@@ -3,7 +3,6 @@
 import shlex
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib.metadata import version
 
 import torch
 
@@ -19,7 +18,7 @@ from benchmark.cli.resolve_hardware import (
     use_threads,
 )
 from benchmark.data.split import Split, balanced_subset, holdout
-from benchmark.evaluation.hardware import VERSIONED
+from benchmark.evaluation.hardware import versions
 from benchmark.suites.registry import SUITES
 from benchmark.suites.suite import Suite
 from benchmark.training.first_stage import first_stem, prepare_first_stage
@@ -109,7 +108,7 @@ def train(shared: Shared, *, defense: str, suite: str, recipe: str, overrides: S
         "seconds": round(trained.seconds),
         "backwards_per_image": round(trained.backwards_per_image, 4),
         **({"workers": workers} if workers > 1 else {}),
-        "versions": {package: version(package) for package in VERSIONED},
+        "versions": versions(hardware.device),
     }
     if spec.bound is not None:
         record["certified"] = _certificate(model, spec.bound, chosen, shared)

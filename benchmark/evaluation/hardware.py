@@ -3,6 +3,7 @@
 import ctypes
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib.metadata import version
 
 import torch
 
@@ -78,4 +79,20 @@ def describe(hardware: Hardware) -> str:
     return f"{device}, search in {hardware.precision}, batches of {hardware.batch_size}".replace("torch.", "")
 
 
-VERSIONED = ("torch", "torchvision", "numpy", "foolbox", "pyautoattack")
+PACKAGES = ("torch", "torchvision", "numpy", "foolbox", "pyautoattack")
+"""Those that numbers depend on."""
+
+
+def versions(device: torch.device) -> dict[str, str]:
+    """Of the packages that numbers depend on; on a GPU of CUDA, cuDNN and the driver, too."""
+    of_packages = {name: version(name) for name in PACKAGES}
+    if device.type != "cuda":
+        return of_packages
+    newest = torch._C._cuda_getDriverVersion()  # type: ignore[attr-defined] # of CUDA that the driver runs: 12040 is 12.4
+    driver = f"{newest // 1000}.{newest % 1000 // 10}"
+    return {
+        **of_packages,
+        "cuda": str(torch.version.cuda),
+        "cudnn": str(torch.backends.cudnn.version()),
+        "driver": driver,
+    }

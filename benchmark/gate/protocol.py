@@ -4,7 +4,6 @@ import hashlib
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 
 from attacks.spec import AttackSpec
 from benchmark.data.split import Split, take
-from benchmark.evaluation.hardware import VERSIONED, Hardware, device_name
+from benchmark.evaluation.hardware import Hardware, device_name, versions
 from benchmark.stats.shares import Bools
 from benchmark.store.packed import PackedCase
 from benchmark.store.store import Store
@@ -141,6 +140,6 @@ def _trusted(protocol: GateProtocol) -> Store:
     for package in ("attacks", "model_zoo", "benchmark"):
         for path in sorted((CODE / package).rglob("*.py")):
             sha.update(path.relative_to(CODE).as_posix().encode() + path.read_bytes())
-    versions = [f"{name}={version(name)}" for name in VERSIONED]
-    sha.update(" ".join([*versions, device_name(protocol.hardware), str(protocol.hardware.precision)]).encode())
+    of = [f"{name}={text}" for name, text in versions(protocol.hardware.device).items()]
+    sha.update(" ".join([*of, device_name(protocol.hardware), str(protocol.hardware.precision)]).encode())
     return Store(protocol.folder / sha.hexdigest()[:16])
