@@ -40,16 +40,17 @@ def _momentum(name: str, *, paper: str, **params: object) -> AttackSpec:
     )
 
 
-def _spsa(name: str, steps: int, pairs_per_step: int, rel_step_size: float) -> AttackSpec:
+def _spsa(name: str, steps: int, queries_per_step: int, rel_step_size: float) -> AttackSpec:
     return AttackSpec(
         name,
         algorithm="spsa",
         method=Recurrence(spsa.init, spsa.step),
-        params={"pairs_per_step": pairs_per_step, "width": 0.01, "rel_step_size": rel_step_size},
+        params={"queries_per_step": queries_per_step, "width": 0.01, "rel_step_size": rel_step_size},
         steps=steps,
         reads_last=False,
         tolerates_rounding=False,
         asks_for="logits",
+        version=2,
         paper="Uesato et al., arXiv:1802.05666",
     )
 
@@ -167,8 +168,8 @@ ATTACKS: Mapping[str, AttackSpec] = by_name(
         *(_foolbox_labels(name, 2000, algorithm=name) for name in FOOLBOX_LABELS),
         *AUTOATTACK_MEMBERS.values(),
         _square("square-500", 500),
-        _spsa("spsa", 100, 128, 0.05),
-        _spsa("spsa-500", 10, 25, 0.25),
+        _spsa("spsa", 100, 257, 0.05),
+        _spsa("spsa-500", 10, 50, 0.25),
         _rays("rays", 2000),
         AttackSpec(
             "random-points",
@@ -224,7 +225,7 @@ class Family:
 FAMILIES: Mapping[str, Family] = {
     "pgd": Family(_pgd, of="steps"),
     "square": Family(_square, unit=50),
-    "spsa": Family(lambda name, queries: _spsa(name, queries // 50, 25, 0.25), unit=50),
+    "spsa": Family(lambda name, queries: _spsa(name, queries // 50, 50, 0.25), unit=50),
     "rays": Family(_rays),
     **{name: Family(partial(_foolbox_labels, algorithm=name)) for name in FOOLBOX_LABELS},
 }
@@ -260,7 +261,7 @@ def query_budget(spec: AttackSpec) -> int | None:
         return None
     if isinstance(spec.method, ThirdParty):
         return params.get("queries")
-    return spec.steps * int(params.get("queries_per_step", 2 * params.get("pairs_per_step", 0.5)))
+    return spec.steps * int(params.get("queries_per_step", 1))
 
 
 def _family(name: str) -> tuple[Family | None, int]:

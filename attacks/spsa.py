@@ -38,22 +38,23 @@ def init(x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> State:  # n
     return State(x, y, x, draws.step, zero, zero, draws)
 
 
-def step(oracle: Oracle, state: State, *, pairs_per_step: int, width: float, rel_step_size: float) -> State:
-    """Estimate the gradient of the logit margin, let Adam descend, project.
+def step(oracle: Oracle, state: State, *, queries_per_step: int, width: float, rel_step_size: float) -> State:
+    """Estimate the gradient of the logit margin, let Adam descend, project, and ask about the new point.
 
     Args:
-        pairs_per_step: sign vectors a step; each costs two queries.
+        queries_per_step: the most that a step asks: one query is about the new point, and two each about as many sign
+            vectors as fit beside it.
         width: half the distance of the two points of a pair, in each pixel.
         rel_step_size: Adam's learning rate as a fraction of the threat model's epsilon.
 
     Returns: the next state; its x_adv lies inside the threat model.
     Source: Uesato et al., arXiv:1802.05666 (two-sided differences, margin loss, Adam).
-    Deviations: the points of a pair are clipped to [0, 1], where a classifier is defined; under L2 Adam's step is
-        scaled to the length of one step.
+    Deviations: a query of the new point, without which nobody learns that it is misclassified; the points of a pair are
+        clipped to [0, 1], where a classifier is defined; under L2 Adam's step is scaled to the length of one step.
     """
     threat = oracle.threat
     draws = replace(state.draws, step=state.steps)
-    signs = torch.where(draws.uniform((pairs_per_step, *state.x.shape[1:])) < 0.5, -1.0, 1.0)
+    signs = torch.where(draws.uniform(((queries_per_step - 1) // 2, *state.x.shape[1:])) < 0.5, -1.0, 1.0)
     centre = state.x_adv[:, None]
     points = torch.cat([centre + width * signs, centre - width * signs], 1).clamp(0, 1)
     above, below = margins(oracle, points, state.y).chunk(2, 1)
@@ -65,4 +66,5 @@ def step(oracle: Oracle, state: State, *, pairs_per_step: int, width: float, rel
     if threat.norm == "L2":
         direction = unit(direction)
     x_adv = threat.project(state.x_adv - rel_step_size * threat.epsilon * direction, state.x)
+    oracle.logits(x_adv)  # the watch learns of it, and nobody else: the points of a pair may all lie outside
     return replace(state, x_adv=x_adv, steps=state.steps + 1, first_moment=first, second_moment=second)

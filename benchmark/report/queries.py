@@ -16,8 +16,7 @@ BUDGETS = (1000, 2000, 10_000)
 QUERY_NOTE = (
     "Queries and bad queries are over the images that the attack broke, up to and including the query that did. A "
     "query is bad if its answer is not the image's class: what the operator of an attacked service could notice. "
-    "`at N`: what withstands the first N queries an image; `-` beyond the attack's own budget. "
-    "SPSA's last point is judged without being asked about, and counts as its last query."
+    "`at N`: what withstands the first N queries an image; `-` beyond the attack's own budget."
 )
 
 
