@@ -8,14 +8,14 @@ from benchmark.cli.resolve_models import choose_models, without_twins
 from benchmark.corruptions.cases import corruption_store
 from benchmark.corruptions.images import COMMON, CORRUPTIONS
 from benchmark.corruptions.run import corrupt_models
-from benchmark.report.corruptions import write_corruptions
-from benchmark.report.score import score_suite
+from benchmark.report.publish import show_corruptions
 from benchmark.report.short import file_list
 from model_zoo.files.locks import claim, in_use
 
 FILES = {
     "corruptions.md": "accuracy by type and severity",
     "corruptions.csv": "a row a model, corruption and severity",
+    "corruptions.json": "the verdicts behind both, packed, with corruptions.bin",
 }
 
 
@@ -55,5 +55,5 @@ def corruptions(
             quiet=shared.quiet,
         )
         with claim(store.root, f"tables {chosen.name}", wait=True):
-            print(write_corruptions(score_suite(store, chosen.name), folder))
+            print(show_corruptions(store, chosen.name, shared.results_dir))
     print(file_list(folder, FILES))

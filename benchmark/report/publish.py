@@ -30,10 +30,12 @@ from benchmark.store.store import Store
 from benchmark.suites.published import ROWS, UNMEASURED
 from benchmark.suites.registry import SUITES
 from benchmark.suites.suite import Suite
-from model_zoo.files.atomic import atomic_write
+from model_zoo.files.atomic import atomic_write, file_of
 
 VERDICTS = "verdicts"
 """The folder of the packed verdicts, beside those of the tables."""
+CORRUPTIONS = "corruptions"
+"""The name of a suite's tables of corruptions, and of the verdicts packed beside them."""
 SEPARATOR = "@"
 """Between the name of a suite and what another selection of it differs in."""
 
@@ -45,7 +47,10 @@ def rebuild_tables(results_dir: Path) -> None:
     there = store.suites()
     packed = sorted({path.stem.partition(SEPARATOR)[0] for path in folder.glob("*.json")} - set(there))
     certificates, corrupted = CertificateStore(store.root), corruption_store(results_dir)
-    if not (corrupted.suites() or there or packed or store.diagnosed_suites() or certificates.suites()):
+    with_corruptions = dict.fromkeys(
+        [*corrupted.suites(), *sorted(path.parent.name for path in results_dir.glob(f"*/{CORRUPTIONS}.json"))]
+    )
+    if not (with_corruptions or there or packed or store.diagnosed_suites() or certificates.suites()):
         raise InputError(
             f"expected verdicts in {store.root}, found none, nor packed ones in {folder}; "
             "run a benchmark first, or name --results-dir"
@@ -61,9 +66,26 @@ def rebuild_tables(results_dir: Path) -> None:
     for suite in packed:
         _show_packed(store, suite, results_dir, with_pictures=True)
         print(f"made of {folder / suite}.json")
-    for suite in corrupted.suites():
-        write_corruptions(score_suite(corrupted, suite), results_dir / suite)
-        print(f"Corruptions: {results_dir / suite / 'corruptions.md'}")
+    for suite in with_corruptions:
+        show_corruptions(corrupted, suite, results_dir)
+        print(f"Corruptions: {results_dir / suite / f'{CORRUPTIONS}.md'}")
+
+
+def show_corruptions(store: Store, suite: str, results_dir: Path) -> str:
+    """Write what models answer under corruptions, packed beside the tables. Returns: the text of the summary.
+
+    Args:
+        store: of corruptions; what it lacks of a suite is what is packed there already.
+    """
+    stem = results_dir / suite / CORRUPTIONS
+    there = _packed_there(stem.parent, CORRUPTIONS)
+    record = store.read_suite(suite)
+    if record is None:
+        packed = read_packed(file_of(stem, ".json"))
+    else:
+        packed = _with_rows_of(there, gather(store, suite, selection=record.shown))
+        write_packed(packed, stem)
+    return write_corruptions(score_suite(packed, suite), stem.parent)
 
 
 def show_certificates(store: Store, suite: str, results_dir: Path) -> None:

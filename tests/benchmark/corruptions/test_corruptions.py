@@ -1,5 +1,6 @@
 """Common corruptions: the same of an image wherever it stands, resumed like everything else, and tabled as defined."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -203,6 +204,11 @@ def test_a_run_is_resumed_where_it_was_left_and_table_makes_the_same_files(
         (tmp_path / "mnist" / name).unlink()
     rebuild_tables(tmp_path)
     assert files == {name: (tmp_path / "mnist" / name).read_bytes() for name in files}
+    shutil.rmtree(tmp_path / "runs")  # as in a fresh clone
+    for name in files:
+        (tmp_path / "mnist" / name).unlink()
+    rebuild_tables(tmp_path)
+    assert files == {name: (tmp_path / "mnist" / name).read_bytes() for name in files}
     asked.clear()
-    go(store)
+    go(again)
     assert asked == []
