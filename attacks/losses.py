@@ -26,6 +26,20 @@ def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
     return F.softplus(near) + (odds - near) / (1 + math.exp(-SATURATED))
 
 
+def probability(logits: Tensor, y: Tensor) -> Tensor:
+    """The probability of all other classes, 1 - p_y, with class indices y (N,).
+
+    On one pass it points where cross-entropy does. Over several draws of a randomised classifier its mean is 1 minus
+    the mean of p_y, so its gradient points where that of -log(mean p_y) does, the loss of the smoothed classifier's own
+    probabilities, while the mean of cross-entropy is that of each draw's logarithm. As there, it goes on along its
+    tangent where the log-odds are below -14: draws so certain of y weigh 1e-6, and not less.
+    Source: Salman et al., arXiv:1906.04584, Section 2.2 (SmoothAdv).
+    """
+    odds = log_odds(logits, y)
+    near = odds.clamp_min(SATURATED)
+    return near.sigmoid() + (odds - near) * math.exp(SATURATED) / (1 + math.exp(SATURATED)) ** 2
+
+
 def log_odds(logits: Tensor, y: Tensor) -> Tensor:
     """log sum_{c != y} exp(z_c) - z_y with class indices y (N,): the logarithm of (1 - p_y) / p_y."""
     others = logits.scatter(1, y[:, None], float("-inf")).logsumexp(1)
@@ -98,6 +112,7 @@ def _spread(logits: Tensor, places: Sequence[int]) -> Tensor:
 LOSSES: Mapping[str, Loss] = {
     "cross-entropy": cross_entropy,
     "cross-entropy-x10": cross_entropy_x10,
+    "probability": probability,
     "margin": margin,
     "kl-divergence": kl_divergence,
     "difference": difference,

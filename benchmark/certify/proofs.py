@@ -185,6 +185,7 @@ def by_smoothing(subject: Subject, asked: Asked, settings: Settings) -> Proof:
 
     Source: Cohen et al., arXiv:1902.02918; the ratio of norms: Carmon et al., arXiv:1905.13736, Table 2.
     """
+    on_gpu = asked.x.device.type != "cpu"
     found = smoothing.certify(
         subject.model,
         asked.x,
@@ -194,7 +195,7 @@ def by_smoothing(subject: Subject, asked: Asked, settings: Settings) -> Proof:
         estimation=int(settings["n"]),
         alpha=settings["alpha"],
         seed=asked.seed,
-        batch_size=max(subject.batch_size, 1000),
+        batch_size=max(subject.batch_size, 1000) if on_gpu else subject.batch_size,
     )
     holds = found.holds(asked.y, l2_radius(asked.threat, asked.x))
     state = torch.where(holds, CERTIFIED, UNKNOWN)

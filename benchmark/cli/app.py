@@ -71,9 +71,9 @@ from benchmark.cli.values import Examples
 @option(
     "--loss",
     WHAT,
-    "Gradient attacks climb this loss in place of their own: cross-entropy, cross-entropy-x10, margin or dlr; "
-    "features or features:LAYER for the distance from the clean image's; difference or dlr-targeted where they have "
-    "targets.",
+    "Gradient attacks climb this loss in place of their own: cross-entropy, cross-entropy-x10, probability, margin or "
+    "dlr; features or features:LAYER for the distance from the clean image's; difference or dlr-targeted where they "
+    "have targets.",
     metavar="NAME",
 )
 @option("--keep-images", WHAT, "Adversarial images are kept, for `store rejudge`.", is_flag=True)

@@ -4,7 +4,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from attacks.losses import LOSSES, cross_entropy, difference, dlr, dlr_targeted, kl_divergence, margin
+from attacks.losses import LOSSES, cross_entropy, difference, dlr, dlr_targeted, kl_divergence, margin, probability
 
 
 def random_logits(seed: int, *, n: int = 40, classes: int = 10, scale: float = 10.0) -> tuple[Tensor, Tensor]:
@@ -52,6 +52,15 @@ def test_cross_entropy_rises_where_its_usual_form_is_flat() -> None:
     values = cross_entropy(torch.stack([gap, torch.zeros_like(gap)], 1), torch.zeros(len(gap), dtype=torch.long))
     assert (values.diff() > 0).all()
     torch.testing.assert_close(values[-2:], torch.log1p(torch.exp(-gap[-2:])))
+
+
+def test_the_probability_loss_is_that_of_the_other_classes_and_rises_where_it_is_flat() -> None:
+    logits, y = random_logits(13, scale=2.0)
+    np.testing.assert_allclose(probability(logits, y), 1 - numpy_softmax(logits)[np.arange(len(y)), y], atol=1e-6)
+    gap = torch.tensor([4000.0, 400.0, 40.0, 14.1, 13.9, 5.0])
+    values = probability(torch.stack([gap, torch.zeros_like(gap)], 1), torch.zeros(len(gap), dtype=torch.long))
+    assert (values.diff() > 0).all()
+    torch.testing.assert_close(values[-2:], torch.sigmoid(-gap[-2:]))
 
 
 @pytest.mark.parametrize("kappa", [0.0, 3.0, 50.0])

@@ -147,6 +147,18 @@ class Alternating(nn.Module):
         return logits
 
 
+class Noisy(nn.Module):
+    """One draw of a classifier behind noise."""
+
+    def __init__(self, noise: Tensor, classifier: nn.Module, *, scale: float) -> None:
+        super().__init__()
+        self.noise, self.classifier, self.scale = noise, classifier, scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.scale * self.classifier(x + self.noise)
+        return logits
+
+
 def test_every_answer_is_the_mean_of_as_many_passes_as_are_asked_for() -> None:
     networks, (x, y) = [network(), nn.Sequential(network(), nn.Tanh()), network().double().float()], batch()
     seen: list[Query] = []
@@ -169,6 +181,22 @@ def test_every_answer_is_the_mean_of_as_many_passes_as_are_asked_for() -> None:
     assert seen[1].loss is not None
     assert torch.equal(seen[1].loss, value)
     assert seen[0].loss is None
+
+
+def test_the_mean_of_the_probability_loss_points_where_the_loss_of_the_mean_probabilities_does() -> None:
+    """SmoothAdv climbs -log((1/m) sum_k p_k(y)) (Salman et al., arXiv:1906.04584), here by autograd over all draws."""
+    x, y = batch()
+    model, noise = network(), 0.5 * torch.randn(4, *x[:1].shape, generator=torch.Generator().manual_seed(3))
+    draws = [Noisy(one, model, scale=10.0) for one in noise]
+    point = x.clone().requires_grad_()
+    mean = torch.stack([one(point).softmax(1) for one in draws]).mean(0)
+    (expected,) = torch.autograd.grad(F.nll_loss(mean.log(), y, reduction="sum"), point)
+    found = {}
+    for loss in ("probability", "cross-entropy"):
+        _, gradient = Oracle(Alternating(*draws), THREAT, eot=4).loss_and_gradient(x, y, loss)
+        found[loss] = F.cosine_similarity(gradient.flatten(1), expected.flatten(1))
+    assert (found["probability"] > 1 - 1e-5).all()
+    assert (found["cross-entropy"] < 0.99).any()
 
 
 def test_a_counting_classifier_gives_the_logits_of_the_classifier_with_their_graph() -> None:

@@ -1,8 +1,9 @@
 """How tight bounds are, and what smoothing certifies: python tests/programs/measure_certificates.py PART STEM N.
 
-N is how many digits, a balanced subset. PART is `tightness` (every bound beside the best of CROWN's) or
-`smoothing` (certified accuracy against the radius for some noises, and whether attacks on the smoothed classifier break
-what is certified). CHECKPOINTS names the folder of models `smoothing-SIGMA` that were trained for it. Writes STEM.csv.
+N is how many digits, a balanced subset. PART is `tightness` (every bound beside the best of CROWN's), `smoothing`
+(whether attacks on the smoothed classifier break what is certified, for some noises) or `smoothadv` (PGD on the mean
+loss of the draws, and on the loss of their mean probabilities). CHECKPOINTS names the folder of models
+`smoothing-SIGMA` that were trained for it. Writes STEM.csv.
 """
 
 import copy
@@ -23,6 +24,7 @@ from attacks import attack
 from benchmark.data.datasets import load
 from benchmark.data.split import Split, balanced_subset
 from benchmark.report.tables import write_csv
+from benchmark.stats.shares import mcnemar
 from model_zoo.bounds import convex, smoothing
 from model_zoo.bounds.crown import RULES
 from model_zoo.bounds.crown_margins import best_margins, interval_margins, margins_by
@@ -36,7 +38,7 @@ from model_zoo.smoothed import smoothed
 TIGHTNESS = (("ibp", 0.2), ("convex-bound", 0.2), ("trades-b6", 0.05))
 SIGMAS = (0.12, 0.25, 0.5)
 RADII = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5)
-SAMPLES, ALPHA = 10_000, 0.001
+SAMPLES, ALPHA = 1000, 0.001
 BATCH = 25
 
 
@@ -100,7 +102,7 @@ def tightness(split: Split, checkpoint_dir: Path) -> Iterator[dict[str, Any]]:
             }
 
 
-def curves(split: Split, checkpoint_dir: Path) -> Iterator[dict[str, Any]]:
+def contradictions(split: Split, checkpoint_dir: Path) -> Iterator[dict[str, Any]]:
     """A row a noise: certified accuracy by radius, and what an attack on the smoothed classifier breaks of it."""
     x, y, index = split.x, split.y, split.index
     for sigma in SIGMAS:
@@ -131,13 +133,41 @@ def curves(split: Split, checkpoint_dir: Path) -> Iterator[dict[str, Any]]:
         yield row
 
 
+LOSSES = ("cross-entropy", "probability")
+PASSES = (1, 4, 20)
+JUDGED_BY = 100
+
+
+def losses(split: Split, checkpoint_dir: Path) -> Iterator[dict[str, Any]]:
+    """A row a radius and number of draws: what PGD-20 leaves of a smoothed classifier by either loss."""
+    spec = smoothed(models_of("digits", checkpoint_dir)["smoothing-0.25"], "noise-0.25")
+    noisy = load_model(spec, checkpoint_dir, classes=10)
+    for epsilon in (0.5, 1.0):
+        for eot in PASSES:
+            settings: dict[str, Any] = {"epsilon": epsilon, "norm": "L2", "index": split.index, "eot": eot}
+            first, second = (
+                attack(noisy, split.x, split.y, "pgd-20", **settings, loss=loss, judge_draws=JUDGED_BY).robust
+                for loss in LOSSES
+            )
+            alone = [int((first & ~second).sum()), int((second & ~first).sum())]
+            yield {
+                "epsilon": epsilon,
+                "draws": eot,
+                "n": len(split),
+                **{loss: 100 * held.double().mean().item() for loss, held in zip(LOSSES, (first, second), strict=True)},
+                "broken by probability alone": alone[0],
+                "by cross-entropy alone": alone[1],
+                "p": mcnemar(*alone),
+            }
+
+
 def main() -> None:
     torch.set_num_threads(1)
     part, stem = sys.argv[1], Path(sys.argv[2])
     checkpoint_dir = Path(os.environ.get("CHECKPOINTS", "checkpoints"))
     split = balanced_subset(load("digits", "test", data_dir=Path("unused")), int(sys.argv[3]), seed=0)
     rows = []
-    for row in {"tightness": tightness, "smoothing": curves}[part](split, checkpoint_dir):
+    for row in {"tightness": tightness, "smoothing": contradictions, "smoothadv": losses}[part](split, checkpoint_dir):
         print(row, flush=True)
         rows.append(row)
         write_csv(stem.with_suffix(".csv"), pd.DataFrame(rows).round(4))
