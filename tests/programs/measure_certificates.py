@@ -1,9 +1,10 @@
 """How tight bounds are, and what smoothing certifies: python tests/programs/measure_certificates.py PART STEM N.
 
 N is how many digits, a balanced subset. PART is `tightness` (every bound beside the best of CROWN's), `smoothing`
-(whether attacks on the smoothed classifier break what is certified, for some noises) or `smoothadv` (PGD on the mean
-loss of the draws, and on the loss of their mean probabilities). CHECKPOINTS names the folder of models
-`smoothing-SIGMA` that were trained for it. Writes STEM.csv.
+(whether attacks on the smoothed classifier break what is certified, for some noises), `smoothadv` (PGD on the mean loss
+of the draws, and on the loss of their mean probabilities) or `complete` (what cheap bounds and programs decide of the
+most robust models, and whether AutoAttack breaks what a witness does). CHECKPOINTS names the folder of models
+`smoothing-SIGMA` that were trained for it, SECONDS_EACH the time limit of a program. Writes STEM.csv.
 """
 
 import copy
@@ -21,10 +22,14 @@ from scipy.stats import binomtest
 from torch import Tensor, nn
 
 from attacks import attack
+from attacks.threat_model import ThreatModel
+from benchmark.certify.methods import METHODS
+from benchmark.certify.proofs import Asked, Subject
 from benchmark.data.datasets import load
 from benchmark.data.split import Split, balanced_subset
 from benchmark.report.tables import write_csv
 from benchmark.stats.shares import mcnemar
+from benchmark.store.certificates import BROKEN, CERTIFIED, UNKNOWN
 from model_zoo.bounds import convex, smoothing
 from model_zoo.bounds.crown import RULES
 from model_zoo.bounds.crown_margins import best_margins, interval_margins, margins_by
@@ -161,13 +166,40 @@ def losses(split: Split, checkpoint_dir: Path) -> Iterator[dict[str, Any]]:
         }
 
 
+ROBUST = ("ibp", "gair-rst", "fat-trades-b6", "rst", "trades-b6")
+RADII_OF_PROGRAMS = (0.05, 0.1, 0.02, 0.2)
+
+
+def complete(split: Split, checkpoint_dir: Path) -> Iterator[dict[str, Any]]:
+    """A row a model and radius: how the images that are right when clean are divided, by method."""
+    seconds = float(os.environ.get("SECONDS_EACH", "10"))
+    for epsilon in RADII_OF_PROGRAMS:
+        for name in ROBUST:
+            model = model_of(name, checkpoint_dir)
+            asked = Asked(split.x, split.y, split.index, ThreatModel("Linf", epsilon), 0)
+            asked = asked.of((model(split.x).argmax(1) == split.y).nonzero().squeeze(1))
+            row: dict[str, Any] = {"model": name, "epsilon": epsilon, "n": len(split), "clean": len(asked.y)}
+            subject = Subject(model, tuple(split.x.shape[1:]), len(split))
+            for method, settings in (("crown", {"steps": 20.0}), ("milp", {"seconds": seconds})):
+                proof = METHODS[method].prove(subject, asked, settings)
+                row[f"certified by {method}"] = int((proof.state == CERTIFIED).sum())
+                broken = asked.of((proof.state == BROKEN).nonzero().squeeze(1))
+                asked = asked.of((proof.state == UNKNOWN).nonzero().squeeze(1))
+            row |= {"witness": len(broken.y), "unknown": len(asked.y), "AutoAttack leaves standing": ""}
+            if len(broken.y):
+                left = attack(model, broken.x, broken.y, "autoattack", epsilon=epsilon, index=broken.index).robust
+                row["AutoAttack leaves standing"] = " ".join(map(str, broken.index[left].tolist()))
+            yield row
+
+
 def main() -> None:
     torch.set_num_threads(1)
     part, stem = sys.argv[1], Path(sys.argv[2])
     checkpoint_dir = Path(os.environ.get("CHECKPOINTS", "checkpoints"))
     split = balanced_subset(load("digits", "test", data_dir=Path("unused")), int(sys.argv[3]), seed=0)
     rows = []
-    for row in {"tightness": tightness, "smoothing": contradictions, "smoothadv": losses}[part](split, checkpoint_dir):
+    parts = {"tightness": tightness, "smoothing": contradictions, "smoothadv": losses, "complete": complete}
+    for row in parts[part](split, checkpoint_dir):
         print(row, flush=True)
         rows.append(row)
         write_csv(stem.with_suffix(".csv"), pd.DataFrame(rows).round(4))
