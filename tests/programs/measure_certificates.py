@@ -181,10 +181,12 @@ def complete(split: Split, checkpoint_dir: Path) -> Iterator[dict[str, Any]]:
             row: dict[str, Any] = {"model": name, "epsilon": epsilon, "n": len(split), "clean": len(asked.y)}
             subject = Subject(model, tuple(split.x.shape[1:]), len(split))
             for method, settings in (("crown", {"steps": 20.0}), ("milp", {"seconds": seconds})):
-                proof = METHODS[method].prove(subject, asked, settings)
-                row[f"certified by {method}"] = int((proof.state == CERTIFIED).sum())
-                broken = asked.of((proof.state == BROKEN).nonzero().squeeze(1))
-                asked = asked.of((proof.state == UNKNOWN).nonzero().squeeze(1))
+                row[f"certified by {method}"], broken = 0, asked.of(torch.arange(0))
+                if len(asked.y):
+                    proof = METHODS[method].prove(subject, asked, settings)
+                    row[f"certified by {method}"] = int((proof.state == CERTIFIED).sum())
+                    broken = asked.of((proof.state == BROKEN).nonzero().squeeze(1))
+                    asked = asked.of((proof.state == UNKNOWN).nonzero().squeeze(1))
             row |= {"witness": len(broken.y), "unknown": len(asked.y), "AutoAttack leaves standing": ""}
             if len(broken.y):
                 left = attack(model, broken.x, broken.y, "autoattack", epsilon=epsilon, index=broken.index).robust
