@@ -20,6 +20,7 @@ from benchmark.report.labels import label_column
 from benchmark.report.queries import budget_of, counted, robust_at
 from benchmark.report.score import Judged, SuiteScores, common_images
 from benchmark.stats.shares import percent, wilson
+from benchmark.store.certificates import Certified
 from benchmark.store.shown import ShownCase
 
 SHOWN = 12
@@ -52,6 +53,18 @@ def write_pictures(suite: SuiteScores, board: pd.DataFrame, curves: pd.DataFrame
         if path.stem not in drawn and path.suffix in (".png", ".svg"):
             path.unlink()
     return list(drawn)
+
+
+def write_certified_picture(certified: Sequence[Certified], suite: str, folder: Path) -> None:
+    """Draw smoothing's certified accuracy alone, of a suite of which nothing was attacked.
+
+    Args:
+        folder: the pictures' own; nothing is drawn where nothing was certified by smoothing.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = _certified(radius_table(certified), suite)
+        if figure is not None:
+            save_figure(figure, folder / "certified")
 
 
 def _trade_off(board: pd.DataFrame, suite: SuiteScores) -> Figure:
@@ -170,10 +183,14 @@ def _certified(radii: pd.DataFrame, suite: str) -> Figure | None:
     if radii.empty:
         return None
     figure, axes = new_figure(6, 4.2)
+    noises = radii["settings"].str.partition(" ")  # sigma, and the draws that mostly are the same
+    is_alike = noises[2].nunique() == 1
     for place, (model, own) in enumerate(radii.groupby("model", sort=False)):
         points = list(zip(own["certified_acc"], own["ci_low"], own["ci_high"], strict=True))
-        _curve(axes, place, list(own["radius"]), points, marker="", label=f"{model}, {own['settings'].iloc[0]}")
-    axes.set(xlabel="L2 radius", ylabel="certified accuracy (%)", ylim=(0, 100), title=f"Smoothing: {suite}")
+        settings = (noises[0] if is_alike else radii["settings"]).loc[own.index[0]]
+        _curve(axes, place, list(own["radius"]), points, marker="", label=f"{model}, {settings}")
+    title = f"Smoothing: {suite}" + (f", {noises[2].iloc[0]}" if is_alike else "")
+    axes.set(xlabel="L2 radius", ylabel="certified accuracy (%)", ylim=(0, 100), title=title)
     axes.legend(frameon=False, fontsize=8)
     return figure
 

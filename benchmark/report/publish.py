@@ -61,7 +61,7 @@ def rebuild_tables(results_dir: Path) -> None:
         write_diagnoses(store.read_diagnoses(suite), results_dir / suite)
         print(f"Diagnoses: {results_dir / suite / 'diagnosis.md'}")
     for suite in (name for name in certificates.suites() if name not in (*there, *packed)):
-        write_certified(certificates.shown(suite), results_dir / suite)
+        _write_certified_alone(certificates.shown(suite), suite, results_dir / suite)
         print(f"Certificates: {results_dir / suite / 'certified.csv'}")
     for suite in packed:
         _show_packed(store, suite, results_dir, with_pictures=True)
@@ -110,6 +110,14 @@ def _show_packed(store: Store, suite: str, results_dir: Path, *, with_pictures: 
     _write_all(packed, others, results_dir, with_pictures=with_pictures)
     if own:
         write_packed(packed, folder / suite)
+
+
+def _write_certified_alone(certified: Sequence[Certified], suite: str, folder: Path) -> None:
+    """Write what is certified of a suite of which nothing was attacked, with smoothing's picture."""
+    from benchmark.report.plots import write_certified_picture
+
+    write_certified(certified, folder)
+    write_certified_picture(certified, suite, folder / "pictures")
 
 
 def write_published(results_dir: Path) -> None:

@@ -1,9 +1,10 @@
 """How tight bounds are, and what smoothing certifies: python tests/programs/measure_certificates.py PART STEM N.
 
 N is how many digits, a balanced subset. PART is `tightness` (every bound beside the best of CROWN's), `smoothing`
-(whether attacks on the smoothed classifier break what is certified, for some noises) or `smoothadv` (PGD on the mean
-loss of the draws, and on the loss of their mean probabilities). CHECKPOINTS names the folder of models
-`smoothing-SIGMA` that were trained for it. Writes STEM.csv.
+(whether attacks on the smoothed classifier break what is certified, for some noises), `smoothadv` (PGD on the mean loss
+of the draws, and on the loss of their mean probabilities) or `complete` (what cheap bounds and programs decide of the
+most robust models, and whether AutoAttack breaks what a witness does). CHECKPOINTS names the folder of models
+`smoothing-SIGMA` that were trained for it, SECONDS_EACH the time limit of a program. Writes STEM.csv.
 """
 
 import copy
@@ -21,10 +22,14 @@ from scipy.stats import binomtest
 from torch import Tensor, nn
 
 from attacks import attack
+from attacks.threat_model import ThreatModel
+from benchmark.certify.methods import METHODS
+from benchmark.certify.proofs import Asked, Subject
 from benchmark.data.datasets import load
 from benchmark.data.split import Split, balanced_subset
 from benchmark.report.tables import write_csv
 from benchmark.stats.shares import mcnemar
+from benchmark.store.certificates import BROKEN, CERTIFIED, UNKNOWN
 from model_zoo.bounds import convex, smoothing
 from model_zoo.bounds.crown import RULES
 from model_zoo.bounds.crown_margins import best_margins, interval_margins, margins_by
@@ -134,31 +139,59 @@ def contradictions(split: Split, checkpoint_dir: Path) -> Iterator[dict[str, Any
 
 
 LOSSES = ("cross-entropy", "probability")
-PASSES = (1, 4, 20)
+PASSES = (4, 20)
+EPSILON = 0.5
 JUDGED_BY = 100
 
 
 def losses(split: Split, checkpoint_dir: Path) -> Iterator[dict[str, Any]]:
-    """A row a radius and number of draws: what PGD-20 leaves of a smoothed classifier by either loss."""
+    """A row a number of draws: what PGD-20 leaves of a smoothed classifier by either loss."""
     spec = smoothed(models_of("digits", checkpoint_dir)["smoothing-0.25"], "noise-0.25")
     noisy = load_model(spec, checkpoint_dir, classes=10)
-    for epsilon in (0.5, 1.0):
-        for eot in PASSES:
-            settings: dict[str, Any] = {"epsilon": epsilon, "norm": "L2", "index": split.index, "eot": eot}
-            first, second = (
-                attack(noisy, split.x, split.y, "pgd-20", **settings, loss=loss, judge_draws=JUDGED_BY).robust
-                for loss in LOSSES
-            )
-            alone = [int((first & ~second).sum()), int((second & ~first).sum())]
-            yield {
-                "epsilon": epsilon,
-                "draws": eot,
-                "n": len(split),
-                **{loss: 100 * held.double().mean().item() for loss, held in zip(LOSSES, (first, second), strict=True)},
-                "broken by probability alone": alone[0],
-                "by cross-entropy alone": alone[1],
-                "p": mcnemar(*alone),
-            }
+    for eot in PASSES:
+        settings: dict[str, Any] = {"epsilon": EPSILON, "norm": "L2", "index": split.index, "eot": eot}
+        first, second = (
+            attack(noisy, split.x, split.y, "pgd-20", **settings, loss=loss, judge_draws=JUDGED_BY).robust
+            for loss in LOSSES
+        )
+        alone = [int((first & ~second).sum()), int((second & ~first).sum())]
+        yield {
+            "epsilon": EPSILON,
+            "draws": eot,
+            "n": len(split),
+            **{loss: 100 * held.double().mean().item() for loss, held in zip(LOSSES, (first, second), strict=True)},
+            "broken by probability alone": alone[0],
+            "broken by cross-entropy alone": alone[1],
+            "p": mcnemar(*alone),
+        }
+
+
+ROBUST = ("ibp", "gair-rst", "fat-trades-b6", "rst", "trades-b6")
+RADII_OF_PROGRAMS = (0.05, 0.1, 0.02, 0.2)
+
+
+def complete(split: Split, checkpoint_dir: Path) -> Iterator[dict[str, Any]]:
+    """A row a model and radius: how the images that are right when clean are divided, by method."""
+    seconds = float(os.environ.get("SECONDS_EACH", "10"))
+    for epsilon in RADII_OF_PROGRAMS:
+        for name in ROBUST:
+            model = model_of(name, checkpoint_dir)
+            asked = Asked(split.x, split.y, split.index, ThreatModel("Linf", epsilon), 0)
+            asked = asked.of((model(split.x).argmax(1) == split.y).nonzero().squeeze(1))
+            row: dict[str, Any] = {"model": name, "epsilon": epsilon, "n": len(split), "clean": len(asked.y)}
+            subject = Subject(model, tuple(split.x.shape[1:]), len(split))
+            for method, settings in (("crown", {"steps": 20.0}), ("milp", {"seconds": seconds})):
+                row[f"certified by {method}"], broken = 0, asked.of(torch.arange(0))
+                if len(asked.y):
+                    proof = METHODS[method].prove(subject, asked, settings)
+                    row[f"certified by {method}"] = int((proof.state == CERTIFIED).sum())
+                    broken = asked.of((proof.state == BROKEN).nonzero().squeeze(1))
+                    asked = asked.of((proof.state == UNKNOWN).nonzero().squeeze(1))
+            row |= {"witness": len(broken.y), "unknown": len(asked.y), "AutoAttack leaves standing": ""}
+            if len(broken.y):
+                left = attack(model, broken.x, broken.y, "autoattack", epsilon=epsilon, index=broken.index).robust
+                row["AutoAttack leaves standing"] = " ".join(map(str, broken.index[left].tolist()))
+            yield row
 
 
 def main() -> None:
@@ -167,7 +200,8 @@ def main() -> None:
     checkpoint_dir = Path(os.environ.get("CHECKPOINTS", "checkpoints"))
     split = balanced_subset(load("digits", "test", data_dir=Path("unused")), int(sys.argv[3]), seed=0)
     rows = []
-    for row in {"tightness": tightness, "smoothing": contradictions, "smoothadv": losses}[part](split, checkpoint_dir):
+    parts = {"tightness": tightness, "smoothing": contradictions, "smoothadv": losses, "complete": complete}
+    for row in parts[part](split, checkpoint_dir):
         print(row, flush=True)
         rows.append(row)
         write_csv(stem.with_suffix(".csv"), pd.DataFrame(rows).round(4))

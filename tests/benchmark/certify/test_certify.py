@@ -25,6 +25,7 @@ from benchmark.data.split import Split, balanced_subset
 from benchmark.evaluation.hardware import Hardware
 from benchmark.report.bars import bars
 from benchmark.report.certified import radius_table
+from benchmark.report.publish import rebuild_tables
 from benchmark.report.score import SuiteScores
 from benchmark.store.certificate_audit import certificate_faults
 from benchmark.store.certificate_store import (
@@ -468,6 +469,15 @@ def test_smoothing_certifies_in_the_l2_ball_that_holds_the_threat_model(digits: 
     assert curve["certified_acc"][curve["radius"].round(2) == 0.25].tolist() == [100 * found.certified.mean()]
     assert (curve["certified_acc"].diff().dropna() <= 0).all()
     assert curve["certified_acc"].iloc[[0, -1]].tolist() == [100 * (found.radius >= 0).mean(), 0.0]
+
+
+def test_table_draws_smoothings_curve_of_a_suite_that_was_never_attacked(spec: ModelSpec, tmp_path: Path) -> None:
+    drawn = {"method": "smoothing", "is_deterministic": False, "norm": "L2"}
+    made = shown(spec, [1, 0, 1], **drawn, radius=np.array([0.5, -1, 0.2], dtype=np.float32))
+    CertificateStore(tmp_path / "runs").show("digits", made)
+    rebuild_tables(tmp_path)
+    assert (tmp_path / "digits/pictures/certified.png").stat().st_size > 5000
+    assert pd.read_csv(tmp_path / "digits/certified_radius.csv")["certified_acc"].iloc[0] == 66.6667
 
 
 def test_the_smoothed_classifier_is_a_model_that_is_attacked_and_its_base_alone_is_smoothed(
