@@ -15,7 +15,7 @@ from benchmark.report.score import Judged, SuiteScores
 from benchmark.stats.shares import Bools, percent, wilson
 from benchmark.store.shown import ShownCase
 from benchmark.suites.case import ADAPTIVE
-from benchmark.suites.published import FIGURES, ROWS, Figure, Row
+from benchmark.suites.published import FIGURES, ROWS, STUDIED, Figure, Row
 from benchmark.suites.registry import SUITES
 from model_zoo.model_spec import ModelSpec
 from model_zoo.registry import MODELS, OF_LAST
@@ -114,7 +114,8 @@ def _reasons(row: Row, figure: Figure, entry: ShownCase, n: int) -> Iterator[str
 def _command(suite: SuiteScores, row: Row, figure: Figure) -> str:
     """The words that measure a figure; "" where the attack or the defense is not in this project."""
     if suite.suite not in SUITES:
-        return ""
+        studies = [study for begin, study in STUDIED.items() if row.row.startswith(begin)]
+        return f"python run_benchmark.py study {studies[0]}" if studies else ""
     attacks = {*(attack.name for attack in SUITES[suite.suite].attacks), *ATTACKS}
     of_robustbench = [name for name in row.models if name[0].isupper()]  # all other names are lower case
     plain = figure.attack.removesuffix(ADAPTIVE)

@@ -17,6 +17,7 @@ from benchmark.studies import (
     splines,
     tradeoff_example,
     trades_bound,
+    unrestricted,
 )
 from benchmark.studies.study import Study
 
@@ -138,6 +139,15 @@ STUDIES: Mapping[str, Study] = by_name(
             paper="Rice et al., arXiv:2002.11569, Section 3",
             summary="whether long adversarial training loses on others what it gains on training images",
             minutes=4,
+        ),
+        Study(
+            "unrestricted",
+            compute=unrestricted.compute,
+            draw=unrestricted.draw,
+            settings={"train": 2000, "test": 128, "epochs": 8, "queried": 24, "steps": 300, "queries": 2000},
+            paper="Brown et al., arXiv:1809.08352",
+            summary="sixes and sevens, moved and changed, at 80% coverage: the challenge's two-class warm-up",
+            minutes=3,
         ),
     ),
     "study",
