@@ -1,5 +1,6 @@
 """Fast adaptive boundary attack: walks to the nearest linearised boundary, and stays close to the image."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -7,7 +8,7 @@ from torch import Tensor
 
 from attacks.draws import Draws
 from attacks.oracle import Oracle
-from attacks.scale import rescaled, times_power_of_two
+from attacks.scale import rescaled, rescaled_by, times_power_of_two
 from attacks.targets import first_targets
 from attacks.threat_model import ThreatModel
 
@@ -69,18 +70,19 @@ def step(oracle: Oracle, state: State, *, targeted: bool, alpha_max: float, eta:
     else:
         difference, normal = _nearest_boundary(oracle, state)
 
-    normal, exponent = rescaled(normal)
-    difference = times_power_of_two(difference, -exponent.flatten()).clamp(-FARTHEST, FARTHEST)
-    lift = (normal * (state.point - state.x)).flatten(1).sum(1) - difference
-    from_point = to_hyperplane(state.point, normal, -difference, norm=threat.norm)
-    from_image = to_hyperplane(state.x, normal, lift, norm=threat.norm)
-    lengths = [threat.distance(d, torch.zeros_like(d)).float().clamp_min(1e-8) for d in (from_point, from_image)]
-    alpha = (lengths[0] / (lengths[0] + lengths[1])).clamp_max(alpha_max).view(-1, 1, 1, 1)
-    point = (state.point + eta * from_point) * (1 - alpha) + (state.x + eta * from_image) * alpha
-    point = point.clamp(0.0, 1.0)
+    normal, shift = rescaled_by(normal)
+    difference = shift(difference).clamp_(-FARTHEST, FARTHEST)
+    lift = (normal * (state.point - state.x)).flatten(1).sum(1).sub_(difference)
+    ends = torch.stack([state.point, state.x])
+    to_plane = _to_hyperplane(ends, normal, torch.stack([-difference, lift]), norm=threat.norm)
+    from_point, from_image = _lengths(threat, to_plane)
+    alpha = (from_point / (from_point + from_image)).clamp_max_(alpha_max).view(-1, 1, 1, 1)
+    beyond_point, beyond_image = to_plane.mul_(eta).add_(ends).unbind()
+    point = beyond_point.mul_(1 - alpha).add_(beyond_image.mul_(alpha)).clamp_(0.0, 1.0)
 
     is_adversarial = oracle.logits(point).argmax(1) != state.y
-    drawn_back = torch.where(is_adversarial.view(-1, 1, 1, 1), state.x + beta * (point - state.x), point)
+    back = (point - state.x).mul_(beta).add_(state.x)
+    drawn_back = torch.where(is_adversarial.view(-1, 1, 1, 1), back, point)
     return replace(
         state,
         x_adv=threat.project(point, state.x),
@@ -113,19 +115,39 @@ def to_hyperplane(x: Tensor, normal: Tensor, offset: Tensor, *, norm: str) -> Te
     Args:
         x, normal: (N, C, H, W); offset: (N,). The normal's largest entry is near 1 (or 0): its square is used.
     """
-    w = (normal * torch.where(offset < 0, -1.0, 1.0).view(-1, 1, 1, 1)).flatten(1)
-    flat = x.flatten(1)
-    room = torch.where(w > 0, 1 - flat, flat)
-    pull = torch.ones_like(w) if norm == "Linf" else w.abs()
-    full = torch.where(w == 0, 0.0, room / pull.clamp_min(1e-30))
-    slope = w.abs() * pull
+    return _to_hyperplane(x, normal, offset, norm=norm)
 
-    sorted_full, order = full.sort(1)
-    sorted_slope = slope.gather(1, order)
-    spent = (sorted_slope * sorted_full).cumsum(1)
-    open_slope = sorted_slope.flip(1).cumsum(1).flip(1)  # of the coordinates that are not yet full, this one included
-    reached = spent - sorted_slope * sorted_full + open_slope * sorted_full  # progress when coordinate j runs full
-    j = torch.searchsorted(reached, offset.abs()[:, None]).clamp_max(w.shape[1] - 1)
-    before = (spent - sorted_slope * sorted_full).gather(1, j)
-    lam = (offset.abs()[:, None] - before) / open_slope.gather(1, j).clamp_min(1e-30)
-    return (w.sign() * torch.minimum(lam * pull, room)).view_as(x)
+
+def _to_hyperplane(x: Tensor, normal: Tensor, offset: Tensor, *, norm: str) -> Tensor:
+    """The same with several points of each image: x (..., N, C, H, W), offset (..., N)."""
+    flat = x.flatten(-3)
+    w = normal.flatten(-3) * torch.copysign(torch.ones_like(offset), offset).unsqueeze(-1)
+    room = torch.where(w > 0, 1 - flat, flat)
+    slope = w.abs()
+    if norm == "Linf":
+        full = room.masked_fill(w == 0, 0.0)
+    else:
+        pull = slope
+        full = (room / pull.clamp_min(1e-30)).masked_fill_(w == 0, 0.0)
+        slope = slope * pull
+
+    sorted_full, order = full.sort(-1)
+    sorted_slope = slope.gather(-1, order)
+    spent_here = sorted_slope * sorted_full
+    spent_before = spent_here.cumsum(-1).sub_(spent_here)
+    open_slope = sorted_slope.flip(-1).cumsum(-1).flip(-1)  # of the coordinates not yet full, this one included
+    reached = (open_slope * sorted_full).add_(spent_before)  # progress when coordinate j runs full
+    distance = offset.abs().unsqueeze(-1)
+    j = torch.searchsorted(reached, distance).clamp_max_(w.shape[-1] - 1)
+    lam = (distance - spent_before.gather(-1, j)).div_(open_slope.gather(-1, j).clamp_min_(1e-30))
+    moved = torch.minimum(lam if norm == "Linf" else lam * pull, room)
+    return moved.mul_(w.sign_()).view_as(x)
+
+
+def _lengths(threat: ThreatModel, delta: Tensor) -> Sequence[Tensor]:
+    """(N,) the lengths of changes (P, N, C, H, W), at least 1e-8: one for each of the P."""
+    if threat.norm == "Linf":
+        return delta.abs().amax((2, 3, 4)).clamp_min_(1e-8).unbind()
+    flat = delta.flatten(0, 1)
+    lengths = threat.distance(flat, torch.zeros_like(flat)).float().clamp_min_(1e-8)
+    return lengths.view(delta.shape[:2]).unbind()

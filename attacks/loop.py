@@ -13,11 +13,10 @@ import torch
 from torch import Tensor
 
 from attacks.draws import Draws
-from attacks.losses import dlr
-from attacks.oracle import Classifier, Oracle, Query
+from attacks.oracle import Classifier, Oracle
 from attacks.rejection import as_label
-from attacks.several_points import first_of_each
 from attacks.spec import AttackSpec, Recurrence
+from attacks.suspects import Suspects
 from attacks.tally import Reading, Tally
 from attacks.threat_model import ThreatModel
 
@@ -76,63 +75,83 @@ def run(
     waiting = deque((position, 0) for position in range(len(x)))
     batch: _Batch | None = None
 
-    def observe(query: Query) -> None:
-        """Count a query, and have the points judged that would be news: misclassified, and inside the threat model."""
-        asked = slice(None) if query.rows is None else query.rows
-        where, steps = position[asked], before.steps[asked]
-        tally.charge(where, open_readings[asked], query)
-        if tracks_closest:
-            inside = threat.contains(query.points, before.x[asked])
-            margin = torch.where(inside, -dlr(query.logits, before.y[asked]), torch.inf)
-            tally.record_margin(where, open_readings[asked], margin)
-        suspect = torch.ones_like(where, dtype=torch.bool)
-        if not judge_every_iterate:
-            suspect = query.logits.argmax(1) != before.y[asked]
-        counts = tally.count(where, open_readings[asked], suspect, query.forwards) if counts_queries else None
-        rows = suspect.nonzero().squeeze(1)
-        if not len(rows):  # the usual case of a robust model, so found out first
-            return
-        rows = rows[threat.contains(query.points[rows], before.x[asked][rows])]
-        while len(rows := rows[tally.unbroken(where[rows], steps[rows])]):
-            now = first_of_each(where[rows])  # a query may name several points of an image: one after the other
-            first = rows[now]
-            wrong = judge(query.points[first], where[first])
-            tally.record_query(where[first], steps[first], wrong, None if counts is None else counts[first])
-            rows = rows[~now]
-
     def reads(logits: Tensor, rows: Tensor | None) -> Tensor:
-        y_asked = before.y if rows is None else before.y[rows]
+        assert batch is not None
+        y_asked = batch.state.y if rows is None else batch.state.y[rows]
         return logits if classes is None else as_label(logits, y_asked, classes)
 
-    oracle = Oracle(classifier, threat, precision=precision, eot=eot, watch=observe, reads=reads, demands_finite=True)
+    oracle = Oracle(
+        classifier,
+        threat,
+        precision=precision,
+        eot=eot,
+        watch=lambda query: suspects.observe(query),
+        reads=None if classes is None else reads,
+        demands_finite=True,
+        tells_losses=False,
+    )
+    suspects = Suspects(
+        tally,
+        judge,
+        threat,
+        reads_last=attack.reads_last,
+        judges_all=judge_every_iterate,
+        tracks_closest=tracks_closest,
+        counts_queries=counts_queries,
+        settle=oracle.settle,
+    )
+    waits = may_wait(attack, x.device) and not judge_every_iterate  # there every point is suspect
     params = attack.step_params
+    stops = {*readings, *(attack.early_stopping.checks if attack.early_stopping else ())}
     while batch is not None or waiting:
-        free = batch_size if batch is None else batch_size - len(batch.position)
+        free = batch_size if batch is None else batch_size - len(batch.places)
         if free and waiting:
             entering = [waiting.popleft() for _ in range(min(free, len(waiting)))]
             fresh = _enter(attack, x, y, index, threat, seed, entering)
             batch = fresh if batch is None else _join(batch, fresh)
         assert batch is not None
+        suspects.begin(batch.position, batch.state.x, batch.state.y, batch.state.steps)
 
-        position, before = batch.position, batch.state
-        open_readings = tally.asked(position, before.steps)
-        after = attack.method.step(oracle, before, **params)
+        reached: set[int] = set()
+        while reached.isdisjoint(stops) and not suspects.is_stale:
+            oracle.steps_taken = batch.levels
+            batch = batch.after(attack.method.step(oracle, batch.state, **params))
+            reached = set(batch.levels)
+            suspects.step_taken(waits=waits)
+            if not reached.isdisjoint(stops):
+                suspects.look()
+            progress(len(batch.places))
+        suspects.settle()
+        oracle.settle()
+
         for reading, steps in enumerate(readings):
-            rows = ((after.steps == steps) & ~tally.decided(position)[:, reading]).nonzero().squeeze(1)
-            if len(rows):
-                tally.record_reading(reading, position[rows], judge(after.x_adv[rows], position[rows]))
-
+            if steps in reached:
+                rows = ((batch.state.steps == steps) & ~tally.decided(batch.position)[:, reading]).nonzero().squeeze(1)
+                if len(rows):
+                    where = batch.position[rows]
+                    tally.record_reading(reading, where, judge(batch.state.x_adv[rows], where))
         if attack.early_stopping is not None:
-            tally.check(position, after.steps, attack.early_stopping)
-        progress(len(position))
-        batch = _Batch(position, batch.restart, after)
-        over = ~tally.asked(position, after.steps).any(1)
+            tally.check(batch.position, batch.state.steps, attack.early_stopping)
+
+        over = ~tally.asked(batch.position, batch.state.steps).any(1)
         if over.any():
-            for place, restart in zip(position[over].tolist(), batch.restart[over].tolist(), strict=True):
-                if restart + 1 < attack.restarts and tally.is_open(place):
-                    waiting.append((place, restart + 1))
-            batch = None if over.all() else take(batch, (~over).nonzero().squeeze(1))
+            again = (over & tally.is_open(batch.position)).tolist()
+            waiting.extend(
+                (place, restart + 1)
+                for place, restart, is_open in zip(batch.places, batch.restarts, again, strict=True)
+                if is_open and restart + 1 < attack.restarts
+            )
+            batch = batch.of((~over).nonzero().squeeze(1))
     return tally.results()
+
+
+def may_wait(attack: AttackSpec, device: torch.device) -> bool:
+    """Whether suspects of several steps are judged at once.
+
+    Until then an image that broke goes on: for nothing, unless its last iterate is read. To ask a CPU costs less than a
+    step, to ask a GPU more.
+    """
+    return attack.reads_last or device.type != "cpu"
 
 
 def run_steps(
@@ -156,11 +175,35 @@ def run_steps(
 
 @dataclass(frozen=True)
 class _Batch:
-    """Images under attack: their positions in the caller's arrays, the restart each is at, the attack's own state."""
+    """Images under attack.
 
+    Args:
+        places: their positions in the caller's arrays; position: (N,) the same on the device.
+        restarts, steps: the restart each is at, and the steps taken of it; known here, so that no device is asked.
+        state: the attack's own.
+        levels: all of `steps`.
+    """
+
+    places: list[int]
     position: Tensor
-    restart: Tensor
+    restarts: list[int]
+    steps: list[int]
     state: Any
+    levels: frozenset[int]
+
+    def after(self, state: Any) -> "_Batch":
+        """The same images a step later."""
+        return replace(
+            self, steps=[n + 1 for n in self.steps], state=state, levels=frozenset(n + 1 for n in self.levels)
+        )
+
+    def of(self, rows: Tensor) -> "_Batch | None":
+        """Some of the images; None where there are none."""
+        kept = rows.tolist()
+        if not kept:
+            return None
+        places, restarts, steps = ([values[row] for row in kept] for values in (self.places, self.restarts, self.steps))
+        return _Batch(places, self.position[rows], restarts, steps, take(self.state, rows), frozenset(steps))
 
 
 def _enter(
@@ -176,7 +219,21 @@ def _enter(
     position, restart = torch.tensor(entering, device=x.device).unbind(1)
     draws = Draws.start(seed, index[position], restart)
     assert isinstance(attack.method, Recurrence)
-    return _Batch(position, restart, attack.method.init(x[position], y[position], threat, draws, **attack.init_params))
+    state = attack.method.init(x[position], y[position], threat, draws, **attack.init_params)
+    places, restarts = (list(values) for values in zip(*entering, strict=True))
+    return _Batch(places, position, restarts, [0] * len(places), state, frozenset({0}))
+
+
+def _join(first: _Batch, second: _Batch) -> _Batch:
+    """Two batches, one after the other."""
+    return _Batch(
+        first.places + second.places,
+        torch.cat([first.position, second.position]),
+        first.restarts + second.restarts,
+        first.steps + second.steps,
+        _stack(first.state, second.state),
+        first.levels | second.levels,
+    )
 
 
 def take(state: Any, rows: Tensor | slice) -> Any:
@@ -188,11 +245,11 @@ def take(state: Any, rows: Tensor | slice) -> Any:
     return state
 
 
-def _join(first: Any, second: Any) -> Any:
+def _stack(first: Any, second: Any) -> Any:
     """Two dataclasses of tensors, one below the other; what is no tensor is the same in both."""
     if isinstance(first, Tensor):
         return torch.cat([first, second])
     if is_dataclass(first) and not isinstance(first, type):
-        joined = {f.name: _join(getattr(first, f.name), getattr(second, f.name)) for f in fields(first)}
+        joined = {f.name: _stack(getattr(first, f.name), getattr(second, f.name)) for f in fields(first)}
         return replace(first, **joined)
     return first

@@ -79,7 +79,7 @@ def step(
         points = points.clamp(0.0, 1.0)
         if diversity:
             return diverse_gradient(oracle, points, state.y, draws, probability=diversity, stream=stream)
-        return oracle.loss_and_gradient(points, state.y, "cross-entropy")[1]
+        return oracle.loss_and_gradient(points, state.y, "cross-entropy", valued=False)[1]
 
     centre = state.x_adv
     if nesterov:

@@ -1,6 +1,6 @@
 """The classifier as an attack may use it: logits, or a per-image loss with its image gradient, counted."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass
 
 import torch
@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from attacks.errors import InputError
 from attacks.features import features_and_logits
+from attacks.loss_gradients import LOSS_GRADIENTS
 from attacks.losses import FEATURES, LOSSES, is_of_features
 from attacks.threat_model import ThreatModel
 
@@ -37,6 +38,12 @@ class Query:
 
 
 Watch = Callable[[Query], None]
+CHECK_EVERY = 50
+"""After how many gradients it is found out whether all of them were finite: the answer waits for the device."""
+
+NO_LOSS = torch.empty(0)
+"""In place of a loss that nobody asked for."""
+
 Reads = Callable[[Tensor, Tensor | None], Tensor]
 """Logits (M, K') that a classifier returned and which images of the batch (M,) they are of, to logits (M, K)."""
 
@@ -56,8 +63,11 @@ class Oracle:
         watch: called with every query; how the loop counts passes, and learns of misclassified points for nothing.
         reads: what an attack is told of the logits that the classifier returned; None for all that they say.
         demands_finite: whether a gradient that is not finite is an error: an attack stands still there, and looks weak.
+            It is raised a few gradients later, and at the latest by `settle`.
+        tells_losses: whether who watches is told losses that the attack itself does not ask for.
 
-    `forwards` and `backwards` count the images that passed.
+    `forwards` and `backwards` count the images that passed. `steps_taken` are the step counts that the images of the
+    batch are at, where whoever advances them knows; None where only the state's tensor tells.
     """
 
     def __init__(
@@ -70,16 +80,24 @@ class Oracle:
         watch: Watch | None = None,
         reads: Reads | None = None,
         demands_finite: bool = False,
+        tells_losses: bool = True,
     ) -> None:
         self.threat = threat
         self.forwards = 0
         self.backwards = 0
+        self.steps_taken: Set[int] | None = None
         self._classifier = classifier
         self._precision = precision
         self._eot = eot
         self._watch = watch
         self._reads = reads
         self._demands_finite = demands_finite
+        self._tells_losses = tells_losses
+        self._extremes: list[Tensor] = []
+
+    def counts_of(self, steps: Tensor) -> Set[int]:
+        """The step counts in a state's `steps` (N,); the device is asked only where nobody knows them."""
+        return set(steps.tolist()) if self.steps_taken is None else self.steps_taken
 
     def logits(self, x: Tensor, *, rows: Tensor | None = None, proposed: Tensor | None = None) -> Tensor:
         """(N, K) logits; `eot` forward passes an image.
@@ -94,7 +112,14 @@ class Oracle:
         return logits
 
     def loss_and_gradient(
-        self, x: Tensor, y: Tensor, loss: str, *, rows: Tensor | None = None, clean: Tensor | None = None
+        self,
+        x: Tensor,
+        y: Tensor,
+        loss: str,
+        *,
+        rows: Tensor | None = None,
+        clean: Tensor | None = None,
+        valued: bool = True,
     ) -> tuple[Tensor, Tensor]:
         """A per-image loss (N,) and its gradient (N, C, H, W) at x; `eot` forward and backward passes an image.
 
@@ -104,21 +129,31 @@ class Oracle:
             loss: a name of `attacks.losses.LOSSES`, or of a distance of features.
             rows: which images of the batch x belongs to; None for all of them.
             clean: (N, C, H, W) the clean images, for a distance of features, which passes them along each time.
+            valued: whether the loss itself is asked for; where it is not, it may be an empty tensor.
         """
         if is_of_features(loss):
             assert clean is not None, "an attack that climbs distances of features gives the clean images"
             return self._feature_distance(x, clean, loss.removeprefix(FEATURES).removeprefix(":"), rows)
 
-        def answer() -> tuple[Tensor, Tensor, Tensor]:
+        slope = LOSS_GRADIENTS.get(loss)
+        valued = valued or self._tells_losses
+
+        def answer() -> tuple[Tensor, ...]:
             with torch.enable_grad():
                 point = x.detach().requires_grad_()
                 logits = self._pass(point, rows)
-                value = LOSSES[loss](logits, y)
-                (gradient,) = torch.autograd.grad(value.sum(), point)
-            return logits.detach(), value.detach(), gradient
+                if slope is None:
+                    value: Tensor | None = LOSSES[loss](logits, y)
+                    (gradient,) = torch.autograd.grad(value.sum(), point)
+            answered = logits.detach()
+            if slope is not None:
+                value, uphill = slope(answered, y, valued)
+                (gradient,) = torch.autograd.grad(logits, point, uphill)
+            return (answered, gradient) if value is None else (answered, gradient, value.detach())
 
-        logits, value, gradient = self._mean(answer)
-        self._tell(x, logits, rows, backwards=1, loss=value)
+        logits, gradient, *values = self._mean(answer)
+        value = values[0] if values else NO_LOSS
+        self._tell(x, logits, rows, backwards=1, loss=values[0] if values else None)
         self._check(gradient)
         return value, gradient
 
@@ -159,7 +194,16 @@ class Oracle:
         return logits, jacobian
 
     def _check(self, gradient: Tensor) -> None:
-        if self._demands_finite and not gradient.isfinite().all():
+        """Keep what tells whether a gradient is finite: its least and largest entry, which are NaN where any is."""
+        if self._demands_finite and gradient.numel():
+            self._extremes += torch.aminmax(gradient)
+            if len(self._extremes) >= 2 * CHECK_EVERY:
+                self.settle()
+
+    def settle(self) -> None:
+        """Raise InputError if a gradient since the last time was not finite, where that is an error."""
+        extremes, self._extremes = self._extremes, []
+        if extremes and not torch.stack(extremes).isfinite().all():
             raise InputError(
                 "expected finite gradients, got NaN or infinity, with which no attack gets anywhere; mend the model's "
                 "backward pass (a root or a logarithm of 0, a division by 0, torch.where around one) or its scale"

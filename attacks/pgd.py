@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from attacks.draws import Draws
@@ -52,7 +53,7 @@ def step(oracle: Oracle, state: State, *, loss: str, rel_step_size: float) -> St
     Source: Madry et al., arXiv:1706.06083, Section 2.1.
     Deviations: none.
     """
-    _, gradient = oracle.loss_and_gradient(state.x_adv, state.y, loss, clean=state.x)
+    _, gradient = oracle.loss_and_gradient(state.x_adv, state.y, loss, clean=state.x, valued=False)
     x_adv = ascend(oracle.threat, state.x_adv, state.x, gradient, rel_step_size)
     return replace(state, x_adv=x_adv, steps=state.steps + 1)
 
@@ -64,4 +65,6 @@ def ascend(threat: ThreatModel, x_adv: Tensor, x: Tensor, gradient: Tensor, rel_
         x_adv, x, gradient: (N, C, H, W); x_adv and x in [0, 1].
         rel_step_size: step as a fraction of epsilon.
     """
+    if threat.norm == "Linf":  # a step is +-alpha in every pixel, whose product with a sign is exact
+        return threat.project(torch.add(x_adv, threat.direction(gradient), alpha=rel_step_size * threat.epsilon), x)
     return threat.project(x_adv + rel_step_size * threat.epsilon * threat.direction(gradient), x)

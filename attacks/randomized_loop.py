@@ -90,7 +90,9 @@ def run_unjudged(
     oracle = Oracle(classifier, threat, precision=precision, eot=eot, watch=observe, reads=reads, demands_finite=True)
     draws = Draws.start(seed, index, torch.full_like(index, restart))
     state, params = attack.method.init(x, y, threat, draws, **attack.init_params), attack.step_params
-    for _ in range(attack.steps):
+    for taken in range(attack.steps):
+        oracle.steps_taken = {taken}
         state = attack.method.step(oracle, state, **params)
         progress(len(x))
+    oracle.settle()
     return Proposals(best, state.x_adv, forwards, backwards)

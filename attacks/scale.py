@@ -1,6 +1,6 @@
 """Lengths and directions of tensors of any scale: nothing here underflows or overflows, down to denormal numbers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -25,6 +25,18 @@ def rescaled(tensor: Tensor, dims: Sequence[int] = PER_IMAGE) -> tuple[Tensor, T
     """
     exponent = torch.frexp(tensor.abs().amax(tuple(dims), keepdim=True)).exponent
     return times_power_of_two(tensor, -exponent), exponent
+
+
+def rescaled_by(tensor: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """As `rescaled` for each image (N, C, H, W), and what scales a number of each image (N,) by the same power."""
+    exponent = torch.frexp(tensor.abs().amax(PER_IMAGE, keepdim=True)).exponent.neg_()
+    half = exponent // 2
+    first, second = torch.pow(2.0, half), torch.pow(2.0, exponent.sub_(half))
+
+    def shift(number: Tensor) -> Tensor:
+        return (number * first.flatten()).mul_(second.flatten())
+
+    return (tensor * first).mul_(second), shift
 
 
 def times_power_of_two(tensor: Tensor, exponent: Tensor) -> Tensor:

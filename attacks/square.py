@@ -20,8 +20,10 @@ HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 SAME_ANSWER = 1e-4
 """Largest relative difference of two margins of one point in one batch; randomised models differ by more."""
 
-Change = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Rows (M,) of the batch, which query (M,) of the step, and where these images are (M, C, H, W): the points to try."""
+Change = Callable[[Tensor | None, Tensor | int, Tensor], Tensor]
+"""Rows (M,) of the batch, which query (M,) of the step, and where these images are (M, C, H, W): the points to try.
+
+No rows and one number for all images of the batch; or rows (M, 1), queries (M, Q) and points (M, 1, C, H, W)."""
 
 
 @dataclass(frozen=True)
@@ -71,21 +73,21 @@ def step(oracle: Oracle, state: State, *, queries_per_step: int, p_init: float) 
     """
     threat, y = oracle.threat, state.y
     x_best, margin = state.x_adv, state.margin
-    rows = (state.steps == 0).nonzero().squeeze(1)
-    if len(rows):
+    starts = 0 in oracle.counts_of(state.steps)
+    if starts:
+        rows = (state.steps == 0).nonzero().squeeze(1)
         margin = margin.index_copy(0, rows, logit_margin(oracle.logits(x_best[rows], rows=rows), y[rows]))
     change = (_linf_changes if threat.norm == "Linf" else _l2_changes)(threat, state, queries_per_step, p_init)
     cache = state.cache.copy()
     if cache.remembers:
-        if len(rows):
+        if starts:
             again = logit_margin(oracle.logits(x_best[rows], rows=rows), y[rows])
             cache.distrust(rows[(again - margin[rows]).abs() > SAME_ANSWER * margin[rows].abs()])
             cache.note(rows, key_of(x_best[rows]))
         x_best, margin = _search_by_cache(oracle, change, cache, x_best, y, margin, queries_per_step)
     else:
-        everyone = torch.arange(len(y), device=y.device)
         for query in range(queries_per_step):
-            x_new = change(everyone, torch.full_like(everyone, query), x_best)
+            x_new = change(None, query, x_best)
             new_margin = logit_margin(oracle.logits(x_new), y)
             better = new_margin < margin
             x_best = torch.where(better.view(-1, 1, 1, 1), x_new, x_best)
@@ -106,34 +108,36 @@ def _search_by_cache(
     Returns: the best points and their margins.
     """
     x_best, margin = x_best.clone(), margin.clone()
-    images = torch.arange(len(y), device=y.device)
-    keys = _keys_ahead(change, images, x_best, queries)
+    images, numbers = (torch.arange(count, device=y.device) for count in (len(y), queries))
+    keys = _keys_ahead(change, images, x_best, numbers)
     open_queries = ~cache.knows(images, keys)
+    is_trusted = bool(cache.trusted.all())
     while True:
         rows = open_queries.any(1).nonzero().squeeze(1)
         if not len(rows):
             return x_best, margin
-        query = open_queries[rows].byte().argmax(1)
+        own, is_open, labels = keys[rows], open_queries[rows], y[rows]
+        query = is_open.byte().argmax(1)
         x_new = change(rows, query, x_best[rows])
-        new_margin = logit_margin(oracle.logits(x_new, rows=rows), y[rows])
-        asked = keys[rows, query]
-        cache.note(rows, asked)
-        open_queries[rows, query] = False
-        open_queries[rows] &= (keys[rows] != asked[:, None]) | ~cache.trusted[rows, None]
-        better = new_margin < margin[rows]
-        moved = rows[better]
-        if len(moved):
-            x_best[moved], margin[moved] = x_new[better], new_margin[better]
-            keys[moved] = _keys_ahead(change, moved, x_best[moved], queries)
-            ahead = torch.arange(queries, device=y.device) > query[better][:, None]
-            open_queries[moved] = ahead & ~cache.knows(moved, keys[moved])
+        new_margin = logit_margin(oracle.logits(x_new, rows=rows), labels)
+        asked = own.gather(1, query.unsqueeze(1))
+        cache.note(rows, asked.squeeze(1))
+        news = own != asked
+        if not is_trusted:
+            news = (news | ~cache.trusted[rows, None]).scatter_(1, query.unsqueeze(1), False)
+        open_queries[rows] = is_open.logical_and_(news)
+        better = (new_margin < margin[rows]).nonzero().squeeze(1)
+        if len(better):
+            moved, x_moved = rows[better], x_new[better]
+            x_best[moved], margin[moved] = x_moved, new_margin[better]
+            keys[moved] = fresh = _keys_ahead(change, moved, x_moved, numbers)
+            ahead = numbers > query[better].unsqueeze(1)
+            open_queries[moved] = ahead.logical_and_(~cache.knows(moved, fresh))
 
 
-def _keys_ahead(change: Change, rows: Tensor, points: Tensor, queries: int) -> Tensor:
-    """(M, queries) keys of all points that the step's changes make of these points (M, C, H, W) of images `rows`."""
-    every = torch.arange(queries, device=rows.device).repeat(len(rows))
-    made = change(rows.repeat_interleave(queries), every, points.repeat_interleave(queries, 0))
-    return key_of(made).view(len(rows), queries)
+def _keys_ahead(change: Change, rows: Tensor, points: Tensor, numbers: Tensor) -> Tensor:
+    """(M, Q) keys of all points that the step's changes (Q,) make of these points (M, C, H, W) of images `rows`."""
+    return key_of(change(rows.unsqueeze(1), numbers.unsqueeze(0), points.unsqueeze(1)))
 
 
 def _linf_changes(threat: ThreatModel, state: State, queries_per_step: int, p_init: float) -> Change:
@@ -144,15 +148,25 @@ def _linf_changes(threat: ThreatModel, state: State, queries_per_step: int, p_in
     x = state.x
     draw = _draws(state, queries_per_step)
     side = _sides(state, queries_per_step, p_init, smallest=1)
-    in_rows, in_columns = (_strip(draw[..., axis], side, x.shape[2 + axis]) for axis in (0, 1))
+    in_rows, in_columns = (_strip(draw[..., axis], side, x.shape[2 + axis]).to(x.dtype) for axis in (0, 1))
     shift = 2 * threat.epsilon * _signs(draw[..., 5:])
+    rows = in_rows[:, :, None, :, None]
+    columns = in_columns[:, :, None, None, :] * shift[..., None, None]
     lowest, highest = threat.project(x - 1, x), threat.project(x + 1, x)
 
-    def change(images: Tensor, query: Tensor, points: Tensor) -> Tensor:
-        inside = in_rows[images, query][:, None, :, None] & in_columns[images, query][:, None, None, :]
-        return torch.clamp(points + inside * shift[images, query][..., None, None], lowest[images], highest[images])
+    def change(images: Tensor | None, query: Tensor | int, points: Tensor) -> Tensor:
+        low, high = (lowest, highest) if images is None else (lowest[images], highest[images])
+        moved = torch.addcmul(
+            points, _of(rows, images, query), _of(columns, images, query)
+        )  # by 0 or the shift, exactly
+        return moved.clamp_(low, high)
 
     return change
+
+
+def _of(table: Tensor, images: Tensor | None, query: Tensor | int) -> Tensor:
+    """What a table (N, Q, ...) has for these images at these queries; for all images at one query."""
+    return table[:, query] if images is None else table[images, query]
 
 
 def _l2_changes(threat: ThreatModel, state: State, queries_per_step: int, p_init: float) -> Change:
@@ -160,8 +174,9 @@ def _l2_changes(threat: ThreatModel, state: State, queries_per_step: int, p_init
     draws = _draws(state, queries_per_step)
     sides = _sides(state, queries_per_step, p_init, smallest=3)
 
-    def change(images: Tensor, query: Tensor, points: Tensor) -> Tensor:
-        x, draw, side = state.x[images], draws[images, query], sides[images, query]
+    def change(images: Tensor | None, query: Tensor | int, points: Tensor) -> Tensor:
+        x = state.x if images is None else state.x[images]
+        draw, side = _of(draws, images, query), _of(sides, images, query)
         delta = points - x
         rows, columns, into = _window(x, side, draw[:, 0], draw[:, 1])
         _, _, out = _window(x, side, draw[:, 2], draw[:, 3])

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attacks.oracle import Query
 from attacks.several_points import sums_so_far
 from attacks.spec import EarlyStopping
 
@@ -89,23 +88,37 @@ class Tally:
         """(M,): a misclassified iterate would be news to some reading ahead."""
         return (self.asked(position, steps) & (self._adversarial_class[position] < 0)).any(1)
 
-    def is_open(self, position: int) -> bool:
-        """Some reading of this image is undecided, so another restart may tell more."""
-        return not bool(self.decided(torch.tensor([position], device=self.readings.device)).all())
+    def is_open(self, position: Tensor) -> Tensor:
+        """(M,): some reading of these images is undecided, so another restart may tell more."""
+        return ~self.decided(position).all(1)
 
-    def charge(self, position: Tensor, asked: Tensor, query: Query) -> None:
-        """Charge a query to every reading (M, R) that asked for the step: each costs what it would have cost alone."""
-        self._forwards.index_add_(0, position, asked.long() * query.forwards)
-        self._backwards.index_add_(0, position, asked.long() * query.backwards)
+    def charge(self, position: Tensor, asked: Tensor, forwards: Tensor | int, backwards: Tensor | int) -> None:
+        """Charge passes, of each image (M,) or of all, to every reading (M, R) that asked for the steps.
 
-    def count(self, position: Tensor, asked: Tensor, wrong: Tensor, passes: int) -> Tensor:
+        So each reading costs what it would have cost alone.
+        """
+        for total, passes in ((self._forwards, forwards), (self._backwards, backwards)):
+            each = passes[:, None] if isinstance(passes, Tensor) else passes
+            total.index_add_(0, position, asked.long() * each)
+
+    def count_correct(self, position: Tensor, asked: Tensor, answers: Tensor | int) -> None:
+        """Count answers, of each image (M,) or for all, that were of the image's class, at open readings (M, R)."""
+        assert self._queries is not None
+        is_open = asked & (self._adversarial_class[position] < 0)
+        each = answers[:, None] if isinstance(answers, Tensor) else answers
+        self._queries[:, :, 0].index_add_(0, position, is_open.long() * each)
+
+    def count(self, position: Tensor, asked: Tensor, wrong: Tensor, passes: int, *, is_once: bool) -> Tensor:
         """Count answers of `passes` passes each, of another class than the image's or not (M,), at open readings.
+
+        Args:
+            is_once: whether no image occurs twice.
 
         Returns: (M, R, 2) what is counted of each image up to and including its answer, in all and of another class.
         """
         assert self._queries is not None
         each = passes * torch.stack([torch.ones_like(position), wrong.long()], 1)
-        counts = self._queries[position] + sums_so_far(position, each)[:, None]
+        counts = self._queries[position] + (each if is_once else sums_so_far(position, each))[:, None]
         is_open = asked & (self._adversarial_class[position] < 0)
         self._queries.index_add_(0, position, is_open[:, :, None] * each[:, None])
         return counts
@@ -126,7 +139,7 @@ class Tally:
         self._at_last_check[here] = margin
 
     def record_query(self, position: Tensor, steps: Tensor, wrong: Tensor, counts: Tensor | None = None) -> None:
-        """The wrong class, or -1, of a judged point, queried on the way from `steps` to the next; what `count` said."""
+        """The wrong class, or -1, of judged points, queried on the way from `steps` to the next; what `count` said."""
         before = self._adversarial_class[position]
         news = self.asked(position, steps) & (before < 0)
         self._forwards[position] += news.long()

@@ -11,9 +11,9 @@ def first_targets(oracle: Oracle, x: Tensor, y: Tensor, rank: Tensor, target: Te
     Args:
         x: (N, C, H, W) clean images; y, rank, target, steps: (N,) of a targeted attack's state.
     """
-    rows = (steps == 0).nonzero().squeeze(1)
-    if not len(rows):
+    if 0 not in oracle.counts_of(steps):
         return target
+    rows = (steps == 0).nonzero().squeeze(1)
     chosen = most_likely_others(oracle.logits(x[rows], rows=rows), y[rows], rank[rows])
     return target.index_copy(0, rows, chosen)
 

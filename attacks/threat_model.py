@@ -1,6 +1,7 @@
 """What an attack may change: a norm ball around the image, cut with the pixel range [0, 1]; or rotation and shift."""
 
 import math
+import weakref
 from dataclasses import dataclass
 
 import torch
@@ -94,8 +95,8 @@ class ThreatModel:
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """(N, C, H, W) the nearest point of the ball, then of [0, 1], to x_adv; inside both, since x is in [0, 1]."""
         if self.norm == "Linf":
-            inside = torch.minimum(torch.maximum(x_adv, x - self.epsilon), x + self.epsilon)
-        elif self.norm == "L2":
+            return torch.clamp(x_adv, *_bounds_of(x, self.epsilon))
+        if self.norm == "L2":
             delta = x_adv - x
             inside = x + delta * (self.epsilon / _l2(delta).clamp_min(1e-12)).clamp_max(1.0)
         else:
@@ -143,6 +144,33 @@ class ThreatModel:
         flat = x_adv.flatten(1)
         in_range = ((flat >= 0) & (flat <= 1)).all(1)
         return in_range & (self.distance(x_adv, x) <= self.epsilon + self.tolerance)
+
+
+def _bounds_of(x: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+    """(N, C, H, W) the least and the largest pixels of the ball within [0, 1].
+
+    Those of the images that were asked about last are kept while these are: an attack projects around the same ones at
+    every step.
+    """
+    global _last_bounds
+    version = None if x.is_inference() else x._version
+    kept = _last_bounds
+    if kept is not None and version is not None and kept[0]() is x and kept[1] == (version, epsilon):
+        return kept[2]
+    bounds = (x - epsilon).clamp_(0.0, 1.0), (x + epsilon).clamp_(0.0, 1.0)
+    if version is not None:
+        _last_bounds = weakref.ref(x, _forget), (version, epsilon), bounds
+    return bounds
+
+
+_last_bounds: tuple["weakref.ref[Tensor]", tuple[int, float], tuple[Tensor, Tensor]] | None = None
+
+
+def _forget(images: "weakref.ref[Tensor]") -> None:
+    """Let go of the bounds of images that are no more."""
+    global _last_bounds
+    if _last_bounds is not None and _last_bounds[0] is images:
+        _last_bounds = None
 
 
 def _l2(delta: Tensor) -> Tensor:

@@ -99,7 +99,14 @@ class _Recorder(Oracle):
     gradient: Tensor
 
     def loss_and_gradient(
-        self, x: Tensor, y: Tensor, loss: str, *, rows: Tensor | None = None, clean: Tensor | None = None
+        self,
+        x: Tensor,
+        y: Tensor,
+        loss: str,
+        *,
+        rows: Tensor | None = None,
+        clean: Tensor | None = None,
+        valued: bool = True,
     ) -> tuple[Tensor, Tensor]:
-        value, self.gradient = super().loss_and_gradient(x, y, loss, rows=rows, clean=clean)
+        value, self.gradient = super().loss_and_gradient(x, y, loss, rows=rows, clean=clean, valued=valued)
         return value, self.gradient

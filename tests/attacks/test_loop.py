@@ -204,6 +204,21 @@ def test_every_batch_size_gives_the_verdicts_and_costs_of_the_naive_reference(re
         assert attack(spec, network, x, EXACT_THREAT, [6], batch_size=batch_size) == [expected]
 
 
+@pytest.mark.parametrize("readings", [[3, 7, 25], [25]])
+def test_suspects_that_wait_for_those_of_later_steps_change_no_verdict_and_no_cost(
+    readings: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = replace(EXACT_PGD, restarts=3, reads_last=False)
+    x, network, threat = exact_images(), ExactNetwork(), ThreatModel("Linf", 3 / 32)
+    at_once = attack(spec, network, x, threat, readings)
+    assert len(set(at_once[-1].forwards)) > 5
+    passes = network.images
+    monkeypatch.setattr(loop, "may_wait", lambda *_: True)
+    for batch_size in (7, 1000):
+        assert attack(spec, network, x, threat, readings, batch_size=batch_size) == at_once
+    assert network.images > 3 * passes, "images that broke go on until it is found out"
+
+
 @pytest.mark.parametrize("restarts", [1, 3])
 @pytest.mark.parametrize("reads_last", [True, False])
 def test_several_step_counts_from_one_trajectory_equal_each_alone(restarts: int, reads_last: bool) -> None:
