@@ -143,13 +143,13 @@ class Oracle:
                 point = x.detach().requires_grad_()
                 logits = self._pass(point, rows)
                 if slope is None:
-                    value: Tensor | None = LOSSES[loss](logits, y)
-                    (gradient,) = torch.autograd.grad(value.sum(), point)
+                    climbed = LOSSES[loss](logits, y)
+                    (gradient,) = torch.autograd.grad(climbed.sum(), point)
+                    return logits.detach(), gradient, climbed.detach()
             answered = logits.detach()
-            if slope is not None:
-                value, uphill = slope(answered, y, valued)
-                (gradient,) = torch.autograd.grad(logits, point, uphill)
-            return (answered, gradient) if value is None else (answered, gradient, value.detach())
+            value, uphill = slope(answered, y, valued)
+            (gradient,) = torch.autograd.grad(logits, point, uphill)
+            return (answered, gradient) if value is None else (answered, gradient, value)
 
         logits, gradient, *values = self._mean(answer)
         value = values[0] if values else NO_LOSS

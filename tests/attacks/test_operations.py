@@ -27,7 +27,7 @@ class Counting(TorchDispatchMode):
     """Counts what is dispatched in the block."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.counts: Counter[str] = Counter()
 
     def __torch_dispatch__(

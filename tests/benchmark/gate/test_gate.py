@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -184,8 +185,8 @@ def test_fewer_steps_are_caught_by_a_canary(gate: Gate, monkeypatch: pytest.Monk
 def test_a_broken_gradient_is_caught_by_a_canary(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
     sound = Oracle.loss_and_gradient
 
-    def broken(self: Oracle, x: Tensor, y: Tensor, loss: str, **rows: Tensor | None) -> tuple[Tensor, Tensor]:
-        value, gradient = sound(self, x, y, loss, **rows)
+    def broken(self: Oracle, x: Tensor, y: Tensor, loss: str, **more: Any) -> tuple[Tensor, Tensor]:
+        value, gradient = sound(self, x, y, loss, **more)
         return value, gradient.roll(1, 0)
 
     monkeypatch.setattr(Oracle, "loss_and_gradient", broken)
