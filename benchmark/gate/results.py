@@ -55,6 +55,12 @@ def sanity_failure(subject: str, words: str, *, renew: str = "") -> Result:
 def shown_result(diagnosis: Diagnosis) -> Result:
     """Whether the attack that was diagnosed on a model is shown to work there."""
     failed, question = diagnosis.failed, Question(Kind.SHOWN, diagnosis.model)
+    if not failed and diagnosis.beyond:
+        words = (
+            f"not shown: {', '.join(diagnosis.beyond)} beyond the margin, which chance may explain on "
+            f"{counted(diagnosis.n, 'image')}; diagnose more of them, or attack by what is stronger there"
+        )
+        return Result(question, Outcome.FAIL, words)
     if not failed and not diagnosis.is_shown:
         words = (
             f"not shown: nothing speaks against {diagnosis.attack} on this model, and nothing for it: of the checks, "

@@ -60,6 +60,11 @@ def verdict(one: Diagnosis) -> str:
     if one.failed:
         return f"{one.attack} is not shown to work on {one.model}: {', '.join(one.failed)}."
     unsure = f"; {', '.join(one.unsure)} cannot tell" if one.unsure else ""
+    if one.beyond:
+        return (
+            f"{one.attack} is not shown to work on {one.model}, nor not to: {', '.join(one.beyond)} beyond the margin, "
+            f"which chance may explain on n={one.n} images; more of them would tell{unsure}."
+        )
     if not one.is_shown:
         return f"Nothing speaks against {one.attack} on {one.model}, and nothing for it{unsure}."
     return f"Nothing speaks against {one.attack} on {one.model}{unsure}."

@@ -67,10 +67,19 @@ class Diagnosis:
         return [finding.check for finding in self.findings if finding.outcome == CANNOT_TELL]
 
     @property
+    def beyond(self) -> list[str]:
+        """The checks that cannot tell although their figure is beyond the margin: chance may explain it, or may not."""
+        return [
+            finding.check
+            for finding in self.findings
+            if finding.outcome == CANNOT_TELL and (finding.figure or 0.0) > (finding.margin or 0.0)
+        ]
+
+    @property
     def is_shown(self) -> bool:
-        """Whether nothing fails, and one of the decisive checks passes."""
+        """Whether no check fails, no figure is beyond its margin, and one of the decisive checks passes."""
         passed = [finding.check for finding in self.findings if finding.outcome == PASSES]
-        return not self.failed and bool(set(passed) & set(DECISIVE))
+        return not (self.failed or self.beyond) and bool(set(passed) & set(DECISIVE))
 
     @property
     def flags(self) -> list[str]:

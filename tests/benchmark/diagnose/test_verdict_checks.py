@@ -7,8 +7,12 @@ import pytest
 
 from benchmark.diagnose.finding import Measured, findings, share_p
 from benchmark.diagnose.verdict_checks import CHECKS, _worst, verdict_checks
+from benchmark.gate.question import Outcome
+from benchmark.gate.results import shown_result
+from benchmark.report.diagnosis import verdict
 from benchmark.stats.gains import gain_p
 from benchmark.stats.shares import mcnemar_one_sided
+from benchmark.store.diagnosis import Diagnosis
 from benchmark.store.verdicts import Verdicts
 
 N = 200
@@ -53,6 +57,10 @@ BROKEN = {
     "silent-success": ("tested", verdicts(100, last=70)),
 }
 """By check, a role and verdicts of it that no working attack shows."""
+
+
+GAINS = {"within": 108, "open": 116, "fails": 150}
+"""Images that a black-box search breaks, of which the attack breaks the first 100."""
 
 
 def outcomes(shown: dict[str, Verdicts]) -> dict[str, str]:
@@ -136,3 +144,16 @@ def test_images_that_are_wrong_when_clean_count_for_nothing() -> None:
     found = {finding.check: finding for finding in findings(verdict_checks(few))}
     assert (found["transfer"].outcome, found["transfer"].figure) == ("cannot-tell", 100.0)
     assert found["steps-suffice"].outcome == "cannot-tell"
+
+
+def test_a_figure_beyond_its_margin_that_chance_may_explain_is_not_taken_for_shown() -> None:
+    found = {name: findings(verdict_checks({**WORKING, "spsa-500": verdicts(n)})) for name, n in GAINS.items()}
+    made = {name: Diagnosis("mine", {}, "pgd-40", N, 1.0, 1.0, rows) for name, rows in found.items()}
+    assert {name: (one.failed, one.beyond, one.is_shown) for name, one in made.items()} == {
+        "within": ([], [], True),
+        "open": ([], ["black-box"], False),
+        "fails": (["black-box"], [], False),
+    }
+    assert "black-box beyond the margin" in verdict(made["open"])
+    assert shown_result(made["open"]).outcome is Outcome.FAIL
+    assert shown_result(made["within"]).outcome is Outcome.PASS
