@@ -35,6 +35,7 @@ WEAK = {
     ("reference-square", "L2"): "fifty of its queries are too few",
     ("square-500", "Linf"): "five hundred queries are too few",
     ("spsa-500", "L2"): "five hundred queries are too few",
+    ("spsa-500", "Linf"): "five hundred queries are too few, of which version 2 spends ten on its own points",
     ("foolbox-boundary", "Linf"): "it minimises the L2 norm, and a thousand steps are too few",
     ("foolbox-boundary", "L2"): "a thousand steps are too few",
     ("foolbox-hopskipjump", "L2"): "nine steps are too few",
