@@ -155,6 +155,8 @@ class Oracle:
         value = values[0] if values else NO_LOSS
         self._tell(x, logits, rows, backwards=1, loss=values[0] if values else None)
         self._check(gradient)
+        if self._tells_losses:  # no loop settles it
+            self.settle()
         return value, gradient
 
     def _feature_distance(self, x: Tensor, clean: Tensor, layer: str, rows: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -82,6 +82,8 @@ def tuned(hardware: Hardware, suite: Suite, split: Split, shared: Shared) -> Har
     images, else one that uses all cores.
     """
     on_ray = shared.executor == "ray"
+    if (shared.gpus_per_worker or 0) < 0:
+        raise InputError(f"--gpus-per-worker must be 0 or more, got {shared.gpus_per_worker:g}")
     there = ray_resources() if on_ray else Resources(cores(), float(torch.cuda.device_count()))
     share = _gpus_per_worker(shared, there)
     if shared.workers != "auto":
@@ -108,8 +110,6 @@ def _gpus_per_worker(shared: Shared, there: Resources) -> float:
     asked, on_ray = shared.gpus_per_worker, shared.executor == "ray"
     if asked is not None and not on_ray:
         raise InputError("--gpus-per-worker is for --executor ray; without it every worker uses the next GPU")
-    if asked is not None and asked < 0:
-        raise InputError(f"--gpus-per-worker must be 0 or more, got {asked:g}")
     if asked and shared.device == "cpu":
         raise InputError(f"--device cpu and --gpus-per-worker {asked:g} contradict each other; leave one of them out")
     if shared.device == "cuda" and on_ray and not (there.gpus or asked):

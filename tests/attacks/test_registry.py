@@ -120,7 +120,7 @@ def test_settings_of_an_ensemble_are_its_members() -> None:
 
 def test_the_length_that_a_method_is_made_for_is_the_number_of_its_steps() -> None:
     spec = ATTACKS["apgd-ce"].with_settings(steps=7)
-    assert spec.init_params == {"iterations": 7}
+    assert spec.init_params == {}
     assert spec.step_params["iterations"] == spec.identity["params"]["iterations"] == spec.identity["steps"] == 7
     assert "iterations" not in ATTACKS["pgd-20"].identity["params"]
     with pytest.raises(InputError, match="attack apgd-ce: iterations is the number of steps; set steps in its place"):
