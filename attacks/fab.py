@@ -74,7 +74,7 @@ def step(oracle: Oracle, state: State, *, targeted: bool, alpha_max: float, eta:
     difference = shift(difference).clamp_(-FARTHEST, FARTHEST)
     lift = (normal * (state.point - state.x)).flatten(1).sum(1).sub_(difference)
     ends = torch.stack([state.point, state.x])
-    to_plane = _to_hyperplane(ends, normal, torch.stack([-difference, lift]), norm=threat.norm)
+    to_plane = to_hyperplane(ends, normal, torch.stack([-difference, lift]), norm=threat.norm)
     from_point, from_image = _lengths(threat, to_plane)
     alpha = (from_point / (from_point + from_image)).clamp_max_(alpha_max).view(-1, 1, 1, 1)
     beyond_point, beyond_image = to_plane.mul_(eta).add_(ends).unbind()
@@ -113,13 +113,9 @@ def to_hyperplane(x: Tensor, normal: Tensor, offset: Tensor, *, norm: str) -> Te
     the points `full` where coordinates run into the pixel range gives lam in closed form.
 
     Args:
-        x, normal: (N, C, H, W); offset: (N,). The normal's largest entry is near 1 (or 0): its square is used.
+        x: (..., N, C, H, W), several points of each image; normal: (N, C, H, W); offset: (..., N). The normal's largest
+            entry is near 1 (or 0): its square is used.
     """
-    return _to_hyperplane(x, normal, offset, norm=norm)
-
-
-def _to_hyperplane(x: Tensor, normal: Tensor, offset: Tensor, *, norm: str) -> Tensor:
-    """The same with several points of each image: x (..., N, C, H, W), offset (..., N)."""
     flat = x.flatten(-3)
     w = normal.flatten(-3) * torch.copysign(torch.ones_like(offset), offset).unsqueeze(-1)
     room = torch.where(w > 0, 1 - flat, flat)

@@ -63,7 +63,7 @@ class Oracle:
         watch: called with every query; how the loop counts passes, and learns of misclassified points for nothing.
         reads: what an attack is told of the logits that the classifier returned; None for all that they say.
         demands_finite: whether a gradient that is not finite is an error: an attack stands still there, and looks weak.
-            It is raised a few gradients later, and at the latest by `settle`.
+            It is raised a few gradients later, and at the latest by `settle`, which who demands it calls in the end.
         tells_losses: whether who watches is told losses that the attack itself does not ask for.
 
     `forwards` and `backwards` count the images that passed. `steps_taken` are the step counts that the images of the
@@ -155,8 +155,6 @@ class Oracle:
         value = values[0] if values else NO_LOSS
         self._tell(x, logits, rows, backwards=1, loss=values[0] if values else None)
         self._check(gradient)
-        if self._tells_losses:  # no loop settles it
-            self.settle()
         return value, gradient
 
     def _feature_distance(self, x: Tensor, clean: Tensor, layer: str, rows: Tensor | None) -> tuple[Tensor, Tensor]:

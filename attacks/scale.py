@@ -23,13 +23,13 @@ def rescaled(tensor: Tensor, dims: Sequence[int] = PER_IMAGE) -> tuple[Tensor, T
 
     Returns: the tensor, and the exponents e, int32 with size 1 along `dims`: tensor = rescaled * 2 ** e. Zero stays 0.
     """
-    exponent = torch.frexp(tensor.abs().amax(tuple(dims), keepdim=True)).exponent
+    exponent = _exponent(tensor, dims)
     return times_power_of_two(tensor, -exponent), exponent
 
 
 def rescaled_by(tensor: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     """As `rescaled` for each image (N, C, H, W), and what scales a number of each image (N,) by the same power."""
-    exponent = torch.frexp(tensor.abs().amax(PER_IMAGE, keepdim=True)).exponent.neg_()
+    exponent = _exponent(tensor, PER_IMAGE).neg_()
     half = exponent // 2
     first, second = torch.pow(2.0, half), torch.pow(2.0, exponent.sub_(half))
 
@@ -43,6 +43,11 @@ def times_power_of_two(tensor: Tensor, exponent: Tensor) -> Tensor:
     """tensor * 2 ** exponent, where the power alone may be out of range."""
     half = exponent // 2
     return torch.ldexp(torch.ldexp(tensor, half), exponent - half)
+
+
+def _exponent(tensor: Tensor, dims: Sequence[int]) -> Tensor:
+    """Of the largest magnitude of each slice, which is in [0.5, 1) times that power of two."""
+    return torch.frexp(tensor.abs().amax(tuple(dims), keepdim=True)).exponent
 
 
 def unit(tensor: Tensor, dims: Sequence[int] = PER_IMAGE, *, order: int = 2) -> Tensor:

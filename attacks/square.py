@@ -156,10 +156,8 @@ def _linf_changes(threat: ThreatModel, state: State, queries_per_step: int, p_in
 
     def change(images: Tensor | None, query: Tensor | int, points: Tensor) -> Tensor:
         low, high = (lowest, highest) if images is None else (lowest[images], highest[images])
-        moved = torch.addcmul(
-            points, _of(rows, images, query), _of(columns, images, query)
-        )  # by 0 or the shift, exactly
-        return moved.clamp_(low, high)
+        by_row, by_column = _of(rows, images, query), _of(columns, images, query)  # 0 or 1, and 0 or the shift: exact
+        return torch.addcmul(points, by_row, by_column).clamp_(low, high)
 
     return change
 

@@ -16,10 +16,10 @@ from benchmark.data.image_arrays import ARRAYS
 from benchmark.data.image_readers import CROPS, own_images
 from benchmark.data.own_images import OwnImages
 from benchmark.data.split import Split, balanced_subset, with_wider
-from benchmark.evaluation.hardware import Hardware, keep_freed_memory
+from benchmark.evaluation.hardware import Hardware, Resources, keep_freed_memory, own_resources
 from benchmark.suites.suite import Suite
 from benchmark.sweep.local_pool import can_fork
-from benchmark.sweep.ray_pool import Resources, cores, ray_resources
+from benchmark.sweep.ray_pool import ray_resources
 from model_zoo.about import About
 from model_zoo.crop import Crop
 from model_zoo.hub import about_published, is_published
@@ -82,14 +82,13 @@ def tuned(hardware: Hardware, suite: Suite, split: Split, shared: Shared) -> Har
     images, else one that uses all cores.
     """
     on_ray = shared.executor == "ray"
-    if (shared.gpus_per_worker or 0) < 0:
-        raise InputError(f"--gpus-per-worker must be 0 or more, got {shared.gpus_per_worker:g}")
-    there = ray_resources() if on_ray else Resources(cores(), float(torch.cuda.device_count()))
-    share = _gpus_per_worker(shared, there)
+    _refuse_shares(shared)
+    there = ray_resources() if on_ray else own_resources()
+    share = _gpus_per_worker(shared, there) if on_ray else 0.0
     if shared.workers != "auto":
         workers = positive(shared.workers, "--workers")
     elif on_ray:
-        workers = there.most_workers(share)
+        workers = max(1, there.room_for(share))
     elif hardware.device.type == "cuda":
         workers = int(there.gpus)
     else:
@@ -105,25 +104,32 @@ def tuned(hardware: Hardware, suite: Suite, split: Split, shared: Shared) -> Har
     return replace(tuned, precision=search_precision(hardware, suite, split, shared), finds_precision=finds)
 
 
-def _gpus_per_worker(shared: Shared, there: Resources) -> float:
-    """Of Ray's workers: as asked for, else a whole one where there are some; 0 without Ray."""
-    asked, on_ray = shared.gpus_per_worker, shared.executor == "ray"
-    if asked is not None and not on_ray:
+def _refuse_shares(shared: Shared) -> None:
+    """Raise InputError for a share of a GPU that means nothing, whatever Ray has."""
+    asked = shared.gpus_per_worker
+    if asked is not None and shared.executor != "ray":
         raise InputError("--gpus-per-worker is for --executor ray; without it every worker uses the next GPU")
+    if asked is not None and asked < 0:
+        raise InputError(f"--gpus-per-worker must be 0 or more, got {asked:g}")
     if asked and shared.device == "cpu":
         raise InputError(f"--device cpu and --gpus-per-worker {asked:g} contradict each other; leave one of them out")
-    if shared.device == "cuda" and on_ray and not (there.gpus or asked):
+
+
+def _gpus_per_worker(shared: Shared, there: Resources) -> float:
+    """Of Ray's workers: as asked for, else a whole one where there are some."""
+    asked = shared.gpus_per_worker
+    if shared.device == "cuda" and not (there.gpus or asked):
         raise InputError("--device cuda: Ray has no GPU; use --device cpu or auto")
     if asked is not None:
         return asked
-    return float(on_ray and shared.device != "cpu" and there.gpus > 0)
+    return float(shared.device != "cpu" and there.gpus > 0)
 
 
 def processes(shared: Shared) -> int:
     """How many as asked for, else one on each core of this machine."""
     if shared.workers != "auto":
         return positive(shared.workers, "--workers")
-    return cores() if can_fork() else 1
+    return own_resources().cpus if can_fork() else 1
 
 
 def search_precision(hardware: Hardware, suite: Suite, split: Split, shared: Shared) -> torch.dtype:

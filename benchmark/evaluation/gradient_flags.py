@@ -43,6 +43,7 @@ def zero_gradients(model: nn.Module, parts: Iterable[tuple[Tensor, Tensor]]) -> 
         if flat.any():  # few are, and a second gradient costs as much as the first
             zero += int((flat & _is_flat(oracle, x, y, "margin")).sum())
         n += len(x)
+    oracle.settle()
     return 100 * zero / max(n, 1)
 
 

@@ -1,6 +1,7 @@
 """How a run uses the machine. It is recorded beside the numbers, and no part of their identity."""
 
 import ctypes
+import os
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -61,6 +62,28 @@ def keep_freed_memory() -> None:
         library.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
+@dataclass(frozen=True)
+class Resources:
+    """What workers may be given. cpus: cores; gpus: as Ray counts them, a fraction where some are shared."""
+
+    cpus: int
+    gpus: float
+
+    def room_for(self, gpus_per_worker: float) -> int:
+        """How many workers fit, each with a core, or with this share of a GPU; maybe none."""
+        if not gpus_per_worker:
+            return self.cpus
+        if gpus_per_worker < 1:
+            return int(self.gpus) * workers_on_one_gpu(gpus_per_worker)
+        return int(self.gpus / gpus_per_worker)
+
+
+def own_resources() -> Resources:
+    """Of this machine, as far as this process may use it."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return Resources(cpus, float(torch.cuda.device_count()))
+
+
 def workers_on_one_gpu(share: float) -> int:
     """How many of Ray's workers one GPU holds, each with this share of it: a share is not spread over two."""
     return max(1, int(1 / share))
@@ -96,3 +119,8 @@ def versions(device: torch.device) -> dict[str, str]:
         "cudnn": str(torch.backends.cudnn.version()),
         "driver": driver,
     }
+
+
+def versions_text(device: torch.device) -> str:
+    """The same as NAME=VERSION, one after the other."""
+    return " ".join(f"{name}={text}" for name, text in versions(device).items())

@@ -8,7 +8,7 @@ from types import NoneType
 from typing import Any
 
 from attacks.errors import InputError
-from benchmark.evaluation.hardware import versions
+from benchmark.evaluation.hardware import versions_text
 from benchmark.gate.canaries import canary_name
 from benchmark.gate.protocol import GateProtocol, Subject
 from benchmark.gate.rules import Rules
@@ -166,7 +166,7 @@ def write_baseline(
         "attack_identity": protocol.attack.identity,
         "canaries": dict(canaries),
         "detects": list(detects),
-        "versions": " ".join(f"{name}={text}" for name, text in versions(protocol.hardware.device).items()),
+        "versions": versions_text(protocol.hardware.device),
     }
     by_key = {case.entry.key: case for case in ranked}
     write_packed(Packed(protocol.suite.name, "any", by_key, notes), path.with_suffix(""))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from attacks.spec import AttackSpec
 from benchmark.data.split import Split, take
-from benchmark.evaluation.hardware import Hardware, device_name, versions
+from benchmark.evaluation.hardware import Hardware, device_name, versions_text
 from benchmark.stats.shares import Bools
 from benchmark.store.packed import PackedCase
 from benchmark.store.store import Store
@@ -140,6 +140,6 @@ def _trusted(protocol: GateProtocol) -> Store:
     for package in ("attacks", "model_zoo", "benchmark"):
         for path in sorted((CODE / package).rglob("*.py")):
             sha.update(path.relative_to(CODE).as_posix().encode() + path.read_bytes())
-    of = [f"{name}={text}" for name, text in versions(protocol.hardware.device).items()]
-    sha.update(" ".join([*of, device_name(protocol.hardware), str(protocol.hardware.precision)]).encode())
+    hardware = protocol.hardware
+    sha.update(f"{versions_text(hardware.device)} {device_name(hardware)} {hardware.precision}".encode())
     return Store(protocol.folder / sha.hexdigest()[:16])

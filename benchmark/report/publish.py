@@ -81,7 +81,7 @@ def show_corruptions(store: Store, suite: str, results_dir: Path) -> str:
     there = _packed_there(stem.parent, CORRUPTIONS)
     record = store.read_suite(suite)
     if record is None:
-        packed = read_packed(file_of(stem, ".json"))
+        packed = there[file_of(stem, ".json")]
     else:
         packed = _with_rows_of(there, gather(store, suite, selection=record.shown))
         write_packed(packed, stem)

@@ -1,6 +1,7 @@
 """How tight the bound behind TRADES is: on MNIST's ones and threes, and on a distribution that attains it."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -13,11 +14,11 @@ from attacks.api import attack
 from attacks.draws import Draws
 from attacks.generators import seeded
 from attacks.threat_model import ThreatModel
-from benchmark.data.datasets import load
-from benchmark.data.split import Split, balanced_subset
+from benchmark.data.split import Split
 from benchmark.report.figures import series_style
 from benchmark.studies.fitting import fit
 from benchmark.studies.study import Comparison, Inputs, StudyResult
+from benchmark.studies.two_digits import two_digits
 from model_zoo.architectures.registry import build
 from model_zoo.defenses.context import TrainingContext
 from model_zoo.defenses.registry import DefenseSpec
@@ -115,10 +116,8 @@ def built_images(n: int) -> Split:
 
 def ones_and_threes(part: str, count: int, inputs: Inputs) -> Split:
     """Images of MNIST's 1 (class 0) and 3 (class 1), a balanced subset."""
-    images = load("mnist", part, data_dir=inputs.data_dir, mirror=inputs.mirror_dir, quiet=inputs.quiet)
-    rows = ((images.y == 1) | (images.y == 3)).nonzero().flatten()
-    chosen = Split("mnist", part, images.x[rows], (images.y[rows] == 3).long(), images.index[rows], 2)
-    return balanced_subset(chosen, min(count, len(chosen)), seed=inputs.seed)
+    chosen = two_digits((1, 3), part, count, inputs)
+    return replace(chosen, y=(chosen.y == 3).long(), classes=2)
 
 
 def compute(inputs: Inputs, *, train: int, test: int, epochs: int, epsilon: float) -> StudyResult:

@@ -21,7 +21,6 @@ from attacks.query_budget import BudgetSpentError, QueryBudget
 from attacks.spatial import transform
 from attacks.spec import Recurrence
 from attacks.threat_model import ThreatModel
-from benchmark.data.datasets import load
 from benchmark.data.split import Split, balanced_subset
 from benchmark.report.figures import COLOURS, new_figure
 from benchmark.stats.coverage import accuracy_at_coverage
@@ -29,6 +28,7 @@ from benchmark.stats.shares import percent
 from benchmark.studies.fitting import fit
 from benchmark.studies.points import chance
 from benchmark.studies.study import Comparison, Inputs, StudyResult
+from benchmark.studies.two_digits import two_digits
 from model_zoo.architectures.registry import build
 from model_zoo.defenses.registry import defense_spec
 from model_zoo.training.recipe import Recipe
@@ -79,14 +79,6 @@ def moved_at_random(x: Tensor, draws: Draws) -> Tensor:
 
 
 DEFENSES = (defense_spec("natural"), defense_spec("madry"))
-
-
-def two_digits(part: str, count: int, inputs: Inputs) -> Split:
-    """Images of MNIST's sixes and sevens, a balanced subset, labelled 6 and 7."""
-    images = load("mnist", part, data_dir=inputs.data_dir, mirror=inputs.mirror_dir, quiet=inputs.quiet)
-    rows = torch.isin(images.y, torch.tensor(DIGITS)).nonzero().flatten()
-    chosen = Split("mnist", part, images.x[rows], images.y[rows], images.index[rows], images.classes)
-    return balanced_subset(chosen, min(count, len(chosen)), seed=inputs.seed)
 
 
 def by_grid(model: nn.Module, x: Tensor, y: Tensor, draws: Draws) -> Tensor:
@@ -158,7 +150,7 @@ def compute(
         that one leaves most images of an undefended network standing.
     """
     recipe = Recipe(NETWORK, epochs, 64, "adam", 1e-3, warm_up=1.0)
-    learnt, images = (two_digits(part, count, inputs) for part, count in (("train", train), ("test", test)))
+    learnt, images = (two_digits(DIGITS, part, count, inputs) for part, count in (("train", train), ("test", test)))
     some = balanced_subset(images, min(queried, test), seed=inputs.seed)
     rows: list[Row] = []
     for defense in DEFENSES:

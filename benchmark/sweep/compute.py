@@ -18,7 +18,7 @@ from attacks.search_model import precision_of
 from benchmark.data.split import Split, take
 from benchmark.evaluation.batch_size import on_fitting_batches
 from benchmark.evaluation.evaluate_chunk import evaluate_chunk
-from benchmark.evaluation.hardware import Hardware, device_name, versions
+from benchmark.evaluation.hardware import Hardware, device_name, versions_text
 from benchmark.store.certificate_store import CertificateStore, proven_images, refuse_contradiction
 from benchmark.store.chunk import Range
 from benchmark.store.store import Store
@@ -142,5 +142,5 @@ def _timing(hardware: Hardware, precision: torch.dtype, seconds: float) -> dict[
         "batch_size": hardware.batch_size,
         "threads": torch.get_num_threads(),
         "workers": hardware.workers,
-        "versions": " ".join(f"{name}={text}" for name, text in versions(hardware.device).items()),
+        "versions": versions_text(hardware.device),
     }

@@ -131,7 +131,7 @@ def _run(
     """
     order, fruitless = list(range(tasks)), 0
     while order:
-        pool, done, again = start_pool(), set[int](), list[int]()
+        pool, done, survived = start_pool(), set[int](), False
         try:
             with _closing(pool):
                 futures = {pool.submit(_call, task): task for task in order}
@@ -139,7 +139,8 @@ def _run(
                     if failure := future.result():
                         if not survives(futures[future], failure):
                             raise failure.error
-                        again = [futures[future]]
+                        order.insert(0, order.pop(order.index(futures[future])))  # what fails everywhere is known soon
+                        survived = True
                         break
                     done.add(futures[future])
                     yield futures[future]
@@ -148,11 +149,9 @@ def _run(
             if fruitless == TRIES:
                 raise
             print(f"{error}: starting new ones for the {len(order) - len(done)} tasks that are left", file=sys.stderr)
-        left = [task for task in order if task not in done and task not in again]
-        if again:  # at once: what fails everywhere is to be known soon
-            order = again + left
-            continue
-        order = left[workers:] + left[:workers]  # those that were being done come last: one of them may kill again
+        left = [task for task in order if task not in done]
+        # where a process was killed, those that were being done come last: one of them may kill again
+        order = left if survived else left[workers:] + left[:workers]
 
 
 @contextmanager

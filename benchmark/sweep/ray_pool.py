@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import torch
 
 from attacks.errors import InputError
-from benchmark.evaluation.hardware import workers_on_one_gpu
+from benchmark.evaluation.hardware import Resources, own_resources
 
 TRIES = 3
 """How many workers a chunk may cost before the sweep goes on without it."""
@@ -46,27 +46,6 @@ class RayWorkers:
     module: str = __name__
 
 
-@dataclass(frozen=True)
-class Resources:
-    """What workers may be given. cpus: cores; gpus: as Ray counts them, a fraction where some are shared."""
-
-    cpus: int
-    gpus: float
-
-    def most_workers(self, gpus_per_worker: float) -> int:
-        """How many workers there is room for, each with this share of a GPU; one at least."""
-        if not gpus_per_worker:
-            return max(1, self.cpus)
-        if gpus_per_worker < 1:
-            return max(1, int(self.gpus) * workers_on_one_gpu(gpus_per_worker))
-        return max(1, int(self.gpus / gpus_per_worker))
-
-
-def cores() -> int:
-    """That this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def ray_resources() -> Resources:
     """Of the cluster of RAY_ADDRESS, whatever the machine of this process has; else of this machine alone.
 
@@ -74,7 +53,7 @@ def ray_resources() -> Resources:
     """
     ray = _import_ray()
     if not os.environ.get("RAY_ADDRESS"):
-        return Resources(cores(), float(torch.cuda.device_count()))
+        return own_resources()
     _connect(ray)
     try:
         there = ray.cluster_resources()
@@ -239,7 +218,7 @@ def _check_room(ray: Any, wanted: RayWorkers) -> None:
     """Raise InputError for workers that this machine could never hold: Ray would wait for ever. A cluster may grow."""
     share = wanted.gpus_per_worker
     gpus = ray.cluster_resources().get("GPU", 0.0)
-    if not share or (gpus >= share and Resources(0, gpus).most_workers(share) >= wanted.count):
+    if not share or Resources(0, gpus).room_for(share) >= wanted.count:
         return
     words = f"{wanted.count} workers of {share:g} GPUs each do not fit: there are {gpus:g}"
     if os.environ.get("RAY_ADDRESS"):

@@ -53,8 +53,8 @@ def _missing(cases: Sequence[EvalCase], store: Store, hardware: Hardware) -> tup
     """
     absent = {case_key(case): chunks for case, chunks in lacking(cases, store, hardware)}
     groups = [[case] for case in cases] if hardware.keeps_images else trajectories(cases)
-    order = list({group[0].model.name: None for group in groups})
-    groups.sort(key=lambda group: (order.index(group[0].model.name), -group[-1].attack.weight))
+    place = {name: place for place, name in enumerate(dict.fromkeys(group[0].model.name for group in groups))}
+    groups.sort(key=lambda group: (place[group[0].model.name], -group[-1].attack.weight))
     todo: list[Task] = [
         (group, chunk) for group in groups for chunk in sorted(set().union(*(absent[case_key(case)] for case in group)))
     ]

@@ -89,12 +89,10 @@ class Job:
         hardware = self.hardware
         if hardware.finds_precision:
             hardware = replace(hardware, precision=precision_for("auto", split.x, hardware.device))
-        on = hardware
-        models = RecentModels(lambda name: load_on(on, specs[name], split, self.checkpoint_dir), MOST_MODELS)
-        searched = RecentModels(lambda name: search_copy(specs[name], models[name], split, on), MOST_MODELS)
-        predictions = {
-            name: torch.from_numpy(classes.copy()).to(on.device) for name, classes in self.predictions.items()
-        }
+        device = hardware.device
+        models = RecentModels(lambda name: load_on(hardware, specs[name], split, self.checkpoint_dir), MOST_MODELS)
+        searched = RecentModels(lambda name: search_copy(specs[name], models[name], split, hardware), MOST_MODELS)
+        predictions = {name: torch.from_numpy(classes.copy()).to(device) for name, classes in self.predictions.items()}
         prepared = PreparedSweep((), split, self.rows, models, searched, predictions)
 
         def compute(task: int) -> None:

@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -98,15 +99,6 @@ class _Recorder(Oracle):
 
     gradient: Tensor
 
-    def loss_and_gradient(
-        self,
-        x: Tensor,
-        y: Tensor,
-        loss: str,
-        *,
-        rows: Tensor | None = None,
-        clean: Tensor | None = None,
-        valued: bool = True,
-    ) -> tuple[Tensor, Tensor]:
-        value, self.gradient = super().loss_and_gradient(x, y, loss, rows=rows, clean=clean, valued=valued)
+    def loss_and_gradient(self, *asked: Any, **options: Any) -> tuple[Tensor, Tensor]:
+        value, self.gradient = super().loss_and_gradient(*asked, **options)
         return value, self.gradient

@@ -68,10 +68,9 @@ def loaded(kind: str, digits: Split, *, output: str = "", checkpoint: Path | Non
 
 def logits_and_gradient(model: nn.Module, images: Split, size: int) -> tuple[Tensor, Tensor, Tensor]:
     oracle = Oracle(model, ThreatModel("Linf", 0.1), demands_finite=True)
-    return (
-        oracle.logits(images.x[:size]),
-        *oracle.loss_and_gradient(images.x[:size], images.y[:size], "cross-entropy"),
-    )
+    loss, gradient = oracle.loss_and_gradient(images.x[:size], images.y[:size], "cross-entropy")
+    oracle.settle()
+    return oracle.logits(images.x[:size]), loss, gradient
 
 
 TWINS = {

@@ -8,7 +8,7 @@ import torch
 from attacks.threat_model import ThreatModel
 from benchmark.data.datasets import load
 from benchmark.data.split import Split
-from benchmark.studies import trades_bound
+from benchmark.studies import trades_bound, two_digits
 from benchmark.studies.fitting import fit
 from benchmark.studies.study import Inputs
 from benchmark.studies.trades_bound import HINGE, THETA, Built, both_sides, built_images
@@ -51,7 +51,7 @@ def test_a_trained_network_keeps_the_bound_on_digits() -> None:
 
 def test_ones_and_threes_are_balanced_classes_of_mnist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = Split("mnist", "test", torch.rand(100, 1, 2, 2), torch.arange(100) % 10, torch.arange(100), 10)
-    monkeypatch.setattr(trades_bound, "load", lambda *_, **__: whole)
+    monkeypatch.setattr(two_digits, "load", lambda *_, **__: whole)
     chosen = trades_bound.ones_and_threes("test", 8, Inputs(data_dir=tmp_path))
     assert chosen.y.tolist().count(0) == chosen.y.tolist().count(1) == 4
     assert set((chosen.index % 10).tolist()) == {1, 3}

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from attacks.draws import Draws
 from benchmark.data.split import Split
-from benchmark.studies import unrestricted
+from benchmark.studies import two_digits, unrestricted
 from benchmark.studies.study import Inputs
 from benchmark.studies.unrestricted import (
     DECIDED,
@@ -47,8 +47,8 @@ def draws(n: int = 2) -> Draws:
 
 def test_two_digits_are_balanced_and_keep_their_labels(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = Split("mnist", "test", torch.rand(100, 1, 2, 2), torch.arange(100) % 10, torch.arange(100), 10)
-    monkeypatch.setattr(unrestricted, "load", lambda *_, **__: whole)
-    chosen = unrestricted.two_digits("test", 8, Inputs(data_dir=Path()))
+    monkeypatch.setattr(two_digits, "load", lambda *_, **__: whole)
+    chosen = two_digits.two_digits(unrestricted.DIGITS, "test", 8, Inputs(data_dir=Path()))
     assert sorted(chosen.y.tolist()) == [6] * 4 + [7] * 4
     assert (chosen.index % 10 == chosen.y).all()
 
