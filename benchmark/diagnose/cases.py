@@ -14,8 +14,8 @@ from benchmark.suites.case import ADAPTIVE, EvalCase, with_pass_counts
 from benchmark.suites.suite import Suite
 from model_zoo.model_spec import ModelSpec
 
-TESTED, ONE_STEP, UNBOUNDED, TWICE, RESTARTED, SCALED = (
-    *("tested", "one-step", "unbounded", "twice the steps", "restarted", "logits x 10"),
+TESTED, ONE_STEP, UNBOUNDED, TWICE, RESTARTED, SCALED, OTHER_LOSS = (
+    *("tested", "one-step", "unbounded", "twice the steps", "restarted", "logits x 10", "another loss"),
 )
 """The roles of cases, beside those at other epsilons, of black-box attacks and of transfer."""
 EPSILONS: Mapping[str, float] = {"epsilon x 1/4": 0.25, "epsilon x 1/2": 0.5, "epsilon x 2": 2.0}
@@ -112,6 +112,9 @@ def _runs(threat: ThreatModel, plan: Plan, split: Split) -> Iterator[tuple[str, 
     if attack.params.get("loss") == "cross-entropy":
         scaled = attack.with_settings(name=f"{attack.name} of 10 x logits", loss="cross-entropy-x10")
         yield SCALED, scaled, own
+    other = "cross-entropy" if attack.params.get("loss") == "dlr" else "dlr"
+    if attack.can_climb(other):
+        yield OTHER_LOSS, attack.with_settings(name=f"{attack.name} by {other}", loss=other), own
 
 
 def _unbounded(norm: str, split: Split) -> float:

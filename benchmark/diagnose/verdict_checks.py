@@ -1,5 +1,6 @@
 """Checks that are statements about verdicts of attacks: each a pure function of what is stored, with an exact test."""
 
+import functools
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 
@@ -11,6 +12,7 @@ from benchmark.diagnose.cases import (
     EPSILONS,
     FROM,
     ONE_STEP,
+    OTHER_LOSS,
     RANDOM_POINTS,
     RESTARTED,
     SCALED,
@@ -26,6 +28,8 @@ Shown = Mapping[str, Verdicts]
 """By role, what a case showed."""
 LADDER = (*list(EPSILONS)[:2], TESTED, *list(EPSILONS)[2:], UNBOUNDED)
 """Roles by rising epsilon."""
+BESIDE = (TWICE, RESTARTED, SCALED, OTHER_LOSS, *BLACK_BOX)
+"""Roles of other attacks on all images, beside transfer."""
 
 
 def verdict_checks(shown: Shown) -> list[Measured]:
@@ -44,7 +48,7 @@ def rises_with_epsilon(shown: Shown) -> Measured:
     steps = list(itertools.pairwise(ladder))
     if not steps:
         return unknown("rises-with-epsilon", "the attack was run at one epsilon only")
-    pairs = [_pair(shown[smaller], shown[larger]) for smaller, larger in steps]
+    pairs = [_pair([shown[smaller]], shown[larger]) for smaller, larger in steps]
     return _worst("rises-with-epsilon", pairs, [smaller for smaller, _ in steps], 3.0, "at {role} {points:+.1f} points "
                   "more than at the next larger epsilon")  # fmt: skip
 
@@ -100,7 +104,7 @@ def random_points(shown: Shown) -> Measured:
     """
     if TESTED not in shown or RANDOM_POINTS not in shown:
         return unknown("random-points", "the attack under test has no such run")
-    alone, _, n = _pair(shown[RANDOM_POINTS], shown[TESTED])
+    alone, _, n = _pair([shown[RANDOM_POINTS]], shown[TESTED])
     words = f"random points break {alone} of {n} images that the attack does not"
     return share_check("random-points", alone, n, 1.0, words)
 
@@ -108,6 +112,24 @@ def random_points(shown: Shown) -> Measured:
 def logit_scaling(shown: Shown) -> Measured:
     """Ten times the logits help no attack. Source: Hitaj et al., arXiv:2103.01914, where GAIRAT loses 10 points."""
     return _stronger(shown, "logit-scaling", [SCALED], 10.0, "ten times the logits break {points:+.1f} points more")
+
+
+def other_loss(shown: Shown) -> Measured:
+    """The DLR loss, which no temperature moves, breaks no more. Source: Croce and Hein, arXiv:2003.01690, Section 4."""
+    return _stronger(shown, "other-loss", [OTHER_LOSS], 8.0, "another loss breaks {points:+.1f} points more")
+
+
+def together(shown: Shown) -> Measured:
+    """All other attacks together break no more. Source: this project.
+
+    A mask that each of them sees through in part may be beyond chance only here.
+    """
+    roles = [role for role in shown if role in BESIDE or role.startswith(FROM)]
+    if TESTED not in shown or not roles:
+        return unknown("together", "the attack under test has nothing beside it")
+    alone, beside, n = _pair([shown[role] for role in roles], shown[TESTED])
+    words = f"{len(roles)} other attacks together break {alone} of {n} images that it does not, and miss {beside}"
+    return gain_check("together", alone, beside, n, 10.0, words)
 
 
 def silent_success(shown: Shown) -> Measured:
@@ -122,7 +144,7 @@ def silent_success(shown: Shown) -> Measured:
 
 CHECKS: Sequence[Callable[[Shown], Measured]] = (
     *(one_step, rises_with_epsilon, unbounded, steps_suffice, starts_agree, consistent),
-    *(black_box, transfer, random_points, logit_scaling, silent_success),
+    *(black_box, transfer, random_points, logit_scaling, other_loss, together, silent_success),
 )
 
 
@@ -131,7 +153,7 @@ def _stronger(shown: Shown, check: str, others: Sequence[str], margin: float, wo
     there = [role for role in others if role in shown]
     if TESTED not in shown or not there:
         return unknown(check, "the attack under test has no such run")
-    pairs = [_pair(shown[role], shown[TESTED]) for role in there]
+    pairs = [_pair([shown[role]], shown[TESTED]) for role in there]
     return _worst(check, pairs, there, margin, words)
 
 
@@ -152,10 +174,12 @@ def _worst(
     return min(found, key=lambda one: ((one.figure or 0.0) <= margin, 1.0 if one.p is None else one.p))
 
 
-def _pair(one: Verdicts, other: Verdicts) -> tuple[int, int, int]:
-    """Of the images that both saw and that are right when clean: those that one alone breaks, the other alone, all."""
-    common = np.intersect1d(one.index, other.index, assume_unique=True)
-    broken, beside = _broken(one, common), _broken(other, common)
+def _pair(several: Sequence[Verdicts], other: Verdicts) -> tuple[int, int, int]:
+    """Of the images that all saw and that are right when clean: those that one of several alone breaks, or the other
+    alone; and all.
+    """
+    common = functools.reduce(np.intersect1d, [one.index for one in several], other.index)
+    broken, beside = np.any([_broken(one, common) for one in several], axis=0), _broken(other, common)
     right = other.correct[np.searchsorted(other.index, common)]
     return int((broken & ~beside).sum()), int((beside & ~broken).sum()), int(right.sum())
 

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 PASSES, FAILS, CANNOT_TELL = "passes", "fails", "cannot-tell"
-CHECKS = 3
+CHECKS = 4
 """The version of the checks: one more with whatever moves an outcome. What an older version found says nothing now."""
 DECISIVE = ("black-box", "binarization")
 """Checks that look for what the attack missed: where neither of them passes, nothing was shown."""

@@ -2,13 +2,14 @@
 
 Runs `diagnose` as a user would, of PGD-40 as it is: on every model of `digits` and of `mnist` (with the data of DATA;
 honest), on the defended models of `digits-masked` and `mnist-masked` (`defense`), and on the masks of `masks.py` and
-`unseen_masks.py` in front of the undefended digits model (`mask`). RESULTS keeps the verdicts and what was found: a run
+`unseen_masks.py` in front of the undefended digits model and of `head_masks.py` behind an adversarially trained one
+(`mask`). RESULTS keeps the verdicts and what was found: a run
 that was stopped goes on. KIND is one of honest, defense, mask, SUITE a suite's name; all unless one is given. STEM.csv
 has a row a model that RESULTS has, and those of other models that it had before; STEM.md the confusion matrix.
 
 No margin was chosen on masks: each is the literature's, or wider than what honest models show. But the checks were made
-with the masks of `masks.py` and the defenses in view; those of `unseen_masks.py` were written afterwards, and changed
-no check.
+with the masks of `masks.py`, MASKS of `head_masks.py` and the defenses in view; the unseen ones were written
+afterwards, and changed no check.
 """
 
 import contextlib
@@ -20,6 +21,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import head_masks
 import masks
 import pandas as pd
 import unseen_masks
@@ -67,9 +69,14 @@ def subjects(data: str) -> Iterator[Subject]:
     for suite in MASKED:
         for name in shipped(suite):
             yield Subject(name, "defense", suite, ("--models", name, "--suite", suite, "--data-dir", data))
-    for file, kind in ((masks, "mask"), (unseen_masks, "unseen mask")):
-        for mask in file.MASKS:
-            yield Subject(mask.__name__, kind, "digits", ("--model", f"{file.__file__}:{mask.__name__}"))
+    made = {
+        "mask": (*masks.MASKS, *head_masks.MASKS),
+        "unseen mask": (*unseen_masks.MASKS, *head_masks.UNSEEN),
+    }
+    for kind, functions in made.items():
+        for mask in functions:
+            file = Path(mask.__code__.co_filename).resolve()
+            yield Subject(mask.__name__, kind, "digits", ("--model", f"{file}:{mask.__name__}"))
 
 
 def shipped(suite: str) -> list[str]:
@@ -128,8 +135,7 @@ def summary(table: pd.DataFrame) -> str:
         "64 (fewer where n says so; of a model that answers at random a quarter, and every table flags it as "
         "`randomized`). `PGD-40 overestimates by`: points of robust accuracy that it has in results/digits-masked "
         "and results/mnist-masked beyond the worst case over all attacks, adaptive ones too. No margin was chosen "
-        "on masks; the unseen ones were written when all checks were there, and changed none. `checks`: their version; "
-        "by version 2 one image that random points alone break was a failure, and SPSA did not ask about its iterates."
+        "on masks; the unseen ones were written when all checks were there, and changed none. `checks`: their version."
     )
     parts = [counted.to_markdown(index=False), note, shown.to_markdown(index=False, disable_numparse=True)]
     return "\n\n".join(["## Whom the diagnosis flags", *parts]) + "\n"

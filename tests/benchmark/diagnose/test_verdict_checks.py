@@ -38,6 +38,7 @@ WORKING = {
     "twice the steps": verdicts(102),
     "restarted": verdicts(104),
     "logits x 10": verdicts(106),
+    "another loss": verdicts(105),
     "square-500": verdicts(60),
     "spsa-500": verdicts(60),
     "random-points": verdicts(10, n=50),
@@ -54,6 +55,8 @@ BROKEN = {
     "transfer": ("from natural", verdicts(130)),
     "random-points": ("tested", verdicts(100, first=100)),
     "logit-scaling": ("logits x 10", verdicts(140)),
+    "other-loss": ("another loss", verdicts(140)),
+    "together": ("another loss", verdicts(100, first=50)),  # as many as the attack, half of them others
     "silent-success": ("tested", verdicts(100, last=70)),
 }
 """By check, a role and verdicts of it that no working attack shows."""
@@ -79,6 +82,13 @@ def test_every_check_has_verdicts_here_that_it_fails_on() -> None:
 def test_a_check_fails_where_an_attack_shows_what_no_working_one_does(check: str) -> None:
     role, instead = BROKEN[check]
     assert outcomes({**WORKING, role: instead})[check] == "fails"
+
+
+def test_attacks_that_break_other_images_are_seen_together_alone() -> None:
+    role, instead = BROKEN["together"]
+    assert [check for check, outcome in outcomes({**WORKING, role: instead}).items() if outcome == "fails"] == [
+        "together"
+    ]
 
 
 @pytest.mark.parametrize("check", BROKEN)
@@ -152,7 +162,7 @@ def test_a_figure_beyond_its_margin_that_chance_may_explain_is_not_taken_for_sho
     assert {name: (one.failed, one.beyond, one.is_shown) for name, one in made.items()} == {
         "within": ([], [], True),
         "open": ([], ["black-box"], False),
-        "fails": (["black-box"], [], False),
+        "fails": (["black-box", "together"], [], False),
     }
     assert "black-box beyond the margin" in verdict(made["open"])
     assert shown_result(made["open"]).outcome is Outcome.FAIL
