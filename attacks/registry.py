@@ -10,6 +10,7 @@ from torch import Tensor
 from attacks import cw_linf, foolbox_adapter, lbfgs, mi_fgsm, pgd, random_points, rays, sparse_rs, spatial_search, spsa
 from attacks.autoattack import AUTOATTACK_L1, AUTOATTACK_MEMBERS, ENSEMBLES, L1_MEMBERS, REFERENCES
 from attacks.errors import InputError
+from attacks.losses import LOSSES
 from attacks.names import by_name, lookup
 from attacks.spatial import SPATIAL
 from attacks.spec import AttackSpec, Ensemble, Recurrence, ThirdParty
@@ -234,9 +235,16 @@ MOST = 1_000_000
 
 
 def attack_spec(name: str) -> AttackSpec:
-    """The attack of that name; of a family any NAME-N. Raises: InputError that names the nearest match."""
+    """The attack of that name; of a family any NAME-N; NAME-LOSS climbs that loss.
+
+    Raises: InputError that names the nearest match.
+    """
     family, length = _family(name)
-    if name in ATTACKS or family is None:
+    if name in ATTACKS:
+        return ATTACKS[name]
+    if (named := loss_in(name)) and (own := known_attack(named[0])) and own.can_climb(named[1]):
+        return own.with_loss(named[1])
+    if family is None:
         return lookup(name, ATTACKS, "attack")
     if length % family.unit or not 0 < length <= MOST:
         raise InputError(
@@ -252,6 +260,12 @@ def known_attack(name: str) -> AttackSpec | None:
         return attack_spec(name)
     except InputError:
         return None
+
+
+def loss_in(name: str) -> tuple[str, str] | None:
+    """The attack and the loss of a name NAME-LOSS; None where it ends with no loss."""
+    endings = sorted((loss for loss in LOSSES if name.endswith(f"-{loss}")), key=len)
+    return (name.removesuffix(f"-{endings[-1]}"), endings[-1]) if endings else None
 
 
 def query_budget(spec: AttackSpec) -> int | None:

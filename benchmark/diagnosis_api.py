@@ -13,7 +13,7 @@ from attacks.names import check_name
 from attacks.registry import attack_spec
 from attacks.spec import CHUNK_SIZE, AttackSpec, require_count
 from attacks.threat_model import ThreatModel
-from benchmark.diagnose.cases import HIDDEN, Plan, require_testable
+from benchmark.diagnose.cases import EXAMPLES, HIDDEN, Plan, require_testable
 from benchmark.diagnose.run import diagnose_models
 from benchmark.in_memory import SUITE, in_memory
 from benchmark.store.diagnosis import Diagnosis
@@ -32,7 +32,7 @@ def diagnose_model(
     attack_epsilon: float | None = None,
     norm: str = "Linf",
     seed: int = 0,
-    examples: int = 200,
+    examples: int = EXAMPLES,
     hidden: int = HIDDEN,
     index: Tensor | None = None,
     store: str | Path | None = None,

@@ -45,13 +45,13 @@ from benchmark.cli.values import Number
     "The attack runs at this radius; what it is compared with keeps --epsilon.  [default: the same]",
     type=Number(),
 )
-@option("--examples", WHAT, "The number of test images.", type=click.IntRange(1), default=200)
+@option("--examples", WHAT, "The number of test images.  [default: 200]", type=click.IntRange(1))
 @option(
     "--hidden",
     WHAT,
-    "The binarization test hides a point in so many images, or in all there are; each costs a thousand passes.",
+    "The binarization test hides a point in so many images, or in all there are; each costs a thousand passes.  "
+    "[default: 512, or --examples if these are fewer]",
     type=click.IntRange(1),
-    default=512,
 )
 @option(
     "--adaptive",

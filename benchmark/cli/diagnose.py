@@ -10,7 +10,7 @@ from benchmark.cli.resolve_hardware import bring_images, choose_hardware, choose
 from benchmark.cli.resolve_models import choose_models, choose_surrogates, without_twins
 from benchmark.data.own_images import OwnImages
 from benchmark.data.split import balanced_subset
-from benchmark.diagnose.cases import Plan, require_testable
+from benchmark.diagnose.cases import EXAMPLES, HIDDEN, Plan, require_testable
 from benchmark.diagnose.run import diagnose_models
 from benchmark.report.diagnosis import short_diagnosis, write_diagnoses
 from benchmark.report.short import file_list, terminal_width
@@ -27,8 +27,8 @@ def diagnose(
     suite: str | None,
     attack: str,
     attack_epsilon: float | None,
-    examples: int,
-    hidden: int,
+    examples: int | None,
+    hidden: int | None,
     adaptive: str | None,
     own: OwnModel,
     own_data: OwnData,
@@ -49,10 +49,11 @@ def diagnose(
     specs = without_twins(choose_models(chosen, models, own, shared, brought))
     split = choose_images(chosen, shared, brought, skip_broken=own_data.skip_broken)
     hardware = tuned(choose_hardware(shared), chosen, split, shared)
+    hidden = hidden or min(HIDDEN, examples or HIDDEN)
     plan = Plan(
         tested[0],
         own_epsilon,
-        examples,
+        examples or EXAMPLES,
         _sources(chosen, shared),
         shared.seed,
         hidden,
@@ -65,7 +66,7 @@ def diagnose(
             chosen,
             specs,
             plan,
-            balanced_subset(split, max(examples, hidden), seed=shared.seed),
+            balanced_subset(split, max(examples or EXAMPLES, hidden), seed=shared.seed),
             store,
             hardware,
             checkpoint_dir=shared.checkpoint_dir,

@@ -121,8 +121,8 @@ def _diagnoses(suite: Suite, specs: Sequence[ModelSpec], shared: Shared) -> list
     found = {spec.name: known.get(str(sorted(spec.identity.items()))) for spec in specs}
     if lacking := [name for name, one in found.items() if one is None]:
         raise InputError(
-            f"--require-shown: expected a diagnosis of {', '.join(lacking)}, with the weights under test, in "
-            f"{store.root}, got none; run diagnose --suite {suite.name} on it with the same --results-dir"
+            f"--require-shown: expected a diagnosis of {', '.join(lacking)}, with the weights and the code under test, "
+            f"in {store.root}, got none; run diagnose --suite {suite.name} on it with the same --results-dir"
         )
     return [replace(one, model=name) for name, one in found.items() if one is not None]
 

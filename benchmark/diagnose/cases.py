@@ -25,6 +25,8 @@ RANDOM_POINTS = "random-points"
 FROM = "from "
 """Before the name of the model that a transferred attack was crafted on."""
 STARTS = 3
+EXAMPLES = 200
+"""Images, where nothing else is asked for."""
 HIDDEN = 512
 """As many as in the paper of the binarization test."""
 EIGHTH, QUARTER = 8, 4

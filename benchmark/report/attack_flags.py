@@ -15,6 +15,7 @@ from attacks.spec import AttackSpec, Ensemble, Recurrence
 from benchmark.report.score import Judged, SuiteScores, common_images
 from benchmark.stats.sequential import holm
 from benchmark.stats.shares import mcnemar_one_sided, three_digits
+from benchmark.suites.case import ADAPTIVE
 
 MARGINS: Mapping[str, float] = {
     "transfer-beats-white-box": 3.0,
@@ -22,6 +23,8 @@ MARGINS: Mapping[str, float] = {
     "pgd-overestimates": 10.0,
     "one-step-beats-iterative": 3.0,
     "logit-scaling": 5.0,
+    "other-loss": 8.0,
+    "adaptive-beats-plain": 5.0,
 }
 """How many points the difference must be larger than; `docs/flags.md` has what honest models show."""
 
@@ -141,7 +144,9 @@ def _of_model(model: str, cases: Cases, specs: Mapping[str, AttackSpec] = ATTACK
             yield compared("transfer-beats-white-box", attack, against, source)
         if best and not source and attack in white and white[attack].is_black_box:
             yield compared("black-box-beats-gradients", attack, best)
-    pgd, scaled = (_by_steps(white, loss) for loss in ("cross-entropy", "cross-entropy-x10"))
+        if attack.endswith(ADAPTIVE) and not source and (plain := (attack.removesuffix(ADAPTIVE), "")) in cases:
+            yield compared("adaptive-beats-plain", attack, plain[0])
+    pgd, scaled, dlr = (_by_steps(white, loss) for loss in ("cross-entropy", "cross-entropy-x10", "dlr"))
     longest = max(pgd, default=0)
     autoattack = _autoattack(white)
     if autoattack and longest >= LONG:
@@ -150,6 +155,8 @@ def _of_model(model: str, cases: Cases, specs: Mapping[str, AttackSpec] = ATTACK
         yield compared("one-step-beats-iterative", pgd[1], pgd[longest])
     for steps in sorted(scaled.keys() & pgd.keys()):
         yield compared("logit-scaling", scaled[steps], pgd[steps])
+    for steps in sorted(dlr.keys() & pgd.keys()):
+        yield compared("other-loss", dlr[steps], pgd[steps])
 
 
 def _by_steps(white: Mapping[str, AttackSpec], loss: str) -> dict[int, str]:

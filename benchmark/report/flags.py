@@ -22,6 +22,10 @@ FLAGS: Mapping[str, str] = {
     "pgd-overestimates": "PGD-100 leaves this many points more standing than AutoAttack; 3 to 8 are usual",
     "one-step-beats-iterative": "FGSM breaks this many points more than the longest PGD; gradients are masked",
     "logit-scaling": "PGD-40 breaks this many points more with the logits times ten; the loss hides the way",
+    "other-loss": "PGD breaks this many points more by the DLR loss than by cross-entropy; the scale of its logits "
+    "hides the way",
+    "adaptive-beats-plain": "an adaptive attack breaks this many points more than the same attack on the model itself; "
+    "its gradients are masked",
     "not-shown": "the attack that `diagnose` tested is not shown to work on it: these checks fail",
     "fewer-images": "the worst case is over fewer images than that of other models",
     "fewer-attacks": "not all attacks of this table were run: its worst case is over fewer",

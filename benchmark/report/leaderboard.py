@@ -158,12 +158,11 @@ def shown_accuracy(suite: SuiteScores, scores: pd.DataFrame) -> "pd.Series[float
 def _incomplete(suite: SuiteScores, model: str, attacks: Sequence[str]) -> list[str]:
     """What a model's worst case lacks beside others', given the white-box attacks of the whole table.
 
-    No model lacks what is crafted on itself, nor one without a surrogate what is crafted on that.
+    No model lacks what is crafted on itself, nor an adaptive attack beside another one, or where it has no surrogate.
     """
     own = {(entry.attack, entry.source_model) for entry in suite.entries if entry.model == model}
     crossed = {(entry.attack, entry.source_model) for entry in suite.entries if entry.source_model not in ("", model)}
-    if not any(attack.endswith(ADAPTIVE) for attack, _ in own):
-        attacks = [attack for attack in attacks if not attack.endswith(ADAPTIVE)]
+    attacks = [attack for attack in attacks if not attack.endswith(ADAPTIVE)]
     flags = {
         "fewer-attacks": bool({*((attack, "") for attack in attacks), *crossed} - own),
         "fewer-images": len(suite.worst[model]) < max(map(len, suite.worst.values())),

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from benchmark.report.leaderboard import attacks_of
 from benchmark.stats.ranks import SEPARATED
+from benchmark.suites.case import ADAPTIVE
 
 WIDTH = 100
 """The most columns of a line."""
@@ -36,12 +37,12 @@ def short_board(board: pd.DataFrame, width: int) -> str:
         width: in columns.
 
     Returns: a Markdown table, accuracies in percent, and below it the flags. Of the attacks it has those that leave the
-        fewest images standing, in the order of the leaderboard.
+        fewest images standing, in the order of the leaderboard, and beside an adaptive attack the plain one.
     """
     attacks = attacks_of(board)
     shown: list[str] = []
     for attack in board[attacks].mean().sort_values(kind="stable").index:
-        wider = [name for name in attacks if name in (*shown, attack)]
+        wider = [name for name in attacks if name in (*shown, attack, attack.removesuffix(ADAPTIVE))]
         if _needed(_table(board, wider)) <= width:
             shown = wider
     table = io.StringIO()

@@ -202,8 +202,10 @@ def _images(suite: SuiteScores) -> str:
     for entry in suite.entries:
         name = f"{entry.attack} by transfer" if entry.source_model else entry.attack
         sizes.setdefault(name, set()).add(entry.n)
-    parts = [f"{name} on {' or '.join(map(str, sorted(n)))}" for name, n in sizes.items() if min(n) < largest]
-    return f"{largest} test images" + (f" ({', '.join(parts)} of them)" if parts else "")
+    parts = [f"{name} on {min(n)}" for name, n in sizes.items() if len(n) == 1 and min(n) < largest]
+    of_some = ["of some models attacks saw fewer"] * any(len(n) > 1 for n in sizes.values())
+    said = [*([f"{', '.join(parts)} of them"] if parts else []), *of_some]
+    return f"{largest} test images" + (f" ({'; '.join(said)})" if said else "")
 
 
 def _rounded(table: pd.DataFrame) -> pd.DataFrame:

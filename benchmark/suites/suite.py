@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 
+from attacks.registry import loss_in
 from attacks.spec import AttackSpec
 from attacks.threat_model import ThreatModel
 
@@ -48,8 +49,12 @@ class Suite:
     controls: Sequence[str] = ()
 
     def attack(self, name: str) -> AttackSpec | None:
-        """The attack of that name with this suite's settings; None if it is not part of the suite."""
-        return next((attack for attack in self.attacks if attack.name == name), None)
+        """The attack of that name, or NAME-LOSS, with this suite's settings; None if it is not part of the suite."""
+        found = {attack.name: attack for attack in self.attacks}
+        if name in found:
+            return found[name]
+        own, loss = loss_in(name) or ("", "")
+        return found[own].with_loss(loss) if own in found and found[own].can_climb(loss) else None
 
     def examples_for(self, attack: str, *, is_transfer: bool) -> int | None:
         """How many of the suite's images an attack sees; None for all of them."""

@@ -87,7 +87,7 @@ def find_factory(factory: str, *, option: str = "--model") -> tuple[ModuleType, 
     found = getattr(module, function, None)
     if not callable(found):
         callables = {key: value for key, value in vars(module).items() if callable(value) and not key.startswith("_")}
-        found = lookup(function, callables, f"factory in {place}")
+        found = lookup(function, callables, f"function in {place}")
     return module, found
 
 

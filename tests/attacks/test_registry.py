@@ -241,3 +241,12 @@ def test_a_budget_that_an_attack_cannot_have_is_refused_with_the_nearest_one(nam
     with pytest.raises(InputError, match=re.escape(remedy)):
         attack_spec(name)
     assert known_attack(name) is None
+
+
+def test_a_name_that_ends_with_a_loss_is_the_attack_that_climbs_it() -> None:
+    named, own = attack_spec("pgd-30-dlr"), attack_spec("pgd-30").with_loss("dlr")
+    assert (named.name, named.identity) == ("pgd-30-dlr", own.identity)
+    assert attack_spec("pgd-30-cross-entropy-x10").params["loss"] == "cross-entropy-x10"
+    assert attack_spec("apgd-dlr").identity == ATTACKS["apgd-dlr"].identity
+    with pytest.raises(InputError, match="unknown attack 'square-dlr'"):
+        attack_spec("square-dlr")

@@ -1,5 +1,6 @@
 """The diagnose command: its table, its files, what it goes on from, and the flag in the suite's tables."""
 
+import re
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
@@ -35,9 +36,14 @@ def test_a_row_a_check_with_one_of_three_outcomes(ran: tuple[Path, str]) -> None
     table = pd.read_csv(ran[0] / "digits/diagnosis.csv", keep_default_na=False)
     assert list(table.columns)[:5] == ["model", "check", "outcome", "figure", "p"]
     assert set(table["model"]) == {"natural"}
-    assert len(table) == len(set(table["check"])) == 20
+    assert len(table) == len(set(table["check"])) == 22
     assert set(table["outcome"]) <= {"passes", "fails", "cannot-tell"}
     assert not (table["outcome"] == "fails").any()
+
+
+def test_no_more_points_are_hidden_than_images_were_asked_for(ran: tuple[Path, str]) -> None:
+    words = {finding.check: finding.measured for finding in diagnosis(ran[0]).findings}["binarization"]
+    assert all(int(number) <= 8 for number in re.findall(r"of (\d+)", words)), words
 
 
 def test_what_is_printed_fits_100_columns_and_says_what_it_cost(ran: tuple[Path, str]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import masks
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attacks.threat_model import ThreatModel
@@ -94,6 +95,15 @@ def test_a_rough_loss_is_told_from_a_smooth_one() -> None:
     x, y, index = torch.zeros(40, 1, 8, 8), torch.zeros(40, dtype=torch.int64), torch.arange(40)
     (finding,) = findings([smooth(Rough(), x, y, ThreatModel("Linf", 0.2), index, seed=0)])
     assert finding.outcome == "fails"
+
+
+def test_where_neither_logits_move_nor_gradients_are_there_the_gradient_is_no_true_one() -> None:
+    def stairs(x: Tensor) -> Tensor:
+        return F.one_hot((2 * x.flatten(1)[:, :1]).long().squeeze(1), 2).float() + 0 * x.sum()
+
+    x, y, index = torch.full((40, 1, 8, 8), 0.2), torch.zeros(40, dtype=torch.int64), torch.arange(40)
+    (finding,) = findings([true_gradient(stairs, x, y, ThreatModel("Linf", 0.2), index, seed=0)])
+    assert finding.outcome == "cannot-tell"
 
 
 def test_an_attack_of_tiny_steps_has_not_converged() -> None:

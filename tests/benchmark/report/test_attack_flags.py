@@ -39,6 +39,8 @@ PAIRS: Mapping[str, tuple[Case, Case]] = {
     "pgd-overestimates": (("autoattack", ""), ("pgd-100", "")),
     "one-step-beats-iterative": (("fgsm", ""), ("pgd-40", "")),
     "logit-scaling": (("pgd-40-x10", ""), ("pgd-40", "")),
+    "other-loss": (("pgd-40-dlr", ""), ("pgd-40", "")),
+    "adaptive-beats-plain": (("pgd-40 adaptive", ""), ("pgd-40", "")),
 }
 """For each flag a case, and the one that it should be no stronger than."""
 

@@ -50,6 +50,13 @@ def test_the_attacks_that_leave_the_fewest_standing_come_first() -> None:
     assert head(short_board(BOARD, 85))[3] == "pgd-20"
 
 
+def test_an_adaptive_attack_stands_beside_the_plain_one() -> None:
+    board = BOARD.rename(columns={"autoattack": "fgsm adaptive"})
+    board["fgsm adaptive"] = 1.0
+    assert head(short_board(board, 98))[3:5] == ["fgsm", "fgsm adaptive"]
+    assert "fgsm adaptive" not in head(short_board(board, 85))
+
+
 def test_a_pipe_has_a_hundred_columns_whatever_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "37")
     assert terminal_width() == 100

@@ -38,3 +38,11 @@ def test_adaptive_attacks_are_read_by_any_iterate_alone() -> None:
     suites = [suite for suite in SUITES.values() if suite.adaptive]
     assert [suite.name for suite in suites] == ["digits-masked", "mnist-masked"]
     assert not any(attack.reads_last for suite in suites for attack in suite.adaptive)
+
+
+def test_a_loss_behind_an_attacks_name_keeps_the_suites_settings() -> None:
+    suite = SUITES["cifar10"]
+    own, named = suite.attack("pgd-20"), suite.attack("pgd-20-dlr")
+    assert own is not None
+    assert named == own.with_loss("dlr")
+    assert (suite.attack("autoattack-dlr"), suite.attack("pgd-21-dlr")) == (None, None)
