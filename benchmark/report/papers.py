@@ -148,6 +148,12 @@ def _is_the_authors(entry: ShownCase) -> bool:
     return any(spec.sha256 == entry.checkpoint_sha256 if spec.sha256 else spec.name == entry.model for spec in theirs)
 
 
+CHECKED = (
+    "state: where the published figure was looked up: the authors' page, RobustBench (its data), lecture slides (that "
+    "quote the paper), or no page at all, from memory (unverified)."
+)
+
+
 def papers_markdown(table: pd.DataFrame, suite: str) -> str:
     """The table of a suite for people: what was measured, then what was not, with the commands that would."""
     measured = table[table["measured"].notna()]
@@ -180,7 +186,7 @@ def papers_markdown(table: pd.DataFrame, suite: str) -> str:
             }
         )
         parts.append("Not measured here:\n\n" + shown.to_markdown(index=False, disable_numparse=True))
-    return "\n\n".join([*parts, *_short_attacks(suite)])
+    return "\n\n".join([*parts, *[CHECKED] * bool(parts), *_short_attacks(suite)])
 
 
 def _short_attacks(suite: str) -> list[str]:

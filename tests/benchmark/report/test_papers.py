@@ -299,6 +299,13 @@ def test_steps_that_do_not_lead_across_the_ball_are_said_below_the_table() -> No
     assert not said["digits"]
 
 
+def test_where_a_published_figure_was_looked_up_is_explained_below_the_table(tmp_path: Path) -> None:
+    rows = [Row("trades-mnist", "one", ["trades-b6"], "", "")]
+    figures = [Figure("trades-mnist", "one", "ITA", [], 92.46, None, None, "a page", "unverified", "")]
+    text = papers_markdown(paper_table(measured(tmp_path, [OURS], robust=192), rows, figures), "trades-mnist")
+    assert all(state in text.partition("state: ")[2] for state in STATES)
+
+
 def test_figures_of_another_epsilon_are_not_compared_with(tmp_path: Path) -> None:
     assert paper_table(measured(tmp_path, [AUTHORS], robust=192, epsilon=0.2)).empty
 
