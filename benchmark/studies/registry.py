@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from attacks.names import by_name
 from benchmark.studies import (
     capacity,
+    data_size,
     epsilon_train,
     error_decomposition,
     fat_passes,
@@ -130,6 +131,15 @@ STUDIES: Mapping[str, Study] = by_name(
             paper="Madry et al., arXiv:1706.06083, Section 4",
             summary="a small network loses more by adversarial training, and gains less",
             minutes=2,
+        ),
+        Study(
+            "data-size",
+            compute=data_size.compute,
+            draw=data_size.draw,
+            settings={"train": 16_000, "test": 2000, "updates": 1600},
+            paper="Raghunathan et al., arXiv:2002.10716, Section 1",
+            summary="what adversarial training costs in clean accuracy, against the number of training images",
+            minutes=27,
         ),
         Study(
             "robust-overfitting",
