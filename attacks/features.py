@@ -14,17 +14,20 @@ def features_and_logits(classifier: Callable[[Tensor], Tensor], x: Tensor, layer
     Args:
         classifier: a module.
         layer: a module's name, or the last parts of one ("network.act2", "act2"), whose output the features are; "" for
-            the input of the last linear layer that the pass calls, or the logits where it calls none on one row an
-            image. Where a layer sees several points of each image, draw by draw, their mean.
+            the input of the last linear layer that the pass calls and that has an output for each class, or the logits
+            where it calls none on one row an image. Where a layer sees several points of each image, draw by draw,
+            their mean. A detector's logits are one more than its classes.
 
-    Raises: InputError for a layer that there is not, or that returns nothing to take a distance of.
+    Raises: InputError for a layer that there is not, that returns nothing to take a distance of, or that has no gradient
+        where one is asked for.
     """
     if not isinstance(classifier, nn.Module):
         raise InputError(f"features: expected a torch.nn.Module, whose layers can be read, got {type(classifier)}")
     seen: list[Any] = []
+    read: list[tuple[Any, int]] = []
 
-    def keep_input(_: nn.Module, inputs: tuple[Any, ...]) -> None:
-        seen.extend(inputs[:1])
+    def keep_input(_: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+        read.append((inputs[0], output.shape[-1]))
 
     def keep_output(_: nn.Module, _inputs: tuple[Any, ...], output: Any) -> None:
         seen.append(output)
@@ -33,14 +36,19 @@ def features_and_logits(classifier: Callable[[Tensor], Tensor], x: Tensor, layer
         hooks = [module.register_forward_hook(keep_output) for module in _called(classifier, layer)]
     else:
         linear = [module for module in classifier.modules() if isinstance(module, nn.Linear)]
-        hooks = [module.register_forward_pre_hook(keep_input) for module in linear]
+        hooks = [module.register_forward_hook(keep_input) for module in linear]
     try:
         logits: Tensor = classifier(x)
     finally:
         for hook in hooks:
             hook.remove()
+    seen += [points for points, outputs in read if outputs >= logits.shape[1] - 1]
     last = seen[-1] if seen else None
     if isinstance(last, Tensor) and (layer or last.ndim == 2) and len(last) and len(last) % len(x) == 0:
+        if x.requires_grad and not last.requires_grad:
+            raise InputError(
+                "features: expected a layer that passes gradients to the images, got none; use another loss"
+            )
         return last.reshape(len(last) // len(x), len(x), -1).mean(0), logits
     if layer:
         raise InputError(f"layer {layer}: expected a tensor of one row an image, got none; name another layer")

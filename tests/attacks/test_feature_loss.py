@@ -87,3 +87,27 @@ def test_several_points_of_an_image_are_read_as_their_mean() -> None:
 
     x = torch.rand(3, 1, 2, 2)
     torch.testing.assert_close(features_and_logits(Averaged(), x)[0], x.flatten(1) + 0.5)
+
+
+class Detector(nn.Module):
+    """Classes of a network, and the logit of "rejected" by a linear layer that no gradient passes."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network, self.reject = network, nn.Linear(64, 1).requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([self.network(x), self.reject(x.detach().flatten(1))], 1)
+
+
+def test_of_a_detector_the_features_are_what_its_classes_are_read_from(network: DigitsCNN) -> None:
+    x = images()
+    torch.testing.assert_close(features_and_logits(Detector(network), x)[0], features_and_logits(network, x)[0])
+
+
+def test_features_without_a_gradient_are_refused_where_one_is_asked_for(network: DigitsCNN) -> None:
+    x = images().requires_grad_()
+    with pytest.raises(InputError, match="expected a layer that passes gradients to the images"):
+        features_and_logits(Detector(network), x, "reject")
+    with torch.no_grad():
+        assert features_and_logits(Detector(network), images(), "reject")[0].shape == (4, 1)

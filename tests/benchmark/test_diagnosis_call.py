@@ -113,6 +113,7 @@ def test_a_detector_is_diagnosed_by_its_classes() -> None:
     few = [tensor[::3] for tensor in images()]
     found = diagnose_model(shipped("lid-20", "digits-masked"), *few, **FEW, rejects=True)  # type: ignore[arg-type]
     assert outcomes(found)["zero-gradients"] == "passes"
+    assert outcomes(found)["binarization"] == "passes"  # points are hidden in what its classes are read from
 
 
 def test_an_attack_that_nothing_can_be_said_about_is_refused() -> None:

@@ -37,10 +37,10 @@ from model_zoo.registry import SHIPPED
 NOWHERE = Path("no checkpoints of the user's")
 FEWER = MappingProxyType(
     {
-        "noise": ("50", "64"),
-        "noise-0.2": ("50", "64"),
-        "resize-pad-0.9": ("50", "64"),
-        "sap-100": ("50", "64"),
+        "noise": ("200", "64"),
+        "noise-0.2": ("200", "64"),
+        "resize-pad-0.9": ("200", "64"),
+        "sap-100": ("200", "64"),
         "projection-20": ("16", "8"),
         "projection-50": ("16", "8"),
     }
