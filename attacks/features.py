@@ -18,8 +18,8 @@ def features_and_logits(classifier: Callable[[Tensor], Tensor], x: Tensor, layer
             where it calls none on one row an image. Where a layer sees several points of each image, draw by draw,
             their mean. A detector's logits are one more than its classes.
 
-    Raises: InputError for a layer that there is not, that returns nothing to take a distance of, or that has no gradient
-        where one is asked for.
+    Raises: InputError for a layer that there is not, that returns nothing to take a distance of, or that has no
+        gradient where one is asked for.
     """
     if not isinstance(classifier, nn.Module):
         raise InputError(f"features: expected a torch.nn.Module, whose layers can be read, got {type(classifier)}")

@@ -13,7 +13,7 @@ from attacks.names import check_name
 from attacks.registry import attack_spec
 from attacks.spec import CHUNK_SIZE, AttackSpec, require_count
 from attacks.threat_model import ThreatModel
-from benchmark.diagnose.cases import EXAMPLES, HIDDEN, Plan, require_testable
+from benchmark.diagnose.cases import Plan, how_many, require_testable
 from benchmark.diagnose.run import diagnose_models
 from benchmark.in_memory import SUITE, in_memory
 from benchmark.store.diagnosis import Diagnosis
@@ -32,8 +32,8 @@ def diagnose_model(
     attack_epsilon: float | None = None,
     norm: str = "Linf",
     seed: int = 0,
-    examples: int = EXAMPLES,
-    hidden: int = HIDDEN,
+    examples: int | None = None,
+    hidden: int | None = None,
     index: Tensor | None = None,
     store: str | Path | None = None,
     name: str = "model",
@@ -54,8 +54,9 @@ def diagnose_model(
         epsilon: of the threat model, in pixel scale: 8 / 255, not 8.
         attack: the attack under test, one by gradients, by its name or a spec of your own.
         attack_epsilon: that it runs at, where it is not the threat model's.
-        examples: how many of the images its runs see, a class-balanced subset.
-        hidden: in how many of them the binarization test hides a point, at most.
+        examples: how many of the images its runs see, a class-balanced subset; 200 unless chosen.
+        hidden: in how many of them the binarization test hides a point, at most; 512 unless chosen, and no more than
+            examples where these are.
         adaptive: makes of the model what the attack searches on in its place.
 
     Returns: a finding a check; `failed` names those that fail.
@@ -69,7 +70,9 @@ def diagnose_model(
     tested.require_norm(norm)
     check_name(name, "name")
     for what, count in (("examples", examples), ("hidden", hidden)):
-        require_count(what, count)
+        if count is not None:
+            require_count(what, count)
+    images, points = how_many(examples, hidden)
     own_epsilon = epsilon if attack_epsilon is None else attack_epsilon
     require_testable(tested, epsilon=float(epsilon), attack_epsilon=float(own_epsilon))
     for radius in (epsilon, own_epsilon):
@@ -96,7 +99,7 @@ def diagnose_model(
                 held.spec, model, adaptive, held.first_images, classes=held.split.classes
             )
             surrogates[name], models[source.name] = source, made
-        plan = Plan(tested, float(own_epsilon), examples, (), int(seed), hidden, surrogates)
+        plan = Plan(tested, float(own_epsilon), images, (), int(seed), points, surrogates)
         with in_use(held.store.root):
             held.store.open()
             (found,) = diagnose_models(

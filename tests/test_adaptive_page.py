@@ -24,8 +24,10 @@ def test_each_example_breaks_most_of_the_images_of_its_model(command: Command, t
     done = command(tmp_path, *shlex.split(block)[2:], *SHORT)
     assert done.returncode == 0, done.stderr
     scores = pd.read_csv(tmp_path / "results/mine/digits-masked/scores.csv", keep_default_na=False)
-    assert scores["robust_acc"].min() <= 20
-    assert any(scores["attack"].str.endswith(" adaptive")) == ("--adaptive" in block)
+    is_adaptive = scores["attack"].str.endswith(" adaptive")
+    assert scores["robust_acc"][is_adaptive == ("--adaptive" in block)].max() <= 20
+    if "jpeg" in block:  # which hides its gradient; what the others do is no use against any attack
+        assert scores["robust_acc"][~is_adaptive].min() > 50
 
 
 def test_the_page_has_three_examples() -> None:

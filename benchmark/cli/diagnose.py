@@ -10,7 +10,7 @@ from benchmark.cli.resolve_hardware import bring_images, choose_hardware, choose
 from benchmark.cli.resolve_models import choose_models, choose_surrogates, without_twins
 from benchmark.data.own_images import OwnImages
 from benchmark.data.split import balanced_subset
-from benchmark.diagnose.cases import EXAMPLES, HIDDEN, Plan, require_testable
+from benchmark.diagnose.cases import Plan, how_many, require_testable
 from benchmark.diagnose.run import diagnose_models
 from benchmark.report.diagnosis import short_diagnosis, write_diagnoses
 from benchmark.report.short import file_list, terminal_width
@@ -49,14 +49,14 @@ def diagnose(
     specs = without_twins(choose_models(chosen, models, own, shared, brought))
     split = choose_images(chosen, shared, brought, skip_broken=own_data.skip_broken)
     hardware = tuned(choose_hardware(shared), chosen, split, shared)
-    hidden = hidden or min(HIDDEN, examples or HIDDEN)
+    images, points = how_many(examples, hidden)
     plan = Plan(
         tested[0],
         own_epsilon,
-        examples or EXAMPLES,
+        images,
         _sources(chosen, shared),
         shared.seed,
-        hidden,
+        points,
         _surrogates(chosen, specs, adaptive, shared, brought),
     )
     store = Store(shared.results_dir / "runs")
@@ -66,7 +66,7 @@ def diagnose(
             chosen,
             specs,
             plan,
-            balanced_subset(split, max(examples or EXAMPLES, hidden), seed=shared.seed),
+            balanced_subset(split, max(images, points), seed=shared.seed),
             store,
             hardware,
             checkpoint_dir=shared.checkpoint_dir,

@@ -28,11 +28,16 @@ STARTS = 3
 EXAMPLES = 200
 """Images, where nothing else is asked for."""
 HIDDEN = 512
-"""As many as in the paper of the binarization test."""
+"""As many as in the paper of the binarization test; no more than images where their number is chosen."""
 EIGHTH, QUARTER = 8, 4
 """Parts of the images: those that random points are tried on, and those that a randomised model is attacked on."""
 
 Roles = Mapping[str, EvalCase]
+
+
+def how_many(examples: int | None, hidden: int | None) -> tuple[int, int]:
+    """Images and hidden points, where one of them or both are not chosen."""
+    return examples or EXAMPLES, hidden or min(HIDDEN, examples or HIDDEN)
 
 
 @dataclass(frozen=True)

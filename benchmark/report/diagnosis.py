@@ -21,8 +21,8 @@ NOTE = "diagnoses"
 COLUMNS = "model", "check", "outcome", "figure", "p", "p_holm", "margin", "attack", "n", "measured"
 LEGEND = (
     "A check fails where its figure is beyond its margin and its exact test, corrected for all tests of the model "
-    "(p_holm), is below 0.05; one that is beyond the margin by chance cannot tell. A check without p is a fact. "
-    "Rows without outcome only inform."
+    "(p_holm), is below 0.05; one that is beyond the margin, but not significantly, cannot tell. A check without p is "
+    "a fact. Rows without outcome only inform."
 )
 
 
@@ -58,16 +58,19 @@ def _markdown(diagnoses: Sequence[Diagnosis], suite: str) -> str:
 def verdict(one: Diagnosis) -> str:
     """The sentence that a diagnosis comes to."""
     if one.failed:
-        return f"{one.attack} is not shown to work on {one.model}: {', '.join(one.failed)}."
-    unsure = f"; {', '.join(one.unsure)} cannot tell" if one.unsure else ""
+        others = " Attacks of other programs stop where cross-entropy saturates; ours goes on."
+        only = others if one.failed == ["saturated-loss"] else ""
+        return f"{one.attack} is not shown to work on {one.model}: {', '.join(one.failed)}.{only}"
+    lacking = [check for check in one.unsure if check not in one.beyond]
+    unsure = f" Too few images, or nothing to measure: {', '.join(lacking)}." if lacking else ""
     if one.beyond:
         return (
-            f"{one.attack} is not shown to work on {one.model}, nor not to: {', '.join(one.beyond)} beyond the margin, "
-            f"which chance may explain on n={one.n} images; more of them would tell{unsure}."
+            f"It is undecided whether {one.attack} works on {one.model}: {', '.join(one.beyond)} beyond the margin, "
+            f"but not significantly on n={one.n} images; more of them would tell.{unsure}"
         )
     if not one.is_shown:
-        return f"Nothing speaks against {one.attack} on {one.model}, and nothing for it{unsure}."
-    return f"Nothing speaks against {one.attack} on {one.model}{unsure}."
+        return f"No check fails of {one.attack} on {one.model}, but none that looks for what it missed passes.{unsure}"
+    return f"Nothing speaks against {one.attack} on {one.model}.{unsure}"
 
 
 def cost(one: Diagnosis) -> str:

@@ -46,7 +46,7 @@ def build(network: nn.Module, _classes: int, _shape: tuple[int, int, int], perce
 def surrogate(module: nn.Module) -> nn.Module:
     """The same pruning with a gradient that does not pass through the probabilities; the attack averages its draws.
 
-    Source: Athalye, Carlini and Wagner, arXiv:1802.00420, Section 5.3.1.
+    Source: Athalye, Carlini and Wagner, arXiv:1802.00420.
     """
     module = copy.deepcopy(module)
     for part in module.modules():

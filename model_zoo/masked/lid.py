@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model_zoo.masked.by_heart import oldest_rows
+from model_zoo.masked.ring_buffer import oldest_rows
 
 MINIBATCH, LARGEST_STEP = 100, 0.3
 """How many clean images distances are to; and of the one-step attack that is learnt from."""

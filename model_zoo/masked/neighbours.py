@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from attacks.bpda import Bpda, zero
-from model_zoo.masked.by_heart import oldest_rows
+from model_zoo.masked.ring_buffer import oldest_rows
 
 CAPACITY, SHARPNESS, LEAST = 1000, 20.0, 1e-3
 

@@ -69,6 +69,6 @@ def build(network: nn.Module, _classes: int, shape: tuple[int, int, int], steps:
 def surrogate(module: nn.Module) -> nn.Module:
     """BPDA with the identity: the projection leaves an image of the data almost the same.
 
-    Source: Athalye, Carlini and Wagner, arXiv:1802.00420, Section 5.3.4.
+    Source: Athalye, Carlini and Wagner, arXiv:1802.00420.
     """
     return with_stand_in(module)

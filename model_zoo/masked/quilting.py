@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attacks.bpda import Bpda, zero
-from model_zoo.masked.by_heart import oldest_rows
+from model_zoo.masked.ring_buffer import oldest_rows
 from model_zoo.masked.shielded import Shielded
 
 CAPACITY, GROUP = 2000, 4096

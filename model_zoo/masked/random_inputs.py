@@ -67,6 +67,6 @@ def build_noise(network: nn.Module, _classes: int, _shape: tuple[int, int, int],
 def surrogate(module: nn.Module) -> nn.Module:
     """The model itself: it is differentiable, and the attack averages its draws.
 
-    Source: Athalye, Carlini and Wagner, arXiv:1802.00420, Sections 4.2 and 5.3.1 (EOT).
+    Source: Athalye, Carlini and Wagner, arXiv:1802.00420 (EOT).
     """
     return module

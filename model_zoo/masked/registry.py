@@ -31,7 +31,7 @@ from model_zoo.masked.mask_spec import MaskSpec
 from model_zoo.masked.shielded import with_stand_in
 
 OBFUSCATED = "Athalye et al., arXiv:1802.00420"
-ADAPTIVE = "Tramer et al., arXiv:2002.08347"
+TRAMER = "Tramer et al., arXiv:2002.08347"
 
 MASKS: Mapping[str, MaskSpec] = by_name(
     (
@@ -63,7 +63,7 @@ MASKS: Mapping[str, MaskSpec] = by_name(
             setting="share",
             settings=(0.1, 0.2),
             paper="Xiao et al., arXiv:1905.10510",
-            broken_by=f"{ADAPTIVE}: gradients averaged around the image",
+            broken_by=f"{TRAMER}: gradients averaged around the image",
             summary="only the largest activations of a layer pass",
         ),
         MaskSpec(
@@ -79,11 +79,11 @@ MASKS: Mapping[str, MaskSpec] = by_name(
         MaskSpec(
             "median",
             build=squeezing.build_median,
-            surrogate=with_stand_in,
+            surrogate=squeezing.median_surrogate,
             setting="size",
             settings=(2, 3),
             paper="Xu et al., arXiv:1704.01155",
-            broken_by="He et al., arXiv:1706.04701; BPDA with the identity",
+            broken_by="He et al., arXiv:1706.04701; BPDA with a soft median",
             summary="a median filter (feature squeezing)",
         ),
         MaskSpec(

@@ -3,7 +3,10 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model_zoo.masked.shielded import Shielded
+from model_zoo.masked.shielded import Shielded, with_stand_in
+
+SOFTNESS = 0.1
+"""How far a pixel may be from the median until it weighs e times less than the median itself."""
 
 
 class BitDepth(nn.Module):
@@ -37,9 +40,26 @@ class Median(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to the same; the gradient is that of the pixel taken."""
+        return self._median(self._squares(x))
+
+    def softly(self, x: Tensor) -> Tensor:
+        """The mean of each square, weighted by how near a pixel is to the median: its stand-in for a gradient.
+
+        An attack that moves the pixel taken alone makes another one the median; this one moves those beside it, too.
+
+        Source: this project.
+        """
+        squares = self._squares(x)
+        apart = (squares - self._median(squares)[..., None]).abs().detach()
+        return (squares * F.softmax(-apart / SOFTNESS, -1)).sum(-1)
+
+    def _squares(self, x: Tensor) -> Tensor:
+        """(N, C, H, W, size ** 2) the pixels of the square around each pixel."""
         before, after = self.size // 2, (self.size - 1) // 2
-        x = F.pad(x, (before, after, before, after), mode="reflect")
-        squares = x.unfold(2, self.size, 1).unfold(3, self.size, 1).flatten(4)
+        padded = F.pad(x, (before, after, before, after), mode="reflect")
+        return padded.unfold(2, self.size, 1).unfold(3, self.size, 1).flatten(4)
+
+    def _median(self, squares: Tensor) -> Tensor:
         ordered: Tensor = squares.sort(-1).values
         return ordered[..., self.size**2 // 2]
 
@@ -52,3 +72,10 @@ def build_bit_depth(network: nn.Module, _classes: int, _shape: tuple[int, int, i
 def build_median(network: nn.Module, _classes: int, _shape: tuple[int, int, int], size: float) -> nn.Module:
     """The network behind the filter, and trained so."""
     return Shielded(Median(int(size)), network, trains_behind=True)
+
+
+def median_surrogate(module: nn.Module) -> nn.Module:
+    """BPDA with the soft median; the filter's own gradient is a true one, and this a smoother one."""
+    assert isinstance(module, Shielded)
+    assert isinstance(module.transform, Median)
+    return with_stand_in(module, module.transform.softly)

@@ -33,7 +33,7 @@ class Thermometer(nn.Module):
     def soft(self, x: Tensor) -> Tensor:
         """The same with a sigmoid in place of the step.
 
-        Source: Athalye, Carlini and Wagner, arXiv:1802.00420, Section 5.1.1, where x - k / levels is clipped to [0, 1]
+        Source: Athalye, Carlini and Wagner, arXiv:1802.00420, where x - k / levels is clipped to [0, 1]
         (in their program as a share of a level): below a level that has no gradient, and an attack leaves more images
         standing.
         """

@@ -53,5 +53,5 @@ def build(network: nn.Module, _classes: int, _shape: tuple[int, int, int], weigh
 
 
 def surrogate(module: nn.Module) -> nn.Module:
-    """BPDA with the identity. Source: Athalye, Carlini and Wagner, arXiv:1802.00420, Section 5.3.2."""
+    """BPDA with the identity. Source: Athalye, Carlini and Wagner, arXiv:1802.00420."""
     return with_stand_in(module)

@@ -60,7 +60,7 @@ def build(network: nn.Module, _classes: int, _shape: tuple[int, int, int], share
 def surrogate(module: nn.Module) -> nn.Module:
     """The network's values, and its gradient averaged over 50 points around the image.
 
-    Source: Tramer, Carlini, Brendel and Madry, arXiv:2002.08347, Section 5; 50 samples as in Pintor et al.,
-    arXiv:2106.09947.
+    Source: Pintor et al., arXiv:2106.09947 (50 samples); that smoothing over points nearby breaks it: Tramer, Carlini,
+        Brendel and Madry, arXiv:2002.08347 (from memory, unverified).
     """
     return Bpda(module, Averaged(module, draws=DRAWS, radius=RADIUS))

@@ -48,8 +48,8 @@ def test_no_more_points_are_hidden_than_images_were_asked_for(ran: tuple[Path, s
 
 def test_what_is_printed_fits_100_columns_and_says_what_it_cost(ran: tuple[Path, str]) -> None:
     assert max(len(line) for line in ran[1].splitlines() if "results" not in line) <= 100
-    assert "Nothing speaks against pgd-20, Linf 0.2 on natural; " in ran[1]
-    assert " cannot tell." in " ".join(ran[1].split())
+    assert "Nothing speaks against pgd-20, Linf 0.2 on natural. " in ran[1]
+    assert "Too few images, or nothing to measure: " in " ".join(ran[1].split())
     assert f"{diagnosis(ran[0]).forwards:,.0f} forward" in ran[1]
 
 

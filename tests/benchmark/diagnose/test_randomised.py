@@ -64,4 +64,5 @@ def test_an_attack_costs_accuracy_and_the_same_seed_gives_the_same_rows(noisy: d
 
 def test_without_noise_all_three_are_one_number() -> None:
     still = accuracies(0.0)
-    assert len({still[f"clean-{kind}"] for kind in ("single-draw", "expected", "worst-of-20")}) == 1
+    for images in ("clean", "attacked"):
+        assert len({still[f"{images}-{kind}"] for kind in ("single-draw", "expected", "worst-of-20")}) == 1

@@ -189,6 +189,18 @@ def test_the_median_is_that_of_scipy() -> None:
         torch.testing.assert_close(Median(size)(x)[:, 0], torch.from_numpy(np.stack(expected)))
 
 
+def test_the_soft_median_is_a_mean_of_the_square_with_most_weight_on_the_median() -> None:
+    x = images(3, 1, 8, 8).requires_grad_()
+    filtered = Median(3)
+    torch.testing.assert_close(filtered.softly(torch.full((1, 1, 8, 8), 0.3)), torch.full((1, 1, 8, 8), 0.3))
+    (slope,) = torch.autograd.grad(filtered.softly(x)[:, 0, 4, 4].sum(), x)
+    square = slope[:, 0, 3:6, 3:6].flatten(1)
+    torch.testing.assert_close(square.sum(1), torch.ones(3))
+    assert (square > 0).all()
+    taken = x[:, 0, 3:6, 3:6].flatten(1).argsort(1)[:, 4]
+    assert torch.equal(square.argmax(1), taken)
+
+
 def test_bits_leave_two_to_the_power_of_them_levels() -> None:
     x = torch.linspace(0, 1, 1000).view(1, 1, 10, 100)
     assert [len(BitDepth(bits)(x).unique()) for bits in (1, 4)] == [2, 16]

@@ -1,4 +1,4 @@
-"""What a part of a mask learns by heart: the newest rows take the place of the oldest in its buffers."""
+"""Buffers of a mask that keep the newest rows: these take the place of the oldest."""
 
 import torch
 from torch import Tensor
