@@ -46,6 +46,10 @@ FEWER = MappingProxyType(
     }
 )
 """Images and hidden points of models whose passes are dear: they average twenty, or descend to an image first."""
+REWEIGHTED = (("digits", "gairat"), ("digits", "gair-fat"))
+"""Their losses weigh images by how far they are from the boundary, and PGD-40 leaves 16.6 and 17.8 points more standing
+than AutoAttack does: no masks, and not honest, either. On MNIST these are 8.1 and 5.7.
+"""
 MASKED = ("digits-masked", "mnist-masked")
 PLENTY = MappingProxyType({"digits": ("200", "128"), "mnist": ("100", "64")})
 """Images and hidden points of all others, by dataset."""
@@ -65,7 +69,8 @@ def subjects(data: str) -> Iterator[Subject]:
     """All models, honest ones first."""
     for suite in ("digits", "mnist"):
         for name in shipped(suite):
-            yield Subject(name, "honest", suite, ("--models", name, "--suite", suite, "--data-dir", data))
+            kind = "re-weighted" if (suite, name) in REWEIGHTED else "honest"
+            yield Subject(name, kind, suite, ("--models", name, "--suite", suite, "--data-dir", data))
     for suite in MASKED:
         for name in shipped(suite):
             yield Subject(name, "defense", suite, ("--models", name, "--suite", suite, "--data-dir", data))
@@ -126,7 +131,7 @@ def row(one: Subject, made: Diagnosis, overestimates: pd.Series) -> dict[str, ob
 
 
 def summary(table: pd.DataFrame) -> str:
-    """The confusion matrix, and the rows that are flagged or masked."""
+    """The confusion matrix, and the rows of all that are flagged or not honest."""
     counted = table.groupby(["kind", "suite"], sort=False)["flagged"].agg(models="count", flagged="sum").reset_index()
     counted["not flagged"] = counted["models"] - counted["flagged"]
     shown = table[table["flagged"] | (table["kind"] != "honest")].drop(columns=["flagged"])
