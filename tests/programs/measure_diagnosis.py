@@ -37,15 +37,20 @@ from model_zoo.registry import SHIPPED
 NOWHERE = Path("no checkpoints of the user's")
 FEWER = MappingProxyType(
     {
-        "noise": ("200", "64"),
-        "noise-0.2": ("200", "64"),
-        "resize-pad-0.9": ("200", "64"),
-        "sap-100": ("200", "64"),
-        "projection-20": ("16", "8"),
-        "projection-50": ("16", "8"),
+        "digits": {
+            **dict.fromkeys(("noise", "noise-0.1", "noise-0.2", "resize-pad-0.9", "sap-100", "sap-200"), ("200", "64")),
+            **dict.fromkeys(("projection-20", "projection-50"), ("16", "8")),
+        },
+        "mnist": {
+            **dict.fromkeys(("noise-0.2", "resize-pad-0.9", "sap-100"), ("40", "8")),
+            "projection-50": ("16", "8"),
+            "quilting-2": ("40", "16"),
+        },
     }
 )
-"""Images and hidden points of models whose passes are dear: they average twenty, or descend to an image first."""
+"""Images and hidden points, by dataset, of models whose passes are dear: they average twenty, descend to an image
+first, or look for patches.
+"""
 REWEIGHTED = (("digits", "gairat"), ("digits", "gair-fat"))
 """Their losses weigh images by how far they are from the boundary, and PGD-40 leaves 16.6 and 17.8 points more standing
 than AutoAttack does: no masks, and not honest, either. On MNIST these are 8.1 and 5.7.
@@ -92,7 +97,8 @@ def shipped(suite: str) -> list[str]:
 def diagnose(one: Subject, results: Path) -> None:
     """By the command line, unless it was done before."""
     if found(one, results) is None:
-        images, hidden = FEWER.get(one.name, PLENTY[one.suite.removesuffix("-masked")])
+        dataset = one.suite.removesuffix("-masked")
+        images, hidden = FEWER[dataset].get(one.name, PLENTY[dataset])
         size = ("--examples", images, "--hidden", hidden)
         folder = ("--results-dir", str(results / one.kind), "--workers", "1", "--quiet")
         with contextlib.redirect_stdout(io.StringIO()):
