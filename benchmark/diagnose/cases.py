@@ -20,7 +20,8 @@ TESTED, ONE_STEP, UNBOUNDED, TWICE, RESTARTED, SCALED, OTHER_LOSS = (
 """The roles of cases, beside those at other epsilons, of black-box attacks and of transfer."""
 EPSILONS: Mapping[str, float] = {"epsilon x 1/4": 0.25, "epsilon x 1/2": 0.5, "epsilon x 2": 2.0}
 """Roles at other epsilons: the attack under test at so many times its own."""
-BLACK_BOX = ("square-500", "spsa-500")
+BLACK_BOX = ("square-500", "spsa-500", "rays-500")
+"""By scores, by estimated gradients and, where the norm is Linf, by labels alone."""
 RANDOM_POINTS = "random-points"
 FROM = "from "
 """Before the name of the model that a transferred attack was crafted on."""
@@ -107,7 +108,8 @@ def _runs(threat: ThreatModel, plan: Plan, split: Split) -> Iterator[tuple[str, 
         yield role, attack, replace(threat, epsilon=min(factor * plan.epsilon, largest))
     yield UNBOUNDED, attack, replace(threat, epsilon=largest)
     for name in BLACK_BOX:
-        yield name, attack_spec(name), threat
+        if threat.norm in attack_spec(name).norms:
+            yield name, attack_spec(name), threat
     if not isinstance(attack.method, Recurrence):
         return
     if attack.steps > 1 and attack.needs_gradients:

@@ -15,6 +15,7 @@ from attacks.rejection import ClassesAlone
 from attacks.threat_model import ThreatModel
 from benchmark.data.split import Split, balanced_subset
 from benchmark.diagnose.binarization import binarization
+from benchmark.diagnose.boundary_check import boundary
 from benchmark.diagnose.cases import TESTED, Plan, Roles, roles
 from benchmark.diagnose.finding import Measured, findings, unknown
 from benchmark.diagnose.forward_checks import forward_checks
@@ -200,13 +201,16 @@ def _direct(
     keyed: dict[str, Any] = {"seed": plan.seed, "batch_size": batch_size}
     found = [zero_gradient(model, x, y, batch_size=batch_size), saturated(model, x, y, batch_size=batch_size)]
     if is_adaptive:
-        found.append(unknown("true-gradient", "the attack goes by a surrogate, whose gradient is a stand-in's"))
+        why = "the attack goes by a surrogate, whose gradient is a stand-in's"
+        found += [unknown("true-gradient", why), unknown("boundary", why)]
     else:
         found.append(true_gradient(model, x, y, threat, index, is_half=is_half, **keyed))
+        moves = unknown("boundary", "the model answers at random: its boundary moves")
+        found.append(moves if is_random else boundary(model, x, y, batch_size=batch_size))
     found.append(smooth(model, x, y, threat, index, **keyed))
     if is_random:
         return [*found, unknown("converged", "the model answers at random: its loss has no path")]
     return [*found, converged(plan.attack, model, x, y, threat, index, **keyed)]
 
 
-DIRECT = ("zero-gradients", "saturated-loss", "true-gradient", "smooth-loss", "converged")
+DIRECT = ("zero-gradients", "saturated-loss", "true-gradient", "boundary", "smooth-loss", "converged")

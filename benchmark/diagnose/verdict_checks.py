@@ -39,7 +39,7 @@ def verdict_checks(shown: Shown) -> list[Measured]:
 
 def one_step(shown: Shown) -> Measured:
     """An iterative attack is at least as strong as one step. Source: Carlini et al., arXiv:1902.06705."""
-    return _stronger(shown, "one-step", [ONE_STEP], 3.0, "a single step breaks {points:+.1f} points more")
+    return _stronger(shown, "one-step", [ONE_STEP], 3.0, "a single step breaks {more}")
 
 
 def rises_with_epsilon(shown: Shown) -> Measured:
@@ -49,8 +49,8 @@ def rises_with_epsilon(shown: Shown) -> Measured:
     if not steps:
         return unknown("rises-with-epsilon", "the attack was run at one epsilon only")
     pairs = [_pair([shown[smaller]], shown[larger]) for smaller, larger in steps]
-    return _worst("rises-with-epsilon", pairs, [smaller for smaller, _ in steps], 3.0, "at {role} {points:+.1f} points "
-                  "more than at the next larger epsilon")  # fmt: skip
+    return _worst("rises-with-epsilon", pairs, [smaller for smaller, _ in steps], 3.0, "at {role} {more} "
+                  "than at the next larger epsilon")  # fmt: skip
 
 
 def unbounded(shown: Shown) -> Measured:
@@ -64,12 +64,12 @@ def unbounded(shown: Shown) -> Measured:
 
 def steps_suffice(shown: Shown) -> Measured:
     """Twice the steps break no more. Source: Carlini et al.."""
-    return _stronger(shown, "steps-suffice", [TWICE], 3.0, "twice the steps break {points:+.1f} points more")
+    return _stronger(shown, "steps-suffice", [TWICE], 3.0, "twice the steps break {more}")
 
 
 def starts_agree(shown: Shown) -> Measured:
     """More random starts break no more. Source: Carlini et al.."""
-    return _stronger(shown, "starts-agree", [RESTARTED], 10.0, "three times the starts break {points:+.1f} points more")
+    return _stronger(shown, "starts-agree", [RESTARTED], 10.0, "three times the starts break {more}")
 
 
 def consistent(shown: Shown) -> Measured:
@@ -89,13 +89,15 @@ def consistent(shown: Shown) -> Measured:
 
 def black_box(shown: Shown) -> Measured:
     """A black-box search breaks no more. Source: Carlini et al.; Croce and Hein, arXiv:2003.01690."""
-    return _stronger(shown, "black-box", BLACK_BOX, 5.0, "{role} breaks {points:+.1f} points more")
+    return _stronger(shown, "black-box", BLACK_BOX, 5.0, "{role} breaks {more}")
 
 
 def transfer(shown: Shown) -> Measured:
     """A transferred attack breaks no more. Source: Carlini et al.."""
     sources = [role for role in shown if role.startswith(FROM)]
-    return _stronger(shown, "transfer", sources, 3.0, "the attack {role} breaks {points:+.1f} points more")
+    if not sources:
+        return unknown("transfer", "no model to craft the attack on: the suite has no other one")
+    return _stronger(shown, "transfer", sources, 3.0, "the attack {role} breaks {more}")
 
 
 def random_points(shown: Shown) -> Measured:
@@ -111,12 +113,19 @@ def random_points(shown: Shown) -> Measured:
 
 def logit_scaling(shown: Shown) -> Measured:
     """Ten times the logits help no attack. Source: Hitaj et al., arXiv:2103.01914, where GAIRAT loses 10 points."""
-    return _stronger(shown, "logit-scaling", [SCALED], 10.0, "ten times the logits break {points:+.1f} points more")
+    return _stronger(shown, "logit-scaling", [SCALED], 10.0, "ten times the logits break {more}")
 
 
 def other_loss(shown: Shown) -> Measured:
-    """The DLR loss, which no temperature moves, breaks no more. Source: Croce and Hein, arXiv:2003.01690, Section 4."""
-    return _stronger(shown, "other-loss", [OTHER_LOSS], 8.0, "another loss breaks {points:+.1f} points more")
+    """The DLR loss, which no temperature moves, breaks no more. Source: Croce and Hein, arXiv:2003.01690, Section 4.
+
+    One that breaks fewer by the same margin has no way on this model, as where the logits are those of a single class,
+    and says nothing of the attack.
+    """
+    found = _stronger(shown, "other-loss", [OTHER_LOSS], 8.0, "another loss breaks {more}")
+    if found.figure is not None and found.figure < -8.0:
+        return unknown("other-loss", f"{found.measured}: it does not work on this model")
+    return found
 
 
 def together(shown: Shown) -> Measured:
@@ -168,7 +177,8 @@ def _worst(
     found = []
     for name, (first, second, n) in zip(names, pairs, strict=True):
         points = 100 * (first - second) / n if n else 0.0
-        text = words.format(role=name.removeprefix(FROM) if "from" in words else name, points=points)
+        more = f"{abs(points):.1f} points {'fewer' if points < 0 else 'more'}"
+        text = words.format(role=name, more=more)
         measured = f"{text} (alone {first}, the other alone {second}, of {n})"
         found.append(gain_check(check, first, second, n, margin, measured, comparisons=len(pairs)))
     return min(found, key=lambda one: ((one.figure or 0.0) <= margin, 1.0 if one.p is None else one.p))

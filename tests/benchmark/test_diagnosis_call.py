@@ -41,7 +41,7 @@ def test_an_honest_model_fails_no_check_and_a_mask_does() -> None:
     honest = diagnose_model(shipped("madry"), *images(), **FEW)  # type: ignore[arg-type]
     assert honest.failed == []
     assert honest.attack == "pgd-20, Linf 0.2"
-    assert len(honest.findings) == 22
+    assert len(honest.findings) == 23
     assert outcomes(honest)["transfer"] == "cannot-tell"
     masked = diagnose_model(masks.sign_flipped().eval(), *images(), **FEW)  # type: ignore[arg-type]
     assert {"true-gradient", "black-box"} <= set(masked.failed)

@@ -38,7 +38,7 @@ NOWHERE = Path("no checkpoints of the user's")
 FEWER = MappingProxyType(
     {
         "digits": {
-            **dict.fromkeys(("noise", "noise-0.1", "noise-0.2", "resize-pad-0.9", "sap-100", "sap-200"), ("200", "64")),
+            **dict.fromkeys(("noise", "noise-0.1", "noise-0.2", "resize-pad-0.9", "sap-100", "sap-200"), ("100", "64")),
             **dict.fromkeys(("projection-20", "projection-50"), ("16", "8")),
         },
         "mnist": {

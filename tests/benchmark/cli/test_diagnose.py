@@ -36,7 +36,7 @@ def test_a_row_a_check_with_one_of_three_outcomes(ran: tuple[Path, str]) -> None
     table = pd.read_csv(ran[0] / "digits/diagnosis.csv", keep_default_na=False)
     assert list(table.columns)[:5] == ["model", "check", "outcome", "figure", "p"]
     assert set(table["model"]) == {"natural"}
-    assert len(table) == len(set(table["check"])) == 22
+    assert len(table) == len(set(table["check"])) == 23
     assert set(table["outcome"]) <= {"passes", "fails", "cannot-tell"}
     assert not (table["outcome"] == "fails").any()
 

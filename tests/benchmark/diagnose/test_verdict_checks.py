@@ -41,6 +41,7 @@ WORKING = {
     "another loss": verdicts(105),
     "square-500": verdicts(60),
     "spsa-500": verdicts(60),
+    "rays-500": verdicts(60),
     "random-points": verdicts(10, n=50),
     "from natural": verdicts(40),
 }
@@ -93,11 +94,20 @@ def test_attacks_that_break_other_images_are_seen_together_alone() -> None:
 
 @pytest.mark.parametrize("check", BROKEN)
 def test_a_check_cannot_tell_without_the_run_that_it_compares(check: str) -> None:
-    lacking = {"black-box": ["square-500", "spsa-500"], "transfer": ["from natural"], "consistent": list(WORKING)}
+    lacking = {
+        "black-box": ["square-500", "spsa-500", "rays-500"],
+        "transfer": ["from natural"],
+        "consistent": list(WORKING),
+    }
     lacking |= {"rises-with-epsilon": list(WORKING), "one-step": ["one-step"], "random-points": ["random-points"]}
     without = {role: one for role, one in WORKING.items() if role not in lacking.get(check, ["tested", "restarted"])}
     without.pop({"unbounded": "unbounded", "steps-suffice": "twice the steps"}.get(check, ""), None)
     assert outcomes(without)[check] == "cannot-tell"
+
+
+def test_another_loss_that_does_not_work_itself_cannot_tell() -> None:
+    assert outcomes({**WORKING, "another loss": verdicts(83)})["other-loss"] == "cannot-tell"
+    assert outcomes({**WORKING, "another loss": verdicts(85)})["other-loss"] == "passes"
 
 
 def test_a_difference_beyond_the_margin_that_chance_explains_cannot_tell() -> None:
@@ -130,10 +140,10 @@ def test_a_fact_needs_no_test_and_takes_no_part_in_the_correction() -> None:
 
 def test_a_pair_beyond_the_margin_decides_before_one_of_smaller_p_within_it() -> None:
     few, many = (90, 0, 1000), (330, 240, 1000)
-    within = _worst("black-box", [(20, 0, 1000), many], ["square-500", "spsa-500"], 5.0, "{role} {points:+.1f}")
+    within = _worst("black-box", [(20, 0, 1000), many], ["square-500", "spsa-500"], 5.0, "{role} {more}")
     assert within.figure == pytest.approx(9.0)
     assert within.p == pytest.approx(2 * gain_p(*many, 5.0))
-    both = _worst("black-box", [few, many], ["square-500", "spsa-500"], 5.0, "{role} {points:+.1f}")
+    both = _worst("black-box", [few, many], ["square-500", "spsa-500"], 5.0, "{role} {more}")
     assert both.p == pytest.approx(2 * gain_p(*few, 5.0))
 
 
