@@ -20,7 +20,7 @@ from attacks.models.user_model import OutputError, UserModel
 from attacks.out_of_memory import within_memory
 from attacks.precision import full_float32, precision_for
 from attacks.randomness import JUDGE_DRAWS, answers_at_random, query_passes
-from attacks.registry import attack_spec
+from attacks.registry import spec_of
 from attacks.search_model import COMPARED, search_model
 from attacks.spec import CHUNK_SIZE, AttackSpec
 from attacks.threat_model import ThreatModel
@@ -131,7 +131,7 @@ def attack(
         >>> result = attack(model, x, y, "pgd-20", epsilon=8 / 255)
         >>> result.robust_acc, result.x_adv
     """
-    spec = attack_spec(name) if isinstance(name, str) else name
+    spec = spec_of(name)
     spec = spec if loss is None else spec.with_loss(loss)
     check_settings(epsilon=epsilon, seed=seed, batch_size=batch_size, judge_draws=judge_draws, eot=eot)
     threat = ThreatModel(norm, float(epsilon))

@@ -254,6 +254,15 @@ def attack_spec(name: str) -> AttackSpec:
     return family.make(name, length)
 
 
+def spec_of(attack: object) -> AttackSpec:
+    """The attack of a name, or a spec as it is. Raises: InputError for anything else."""
+    if isinstance(attack, str):
+        return attack_spec(attack)
+    if isinstance(attack, AttackSpec):
+        return attack
+    raise InputError(f"expected an attack's name or an AttackSpec, got {type(attack).__name__}; use pgd-40, say")
+
+
 def known_attack(name: str) -> AttackSpec | None:
     """The attack of that name; None where there is none, as of one that a caller made."""
     try:

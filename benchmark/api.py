@@ -16,7 +16,7 @@ from attacks.input_checks import check_settings
 from attacks.models.normalisation import Given, normalisation_of, put_in_front
 from attacks.names import check_name
 from attacks.randomness import JUDGE_DRAWS
-from attacks.registry import attack_spec
+from attacks.registry import spec_of
 from attacks.spec import CHUNK_SIZE, AttackSpec
 from attacks.threat_model import ThreatModel
 from benchmark.in_memory import SUITE, in_memory
@@ -132,7 +132,7 @@ def evaluate(
     """
     if isinstance(attacks, (str, AttackSpec)):
         attacks = [attacks]
-    specs = [attack_spec(attack) if isinstance(attack, str) else attack for attack in attacks]
+    specs = [spec_of(attack) for attack in attacks]
     specs = specs if loss is None else [spec.with_loss(loss) for spec in specs]
     if not specs or len({spec.name for spec in specs}) < len(specs):
         raise InputError(

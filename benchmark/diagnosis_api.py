@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 from attacks.input_checks import check_settings
 from attacks.models.normalisation import Given, normalisation_of, put_in_front
 from attacks.names import check_name
-from attacks.registry import attack_spec
+from attacks.registry import spec_of
 from attacks.spec import CHUNK_SIZE, AttackSpec, require_count
 from attacks.threat_model import ThreatModel
 from benchmark.diagnose.cases import Plan, how_many, require_testable
@@ -66,7 +66,7 @@ def diagnose_model(
         >>> diagnosis = diagnose_model(model, x, y, epsilon=8 / 255, attack="pgd-40")
         >>> diagnosis.failed, diagnosis.flags
     """
-    tested = attack_spec(attack) if isinstance(attack, str) else attack
+    tested = spec_of(attack)
     tested.require_norm(norm)
     check_name(name, "name")
     for what, count in (("examples", examples), ("hidden", hidden)):

@@ -63,7 +63,15 @@ def surrogate_in_memory(
 
     Raises: InputError for what is no classifier with a gradient.
     """
-    surrogate = function(model)
+    if isinstance(function, nn.Module) or not callable(function):
+        raise InputError(
+            "adaptive: expected a function from the model to what is searched on in its place, got "
+            f"{type(function).__name__}; of a module, use lambda model: module"
+        )
+    try:
+        surrogate = function(model)
+    except Exception as error:  # the caller's own code may raise what it likes
+        raise InputError(f"adaptive: the function failed: {type(error).__name__}: {error}") from error
     if not isinstance(surrogate, nn.Module):
         raise InputError(
             f"adaptive: expected a function that returns a torch.nn.Module, got {type(surrogate).__name__}"

@@ -138,6 +138,8 @@ def require_testable(attack: AttackSpec, *, epsilon: float, attack_epsilon: floa
     Args:
         epsilon: of the threat model. attack_epsilon: that the attack runs at.
     """
+    if epsilon == 0:
+        raise InputError("diagnose: expected an epsilon above 0, got 0: nothing can be broken")
     if attack_epsilon > epsilon:
         raise InputError(
             f"expected an attack at the threat model's epsilon {epsilon:g} or a smaller one, got {attack_epsilon:g}: "

@@ -123,3 +123,20 @@ def test_an_attack_that_nothing_can_be_said_about_is_refused() -> None:
         diagnose_model(shipped("natural"), *images(), epsilon=0.1, attack_epsilon=0.2)
     with pytest.raises(InputError, match="hidden must be a whole number"):
         diagnose_model(shipped("natural"), *images(), epsilon=0.2, hidden=0)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"attack": None}, "expected an attack's name or an AttackSpec, got NoneType"),
+        ({"epsilon": 0}, "expected an epsilon above 0"),
+        ({"adaptive": "x"}, "adaptive: expected a function from the model .* got str"),
+        ({"adaptive": nn.Identity()}, "adaptive: expected a function from the model .* got Identity"),
+        ({"adaptive": lambda model: model.nothing}, "adaptive: the function failed: AttributeError"),
+    ],
+    ids=["attack", "epsilon", "text", "module", "failing"],
+)
+def test_what_cannot_be_diagnosed_is_refused_in_one_line(wrong: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message) as refused:
+        diagnose_model(shipped("natural"), *images(), **{"epsilon": 0.2, "quiet": True, **wrong})  # type: ignore[arg-type]
+    assert "\n" not in str(refused.value)

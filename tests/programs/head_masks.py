@@ -1,7 +1,7 @@
-"""Masks behind the last layer of digits' `madry`, each a factory for `--model`: the class is that of the network.
+"""Masks behind the last layer of a network, each a factory for `--model`: the class is that of the network.
 
 `binarization` hides its points in what the last layer reads, and cannot see them. All but those of UNSEEN were there
-when the checks `other-loss` and `together` were made.
+when the checks `other-loss`, `together` and `boundary` were made.
 """
 
 from collections.abc import Callable
@@ -15,12 +15,16 @@ from model_zoo.load import load_model
 from model_zoo.registry import model_spec
 
 
-class MaskedHead(nn.Module):
-    """An adversarially trained network and what becomes of its logits: `change(logits, x) -> logits`."""
+def shipped(name: str) -> nn.Module:
+    return load_model(model_spec(name, "digits", Path()), Path(), classes=10)
 
-    def __init__(self, change: Callable[[Tensor, Tensor], Tensor]) -> None:
+
+class MaskedHead(nn.Module):
+    """A network, unless said otherwise `madry`, and what becomes of its logits: `change(logits, x) -> logits`."""
+
+    def __init__(self, change: Callable[[Tensor, Tensor], Tensor], name: str = "madry") -> None:
         super().__init__()
-        self.net = load_model(model_spec("madry", "digits", Path()), Path(), classes=10)
+        self.net = shipped(name)
         self.change = change
 
     def forward(self, x: Tensor) -> Tensor:
@@ -57,6 +61,34 @@ def wavering_power() -> nn.Module:
     return MaskedHead(power)
 
 
+def margin(logits: Tensor, top: Tensor) -> Tensor:
+    """(N, 1) how far the logit of a class (N, 1) is ahead of all others."""
+    return logits.gather(1, top) - logits.scatter(1, top, float("-inf")).amax(1, keepdim=True)
+
+
+def borrowed_confidence() -> nn.Module:
+    """The class is that of `rst-stability`, how sure it is that of `natural`: no gradient leads to its boundary."""
+    other = shipped("natural")
+
+    def borrowed(logits: Tensor, x: Tensor) -> Tensor:
+        top, sure = logits.argmax(1, keepdim=True), other(x)
+        return torch.zeros_like(sure).scatter(1, top, 0.2 * F.softplus(margin(sure, top)) + 0.01)
+
+    return MaskedHead(borrowed, "rst-stability")
+
+
+def softly_borrowed_confidence() -> nn.Module:
+    """The same, but for a narrow seam at the boundary, in which the confidence falls to zero."""
+    other = shipped("natural")
+
+    def borrowed(logits: Tensor, x: Tensor) -> Tensor:
+        top, sure = logits.argmax(1, keepdim=True), other(x)
+        seam = torch.tanh(20 * margin(logits, top))
+        return torch.zeros_like(sure).scatter(1, top, seam * (0.2 * F.softplus(margin(sure, top)) + 0.01))
+
+    return MaskedHead(borrowed, "rst-stability")
+
+
 def wavering_runner_up() -> nn.Module:
     """The second largest logit comes closer to the largest, or falls back to the third."""
 
@@ -74,5 +106,5 @@ def saturated_logits() -> nn.Module:
     return MaskedHead(lambda logits, _: torch.tanh(2 * (logits - logits.mean(1, keepdim=True))))
 
 
-MASKS = (wavering_temperature, slow_temperature, inverse_norm, wavering_power)
-UNSEEN = (wavering_runner_up, saturated_logits)
+MASKS = (wavering_temperature, slow_temperature, inverse_norm, wavering_power, borrowed_confidence)
+UNSEEN = (wavering_runner_up, saturated_logits, softly_borrowed_confidence)
