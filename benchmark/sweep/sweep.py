@@ -13,7 +13,7 @@ from benchmark.sweep.compute import compute_task
 from benchmark.sweep.local_pool import run_all
 from benchmark.sweep.prepare import PreparedSweep
 from benchmark.sweep.progress import SweepBar
-from benchmark.sweep.tasks import Task, missing_tasks
+from benchmark.sweep.tasks import Task, all_tasks, missing_tasks
 
 
 def sweep(
@@ -37,6 +37,8 @@ def sweep(
             empty, which is for runs whose tasks do not depend on what else is run.
     """
     run, asked = run or prepared.cases, hardware
+    if not quiet:
+        _say_if_workers_idle(run, asked)
     if prepared.batch_size is not None and hardware.device_of_workers == hardware.device:
         hardware = replace(hardware, batch_size=min(hardware.batch_size, prepared.batch_size))
     for wait in (False, True):
@@ -47,6 +49,17 @@ def sweep(
             print(f"waiting for what another process is computing ({len(todo)} of the tasks)", file=sys.stderr)
         with SweepBar(todo, images, run, quiet=quiet) as bar:
             _compute_all(todo, prepared, store, hardware, bar, wait=wait)
+
+
+def _say_if_workers_idle(run: Sequence[EvalCase], hardware: Hardware) -> None:
+    """A note where the batch size that was asked for leaves some workers of a run without any task."""
+    tasks = all_tasks(run, run, hardware) if hardware.workers > 1 else []
+    if any(len(task.chunks) > 1 for task in tasks) and len(tasks) < hardware.workers:
+        print(
+            f"note: batches of {hardware.batch_size} make fewer tasks ({len(tasks)}) than there are workers "
+            f"({hardware.workers}); a smaller --batch-size gives more of them something to do",
+            file=sys.stderr,
+        )
 
 
 def _compute_all(

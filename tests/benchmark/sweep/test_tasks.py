@@ -287,6 +287,24 @@ def test_images_of_a_task_are_kept_chunk_by_chunk(work: Sequence[EvalCase], spli
     assert (result.images, result.changed, result.are_all) == (N, 0, True)
 
 
+@pytest.mark.skipif(not can_fork(), reason="this system cannot fork")
+@pytest.mark.parametrize(("batch_size", "said"), [(500, "fewer tasks (1) than there are workers (2)"), (250, "")])
+def test_a_batch_that_leaves_workers_idle_is_said(
+    work: Sequence[EvalCase],
+    split: Split,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    batch_size: int,
+    said: str,
+) -> None:
+    hardware, store = replace(CPU, batch_size=batch_size, workers=2), Store(tmp_path)
+    prepared = prepare(lacking_cases(work[:1], store, hardware), split, store, hardware, checkpoint_dir=tmp_path)
+    sweep(prepared, store, hardware, run=work[:1])
+    notes = [line for line in capsys.readouterr().err.splitlines() if "note:" in line]
+    assert len(notes) == bool(said)
+    assert said in "".join(notes)
+
+
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
     """As for all tiny images: what is counted here does not gain by a second one."""
