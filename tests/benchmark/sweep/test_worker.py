@@ -214,6 +214,7 @@ def test_devices_are_those_of_the_cluster_and_not_of_the_machine_that_asks(
     found = tuned(choose_hardware(shared), SUITES["digits"], DIGITS, shared)
     assert (found.workers, found.gpus_per_worker, found.device_of_workers.type) == (workers, share, device)
     assert found.device.type == "cpu"
+    assert found.batch_size == (1000 if device == "cuda" else 250)
     assert found.is_remote
     assert found.finds_precision == (device == "cuda")
     assert not cluster.connected
