@@ -36,7 +36,8 @@ from model_zoo.load import load_model
 from model_zoo.registry import MODELS
 
 CPU = Hardware(torch.device("cpu"), torch.float32, 250)
-LARGE = replace(CPU, batch_size=500)
+LARGE = replace(CPU, batch_size=300)
+"""Tasks of two chunks, of which some images take the places of others."""
 NATURAL, MADRY = (next(spec for spec in MODELS if spec.name == name) for name in ("natural", "madry"))
 N = 500
 TIMING = {"seconds": 1.0}
@@ -178,12 +179,11 @@ def test_the_batch_is_as_large_as_was_asked_for(work: Sequence[EvalCase], split:
     steps: list[int] = []
     for task in all_tasks([one], [one], LARGE):
         compute_task(task, prepared, store, LARGE, wait=False, advance=steps.append)
-    correct = int((prepared.predictions["madry"] == split.y).sum())
-    assert steps[0] == correct > 250
+    assert steps[0] == 300
     stored = store.read(case_key(one), N)
     assert stored is not None
     assert [timing["task"] for timing in stored[1]] == [N, N]
-    assert [timing["batch_size"] for timing in stored[1]] == [N, N]
+    assert [timing["batch_size"] for timing in stored[1]] == [300, 300]
     assert stored[1][0]["seconds"] == stored[1][1]["seconds"] > 0
 
 
@@ -204,7 +204,7 @@ def test_larger_tasks_flip_less_than_one_verdict_in_a_thousand(
     assert flipped <= total / 1000
 
 
-@pytest.mark.parametrize("stored", [1, 5, 8])
+@pytest.mark.parametrize("stored", [1, 3, 5])
 def test_a_task_that_was_stopped_between_its_chunks_is_the_only_one_computed_again(
     stored: int,
     work: Sequence[EvalCase],
@@ -267,13 +267,13 @@ def test_out_of_memory_halves_the_batch_and_leaves_the_task_as_it_is(
     def short_of_memory(*arguments: Any, **options: Any) -> list[Verdicts]:
         hardware: Hardware = arguments[6]
         sizes.append((len(arguments[4]), hardware.batch_size))
-        if hardware.batch_size > 125:
+        if hardware.batch_size > 100:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return evaluate_chunk(*arguments, **options)
 
     monkeypatch.setattr(compute, "evaluate_chunk", short_of_memory)
     run(work[:3], split, tmp_path, LARGE)
-    assert sizes == [(N, 500), (N, 250), (N, 125), (N, 125)]
+    assert sizes == [(N, 300), (N, 150), (N, 75), (N, 75)]
 
 
 def test_images_of_a_task_are_kept_chunk_by_chunk(work: Sequence[EvalCase], split: Split, tmp_path: Path) -> None:
