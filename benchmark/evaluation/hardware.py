@@ -55,7 +55,7 @@ class Hardware:
 
 
 AUTO_BATCH_SIZES = {"cpu": CHUNK_SIZE, "cuda": 4 * CHUNK_SIZE}
-"""By kind of device: a CPU gains little by larger batches (docs/scale.md); on a GPU nobody has measured."""
+"""By kind of device: what larger ones save on a CPU is in docs/scale.md; on a GPU nobody has measured."""
 
 
 def auto_batch_size(device: torch.device) -> int:
