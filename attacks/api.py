@@ -22,7 +22,7 @@ from attacks.precision import full_float32, precision_for
 from attacks.randomness import JUDGE_DRAWS, answers_at_random, query_passes
 from attacks.registry import spec_of
 from attacks.search_model import COMPARED, search_model
-from attacks.spec import CHUNK_SIZE, AttackSpec
+from attacks.spec import CHUNK_SIZE, AttackSpec, task_size
 from attacks.threat_model import ThreatModel
 
 
@@ -110,8 +110,9 @@ def attack(
             where it is None.
         index: (N,) integers, ascending, where each image stands in its dataset, which the command line keys draws
             by; its place in x where it is None.
-        batch_size: how many images are attacked at a time, halved where memory runs out. It changes no draw of the
-            attack's, but may change those of a model that answers at random.
+        batch_size: how many images are attacked at a time, halved where memory runs out; 250 at most where the model
+            answers at random or the attack is a third party's. It changes no draw of the attack's, but may change those
+            of a model that answers at random.
         precision: of the search: "auto" for the device's fastest, "fp32" or "bf16". Judging is always in float32.
         judge_draws: passes whose mean probabilities decide on a model that answers at random.
         eot: passes that each query of our own attacks averages; None for 1, and 20 on a source that answers at random.
@@ -190,7 +191,9 @@ def attack(
             return reached, points.x_adv
 
         outcomes, found = [], []
-        for part_x, part_y, part_index in zip(*(whole.split(CHUNK_SIZE) for whole in (x, y, index)), strict=True):
+        by_batch = spec.draws_by_batch or setting.is_randomized
+        at_once = CHUNK_SIZE if by_batch else task_size(batch_size)
+        for part_x, part_y, part_index in zip(*(whole.split(at_once) for whole in (x, y, index)), strict=True):
             chunk = part_x.to(device), part_y.to(device), part_index.to(device)
             (reached, x_adv), batch_size = within_memory(spec.name, batch_size, partial(attack_chunk, chunk))
             outcomes += reached

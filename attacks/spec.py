@@ -22,6 +22,11 @@ CHUNK_SIZE = 250
 """Images a chunk. Third-party attacks draw by place in the batch, which is the chunk."""
 
 
+def task_size(batch_size: int) -> int:
+    """How many images are handed to an attack at once: whole chunks, enough for a full batch."""
+    return CHUNK_SIZE * -(-batch_size // CHUNK_SIZE)
+
+
 @dataclass(frozen=True)
 class Recurrence:
     """An attack that the loop advances: `init(x, y, threat, draws) -> state`, `step(oracle, state) -> state`."""
@@ -259,6 +264,13 @@ class AttackSpec:
         if isinstance(self.method, Ensemble):
             return any(part.needs_gradients for part in (*self.method.screening, *self.method.members))
         return not self.is_black_box
+
+    @property
+    def draws_by_batch(self) -> bool:
+        """Whether it, or a part of it, draws by place in the batch that it is given, which must be a chunk then."""
+        if isinstance(self.method, Ensemble):
+            return any(part.draws_by_batch for part in (*self.method.screening, *self.method.members))
+        return isinstance(self.method, ThirdParty)
 
     @property
     def weight(self) -> int:

@@ -113,8 +113,9 @@ def evaluate(
             them.
         mean, std: what the model's images are normalised by in front of it, one number a channel in pixel scale; a name
             ("imagenet", "cifar10", "mnist", "none") stands for both. None for nothing.
-        batch_size: how many images are attacked at a time; None for as many as fit into memory, 250 at most. It may
-            change the draws of a model that answers at random.
+        batch_size: how many images are attacked at a time; None for as many as fit into memory, 250 at most (1,000 on a
+            GPU). On a model that answers at random, whose draws it may change, and by a third-party attack it is never
+            more than 250.
         precision: of the search: "auto" for the device's fastest, "fp32" or "bf16". Judging is always in float32.
         judge_draws: passes whose mean probabilities decide on a model that answers at random.
         eot: passes that each query of our own attacks averages; None for 1, and 20 on a model that answers at random.

@@ -20,10 +20,9 @@ from attacks.models.normalisation import Normalisation
 from attacks.models.user_model import UserModel
 from attacks.precision import precision_for
 from attacks.search_model import COMPARED
-from attacks.spec import CHUNK_SIZE
 from benchmark.data.collect import collect
 from benchmark.data.split import Split
-from benchmark.evaluation.hardware import Hardware
+from benchmark.evaluation.hardware import Hardware, auto_batch_size
 from benchmark.store.store import Store
 from model_zoo.load import observed
 from model_zoo.model_spec import ModelSpec
@@ -78,9 +77,8 @@ def in_memory(
         wrapped = UserModel(model, spec.quirks)
         classes = class_count(wrapped, images[:2].to(device), labels, rejects=rejects)
         split = Split(SUITE, "test", images, labels, check_index(index, len(labels)), classes)
-        hardware = Hardware(
-            device, precision_for(precision, images, device), batch_size or CHUNK_SIZE, finds_batch=batch_size is None
-        )
+        size = auto_batch_size(device) if batch_size is None else batch_size
+        hardware = Hardware(device, precision_for(precision, images, device), size, finds_batch=batch_size is None)
         yield InMemory(spec, wrapped, split, images[:COMPARED].to(device), hardware, Store(Path(root)))
 
 

@@ -150,7 +150,8 @@ ATTACKING = (
     option(
         "--batch-size",
         MACHINE,
-        "The number of images that are attacked at a time; auto is as many as fit into memory.",
+        "The number of images that are attacked at a time; auto is as many as fit into memory, 250 at most (1,000 on a "
+        "GPU).",
         default="auto",
         metavar="auto|N",
     ),

@@ -9,14 +9,13 @@ import torch
 
 from attacks.errors import InputError
 from attacks.precision import is_tiny, precision_for
-from attacks.spec import CHUNK_SIZE
 from benchmark.cli.options import OwnData, OwnModel, Shared
 from benchmark.data.datasets import DATASETS, load
 from benchmark.data.image_arrays import ARRAYS
 from benchmark.data.image_readers import CROPS, own_images
 from benchmark.data.own_images import OwnImages
 from benchmark.data.split import Split, balanced_subset, with_wider
-from benchmark.evaluation.hardware import Hardware, Resources, keep_freed_memory, own_resources
+from benchmark.evaluation.hardware import Hardware, Resources, auto_batch_size, keep_freed_memory, own_resources
 from benchmark.suites.suite import Suite
 from benchmark.sweep.local_pool import can_fork
 from benchmark.sweep.ray_pool import ray_resources
@@ -99,6 +98,8 @@ def tuned(hardware: Hardware, suite: Suite, split: Split, shared: Shared) -> Har
         torch.set_num_threads(1)
     use_threads(split, hardware)
     tuned = replace(hardware, workers=workers, executor=shared.executor, gpus_per_worker=share)
+    if tuned.finds_batch:
+        tuned = replace(tuned, batch_size=auto_batch_size(tuned.device_of_workers))
     is_auto = shared.precision == "auto" and suite.precision != "fp32"
     finds = is_auto and tuned.device_of_workers != hardware.device
     return replace(tuned, precision=search_precision(hardware, suite, split, shared), finds_precision=finds)
@@ -154,14 +155,15 @@ def choose_hardware(shared: Shared) -> Hardware:
     """Device, precision and batch size as asked for, or as the machine has it."""
     if shared.device == "cuda" and not torch.cuda.is_available() and shared.executor != "ray":
         raise InputError("--device cuda: this machine has no usable CUDA device; use --device cpu or auto")
-    device = "cuda" if shared.device != "cpu" and torch.cuda.is_available() else "cpu"
-    if device == "cpu":
+    device = torch.device("cuda" if shared.device != "cpu" and torch.cuda.is_available() else "cpu")
+    is_auto = shared.batch_size == "auto"
+    if device.type == "cpu":
         keep_freed_memory()
     return Hardware(
-        device=torch.device(device),
+        device=device,
         precision=torch.bfloat16 if shared.precision == "bf16" else torch.float32,
-        batch_size=CHUNK_SIZE if shared.batch_size == "auto" else positive(shared.batch_size, "--batch-size"),
-        finds_batch=shared.batch_size == "auto",
+        batch_size=auto_batch_size(device) if is_auto else positive(shared.batch_size, "--batch-size"),
+        finds_batch=is_auto,
     )
 
 

@@ -1,4 +1,4 @@
-"""One chunk of images under one attack, for all cases that one trajectory serves: verdicts."""
+"""Images under one attack, for all cases that one trajectory serves: verdicts."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,22 +17,22 @@ def evaluate_chunk(
     target: nn.Module,
     source: nn.Module,
     searched: nn.Module,
-    chunk: Split,
+    images: Split,
     prediction: Tensor,
     hardware: Hardware,
     **watching: Callable[..., None],
 ) -> list[Verdicts]:
-    """Attack a chunk once, for all cases that one trajectory serves.
+    """Attack images once, for all cases that one trajectory serves.
 
     Args:
         cases: they differ in their step count only, ascending; of a randomised model there is one.
         target, source, searched, prediction: as for `run_attack`.
-        chunk: the images, on the CPU.
+        images: of one task; of one chunk where draws belong to a batch.
         watching: `progress` and `observe` of `run_attack`.
 
     Returns: the verdicts of each case.
     """
-    x, y, index = chunk.on(hardware.device)
+    x, y, index = images.on(hardware.device)
     case = cases[0]
     setting = Setting(
         case.threat,
@@ -46,12 +46,12 @@ def evaluate_chunk(
         rejects=case.model.rejects,
     )
     steps = [case.attack.steps for case in cases]
-    on: dict[str, Any] = {"classes": chunk.classes, "readings": steps, "prediction": prediction, **watching}
+    on: dict[str, Any] = {"classes": images.classes, "readings": steps, "prediction": prediction, **watching}
     outcomes = run_attack(case.attack, target, source, searched, x, y, index, setting, **on)
-    return [_verdicts(chunk, outcome) for outcome in outcomes]
+    return [_verdicts(images, outcome) for outcome in outcomes]
 
 
-def _verdicts(chunk: Split, outcome: AttackOutcome) -> Verdicts:
+def _verdicts(images: Split, outcome: AttackOutcome) -> Verdicts:
     found = vars(outcome).items()
     columns: dict[str, Any] = {name: None if column is None else column.cpu().numpy() for name, column in found}
-    return Verdicts(index=chunk.index.numpy(), label=chunk.y.numpy(), **columns)
+    return Verdicts(index=images.index.numpy(), label=images.y.numpy(), **columns)

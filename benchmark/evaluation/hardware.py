@@ -8,6 +8,8 @@ from importlib.metadata import version
 
 import torch
 
+from attacks.spec import CHUNK_SIZE
+
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """Of glibc's mallopt(3)."""
 
@@ -19,9 +21,10 @@ class Hardware:
     Args:
         device: "cpu" or "cuda".
         precision: of the search; judging is always float32.
-        batch_size: images attacked at a time.
+        batch_size: images attacked at a time, at most.
         workers: processes that compute chunks side by side, on the CPU each on one thread.
-        finds_batch: whether a smaller batch is taken where this one does not fit into the memory that is free.
+        finds_batch: whether nobody said how many that are: a smaller batch is taken where this one does not fit into
+            the memory that is free, and fewer images a task where workers would wait for each other.
         executor: "local" for processes of this machine, "ray" for a cluster's.
         gpus_per_worker: of Ray's workers, which compute on the CPU where it is 0; may be a fraction.
         finds_precision: whether workers take the fastest precision of their own device, which this process may lack.
@@ -49,6 +52,15 @@ class Hardware:
         if self.executor != "ray":
             return self.device
         return torch.device("cuda" if self.gpus_per_worker else "cpu")
+
+
+AUTO_BATCH_SIZES = {"cpu": CHUNK_SIZE, "cuda": 4 * CHUNK_SIZE}
+"""By kind of device: what larger ones save on a CPU is in docs/scale.md; on a GPU nobody has measured."""
+
+
+def auto_batch_size(device: torch.device) -> int:
+    """The most images that are attacked at a time where nobody says how many; fewer where memory does not suffice."""
+    return AUTO_BATCH_SIZES.get(device.type, CHUNK_SIZE)
 
 
 def keep_freed_memory() -> None:

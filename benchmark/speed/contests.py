@@ -19,7 +19,7 @@ from attacks.oracle import CountingClassifier, Oracle
 from attacks.out_of_memory import is_out_of_memory
 from attacks.pyautoattack_adapter import FEWEST_CLASSES
 from attacks.registry import ATTACKS
-from attacks.spec import AttackSpec
+from attacks.spec import CHUNK_SIZE, AttackSpec, task_size
 from benchmark.data.split import Split, take
 from benchmark.evaluation.evaluate_chunk import evaluate_chunk
 from benchmark.evaluation.hardware import Hardware
@@ -27,7 +27,6 @@ from benchmark.evaluation.search_copy import search_copy
 from benchmark.report.tables import write_csv
 from benchmark.speed.peers import PEERS, Peer
 from benchmark.speed.training_speed import Epoch, our_epoch, usual_epoch
-from benchmark.store.chunk import chunk_ranges
 from benchmark.suites.case import EvalCase
 from model_zoo.files.atomic import atomic_write, file_of
 
@@ -193,15 +192,16 @@ def _untrainable(model: nn.Module) -> str:
 
 
 def _ours(arena: Arena, specs: Sequence[AttackSpec]) -> Achieved:
-    """All that a sweep does for a case, chunk by chunk, clean predictions included; the last of them is reported."""
+    """All that a sweep does for a case, task by task, clean predictions included; the last of them is reported."""
     model, hardware = arena.model, arena.hardware
     searched = search_copy(arena.case.model, model, arena.split, hardware)
     cases = [replace(arena.case, attack=spec) for spec in specs]
     robust, forwards, backwards = 0, float(len(arena.split)), 0.0
-    for start, stop in chunk_ranges(len(arena.split)):
-        chunk = take(arena.split, np.arange(start, stop))
-        prediction = predict(model, chunk.x.to(hardware.device), batch_size=hardware.batch_size)
-        verdicts = evaluate_chunk(cases, model, model, searched, chunk, prediction, hardware)[-1]
+    at_once = CHUNK_SIZE if cases[0].draws_by_batch else task_size(hardware.batch_size)
+    for rows in np.split(np.arange(len(arena.split)), range(at_once, len(arena.split), at_once)):
+        images = take(arena.split, rows)
+        prediction = predict(model, images.x.to(hardware.device), batch_size=hardware.batch_size)
+        verdicts = evaluate_chunk(cases, model, model, searched, images, prediction, hardware)[-1]
         robust += int(verdicts.robust_any.sum())
         forwards += float(np.sum(verdicts.forwards))
         backwards += float(np.sum(verdicts.backwards))

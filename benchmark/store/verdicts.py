@@ -1,6 +1,7 @@
 """Verdicts: what is stored of each image of a case, and what is read of them."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +40,13 @@ class Verdicts:
     adversarial_class: NDArray[np.int64] | None = None
     queries: NDArray[np.int64] | None = None
     bad_queries: NDArray[np.int64] | None = None
+
+    def of(self, rows: slice) -> "Verdicts":
+        """The same of some of the images."""
+        columns: dict[str, Any] = {
+            name: None if column is None else column[rows] for name, column in vars(self).items()
+        }
+        return Verdicts(**columns)
 
     @property
     def correct(self) -> Bools:

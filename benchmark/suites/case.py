@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from attacks.randomness import JUDGE_DRAWS, query_passes
-from attacks.spec import CHUNK_SIZE, AttackSpec, ThirdParty
+from attacks.spec import CHUNK_SIZE, AttackSpec
 from attacks.threat_model import ThreatModel
 from model_zoo.model_spec import ModelSpec
 
@@ -51,6 +51,11 @@ class EvalCase:
         return self.model.randomized or self.source.randomized
 
     @property
+    def draws_by_batch(self) -> bool:
+        """Whether some draws, the model's or the attack's, are for a batch, which must be a chunk then."""
+        return self.is_randomized or self.attack.draws_by_batch
+
+    @property
     def is_transfer(self) -> bool:
         """Whether it is crafted on another model than the one that is judged, a surrogate of its own not counted."""
         return self.source.identity != self.model.identity and not self.is_adaptive
@@ -69,7 +74,7 @@ class EvalCase:
 
 def identity(case: EvalCase) -> dict[str, Any]:
     """All that determines the numbers of a case, and nothing else: no names, device, batch size or paths."""
-    by_batch = {"chunk": CHUNK_SIZE} if isinstance(case.attack.method, ThirdParty) else {}
+    by_batch = {"chunk": CHUNK_SIZE} if case.attack.draws_by_batch else {}
     return {
         "key_version": KEY_VERSION,
         **by_batch,

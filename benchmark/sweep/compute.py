@@ -1,4 +1,4 @@
-"""A chunk of the cases that one trajectory serves: attacked, judged, written to the store."""
+"""A task: its images attacked, judged, and written to the store chunk by chunk."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -26,18 +27,14 @@ from benchmark.store.verdicts import Verdicts
 from benchmark.suites.case import EvalCase, case_key, trajectory_key
 from benchmark.sweep.lacking import lacking_chunks
 from benchmark.sweep.prepare import PreparedSweep
+from benchmark.sweep.tasks import Task, title_of
 from model_zoo.files.locks import claim
 
 Advance = Callable[[int], None]
 
 
-Task = tuple[Sequence[EvalCase], Range]
-"""Cases that one trajectory serves, and a chunk of their images."""
-
-
-def compute_chunk(
-    group: Sequence[EvalCase],
-    chunk: Range,
+def compute_task(
+    task: Task,
     prepared: PreparedSweep,
     store: Store,
     hardware: Hardware,
@@ -45,30 +42,39 @@ def compute_chunk(
     wait: bool,
     advance: Advance = lambda _: None,
 ) -> Hardware:
-    """Compute a chunk of the cases that one trajectory serves, and write what of it is missing.
+    """Compute a task, and write what of its chunks is missing.
+
+    It is computed whole where a chunk of it is missing, so that the images share their batches with the same others
+    whatever is stored.
 
     Args:
-        wait: for another process that has claimed it; else it is left to that one.
+        wait: for another process that has claimed some of it; else it is left to that one.
         advance: called after every step with the number of images that took it.
 
     Returns: the hardware, with the batch that fits.
     """
-    with claim(store.root, f"{trajectory_key(group[0])} {chunk}", wait=wait) as is_ours:
-        lacking = [case_key(case) for case in group if chunk in lacking_chunks(case, store, hardware)]
-        if not (is_ours and lacking):
+    claims = [f"{trajectory_key(task.cases[0])} {chunk}" for chunk in task.chunks]
+    with claim(store.root, *claims, wait=wait) as is_ours:
+        lacking = {
+            case_key(case): lacking_chunks(case, store, hardware).intersection(task.chunks) for case in task.cases
+        }
+        if not (is_ours and any(lacking.values())):
             return hardware
         started = time.perf_counter()
         (verdicts, found), hardware = on_fitting_batches(
-            title_of(group), hardware, lambda fitting: _evaluate(group, prepared, chunk, fitting, advance)
+            task.title, hardware, lambda fitting: _evaluate(task, prepared, fitting, advance)
         )
-        precision = precision_of(prepared.searched[group[0].source.name], hardware.precision)
-        timing = _timing(hardware, precision, (time.perf_counter() - started) / len(group))
-        _refuse_contradictions(group, verdicts, store)
-        for case, verdict in zip(group, verdicts, strict=True):  # the longest last: it decides who shared a batch
-            if case_key(case) in lacking:
+        precision = precision_of(prepared.searched[task.cases[0].source.name], hardware.precision)
+        timing = _timing(task, hardware, precision, time.perf_counter() - started)
+        _refuse_contradictions(task.cases, verdicts, store)
+        for case, verdict in zip(task.cases, verdicts, strict=True):  # the longest last: it decides who shared a batch
+            for chunk in sorted(lacking[case_key(case)]):
+                rows = slice(chunk[0] - task.images[0], chunk[1] - task.images[0])
                 if found is not None:
-                    store.write_images(case_key(case), chunk, *found)
-                store.write_chunk(case_key(case), chunk, verdict, timing)
+                    images, x_adv = found
+                    part = take(images, np.arange(len(images))[rows])
+                    store.write_images(case_key(case), chunk, part, x_adv[rows])
+                store.write_chunk(case_key(case), chunk, verdict.of(rows), timing[chunk])
     return hardware
 
 
@@ -80,31 +86,13 @@ def _refuse_contradictions(group: Sequence[EvalCase], verdicts: Sequence[Verdict
         refuse_contradiction(title_of([case]), broken, proven_images(certified, case.model.identity, case.threat))
 
 
-def title_of(group: Sequence[EvalCase]) -> str:
-    """The cases of one trajectory as people read them: MODEL: ATTACK, ATTACK from SOURCE."""
-    via = f" from {group[0].source.name}" if group[0].is_transfer else ""
-    return f"{group[0].model.name}: {', '.join(case.cell[1] for case in group)}{via}"
-
-
-def trajectories(cases: Sequence[EvalCase]) -> list[list[EvalCase]]:
-    """Cases that one trajectory serves, together, by ascending step count."""
-    groups: dict[str, list[EvalCase]] = {}
-    for case in cases:
-        groups.setdefault(trajectory_key(case), []).append(case)
-    return [sorted(group, key=lambda case: case.attack.steps) for group in groups.values()]
-
-
-def weight(group: Sequence[EvalCase], chunk: Range) -> int:
-    """The steps of single images that a task takes at most."""
-    return (chunk[1] - chunk[0]) * group[-1].attack.weight
-
-
 def _evaluate(
-    group: Sequence[EvalCase], prepared: PreparedSweep, chunk: Range, hardware: Hardware, advance: Advance
+    task: Task, prepared: PreparedSweep, hardware: Hardware, advance: Advance
 ) -> tuple[list[Verdicts], tuple[Split, Tensor] | None]:
     """The verdicts of each case, and the images with their adversarial ones where they are kept."""
-    target, source = group[0].model.name, group[0].source.name
-    rows = prepared.rows[group[0].images][slice(*chunk)]
+    first = task.cases[0]
+    target, source = first.model.name, first.source.name
+    rows = prepared.rows[first.images][slice(*task.images)]
     images = take(prepared.split, rows)
     images = replace(images, x=images.x.to(hardware.device))
     prediction = prepared.predictions[target][torch.from_numpy(rows).to(hardware.device)]
@@ -115,32 +103,35 @@ def _evaluate(
         if found is not None:
             found.observe(rows, points, correct)
 
-    with _errors_with_names(group, prepared.models[source]):
-        verdicts = evaluate_chunk(group, *on, images, prediction, hardware, progress=advance, observe=observe)
+    with _errors_with_names(task.title, prepared.models[source]):
+        verdicts = evaluate_chunk(task.cases, *on, images, prediction, hardware, progress=advance, observe=observe)
     return verdicts, None if found is None else (images, found.x_adv)
 
 
 @contextmanager
-def _errors_with_names(group: Sequence[EvalCase], source: nn.Module) -> Iterator[None]:
+def _errors_with_names(title: str, source: nn.Module) -> Iterator[None]:
     """Errors name the model and the attack; what a user's model raises in its backward pass is an InputError, too."""
     try:
         yield
     except InputError as error:
-        raise InputError(f"{title_of(group)}: {error}") from None
+        raise InputError(f"{title}: {error}") from None
     except Exception as error:
         if is_out_of_memory(error) or not (isinstance(source, UserModel) and raised_in_backward(error)):
             raise
-        raise InputError(f"{title_of(group)}: in its backward pass the model raised {one_line(error)}") from error
+        raise InputError(f"{title}: in its backward pass the model raised {one_line(error)}") from error
 
 
-def _timing(hardware: Hardware, precision: torch.dtype, seconds: float) -> dict[str, Any]:
-    """What differs from run to run."""
-    return {
-        "seconds": seconds,
+def _timing(task: Task, hardware: Hardware, precision: torch.dtype, seconds: float) -> dict[Range, dict[str, Any]]:
+    """What differs from run to run, of each chunk of a case: of the task's seconds a share by images."""
+    start, stop = task.images
+    of_an_image = seconds / len(task.cases) / (stop - start)
+    setting = {
         "device": device_name(hardware),
         "precision": "bf16" if precision == torch.bfloat16 else "fp32",
         "batch_size": hardware.batch_size,
+        "task": stop - start,
         "threads": torch.get_num_threads(),
         "workers": hardware.workers,
         "versions": versions_text(hardware.device),
     }
+    return {chunk: {"seconds": of_an_image * (chunk[1] - chunk[0]), **setting} for chunk in task.chunks}

@@ -10,9 +10,8 @@ from typing import Self
 
 from tqdm import tqdm
 
-from benchmark.store.chunk import chunk_ranges
 from benchmark.suites.case import EvalCase
-from benchmark.sweep.compute import Task, title_of, trajectories, weight
+from benchmark.sweep.tasks import Task, trajectories, weight
 
 WIDTH = 100
 """The most columns of a line in the terminal."""
@@ -47,8 +46,8 @@ class SweepBar:
         self._todo, self._images = todo, images
         self._waiting = dict.fromkeys(range(len(todo)))
         self._all_images = sum(case.n for case in cases)
-        steps = sum(weight(group, chunk) for group in trajectories(cases) for chunk in chunk_ranges(group[0].n))
-        missing = sum(weight(*task) for task in todo)
+        steps = sum(map(weight, trajectories(cases)))
+        missing = sum(task.weight for task in todo)
         self._steps = max(steps - missing, 0)
         columns = min(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns)
         self._bar = tqdm(
@@ -76,7 +75,7 @@ class SweepBar:
     def finish(self, task: int) -> None:
         """A task is done. The bar names the first that is not: as they are handed out in order, it is under way."""
         del self._waiting[task]
-        self._steps += weight(*self._todo[task])
+        self._steps += self._todo[task].weight
         self._bar.update(self._steps - self._bar.n)
         self._bar.set_postfix_str(self._count(), refresh=False)
         self._bar.set_description_str(self._name())
@@ -86,4 +85,4 @@ class SweepBar:
         return f"{self._all_images - left:,} of {self._all_images:,} images"
 
     def _name(self) -> str:
-        return title_of(self._todo[next(iter(self._waiting), len(self._todo) - 1)][0])
+        return self._todo[next(iter(self._waiting), len(self._todo) - 1)].title

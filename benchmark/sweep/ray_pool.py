@@ -1,6 +1,6 @@
-"""Chunks on the workers of a Ray cluster, or of one that is started here for the time of the sweep.
+"""Tasks on the workers of a Ray cluster, or of one that is started here for the time of the sweep.
 
-A worker holds what all chunks share, loads a model when it first needs it, and writes its verdicts to the store itself.
+A worker holds what all tasks share, loads a model when it first needs it, and writes its verdicts to the store itself.
 """
 
 import functools
@@ -21,7 +21,7 @@ from attacks.errors import InputError
 from benchmark.evaluation.hardware import Resources, own_resources
 
 TRIES = 3
-"""How many workers a chunk may cost before the sweep goes on without it."""
+"""How many workers a task may cost before the sweep goes on without it."""
 
 SETTINGS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
 """Of Ray, unless the environment says otherwise: it reports nothing, and its workers run at the driver's priority."""
@@ -37,7 +37,7 @@ class RayWorkers:
         count: how many; each has one CPU, and a share of a GPU.
         gpus_per_worker: may be a fraction.
         shared_bytes: size of what all workers share.
-        module: what a worker imports while it waits for its first chunk.
+        module: what a worker imports while it waits for its first task.
     """
 
     count: int
@@ -119,7 +119,7 @@ def _shut_down(ray: Any, workers: Iterable[Any]) -> None:
 
 
 class Worker:
-    """An actor: does one chunk at a time. The job is called once, in the worker's process, and makes `compute`."""
+    """An actor: does one task at a time. The job is called once, in the worker's process, and makes `compute`."""
 
     def __init__(self, folder: str, threads: int, module: str) -> None:
         os.chdir(folder)
@@ -131,7 +131,7 @@ class Worker:
         """What went wrong, in a form that survives the way back.
 
         Args:
-            job: a reference to it, in a list so that Ray does not fetch it again for every chunk.
+            job: a reference to it, in a list so that Ray does not fetch it again for every task.
         """
         import ray
 
@@ -195,7 +195,7 @@ def _refuse_to_go_on(failure: Exception, lost: int) -> None:
         raise failure
     reason = str(failure).strip().splitlines()[0]
     raise InputError(
-        f"a chunk cost {TRIES} workers, maybe for want of memory ({reason}); what was computed is kept: "
+        f"a task cost {TRIES} workers, maybe for want of memory ({reason}); what was computed is kept: "
         "run the same command again, with fewer --workers or a smaller --batch-size"
     )
 

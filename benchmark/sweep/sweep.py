@@ -1,4 +1,4 @@
-"""Cases to missing chunks to verdicts in the store. It may be killed at any moment, and goes on where it was."""
+"""Cases to missing tasks to verdicts in the store. It may be killed at any moment, and goes on where it was."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -8,12 +8,12 @@ from dataclasses import replace
 from benchmark.data.split import Split
 from benchmark.evaluation.hardware import Hardware
 from benchmark.store.store import Store
-from benchmark.suites.case import EvalCase, case_key
-from benchmark.sweep.compute import Task, compute_chunk, trajectories
-from benchmark.sweep.lacking import lacking
+from benchmark.suites.case import EvalCase
+from benchmark.sweep.compute import compute_task
 from benchmark.sweep.local_pool import run_all
 from benchmark.sweep.prepare import PreparedSweep
 from benchmark.sweep.progress import SweepBar
+from benchmark.sweep.tasks import Task, all_tasks, missing_tasks
 
 
 def sweep(
@@ -24,42 +24,42 @@ def sweep(
     run: Sequence[EvalCase] = (),
     quiet: bool = False,
 ) -> None:
-    """Compute every missing chunk, model by model in the order of the cases, the longest of a model's first.
+    """Compute what is missing, model by model in the order of the cases, the longest task of a model first.
 
     So what is computed last, while other workers have no more to do, is short.
 
-    Chunks that another process has claimed are left to it; when all else is done they are waited for, and computed here
+    Tasks that another process has claimed are left to it; when all else is done they are waited for, and computed here
     if it died.
 
     Args:
-        run: all cases of the run, of which the progress bar shows the stored ones as done; those prepared if empty.
+        hardware: as asked for, which decides of what tasks are made.
+        run: all cases of the run, stored ones among them, which the progress bar shows as done; those prepared if
+            empty, which is for runs whose tasks do not depend on what else is run.
     """
+    run, asked = run or prepared.cases, hardware
+    if not quiet:
+        _say_if_workers_idle(run, asked)
     if prepared.batch_size is not None and hardware.device_of_workers == hardware.device:
         hardware = replace(hardware, batch_size=min(hardware.batch_size, prepared.batch_size))
     for wait in (False, True):
-        todo, images = _missing(prepared.cases, store, hardware)
+        todo, images = missing_tasks(prepared.cases, run, store, asked)
         if not todo:
             continue
         if wait:
-            print(f"waiting for what another process is computing ({len(todo)} of the chunks)", file=sys.stderr)
-        with SweepBar(todo, images, run or prepared.cases, quiet=quiet) as bar:
+            print(f"waiting for what another process is computing ({len(todo)} of the tasks)", file=sys.stderr)
+        with SweepBar(todo, images, run, quiet=quiet) as bar:
             _compute_all(todo, prepared, store, hardware, bar, wait=wait)
 
 
-def _missing(cases: Sequence[EvalCase], store: Store, hardware: Hardware) -> tuple[list[Task], list[int]]:
-    """Trajectories, and the chunks that one of their cases lacks; where images are kept, each case has its own.
-
-    Returns: the tasks, and how many images each adds, a case's own counted once.
-    """
-    absent = {case_key(case): chunks for case, chunks in lacking(cases, store, hardware)}
-    groups = [[case] for case in cases] if hardware.keeps_images else trajectories(cases)
-    place = {name: place for place, name in enumerate(dict.fromkeys(group[0].model.name for group in groups))}
-    groups.sort(key=lambda group: (place[group[0].model.name], -group[-1].attack.weight))
-    todo: list[Task] = [
-        (group, chunk) for group in groups for chunk in sorted(set().union(*(absent[case_key(case)] for case in group)))
-    ]
-    images = [(chunk[1] - chunk[0]) * sum(chunk in absent[case_key(case)] for case in group) for group, chunk in todo]
-    return todo, images
+def _say_if_workers_idle(run: Sequence[EvalCase], hardware: Hardware) -> None:
+    """A note where the batch size that was asked for leaves some workers of a run without any task."""
+    tasks = all_tasks(run, run, hardware) if hardware.workers > 1 else []
+    if any(len(task.chunks) > 1 for task in tasks) and len(tasks) < hardware.workers:
+        print(
+            f"note: batches of {hardware.batch_size} make fewer tasks ({len(tasks)}) than there are workers "
+            f"({hardware.workers}); a smaller --batch-size gives more of them something to do",
+            file=sys.stderr,
+        )
 
 
 def _compute_all(
@@ -68,9 +68,9 @@ def _compute_all(
     def compute(task: int) -> None:
         nonlocal hardware
         if hardware.workers > 1:  # the bar is in another process
-            hardware = compute_chunk(*todo[task], prepared, store, hardware, wait=wait)
+            hardware = compute_task(todo[task], prepared, store, hardware, wait=wait)
         else:
-            hardware = compute_chunk(*todo[task], prepared, store, hardware, wait=wait, advance=bar.advance)
+            hardware = compute_task(todo[task], prepared, store, hardware, wait=wait, advance=bar.advance)
 
     if not hardware.is_remote:
         finished = run_all(len(todo), compute, hardware.workers)

@@ -1,4 +1,4 @@
-"""A sweep's chunks on workers that do not share this process's memory: a Ray cluster's, or one for each GPU."""
+"""A sweep's tasks on workers that do not share this process's memory: a Ray cluster's, or one for each GPU."""
 
 import os
 import sys
@@ -19,11 +19,12 @@ from benchmark.data.split import Split
 from benchmark.evaluation.hardware import Hardware
 from benchmark.evaluation.search_copy import search_copy
 from benchmark.store.store import Store
-from benchmark.sweep.compute import Task, compute_chunk
+from benchmark.sweep.compute import compute_task
 from benchmark.sweep.local_pool import run_spawned
 from benchmark.sweep.prepare import PreparedSweep, load_on
 from benchmark.sweep.ray_pool import RayWorkers, run_on_ray
 from benchmark.sweep.recent_models import RecentModels
+from benchmark.sweep.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class Job:
             x = self.x.array() if isinstance(self.x, Mapped) else self.x
             images = cast(torch.Tensor, x) if isinstance(x, LazyImages) else _tensor(x)
             split = Split(x=images, y=_tensor(self.y), index=_tensor(self.index), **self.images)
-        specs = {spec.name: spec for group, _ in self.todo for case in group for spec in (case.model, case.source)}
+        specs = {spec.name: spec for task in self.todo for case in task.cases for spec in (case.model, case.source)}
         hardware = self.hardware
         if hardware.finds_precision:
             hardware = replace(hardware, precision=precision_for("auto", split.x, hardware.device))
@@ -97,7 +98,7 @@ class Job:
 
         def compute(task: int) -> None:
             nonlocal hardware
-            hardware = compute_chunk(*self.todo[task], prepared, self.store, hardware, wait=self.wait)
+            hardware = compute_task(self.todo[task], prepared, self.store, hardware, wait=self.wait)
 
         return compute
 

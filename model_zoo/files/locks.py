@@ -10,6 +10,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -46,18 +47,18 @@ def alone(root: Path) -> Iterator[None]:
 
 
 @contextmanager
-def claim(root: Path, what: str, *, wait: bool) -> Iterator[bool]:
-    """Keep a piece of work to this process.
+def claim(root: Path, *pieces: str, wait: bool) -> Iterator[bool]:
+    """Keep some pieces of work to this process, all of them or none.
 
-    At most one at a time in a process: closing the file lets go of all that the process holds there.
+    At most one claim at a time in a process: closing the file lets go of all that the process holds there.
 
     Args:
-        what: the same words in every process that wants the same piece.
-        wait: until whoever has it is done, or dead.
+        pieces: of each the same words in every process that wants it.
+        wait: until whoever has one is done, or dead.
 
-    Yields: whether it is ours; it is, too, where the folder may not be written to.
+    Yields: whether they are ours; they are, too, where the folder may not be written to.
     """
-    place = int.from_bytes(hashlib.sha256(what.encode()).digest()[:7], "big")
+    places = {int.from_bytes(hashlib.sha256(piece.encode()).digest()[:7], "big") for piece in pieces}
     try:
         file = _opened(root / CLAIMS)
     except OSError as error:
@@ -65,8 +66,13 @@ def claim(root: Path, what: str, *, wait: bool) -> Iterator[bool]:
             raise
         yield True
         return
-    with file:
-        yield _lock(lambda: fcntl.lockf(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB), 1, place))
+    how = 0 if wait else fcntl.LOCK_NB
+
+    def take(place: int) -> None:
+        fcntl.lockf(file, fcntl.LOCK_EX | how, 1, place)
+
+    with file:  # in one order in all processes, or two would wait for each other
+        yield all(_lock(partial(take, place)) for place in sorted(places))
 
 
 def _opened(path: Path) -> IO[bytes]:

@@ -12,6 +12,8 @@ from attacks import AttackResult, attack
 from attacks.errors import InputError
 from attacks.oracle import Oracle
 from attacks.registry import ATTACKS
+from attacks.spec import AttackSpec, ThirdParty
+from attacks.threat_model import ThreatModel
 
 N = 12
 
@@ -100,6 +102,25 @@ def test_the_seed_and_the_batch_size_decide_what_they_should(problem: tuple[nn.S
     other = attack(network, x, y, "pgd-20", epsilon=0.08, seed=1)
     torch.testing.assert_close(one.x_adv, again.x_adv)
     assert not torch.equal(one.x_adv, other.x_adv)
+
+
+def test_batches_are_as_large_as_was_asked_for_but_a_third_party_s_is_a_chunk(
+    problem: tuple[nn.Sequential, Tensor, Tensor],
+) -> None:
+    network, x, _ = problem
+    x = x.repeat(50, 1, 1, 1)
+    y, steps, proposed = network(x).argmax(1), list[int](), list[int]()
+    attack(network, x, y, "fgsm", epsilon=0.08, batch_size=600, progress=steps.append)
+    assert steps == [600]
+
+    def propose(_classifier: nn.Module, x: Tensor, _y: Tensor, _threat: ThreatModel, *, seed: int) -> Tensor:
+        assert seed == 100 + sum(proposed)
+        proposed.append(len(x))
+        return x
+
+    third_party = AttackSpec("theirs", algorithm="theirs", method=ThirdParty(propose, "foolbox"))
+    attack(network, x, y, third_party, epsilon=0.08, batch_size=600, seed=100)
+    assert proposed == [250, 250, 100]
 
 
 def test_a_third_party_attack_draws_anew_for_the_same_images_elsewhere(

@@ -41,7 +41,7 @@ IMAGES = {500: (500, 100), 64: (500, 100), 7: (200, 100), 1: (100, 20)}
 LEGEND = (
     "verdicts: images, summed over the models natural, madry and trades-b6 of the digits suite, whose verdict (any "
     "iterate) was compared with that of batches of 500; changed: how many differ, by model; robust_acc: of the "
-    "compared images, in percent. A chunk has 250 images, so that a batch of 500 is one of 250."
+    "compared images, in percent. A batch of 500 is a task of two chunks, of fewer images where there are fewer."
 )
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -14,13 +15,15 @@ from torch import nn
 from attacks.errors import InputError
 from attacks.registry import ATTACKS
 from attacks.threat_model import ThreatModel
-from benchmark.data.split import Split
+from benchmark.data.split import Split, take
+from benchmark.evaluation.evaluate_chunk import evaluate_chunk
 from benchmark.evaluation.hardware import Hardware
 from benchmark.speed import contests as speed
 from benchmark.speed import training_speed
 from benchmark.speed.contests import Arena, measure, write_speed
 from benchmark.speed.peers import PEERS, Attack, Peer
 from benchmark.speed.training_speed import Epoch, our_epoch, usual_epoch
+from benchmark.store.verdicts import Verdicts
 from benchmark.suites.case import EvalCase
 from model_zoo.model_spec import ModelSpec
 
@@ -53,6 +56,23 @@ def arena(norm: str = "Linf") -> Arena:
 
 def rows(table: pd.DataFrame) -> Mapping[str, dict[str, Any]]:
     return {str(row["program"]): dict(row) for _, row in table.iterrows()}
+
+
+def test_images_are_attacked_in_tasks_as_by_a_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+
+    def counting(*arguments: Any) -> list[Verdicts]:
+        sizes.append(len(arguments[4]))
+        return evaluate_chunk(*arguments)
+
+    monkeypatch.setattr(speed, "evaluate_chunk", counting)
+    small = arena()
+    split = take(small.split, np.arange(N).repeat(-(-600 // N))[:600])
+    large = replace(small, split=split, hardware=replace(small.hardware, batch_size=400))
+    for attack, expected in (("fgsm", [500, 100]), ("foolbox-deepfool", [250, 250, 100])):
+        sizes.clear()
+        speed._ours(replace(large, case=replace(large.case, attack=ATTACKS[attack])), [ATTACKS[attack]])
+        assert sizes == expected
 
 
 def test_all_programs_of_a_contest_face_the_same_images_and_are_judged() -> None:

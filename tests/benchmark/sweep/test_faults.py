@@ -22,6 +22,7 @@ from benchmark.sweep.local_pool import can_fork
 KILLS = int(os.environ.get("FAULT_KILLS", "2"))
 WORDS = ("--models", "natural,madry", "--attacks", "pgd-20,pgd-40,cw-linf,mi-fgsm", "--examples", "300", "--quiet")
 SMALL = ("--models", "natural,madry", "--attacks", "fgsm,mi-fgsm", "--examples", "40", "--workers", "1", "--quiet")
+LARGE = ("--batch-size", "300")
 Command = Callable[..., subprocess.CompletedProcess[str]]
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
 forks = pytest.mark.skipif(not can_fork(), reason="this system cannot fork")
@@ -50,6 +51,14 @@ def undisturbed(command: Command, tmp_path_factory: pytest.TempPathFactory) -> d
     """What the sweep of `WORDS` writes when nothing happens to it."""
     folder = tmp_path_factory.mktemp("undisturbed")
     assert command(folder, *WORDS, "--workers", "1").returncode == 0
+    return contents(folder)
+
+
+@pytest.fixture(scope="module")
+def undisturbed_large(command: Command, tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    """The same in tasks of two chunks."""
+    folder = tmp_path_factory.mktemp("undisturbed_large")
+    assert command(folder, *WORDS, *LARGE, "--workers", "1").returncode == 0
     return contents(folder)
 
 
@@ -90,6 +99,18 @@ def kill_at_random(folder: Path, draw: random.Random, *words: str) -> bool:
 def test_a_sweep_killed_at_random_moments_ends_with_the_same_bytes(
     undisturbed: dict[str, object], tmp_path: Path, words: tuple[str, ...]
 ) -> None:
+    end_in_spite_of_kills(undisturbed, tmp_path, words)
+
+
+@forks
+def test_tasks_of_several_chunks_that_are_killed_at_random_moments_end_with_the_same_bytes(
+    undisturbed_large: dict[str, object], tmp_path: Path
+) -> None:
+    end_in_spite_of_kills(undisturbed_large, tmp_path, (*LARGE, "--workers", "2"))
+
+
+def end_in_spite_of_kills(undisturbed: dict[str, object], tmp_path: Path, words: tuple[str, ...]) -> None:
+    """Kill sweeps over and over; each is carried on to its end, and gives the bytes of an undisturbed one."""
     draw, kills, sweeps = random.Random(KILLS), 0, 0
     while kills < KILLS:
         folder = tmp_path / str(sweeps)
@@ -116,6 +137,17 @@ def test_two_sweeps_on_one_folder_share_the_work_and_write_what_one_writes(
     ends = [process.end() for process in (one, two)]
     assert [code for code, _ in ends] == [0, 0], ends
     assert contents(tmp_path) == undisturbed
+    assert command(tmp_path, "store", "verify", "--quiet").returncode == 0
+
+
+def test_two_sweeps_of_different_batch_sizes_on_one_folder_write_each_chunk_once(
+    command: Command, undisturbed: dict[str, object], tmp_path: Path
+) -> None:
+    one = Forked(tmp_path, *WORDS, "--workers", "1")
+    two = Forked(tmp_path, *WORDS, "--workers", "1", *LARGE)
+    ends = [process.end() for process in (one, two)]
+    assert [code for code, _ in ends] == [0, 0], ends
+    assert contents(tmp_path).keys() == undisturbed.keys()
     assert command(tmp_path, "store", "verify", "--quiet").returncode == 0
 
 

@@ -13,6 +13,7 @@ from attacks.threat_model import ThreatModel
 from benchmark.suites.case import EvalCase
 from benchmark.sweep.local_pool import can_fork
 from benchmark.sweep.progress import SweepBar, said_if_slow
+from benchmark.sweep.tasks import Task
 from model_zoo.model_spec import ModelSpec
 from model_zoo.registry import MODELS
 
@@ -34,7 +35,7 @@ def test_a_bar_begins_at_what_is_stored_and_names_the_first_task_that_is_not_don
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     cases = [case(NATURAL, "pgd-20"), case(NATURAL, "pgd-40"), case(MADRY, "pgd-20")]
-    todo = [(cases[:2], (250, 500)), (cases[2:], (0, 250)), (cases[2:], (250, 500))]
+    todo = [Task(cases[:2], [(250, 500)]), Task(cases[2:], [(0, 250)]), Task(cases[2:], [(250, 500)])]
     with SweepBar(todo, [500, 250, 250], cases, quiet=False) as bar:
         bar.finish(1)
         bar.advance(2500)
@@ -49,7 +50,7 @@ def test_a_bar_begins_at_what_is_stored_and_names_the_first_task_that_is_not_don
 
 def test_a_quiet_bar_writes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     cases = [case(NATURAL, "fgsm")]
-    with SweepBar([(cases, (0, 250))], [250], cases, quiet=True) as bar:
+    with SweepBar([Task(cases, [(0, 250)])], [250], cases, quiet=True) as bar:
         bar.finish(0)
     assert capsys.readouterr() == ("", "")
 

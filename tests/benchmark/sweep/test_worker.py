@@ -33,7 +33,8 @@ from benchmark.sweep.lacking import lacking_cases
 from benchmark.sweep.prepare import load_on, prepare
 from benchmark.sweep.ray_pool import RayWorkers, run_on_ray
 from benchmark.sweep.recent_models import RecentModels
-from benchmark.sweep.sweep import _missing, sweep
+from benchmark.sweep.sweep import sweep
+from benchmark.sweep.tasks import missing_tasks
 from benchmark.sweep.worker import MOST_MODELS, Mapped, mapped, run_remote
 from model_zoo.registry import MODELS, SHIPPED
 
@@ -53,7 +54,7 @@ def test_processes_that_start_afresh_write_the_same_verdicts(tmp_path: Path) -> 
     sweep(prepare(lacking_cases(grid, here, CPU), split, here, CPU, checkpoint_dir=tmp_path), here, CPU, quiet=True)
 
     work = prepare(lacking_cases(grid, there, CPU), split, there, CPU, checkpoint_dir=tmp_path)
-    todo, _ = _missing(work.cases, there, CPU)
+    todo, _ = missing_tasks(work.cases, grid, there, CPU)
     done = list(run_remote(todo, work, there, replace(CPU, workers=2), wait=False))
     assert sorted(done) == list(range(len(todo)))
     for case in grid:
@@ -213,6 +214,7 @@ def test_devices_are_those_of_the_cluster_and_not_of_the_machine_that_asks(
     found = tuned(choose_hardware(shared), SUITES["digits"], DIGITS, shared)
     assert (found.workers, found.gpus_per_worker, found.device_of_workers.type) == (workers, share, device)
     assert found.device.type == "cpu"
+    assert found.batch_size == (1000 if device == "cuda" else 250)
     assert found.is_remote
     assert found.finds_precision == (device == "cuda")
     assert not cluster.connected
@@ -255,7 +257,7 @@ def test_the_longest_tasks_of_a_model_come_first(tmp_path: Path) -> None:
     specs = [spec for spec in MODELS if spec.dataset == "digits" and spec.name in ("natural", "madry")]
     attacks = [ATTACKS[name] for name in ("fgsm", "pgd-20", "square", "mi-fgsm")]
     grid = cases(SUITES["digits"], specs, attacks, [], DIGITS, seed=0)
-    todo, _ = _missing(grid, Store(tmp_path), CPU)
-    order = [(group[0].model.name, group[-1].attack.weight) for group, _ in todo]
+    todo, _ = missing_tasks(grid, grid, Store(tmp_path), CPU)
+    order = [(task.cases[0].model.name, task.weight) for task in todo]
     assert [name for name, _ in order] == [name for spec in specs for name in [spec.name] * 4]
     assert all(steps == sorted(steps, reverse=True) for steps in ([s for n, s in order if n == m.name] for m in specs))

@@ -48,6 +48,32 @@ def test_what_another_process_claims_is_not_ours_until_that_process_is_killed(tm
             assert is_ours
 
 
+def test_pieces_that_are_claimed_together_are_ours_all_or_none(tmp_path: Path) -> None:
+    with held(tmp_path, "claim({}, 'two', 'three', wait=False)") as process:
+        with claim(tmp_path, "one", "two", wait=False) as is_ours:
+            assert not is_ours
+        with claim(tmp_path, "one", "four", wait=False) as is_ours:
+            assert is_ours
+        process.kill()
+        with claim(tmp_path, "three", "one", "two", wait=True) as is_ours:
+            assert is_ours
+
+
+def test_two_processes_that_want_the_same_pieces_do_not_wait_for_each_other(tmp_path: Path) -> None:
+    program = """
+import pathlib, sys
+from model_zoo.files.locks import claim
+for _ in range(300):
+    with claim(pathlib.Path(sys.argv[1]), *sys.argv[2:], wait=True) as is_ours:
+        assert is_ours
+"""
+    orders = (("one", "two", "three"), ("three", "two", "one"))
+    words = [[sys.executable, "-c", program, str(tmp_path), *order] for order in orders]
+    processes = [subprocess.Popen(word, cwd=ROOT, stderr=subprocess.PIPE, text=True) for word in words]
+    ends = [process.communicate(timeout=60)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], ends
+
+
 def test_a_folder_in_use_may_be_used_by_others_and_is_not_cleared_up(tmp_path: Path) -> None:
     with held(tmp_path, "in_use({})") as process:
         with in_use(tmp_path):
