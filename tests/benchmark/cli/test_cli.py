@@ -214,7 +214,7 @@ MISTAKES = {
     "no such module": ("--model no.such.module:factory", "module 'no.such.module' cannot be imported"),
     "no factory": ("--model mine.py", "--model must be PATH.py:FUNCTION or module:FUNCTION, got 'mine.py'"),
     "unknown factory": ("--model mine.py:factori", "did you mean 'factory'?"),
-    "factory is a number": ("--model mine.py:number", "unknown factory in mine.py 'number'"),
+    "factory is a number": ("--model mine.py:number", "unknown function in mine.py 'number'"),
     "factory with arguments": ("--model mine.py:needs_arguments", "needs_arguments"),
     "factory of no module": ("--model mine.py:no_module", "to return a torch.nn.Module, got str"),
     "file with a syntax error": ("--model broken.py:factory", "broken.py cannot be imported: SyntaxError"),

@@ -264,7 +264,7 @@ def test_a_model_that_an_attack_is_not_shown_to_work_on_fails_where_that_is_aske
     words = ("gate", "--baseline", str(folder / "b.json"), "--quiet", "--models", "madry")
     asked = command(tmp_path, *words, "--require-shown")
     assert asked.returncode == 2
-    assert "expected a diagnosis of madry, with the weights under test" in asked.stderr
+    assert "expected a diagnosis of madry, with the weights and the code under test" in asked.stderr
     assert asked.stderr.count("\n") == 1
     identity = models_of("digits", tmp_path)["madry"].identity
     for outcome, code in (("fails", 1), ("passes", 0)):
