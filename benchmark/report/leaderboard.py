@@ -155,14 +155,19 @@ def shown_accuracy(suite: SuiteScores, scores: pd.DataFrame) -> "pd.Series[float
     return scores["robust_acc_last"].astype(float).fillna(own) if suite.reading == "last" else own
 
 
+def _standard(attack: str) -> str:
+    return "autoattack" if attack == "autoattack-rand" else attack
+
+
 def _incomplete(suite: SuiteScores, model: str, attacks: Sequence[str]) -> list[str]:
     """What a model's worst case lacks beside others', given the white-box attacks of the whole table.
 
     No model lacks what is crafted on itself, nor an adaptive attack beside another one, or where it has no surrogate.
+    AutoAttack's version for models that answer at random is as good as the other, each on its models.
     """
-    own = {(entry.attack, entry.source_model) for entry in suite.entries if entry.model == model}
+    own = {(_standard(entry.attack), entry.source_model) for entry in suite.entries if entry.model == model}
     crossed = {(entry.attack, entry.source_model) for entry in suite.entries if entry.source_model not in ("", model)}
-    attacks = [attack for attack in attacks if not attack.endswith(ADAPTIVE)]
+    attacks = [_standard(attack) for attack in attacks if not attack.endswith(ADAPTIVE)]
     flags = {
         "fewer-attacks": bool({*((attack, "") for attack in attacks), *crossed} - own),
         "fewer-images": len(suite.worst[model]) < max(map(len, suite.worst.values())),

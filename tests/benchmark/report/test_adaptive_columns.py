@@ -72,6 +72,11 @@ def test_no_model_lacks_an_adaptive_attack_but_the_plain_ones_of_the_table(tmp_p
     assert {model for model in flags.index if "fewer-attacks" in flags[model]} == {"control", "masked"}
 
 
+def test_autoattack_for_models_that_answer_at_random_is_as_good_as_the_other(tmp_path: Path) -> None:
+    cells = {("masked", "autoattack-rand"): 1, ("other", "autoattack"): 1}
+    assert list(board_of(tmp_path, cells)["flags"]) == ["", ""]
+
+
 def test_the_legend_says_what_adaptive_means_just_where_there_is_such_a_column(tmp_path: Path) -> None:
     for folder, cells, there in ((tmp_path / "a", CELLS, True), (tmp_path / "b", {("control", "fgsm"): 6}, False)):
         suite = suite_of(folder, cells)
