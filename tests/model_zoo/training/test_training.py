@@ -579,13 +579,20 @@ def test_a_leader_that_is_killed_early_leaves_no_worker_behind(tmp_path: Path) -
 
 def runs(process: str) -> bool:
     """Also where nobody buries the dead."""
-    path = Path(f"/proc/{process}/stat")
-    return path.exists() and path.read_text().rpartition(")")[2].split()[0] != "Z"
+    return read(f"/proc/{process}/stat").rpartition(b")")[2].split()[:1] not in ([], [b"Z"])
 
 
 def started_by(leader: int) -> list[str]:
     children = Path(f"/proc/{leader}/task/{leader}/children").read_text().split()
-    return [child for child in children if b"run_benchmark" in Path(f"/proc/{child}/cmdline").read_bytes()]
+    return [child for child in children if b"run_benchmark" in read(f"/proc/{child}/cmdline")]
+
+
+def read(path: str) -> bytes:
+    """What a process says of itself; nothing where it is gone."""
+    try:
+        return Path(path).read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
 
 
 def wait_until(happened: Callable[[], bool]) -> None:
