@@ -192,7 +192,7 @@ def attack(
 
         outcomes, found = [], []
         by_batch = spec.draws_by_batch or setting.is_randomized
-        at_once = CHUNK_SIZE if by_batch else task_size(batch_size)
+        at_once = task_size(batch_size, draws_by_batch=by_batch)
         for part_x, part_y, part_index in zip(*(whole.split(at_once) for whole in (x, y, index)), strict=True):
             chunk = part_x.to(device), part_y.to(device), part_index.to(device)
             (reached, x_adv), batch_size = within_memory(spec.name, batch_size, partial(attack_chunk, chunk))

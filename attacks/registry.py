@@ -242,8 +242,8 @@ def attack_spec(name: str) -> AttackSpec:
     family, length = _family(name)
     if name in ATTACKS:
         return ATTACKS[name]
-    if (named := loss_in(name)) and (own := known_attack(named[0])) and own.can_climb(named[1]):
-        return own.with_loss(named[1])
+    if climbing := by_loss(name, known_attack):
+        return climbing
     if family is None:
         return lookup(name, ATTACKS, "attack")
     if length % family.unit or not 0 < length <= MOST:
@@ -271,10 +271,18 @@ def known_attack(name: str) -> AttackSpec | None:
         return None
 
 
-def loss_in(name: str) -> tuple[str, str] | None:
-    """The attack and the loss of a name NAME-LOSS; None where it ends with no loss."""
-    endings = sorted((loss for loss in LOSSES if name.endswith(f"-{loss}")), key=len)
-    return (name.removesuffix(f"-{endings[-1]}"), endings[-1]) if endings else None
+def by_loss(name: str, find: Callable[[str], AttackSpec | None]) -> AttackSpec | None:
+    """Of a name NAME-LOSS the attack NAME that climbs the loss; None where it ends with no loss, or NAME climbs none.
+
+    Args:
+        find: the attack of a name, if there is one.
+    """
+    endings = [loss for loss in LOSSES if name.endswith(f"-{loss}")]
+    if not endings:
+        return None
+    loss = max(endings, key=len)
+    own = find(name.removesuffix(f"-{loss}"))
+    return own.with_loss(loss) if own is not None and own.can_climb(loss) else None
 
 
 def query_budget(spec: AttackSpec) -> int | None:

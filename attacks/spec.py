@@ -22,9 +22,13 @@ CHUNK_SIZE = 250
 """Images a chunk. Third-party attacks draw by place in the batch, which is the chunk."""
 
 
-def task_size(batch_size: int) -> int:
-    """How many images are handed to an attack at once: whole chunks, enough for a full batch."""
-    return CHUNK_SIZE * -(-batch_size // CHUNK_SIZE)
+def task_size(batch_size: int, *, draws_by_batch: bool) -> int:
+    """How many images are handed to an attack at once: whole chunks, enough for a full batch.
+
+    Args:
+        draws_by_batch: whether some draws are for a batch, the attack's or the model's: then it is one chunk.
+    """
+    return CHUNK_SIZE if draws_by_batch else CHUNK_SIZE * -(-batch_size // CHUNK_SIZE)
 
 
 @dataclass(frozen=True)

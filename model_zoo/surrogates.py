@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from torch import Tensor, nn
 
-from attacks.errors import InputError
+from attacks.errors import InputError, one_line
 from attacks.input_checks import class_count, require_gradient
 from attacks.models.modes import frozen
 from attacks.models.probe_images import probe_images
@@ -71,7 +71,7 @@ def surrogate_in_memory(
     try:
         surrogate = function(model)
     except Exception as error:  # the caller's own code may raise what it likes
-        raise InputError(f"adaptive: the function failed: {type(error).__name__}: {error}") from error
+        raise InputError(f"adaptive: the function failed: {one_line(error)}") from error
     if not isinstance(surrogate, nn.Module):
         raise InputError(
             f"adaptive: expected a function that returns a torch.nn.Module, got {type(surrogate).__name__}"

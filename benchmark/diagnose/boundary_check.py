@@ -50,8 +50,7 @@ def boundary(model: Classifier, x: Tensor, y: Tensor, *, batch_size: int = BATCH
 
 def _of_another_class(y: Tensor) -> Tensor | None:
     """(N,) for each image the next one of another class, round the end; None where there is none."""
-    if len(y.unique()) < 2:
+    begins = (y != y.roll(1)).nonzero().flatten()  # where a run of one class does
+    if not len(begins):
         return None
-    place = torch.arange(len(y), device=y.device)
-    apart = (y[:, None] != y[None]) * len(y) - (place[None] - place[:, None]) % len(y)
-    return apart.argmax(1)
+    return begins[torch.searchsorted(begins, torch.arange(len(y), device=y.device), right=True) % len(begins)]

@@ -123,7 +123,7 @@ def other_loss(shown: Shown) -> Measured:
     and says nothing of the attack.
     """
     found = _stronger(shown, "other-loss", [OTHER_LOSS], 8.0, "another loss breaks {more}")
-    if found.figure is not None and found.figure < -8.0:
+    if found.figure is not None and found.margin is not None and found.figure < -found.margin:
         return unknown("other-loss", f"{found.measured}: it does not work on this model")
     return found
 

@@ -59,8 +59,8 @@ def verdict(one: Diagnosis) -> str:
     """The sentence that a diagnosis comes to."""
     if one.failed:
         others = " Attacks of other programs stop where cross-entropy saturates; ours goes on."
-        only = others if one.failed == ["saturated-loss"] else ""
-        return f"{one.attack} is not shown to work on {one.model}: {', '.join(one.failed)}.{only}"
+        note = others if one.failed == ["saturated-loss"] else ""
+        return f"{one.attack} is not shown to work on {one.model}: {', '.join(one.failed)}.{note}"
     lacking = [check for check in one.unsure if check not in one.beyond]
     unsure = f" Too few images, or nothing to measure: {', '.join(lacking)}." if lacking else ""
     if one.beyond:

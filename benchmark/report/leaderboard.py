@@ -156,6 +156,7 @@ def shown_accuracy(suite: SuiteScores, scores: pd.DataFrame) -> "pd.Series[float
 
 
 def _standard(attack: str) -> str:
+    """The attack that another one stands for on models that answer at random; itself in general."""
     return "autoattack" if attack == "autoattack-rand" else attack
 
 

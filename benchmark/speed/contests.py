@@ -19,7 +19,7 @@ from attacks.oracle import CountingClassifier, Oracle
 from attacks.out_of_memory import is_out_of_memory
 from attacks.pyautoattack_adapter import FEWEST_CLASSES
 from attacks.registry import ATTACKS
-from attacks.spec import CHUNK_SIZE, AttackSpec, task_size
+from attacks.spec import AttackSpec, task_size
 from benchmark.data.split import Split, take
 from benchmark.evaluation.evaluate_chunk import evaluate_chunk
 from benchmark.evaluation.hardware import Hardware
@@ -197,7 +197,7 @@ def _ours(arena: Arena, specs: Sequence[AttackSpec]) -> Achieved:
     searched = search_copy(arena.case.model, model, arena.split, hardware)
     cases = [replace(arena.case, attack=spec) for spec in specs]
     robust, forwards, backwards = 0, float(len(arena.split)), 0.0
-    at_once = CHUNK_SIZE if cases[0].draws_by_batch else task_size(hardware.batch_size)
+    at_once = task_size(hardware.batch_size, draws_by_batch=cases[0].draws_by_batch)
     for rows in np.split(np.arange(len(arena.split)), range(at_once, len(arena.split), at_once)):
         images = take(arena.split, rows)
         prediction = predict(model, images.x.to(hardware.device), batch_size=hardware.batch_size)

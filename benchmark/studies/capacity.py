@@ -6,9 +6,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from benchmark.report.figures import COLOURS
-from benchmark.studies.digits_training import Accuracies, accuracies, digits_images, trained
 from benchmark.studies.points import chance
 from benchmark.studies.study import Comparison, Inputs, StudyResult
+from benchmark.studies.training import Accuracies, accuracies, digits_images, trained
 from model_zoo.architectures.registry import build
 
 NETWORKS = ("digits-small", "digits-cnn")

@@ -7,19 +7,14 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from attacks.api import attack
-from attacks.generators import seeded
-from attacks.threat_model import ThreatModel
-from benchmark.data.datasets import load
 from benchmark.data.split import Split, balanced_subset
 from benchmark.report.figures import series_style
-from benchmark.studies.fitting import fit
 from benchmark.studies.points import chance
 from benchmark.studies.study import Comparison, Inputs, StudyResult
-from model_zoo.architectures.registry import build
-from model_zoo.defenses.registry import defense_spec
+from benchmark.studies.training import accuracies, some_images, trained
 from model_zoo.training.recipe import Recipe
 
+Row = dict[str, Any]
 DEFENSES = ("natural", "madry")
 BATCH = 64
 SHARES = (1 / 16, 1 / 4, 1.0)
@@ -57,10 +52,10 @@ def compute(inputs: Inputs, *, train: int, test: int, updates: int) -> StudyResu
     Source: Raghunathan et al., arXiv:2002.10716, Section 1 and Figure 2.
     Deviations: small networks, and CIFAR-10 within 4/255, which a few minutes of training learn.
     """
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     for setting in SETTINGS:
         learnt, images = (
-            _images(setting.dataset, part, count, inputs)
+            some_images(setting.dataset, part, count, inputs)
             for part, count in (("train", round(setting.share * train)), ("test", test))
         )
         for size in (round(share * len(learnt)) for share in SHARES):
@@ -74,33 +69,25 @@ def compute(inputs: Inputs, *, train: int, test: int, updates: int) -> StudyResu
     )
 
 
-def _images(dataset: str, part: str, count: int, inputs: Inputs) -> Split:
-    whole = load(dataset, part, data_dir=inputs.data_dir, mirror=inputs.mirror_dir, quiet=inputs.quiet)
-    return balanced_subset(whole, min(count, len(whole)), seed=inputs.seed)
-
-
-def _accuracies(
-    setting: Setting, defense: str, learnt: Split, images: Split, updates: int, seed: int
-) -> dict[str, float]:
-    with seeded(seed, setting.architecture):
-        network = build(setting.architecture, images.classes)
+def _accuracies(setting: Setting, defense: str, learnt: Split, images: Split, updates: int, seed: int) -> Row:
     epochs = max(1, round(updates * BATCH / len(learnt)))
     schedule = [(max(1, round(0.75 * epochs)), setting.lr / 10)] if epochs > 1 else []
     recipe = Recipe(
         setting.architecture, epochs, BATCH, "adam", setting.lr, schedule, inner_steps=5, inner_rel_step_size=0.5
     )
-    fit(network, learnt, defense_spec(defense), recipe, ThreatModel("Linf", setting.epsilon), seed=seed)
-    shown = attack(network, images.x, images.y, "pgd-20", epsilon=setting.epsilon, seed=seed, index=images.index)
-    return {"epochs": epochs, "clean_acc": shown.clean_acc, "robust_acc": shown.robust_acc, "n": len(images)}
+    on: Row = {"seed": seed, "epsilon": setting.epsilon}
+    network = trained(defense, learnt, epochs=epochs, architecture=setting.architecture, recipe=recipe, **on)
+    found = accuracies(network, images, **on)
+    return {"epochs": epochs, "clean_acc": found.clean, "robust_acc": found.robust, "n": found.n}
 
 
-def _gaps(rows: Sequence[Mapping[str, Any]], dataset: str) -> dict[int, float]:
+def _gaps(rows: Sequence[Row], dataset: str) -> dict[int, float]:
     """By number of training images, the points of clean accuracy that adversarial training costs."""
     found = {(row["train"], row["defense"]): row["clean_acc"] for row in rows if row["dataset"] == dataset}
     return {size: found[size, "natural"] - found[size, "madry"] for size in sorted({size for size, _ in found})}
 
 
-def _comparison(dataset: str, gaps: Mapping[int, float], rows: Sequence[Mapping[str, Any]]) -> Comparison:
+def _comparison(dataset: str, gaps: Mapping[int, float], rows: Sequence[Row]) -> Comparison:
     least, *_, most = gaps
     n = next(row["n"] for row in rows)
     return Comparison(

@@ -6,9 +6,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from benchmark.report.figures import series_style
-from benchmark.studies.digits_training import EPSILON, Accuracies, accuracies, digits_images, trained
 from benchmark.studies.points import chance
 from benchmark.studies.study import Comparison, Inputs, StudyResult
+from benchmark.studies.training import EPSILON, Accuracies, accuracies, digits_images, trained
 
 EPSILONS = (0.05, 0.1, 0.2, 0.3, 0.4)
 DEFENSES = ("madry", "fat")

@@ -7,9 +7,9 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from benchmark.report.figures import new_figure, series_style
-from benchmark.studies.digits_training import RECIPE, accuracies, digits_images, trained
 from benchmark.studies.points import chance
 from benchmark.studies.study import Comparison, Inputs, StudyResult
+from benchmark.studies.training import RECIPE, accuracies, digits_images, trained
 
 SOURCE = "Rice et al. 2020, Section 3 (from memory, unverified)"
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 
-from attacks.registry import loss_in
+from attacks.registry import by_loss
 from attacks.spec import AttackSpec
 from attacks.threat_model import ThreatModel
 
@@ -51,10 +51,7 @@ class Suite:
     def attack(self, name: str) -> AttackSpec | None:
         """The attack of that name, or NAME-LOSS, with this suite's settings; None if it is not part of the suite."""
         found = {attack.name: attack for attack in self.attacks}
-        if name in found:
-            return found[name]
-        own, loss = loss_in(name) or ("", "")
-        return found[own].with_loss(loss) if own in found and found[own].can_climb(loss) else None
+        return found.get(name) or by_loss(name, found.get)
 
     def examples_for(self, attack: str, *, is_transfer: bool) -> int | None:
         """How many of the suite's images an attack sees; None for all of them."""

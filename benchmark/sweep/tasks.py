@@ -93,9 +93,7 @@ def _chunks_a_task(group: Sequence[EvalCase], whole: int, hardware: Hardware) ->
     Args:
         whole: the weight of the whole run.
     """
-    if group[0].draws_by_batch:
-        return 1
-    chunks = task_size(hardware.batch_size) // CHUNK_SIZE
+    chunks = task_size(hardware.batch_size, draws_by_batch=group[0].draws_by_batch) // CHUNK_SIZE
     if hardware.finds_batch and hardware.workers > 1:
         of_a_chunk = CHUNK_SIZE * group[-1].attack.weight
         chunks = min(chunks, whole // (TASKS_A_WORKER * hardware.workers * of_a_chunk))

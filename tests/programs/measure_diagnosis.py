@@ -3,13 +3,12 @@
 Runs `diagnose` as a user would, of PGD-40 as it is: on every model of `digits` and of `mnist` (with the data of DATA;
 honest), on the defended models of `digits-masked` and `mnist-masked` (`defense`), and on the masks of `masks.py` and
 `unseen_masks.py` in front of the undefended digits model and of `head_masks.py` behind an adversarially trained one
-(`mask`). RESULTS keeps the verdicts and what was found: a run
-that was stopped goes on. KIND is one of honest, defense, mask, SUITE a suite's name; all unless one is given. STEM.csv
-has a row a model that RESULTS has, and those of other models that it had before; STEM.md the confusion matrix.
+(`mask`). RESULTS keeps the verdicts and what was found: a run that was stopped goes on. KIND is one of honest, defense,
+mask, SUITE a suite's name; all unless one is given. STEM.csv has a row a model that RESULTS has, and those of other
+models that it had before; STEM.md the confusion matrix.
 
 No margin was chosen on masks: each is the literature's, or wider than what honest models show. But the checks were made
-with the masks of `masks.py`, MASKS of `head_masks.py` and the defenses in view; the unseen ones were written
-afterwards, and changed no check.
+with the masks of `masks.py`, MASKS of `head_masks.py` and the defenses in view, and not with the unseen ones.
 """
 
 import contextlib
@@ -52,7 +51,7 @@ FEWER = MappingProxyType(
 first, or look for patches.
 """
 REWEIGHTED = (("digits", "gairat"), ("digits", "gair-fat"))
-"""Their losses weigh images by how far they are from the boundary, and PGD-40 leaves 16.6 and 17.8 points more standing
+"""Their losses weigh images by how far they are from the boundary, and PGD-40 leaves 17.8 and 16.6 points more standing
 than AutoAttack does: no masks, and not honest, either. On MNIST these are 8.1 and 5.7.
 """
 MASKED = ("digits-masked", "mnist-masked")
@@ -146,7 +145,7 @@ def summary(table: pd.DataFrame) -> str:
         "64 (fewer where n says so; of a model that answers at random a quarter, and every table flags it as "
         "`randomized`). `PGD-40 overestimates by`: points of robust accuracy that it has in results/digits-masked "
         "and results/mnist-masked beyond the worst case over all attacks, adaptive ones too. No margin was chosen "
-        "on masks; the unseen ones were written when all checks were there, and changed none. `checks`: their version. "
+        "on masks, and no check was made or changed with the unseen ones in view. `checks`: their version. "
         "Not flagged are models that add noise, shift or resize at random, which tables flag as `randomized`, and "
         "median filters, which hide no gradient; where it was measured PGD-40 overestimates them by 4.2 points at most."
     )

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import head_masks
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,12 +12,6 @@ from benchmark.data.datasets import load
 from benchmark.data.split import balanced_subset
 from benchmark.diagnose.boundary_check import boundary
 from benchmark.diagnose.finding import findings
-from model_zoo.load import load_model
-from model_zoo.registry import model_spec
-
-
-def shipped(name: str) -> nn.Module:
-    return load_model(model_spec(name, "digits", Path()), Path(), classes=10)
 
 
 class Scaled(nn.Module):
@@ -24,24 +19,11 @@ class Scaled(nn.Module):
 
     def __init__(self, scale: float) -> None:
         super().__init__()
-        self.network, self.scale = shipped("madry"), scale
+        self.network, self.scale = head_masks.shipped("madry"), scale
 
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.scale * self.network(x)
         return logits
-
-
-class Borrowed(nn.Module):
-    """The class of one network, as sure of it as another network is: each gradient is true, and none leads anywhere."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.base, self.sure = shipped("rst-stability"), shipped("natural")
-
-    def forward(self, x: Tensor) -> Tensor:
-        top, others = self.base(x).argmax(1, keepdim=True), self.sure(x)
-        margin = others.gather(1, top) - others.scatter(1, top, float("-inf")).amax(1, keepdim=True)
-        return torch.zeros_like(others).scatter(1, top, 0.2 * F.softplus(margin) + 0.01)
 
 
 def outcome(model: nn.Module, n: int = 100) -> str:
@@ -59,12 +41,12 @@ def test_an_honest_model_passes_at_any_scale_of_its_logits(scale: float) -> None
 
 
 def test_a_margin_that_jumps_where_the_class_changes_fails() -> None:
-    assert outcome(Borrowed()) == "fails"
+    assert outcome(head_masks.borrowed_confidence()) == "fails"
 
 
 def test_images_of_one_class_cannot_tell() -> None:
     x, y = torch.rand(4, 1, 8, 8), torch.zeros(4, dtype=torch.int64)
-    assert boundary(shipped("madry"), x, y).figure is None
+    assert boundary(head_masks.shipped("madry"), x, y).figure is None
 
 
 def test_the_jump_is_counted_on_the_way_to_the_next_image_of_another_class() -> None:

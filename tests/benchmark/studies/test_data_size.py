@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 
 from benchmark.data.datasets import load
-from benchmark.studies import data_size
+from benchmark.studies import data_size, training
 from benchmark.studies.data_size import BATCH, Setting
 from benchmark.studies.study import Inputs
 
 
 def test_every_training_makes_as_many_updates_and_the_gap_is_that_of_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data_size, "load", lambda _, part, **__: load("digits", part, data_dir=Path()))
+    monkeypatch.setattr(training, "load", lambda _, part, **__: load("digits", part, data_dir=Path()))
     monkeypatch.setattr(data_size, "SETTINGS", [Setting("mnist", "digits-cnn", 0.1, 1e-3, 1.0)])
     result = data_size.compute(Inputs(), train=640, test=40, updates=40)
     table = result.table

@@ -7,8 +7,8 @@ from torch import nn
 
 from benchmark.data.split import Split
 from benchmark.studies import capacity, epsilon_train, fat_passes, kappa, robust_overfitting
-from benchmark.studies.digits_training import RECIPE, digits_images, trained
 from benchmark.studies.study import Inputs
+from benchmark.studies.training import RECIPE, digits_images, trained
 
 SMALL = {"train": 60, "test": 40, "epochs": 1}
 

@@ -1,4 +1,4 @@
-"""What several studies train on digits: their images, one recipe, and accuracies under PGD-20."""
+"""What several studies train on: some images, a recipe for digits; a training, and accuracies under PGD-20."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -29,10 +29,15 @@ class Accuracies:
     n: int
 
 
-def digits_images(part: str, count: int, inputs: Inputs) -> Split:
-    """A balanced subset of digits, or all where there are fewer."""
-    whole = load("digits", part, data_dir=inputs.data_dir)
+def some_images(dataset: str, part: str, count: int, inputs: Inputs) -> Split:
+    """A balanced subset of a dataset's part, or all where there are fewer."""
+    whole = load(dataset, part, data_dir=inputs.data_dir, mirror=inputs.mirror_dir, quiet=inputs.quiet)
     return balanced_subset(whole, min(count, len(whole)), seed=inputs.seed)
+
+
+def digits_images(part: str, count: int, inputs: Inputs) -> Split:
+    """Those of digits."""
+    return some_images("digits", part, count, inputs)
 
 
 def trained(
