@@ -26,6 +26,7 @@ from benchmark.store.certificate_store import CertificateStore
 from benchmark.store.certificates import Certified
 from benchmark.store.diagnosis import Diagnosis
 from benchmark.store.packed import Packed, gather, read_packed, write_packed
+from benchmark.store.shown import Shown
 from benchmark.store.store import Store
 from benchmark.suites.published import ROWS, UNMEASURED
 from benchmark.suites.registry import SUITES
@@ -83,7 +84,7 @@ def show_corruptions(store: Store, suite: str, results_dir: Path) -> str:
     if record is None:
         packed = there[file_of(stem, ".json")]
     else:
-        packed = _with_rows_of(there, gather(store, suite, selection=record.shown))
+        packed = _with_rows_of(there, gather(store, suite, selection=record.shown), store.shown(suite))
         write_packed(packed, stem)
     return write_corruptions(score_suite(packed, suite), stem.parent)
 
@@ -179,12 +180,17 @@ def print_tables(store: Store, suite: str, results_dir: Path, *, with_pictures: 
     folder = results_dir / VERDICTS
     there = _packed_there(folder, suite)
     record = store.read_suite(suite)
-    packed = _with_rows_of(there, gather(store, suite, selection=None if record is None else record.shown), tells=True)
+    complete = gather(store, suite, selection=None if record is None else record.shown)
+    packed = _with_rows_of(there, complete, store.shown(suite), tells=True)
     proven = together(CertificateStore(store.root).shown(suite), _noted(there))
     packed = replace(packed, notes={**notes_of(_diagnoses(store, suite, there)), **notes_of_certified(proven)})
     selected = other_selections(store, suite)
     gathered = {name: gather(other, suite, selection=other.selection) for name, other in selected.items()}
-    others = {name: _with_rows_of(there, other) for name, other in gathered.items() if other.cases}
+    others = {
+        name: _with_rows_of(there, other, selected[name].shown(suite))
+        for name, other in gathered.items()
+        if other.cases
+    }
     others = {**_beside(there, packed), **others}
     datasets = [case.entry.dataset for case in packed.cases.values()]
     triples = example_images(store, suite, class_names(results_dir / suite, datasets[0]) if datasets else ())
@@ -251,19 +257,21 @@ def refuse_to_replace(store: Store, suite: str, results_dir: Path, *, images: st
         )
 
 
-def _with_rows_of(there: Mapping[Path, Packed], packed: Packed, *, tells: bool = False) -> Packed:
+def _with_rows_of(there: Mapping[Path, Packed], packed: Packed, shown: Shown, *, tells: bool = False) -> Packed:
     """What a store has, and of packed verdicts of the same selection the cells that the store has not.
 
     Args:
+        packed: the complete cases of the store; there may be none yet.
+        shown: all of its cases, complete or not: rows of a name that stands for another network now are not kept.
         tells: say on stderr how many rows are packed ones.
     """
-    same = [path for path, before in there.items() if packed.cases and before.selected == packed.selected]
+    is_selected = packed.selection is not None or packed.cases
+    same = [path for path, before in there.items() if is_selected and before.selected == packed.selected]
     if not same:
         return packed
     path, before = same[0], there[same[0]]
-    entries = [case.entry for case in packed.cases.values()]
-    cells = {entry.cell for entry in entries}
-    networks = {name: network for entry in entries for name, network in entry.networks.items()}
+    cells = {case.entry.cell for case in packed.cases.values()}
+    networks = {name: network for entry in shown.cases for name, network in entry.networks.items()}
     kept = {
         key: case
         for key, case in before.cases.items()

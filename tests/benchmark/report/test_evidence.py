@@ -128,6 +128,23 @@ def test_rows_that_the_store_lacks_stay_in_published_tables(command: Command, tm
     assert list(after.merge(before, on=cells)["robust_acc_x"]) == list(before["robust_acc"])
 
 
+def test_a_run_of_which_no_case_is_complete_leaves_the_packed_rows_in_the_tables(
+    command: Command, made: Path, results: Path
+) -> None:
+    shutil.rmtree(results)
+    begun = (*WORDS[:3], "mi-fgsm", *WORDS[4:])
+    assert command(results.parents[1], *begun).returncode == 0
+    for chunk in results.glob("runs/cases/*/*.parquet"):
+        chunk.unlink()
+    for name in ("digits", "verdicts"):
+        shutil.rmtree(results / name)
+        shutil.copytree(made / "results/mine" / name, results / name)
+    again = command(results.parents[1], "table")
+    assert again.returncode == 0
+    assert "left out of digits: " in again.stderr
+    assert files(results / "digits") == files(made / "results/mine/digits")
+
+
 def test_a_run_at_another_epsilon_loses_no_published_row(command: Command, tmp_path: Path) -> None:
     verdicts = tmp_path / "results/verdicts"
     shutil.copytree(ROOT / "results/verdicts", verdicts)
