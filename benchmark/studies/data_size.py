@@ -11,12 +11,10 @@ from benchmark.data.split import Split, balanced_subset
 from benchmark.report.figures import series_style
 from benchmark.studies.points import chance
 from benchmark.studies.study import Comparison, Inputs, StudyResult
-from benchmark.studies.training import accuracies, some_images, trained
-from model_zoo.training.recipe import Recipe
+from benchmark.studies.training import accuracies, recipe_of, some_images, trained
 
 Row = dict[str, Any]
 DEFENSES = ("natural", "madry")
-BATCH = 64
 SHARES = (1 / 16, 1 / 4, 1.0)
 """Of the training images that the study takes."""
 SOURCE = "Raghunathan et al. 2020, Section 1: the gap closes with the number of samples (from memory, unverified)"
@@ -70,15 +68,11 @@ def compute(inputs: Inputs, *, train: int, test: int, updates: int) -> StudyResu
 
 
 def _accuracies(setting: Setting, defense: str, learnt: Split, images: Split, updates: int, seed: int) -> Row:
-    epochs = max(1, round(updates * BATCH / len(learnt)))
-    schedule = [(max(1, round(0.75 * epochs)), setting.lr / 10)] if epochs > 1 else []
-    recipe = Recipe(
-        setting.architecture, epochs, BATCH, "adam", setting.lr, schedule, inner_steps=5, inner_rel_step_size=0.5
-    )
+    recipe = recipe_of(setting.architecture, images=len(learnt), updates=updates, lr=setting.lr)
     on: Row = {"seed": seed, "epsilon": setting.epsilon}
-    network = trained(defense, learnt, epochs=epochs, architecture=setting.architecture, recipe=recipe, **on)
+    network = trained(defense, learnt, epochs=recipe.epochs, architecture=setting.architecture, recipe=recipe, **on)
     found = accuracies(network, images, **on)
-    return {"epochs": epochs, "clean_acc": found.clean, "robust_acc": found.robust, "n": found.n}
+    return {"epochs": recipe.epochs, "clean_acc": found.clean, "robust_acc": found.robust, "n": found.n}
 
 
 def _gaps(rows: Sequence[Row], dataset: str) -> dict[int, float]:

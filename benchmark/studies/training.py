@@ -17,6 +17,7 @@ from model_zoo.defenses.registry import defense_spec
 from model_zoo.training.recipe import Recipe
 
 EPSILON = 0.2
+BATCH = 64
 RECIPE = Recipe("digits-cnn", 15, 64, "adam", 1e-3, [(12, 1e-4)], inner_steps=5, inner_rel_step_size=0.5)
 
 
@@ -48,19 +49,20 @@ def trained(
     epochs: int,
     architecture: str = RECIPE.architecture,
     epsilon: float = EPSILON,
+    norm: str = "Linf",
     recipe: Recipe = RECIPE,
     watch: Callable[[int, nn.Module], None] = lambda _, __: None,
 ) -> nn.Module:
     """A network trained by a defense; with the same seed every defense starts from the same weights.
 
     Args:
-        epsilon: trained against. watch: called with every epoch and the network, whose mode it may change.
+        epsilon, norm: trained against. watch: called with every epoch and the network, whose mode it may change.
     """
     with seeded(seed, architecture):
         network = build(architecture, images.classes)
     milestones = [(round(start * epochs / recipe.epochs), lr) for start, lr in recipe.milestones]
     chosen = replace(recipe, architecture=architecture, epochs=epochs, milestones=milestones)
-    threat = ThreatModel("Linf", epsilon)
+    threat = ThreatModel(norm, epsilon)
     return fit(
         network,
         images,
@@ -72,8 +74,22 @@ def trained(
     )
 
 
-def accuracies(network: nn.Module, images: Split, *, seed: int, epsilon: float = EPSILON) -> Accuracies:
+def recipe_of(architecture: str, *, images: int, updates: int, lr: float, warm_up: float = 0.0) -> Recipe:
+    """A training of about as many updates whatever the number of images, the last quarter at a tenth of the rate.
+
+    Args:
+        warm_up: the share of the training over which epsilon grows to its full size.
+    """
+    epochs = max(1, round(updates * BATCH / images))
+    milestones = [(max(1, round(0.75 * epochs)), lr / 10)] if epochs > 1 else []
+    chosen = Recipe(architecture, epochs, BATCH, "adam", lr, milestones, warm_up=warm_up * epochs)
+    return replace(chosen, inner_steps=5, inner_rel_step_size=0.5)
+
+
+def accuracies(
+    network: nn.Module, images: Split, *, seed: int, epsilon: float = EPSILON, norm: str = "Linf"
+) -> Accuracies:
     """Under PGD-20; the network is left in eval mode."""
     network.eval()
-    shown = attack(network, images.x, images.y, "pgd-20", epsilon=epsilon, seed=seed, index=images.index)
+    shown = attack(network, images.x, images.y, "pgd-20", epsilon=epsilon, norm=norm, seed=seed, index=images.index)
     return Accuracies(shown.clean_acc, shown.robust_acc, len(images))

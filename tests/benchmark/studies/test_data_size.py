@@ -6,8 +6,9 @@ import pytest
 
 from benchmark.data.datasets import load
 from benchmark.studies import data_size, training
-from benchmark.studies.data_size import BATCH, Setting
+from benchmark.studies.data_size import Setting
 from benchmark.studies.study import Inputs
+from benchmark.studies.training import BATCH
 
 
 def test_every_training_makes_as_many_updates_and_the_gap_is_that_of_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
