@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmark.studies import min_norm, splines
+from benchmark.studies import min_norm, regression, splines
 from benchmark.studies.study import Inputs
 
 
@@ -45,13 +45,13 @@ def test_augmentation_hurts_at_few_samples_and_self_training_never() -> None:
 def test_what_augmentation_gains_is_computed_by_hand_where_it_is_known() -> None:
     """Train on e1, augment with e2: v = theta_2 e2, w = theta_3 e3, and the gain is S_22 v^2 + 2 S_23 v w."""
     x = np.array([[1.0, 0, 0], [0, 1, 1]])
-    problem = min_norm.Problem(x, np.array([[1.0, 1, 0], [0, 1, 1]]), np.array([0.5, 0.5]), np.array([1.0, 0, 2]), 1)
-    standard, augmented = min_norm.least_norm(problem)
+    problem = regression.Problem(x, np.array([[1.0, 1, 0], [0, 1, 1]]), np.array([0.5, 0.5]), np.array([1.0, 0, 2]), 1)
+    standard, augmented = regression.least_norm(problem)
     np.testing.assert_allclose(standard, [1, 0, 0], atol=1e-12)
     np.testing.assert_allclose(augmented, [1, 0, 0], atol=1e-12)
-    tilted = min_norm.Problem(x, problem.moved, problem.weights, np.array([1.0, -3, 2]), 1)
+    tilted = regression.Problem(x, problem.moved, problem.weights, np.array([1.0, -3, 2]), 1)
     gain = tilted.standard_error(np.array([1.0, 0, 0])) - tilted.standard_error(np.array([1.0, -3, 0]))
-    assert min_norm.predicted_gain(tilted, tilted.second_moment) == pytest.approx(gain)
+    assert regression.predicted_gain(tilted, tilted.second_moment) == pytest.approx(gain)
     assert gain == pytest.approx(0.5 * (9 + 2 * -3 * 2))
 
 

@@ -10,8 +10,8 @@ from benchmark.data.datasets import load
 from benchmark.data.split import Split
 from benchmark.studies import trades_bound, two_digits
 from benchmark.studies.fitting import fit
+from benchmark.studies.hinge_trades import HINGE, THETA, Built, both_sides, built_images
 from benchmark.studies.study import Inputs
-from benchmark.studies.trades_bound import HINGE, THETA, Built, both_sides, built_images
 from model_zoo.architectures.registry import build
 from model_zoo.training.recipe import Recipe
 
