@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from attacks.losses import SATURATED
+from attacks.losses import KAPPA, SATURATED
 
 LossGradient = Callable[[Tensor, Tensor, bool], tuple[Tensor | None, Tensor]]
 """Logits (N, K) without a graph, labels, whether the loss is asked for: the loss (N,) or None, its gradient (N, K)."""
@@ -44,6 +44,36 @@ def difference(logits: Tensor, pair: Tensor, valued: bool) -> tuple[Tensor | Non
         return None, gradient
     true_logit, target_logit = logits.gather(1, pair).unbind(1)
     return target_logit - true_logit, gradient
+
+
+def margin(logits: Tensor, y: Tensor, valued: bool) -> tuple[Tensor | None, Tensor]:
+    """As `losses.margin`: -1 for y, 1 for the likeliest other class, shared by those that tie; 0 where it saturates."""
+    column = y.unsqueeze(1)
+    ahead, gradient = _ahead(logits, column)
+    near = torch.relu_(ahead + KAPPA)
+    gradient.mul_(near > 0)
+    return (-near.squeeze(1) if valued else None), gradient
+
+
+def dlr(logits: Tensor, y: Tensor, valued: bool) -> tuple[Tensor | None, Tensor]:  # noqa: ARG001
+    """As `losses.dlr`, -(z_y - max z_c) / S: the gradient of the quotient, S's own through the sorted logits."""
+    ahead, pull = _ahead(logits, y.unsqueeze(1))
+    spread, places = _spread(logits, (2,))
+    value = -ahead.squeeze(1) / spread
+    gradient = torch.zeros_like(logits)
+    if places is not None:
+        weights = _weights((-1.0, 1.0), logits.device, logits.dtype)
+        gradient.scatter_(1, places, (value / spread).unsqueeze(1) * weights)
+    return value, gradient.add_(pull.mul_((1 / spread).unsqueeze(1)))
+
+
+def _ahead(logits: Tensor, column: Tensor) -> tuple[Tensor, Tensor]:
+    """z_y - max_{c != y} z_c (N, 1), and the gradient (N, K) of its negative; column: (N, 1) class indices."""
+    others = logits.scatter(1, column, -math.inf)
+    best = others.amax(1, keepdim=True)
+    share = (others == best).to(logits.dtype)
+    share.div_(share.sum(1, keepdim=True))
+    return logits.gather(1, column) - best, share.scatter_(1, column, -1.0)
 
 
 def dlr_targeted(logits: Tensor, pair: Tensor, valued: bool) -> tuple[Tensor | None, Tensor]:  # noqa: ARG001
@@ -84,6 +114,8 @@ def _weights(values: tuple[float, ...], device: torch.device, dtype: torch.dtype
 LOSS_GRADIENTS: Mapping[str, LossGradient] = {
     "cross-entropy": cross_entropy,
     "difference": difference,
+    "dlr": dlr,
+    "margin": margin,
     "dlr-targeted": dlr_targeted,
 }
 """By the names of `losses.LOSSES`."""

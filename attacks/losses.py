@@ -11,6 +11,8 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 SATURATED = -14.0
 """Log-odds of the wrong classes below which the cross-entropy is continued by its tangent."""
+KAPPA = 50.0
+"""By how much an image may be misclassified until the margin loss climbs no further."""
 
 
 def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
@@ -62,7 +64,7 @@ def logit_margin(logits: Tensor, y: Tensor) -> Tensor:
     return logits.gather(1, y[:, None]).squeeze(1) - others
 
 
-def margin(logits: Tensor, y: Tensor, *, kappa: float = 50.0) -> Tensor:
+def margin(logits: Tensor, y: Tensor, *, kappa: float = KAPPA) -> Tensor:
     """-relu(z_y - max_{c != y} z_c + kappa) with class indices y (N,).
 
     With kappa = 50 the relu rarely saturates, so an already misclassified image is pushed further.

@@ -82,7 +82,16 @@ def no_judge(_: Tensor, position: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("name", "most"), [("pgd-20", 20), ("mi-fgsm", 37), ("cw-linf", 28), ("apgd-ce", 40), ("apgd-t", 41), ("fab-t", 84)]
+    ("name", "most"),
+    [
+        ("pgd-20", 20),
+        ("mi-fgsm", 37),
+        ("cw-linf", 20),
+        ("apgd-dlr", 48),
+        ("apgd-ce", 40),
+        ("apgd-t", 41),
+        ("fab-t", 84),
+    ],
 )
 @pytest.mark.parametrize("waits", [True, False])
 def test_a_step_takes_few_operations_and_few_questions(
