@@ -86,7 +86,7 @@ def no_judge(_: Tensor, position: Tensor) -> Tensor:
     [
         ("pgd-20", 20),
         ("mi-fgsm", 37),
-        ("cw-linf", 20),
+        ("cw-linf", 21),
         ("apgd-dlr", 48),
         ("apgd-ce", 40),
         ("apgd-t", 41),
