@@ -33,12 +33,13 @@ from model_zoo.files.atomic import atomic_write, file_of
 HARNESS = "this harness"
 CONTESTS = ("pgd-20", "mi-fgsm", "autoattack", "autoattack-fast", "pgd-20/40/100", "pgd-100", "training")
 LEGEND = (
-    "seconds: median; ratio: of each round to the first program of the contest, median, and its range; forwards, "
-    "backwards: per image; robust_acc: of this harness by any iterate, of a library by the proposal that it returns; "
-    "training: an epoch of Madry's adversarial training, 10 steps, on the images."
+    "seconds: median; ratio: of each round to the first program of the contest, median, its quartiles, and its range; "
+    "forwards, backwards: per image; robust_acc: of this harness by any iterate, of a library by the proposal that it "
+    "returns; training: an epoch of Madry's adversarial training, 10 steps, on the images."
 )
 
-COST = ("seconds", "ratio", "ratio_low", "ratio_high", "images_per_second", "forwards", "backwards")
+SPREAD = ("ratio_low", "ratio_q1", "ratio_q3", "ratio_high")
+COST = ("seconds", "ratio", *SPREAD, "images_per_second", "forwards", "backwards")
 COLUMNS = ("contest", "program", "note", *COST, "robust_acc")
 
 
@@ -97,8 +98,7 @@ def measure(arena: Arena, contests: Sequence[str], *, rounds: int, quiet: bool) 
                 row |= {
                     "seconds": statistics.median(taken),
                     "ratio": statistics.median(ratios),
-                    "ratio_low": min(ratios),
-                    "ratio_high": max(ratios),
+                    **dict(zip(SPREAD, np.percentile(ratios, (0, 25, 75, 100)).tolist(), strict=True)),
                     "images_per_second": n / statistics.median(taken),
                     "forwards": outcome.forwards / n,
                     "backwards": outcome.backwards / n,
@@ -113,10 +113,10 @@ def write_speed(table: pd.DataFrame, header: str, stem: Path) -> str:
     write_csv(file_of(stem, ".csv"), table.round(4))
     shown = table.assign(
         ratio=[
-            "" if pd.isna(ratio) else f"{ratio:.2f} ({low:.2f} to {high:.2f})"
-            for ratio, low, high in zip(table["ratio"], table["ratio_low"], table["ratio_high"], strict=True)
+            "" if pd.isna(ratio) else f"{ratio:.2f} [{q1:.2f}, {q3:.2f}] ({low:.2f} to {high:.2f})"
+            for ratio, low, q1, q3, high in zip(table["ratio"], *(table[name] for name in SPREAD), strict=True)
         ]
-    ).drop(columns=["ratio_low", "ratio_high"])
+    ).drop(columns=list(SPREAD))
     shown = shown.astype(object).where(shown.notna(), None)
     columns = [c for c in shown.columns if c != "note"] + ["note"]
     text = f"{header}\n\n{shown[columns].to_markdown(index=False, floatfmt='.4g', missingval='')}\n\n{LEGEND}\n"

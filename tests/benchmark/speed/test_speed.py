@@ -20,7 +20,7 @@ from benchmark.evaluation.evaluate_chunk import evaluate_chunk
 from benchmark.evaluation.hardware import Hardware
 from benchmark.speed import contests as speed
 from benchmark.speed import training_speed
-from benchmark.speed.contests import Arena, measure, write_speed
+from benchmark.speed.contests import Achieved, Arena, Entrant, measure, write_speed
 from benchmark.speed.peers import PEERS, Attack, Peer
 from benchmark.speed.training_speed import Epoch, our_epoch, usual_epoch
 from benchmark.store.verdicts import Verdicts
@@ -166,3 +166,19 @@ def test_a_model_that_cannot_be_trained_is_two_rows_that_say_so(model: nn.Module
     assert len(table) == 2
     assert all(words in note for note in table["note"])
     assert words in write_speed(table, "head", tmp_path / "speed")
+
+
+def test_a_ratio_is_shown_with_its_quartiles_and_its_range(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    taken = {"first": [1.0] * 5, "second": [1.0, 2.0, 3.0, 4.0, 9.0]}
+    clock = {name: iter(seconds) for name, seconds in taken.items()}
+
+    def timed(entrant: Entrant, outcomes: dict[str, Achieved], _: torch.device) -> float:
+        outcomes[entrant.program] = Achieved(1, 2.0, 2.0)
+        return next(clock[entrant.program])
+
+    racing = [Entrant(name, lambda: Achieved(1, 2.0, 2.0)) for name in taken]
+    monkeypatch.setattr(speed, "_timed", timed)
+    monkeypatch.setattr(speed, "_entrants", lambda *_: racing)
+    table = measure(arena(), ["pgd-20"], rounds=5, quiet=True)
+    assert table.iloc[1][["ratio", *speed.SPREAD]].tolist() == [3.0, 1.0, 2.0, 4.0, 9.0]
+    assert "| 3.00 [2.00, 4.00] (1.00 to 9.00) |" in write_speed(table, "head", tmp_path / "speed")
