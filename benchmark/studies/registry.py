@@ -13,6 +13,7 @@ from benchmark.studies import (
     gaussian_model,
     isoperimetry,
     kappa,
+    leaderboard_of_attacks,
     min_norm,
     multiclass_bound,
     robust_overfitting,
@@ -159,6 +160,15 @@ STUDIES: Mapping[str, Study] = by_name(
             paper="Rice et al., arXiv:2002.11569, Section 3",
             summary="whether long adversarial training loses on others what it gains on training images",
             minutes=4,
+        ),
+        Study(
+            "leaderboard-of-attacks",
+            compute=leaderboard_of_attacks.compute,
+            draw=leaderboard_of_attacks.draw,
+            settings={"images": 100, "radii": 6},
+            paper="Cinà et al., arXiv:2404.19460",
+            summary="how near each attack comes to the best that any found, over all radii",
+            minutes=5,
         ),
         Study(
             "unrestricted",
