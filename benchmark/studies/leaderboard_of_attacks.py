@@ -23,7 +23,7 @@ Row = dict[str, Any]
 Curve = NDArray[np.float64]
 MODELS = ("natural", "madry", "trades-b6")
 ATTACKS = ("fgsm", "mi-fgsm", "pgd-20", "pgd-100", "cw-linf", "apgd-ce", "apgd-t", "fab-t", "square-2000")
-"""About AttackBench's budget, 2,000 passes an image: fab-t takes 2,718, forward and backward together, all others less."""
+"""At about AttackBench's budget, 2,000 passes an image: fab-t takes 2,718, forward and backward, all others less."""
 LARGEST = {"natural": 0.2, "madry": 0.5, "trades-b6": 0.5}
 """By model, the radius up to which attacks are compared: nearly all images are broken there."""
 BEST = "all of them"
