@@ -49,6 +49,9 @@ class ThreatModel:
             scale = "pixels" if in_pixels else "pixel scale"
             raise InputError(f"epsilon must be in [0, {largest:g}] {scale} for {self.norm}, got {self.epsilon}{hint}")
 
+        if self.family == "L0" and self.epsilon != round(self.epsilon):
+            raise InputError(f"epsilon of L0 is a number of pixels, expected a whole one, got {self.epsilon:g}")
+
     @property
     def family(self) -> str:
         """The norm, or "spatial": what attacks are defined for."""

@@ -20,6 +20,7 @@ def union_of(shared: Shared, *, suites: str, name: str) -> None:
     found = [_scores(shared.results_dir, suite) for suite in names_in(suites)]
     table = union_table(found)
     print(write_union(table, found, shared.results_dir / name))
+    print(f"{shared.results_dir / name}.md, {name}.csv")
     if lacking := left_out(table, found):
         print(f"left out, since not all suites have them: {', '.join(lacking)}", file=sys.stderr)
 

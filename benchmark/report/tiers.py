@@ -41,7 +41,8 @@ def black_box_worst_case(suite: SuiteScores, model: str) -> float | None:
 def tier_table(suite: SuiteScores, specs: Mapping[str, AttackSpec] = ATTACKS) -> pd.DataFrame:
     """A row a model: the worst case of each tier, of all of them, and of all attacks; accuracies in percent.
 
-    Returns: no rows where no attack goes without gradients. NaN where a model saw no attack of a tier.
+    Returns: no rows where no attack goes without gradients. NaN where a model saw no attack of a tier, and
+        in `gap` where it saw none with gradients.
     """
     rows = []
     for model in suite.shared:
@@ -51,7 +52,8 @@ def tier_table(suite: SuiteScores, specs: Mapping[str, AttackSpec] = ATTACKS) ->
             continue
         worst, without_gradients = percent(suite.worst[model]), _fold(suite, model, black_box)
         each = {name: _fold(suite, model, found) for name, found in tiers.items()}
-        gap = without_gradients - worst
+        has_others = sum(case.model == model for case in suite.entries) > len(black_box)
+        gap = without_gradients - worst if has_others else float("nan")
         rows.append({"model": model, **each, BLACK_BOX: without_gradients, "worst case": worst, "gap": gap})
     table = pd.DataFrame(rows)
     return table.dropna(axis=1, how="all") if rows else table

@@ -196,6 +196,7 @@ def test_no_images_are_no_trouble(threat: ThreatModel) -> None:
         ("linf", 0.1, "norm must be one of Linf, L2, L1, L0, spatial-30deg, got 'linf'"),
         ("L3", 0.1, "norm must be one of Linf, L2, L1, L0, spatial-30deg, got 'L3'"),
         ("L0", -1, "epsilon must be in [0, 10000] pixels for L0, got -1"),
+        ("L0", 2.5, "epsilon of L0 is a number of pixels, expected a whole one, got 2.5"),
         ("spatial-30deg", 200, "epsilon must be in [0, 100] pixels for spatial-30deg, got 200"),
     ],
 )

@@ -170,6 +170,9 @@ def test_tiers_are_worst_cases_of_those_who_have_no_gradients(tmp_path: Path) ->
         | {"black-box worst case": 70.0, "worst case": 40.0, "gap": 30.0}
     ]
     assert "`transfer` is crafted on other models" in (tmp_path / "tiers.md").read_text()
+    alone = tmp_path / "alone"
+    write_tables(suite_of(alone / "runs", [(MADRY, "square-500", MADRY, 7, None)]), alone)
+    assert "gap" not in read(alone / "tiers.csv")  # nobody tried gradients
     board = read(tmp_path / "leaderboard.csv").set_index("model")
     assert dict(board[BLACK_BOX]) == {"madry": "70.0", "natural": ""}
     assert "Black-box worst case: over those" in (tmp_path / "leaderboard.md").read_text()
