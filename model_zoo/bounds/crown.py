@@ -216,13 +216,14 @@ def _columns(network: Network, place: int, reaches: Sequence[Reach], slopes: Slo
     low, up = around.slope_low * columns, around.slope_up * columns
     low_start = around.slope_low * (start - noise[0]) - noise[1]
     up_start = around.slope_up * (start + noise[0]) + around.offset_up + noise[1]
-    low, up = torch.cat([low, low_start], 1), torch.cat([up, up_start], 1)
     sides = []
-    for down, top in ((low, up), (up, low)):
-        of_pixels = _signed(node.operation, down, top).flatten(2)
-        constant = of_pixels[:, -1] + node.operation(image.lower.new_zeros(1, *middle.shape)).flatten(1)
-        center = (image.center.flatten(1).unsqueeze(1) @ of_pixels[:, :-1]).squeeze(1)
-        sides.append((constant + center, (image.radius.flatten(1).unsqueeze(1) @ of_pixels[:, :-1].abs()).squeeze(1)))
+    parallel = node.operation.linear(low).flatten(2) if torch.equal(around.slope_low, around.slope_up) else None
+    for down, top, start_down, start_top in ((low, up, low_start, up_start), (up, low, up_start, low_start)):
+        of_pixels = _signed(node.operation, down, top).flatten(2) if parallel is None else parallel
+        constant = _signed(node.operation, start_down, start_top).flatten(1)
+        constant = constant + node.operation(image.lower.new_zeros(1, *middle.shape)).flatten(1)
+        center = (image.center.flatten(1).unsqueeze(1) @ of_pixels).squeeze(1)
+        sides.append((constant + center, (image.radius.flatten(1).unsqueeze(1) @ of_pixels.abs()).squeeze(1)))
     (lower, under), (upper, over) = sides
     under, over = (radius + (noise[2].flatten(1) if noise[2].ndim else 0.0) for radius in (under, over))
     return Box((lower - under).unflatten(1, node.shape), (upper + over).unflatten(1, node.shape))

@@ -1,11 +1,12 @@
 """How tight bounds are, and what smoothing certifies: python tests/programs/measure_certificates.py PART STEM N.
 
-N is how many digits, a balanced subset. PART is `tightness` (every bound beside the best of CROWN's), `smoothing`
+N is how many test images, a balanced subset. PART is `tightness` (every bound beside the best of CROWN's), `smoothing`
 (whether attacks on the smoothed classifier break what is certified, for some noises), `smoothadv` (PGD on the mean loss
 of the draws, and on the loss of their mean probabilities) or `complete` (what CROWN and branch and bound decide of the
 most robust models, and whether AutoAttack breaks what a witness does; of a model and radius of which three images in
 a row stay open, no more are tried). CHECKPOINTS names the folder of models `smoothing-SIGMA` that were trained for it,
-SECONDS_EACH the time limit of an image, and EPSILONS the radii of `complete`. Writes STEM.csv.
+SECONDS_EACH the time limit of an image, and EPSILONS the radii of `complete`; SUITE, of `smoothing` alone, digits or
+mnist, whose data are in DATA. Writes STEM.csv.
 """
 
 import copy
@@ -42,14 +43,17 @@ from model_zoo.registry import models_of
 from model_zoo.smoothed import smoothed
 
 TIGHTNESS = (("ibp", 0.2), ("convex-bound", 0.2), ("trades-b6", 0.05))
-SIGMAS = (0.12, 0.25, 0.5)
+SIGMAS = {"digits": (0.12, 0.25, 0.5), "mnist": (0.25, 0.5, 1.0)}
 RADII = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5)
 SAMPLES, ALPHA = 1000, 0.001
 BATCH = 25
 
 
+SUITE = os.environ.get("SUITE", "digits")
+
+
 def model_of(name: str, checkpoint_dir: Path) -> nn.Module:
-    return load_model(models_of("digits", checkpoint_dir)[name], checkpoint_dir, classes=10)
+    return load_model(models_of(SUITE, checkpoint_dir)[name], checkpoint_dir, classes=10)
 
 
 def least(margins: Tensor, y: Tensor) -> Tensor:
@@ -111,11 +115,11 @@ def tightness(split: Split, checkpoint_dir: Path) -> Iterator[dict[str, Any]]:
 def contradictions(split: Split, checkpoint_dir: Path) -> Iterator[dict[str, Any]]:
     """A row a noise: certified accuracy by radius, and what an attack on the smoothed classifier breaks of it."""
     x, y, index = split.x, split.y, split.index
-    for sigma in SIGMAS:
-        spec = models_of("digits", checkpoint_dir)[f"smoothing-{sigma:g}"]
+    for sigma in SIGMAS[SUITE]:
+        spec = models_of(SUITE, checkpoint_dir)[f"smoothing-{sigma}"]
         base = load_model(spec, checkpoint_dir, classes=10)
         held = smoothing.certify(base, x, index, sigma=sigma, estimation=SAMPLES, alpha=ALPHA)
-        row: dict[str, Any] = {"sigma": sigma, "n": len(y), "samples": SAMPLES}
+        row: dict[str, Any] = {"suite": SUITE, "sigma": sigma, "n": len(y), "samples": SAMPLES}
         row["abstained"] = int((held.prediction == smoothing.ABSTAIN).sum())
         for radius in RADII:
             row[f"certified at {radius:g}"] = 100 * held.holds(y, radius).double().mean().item()
@@ -211,8 +215,12 @@ def main() -> None:
     torch.set_num_threads(1)
     part, stem = sys.argv[1], Path(sys.argv[2])
     checkpoint_dir = Path(os.environ.get("CHECKPOINTS", "checkpoints"))
-    split = balanced_subset(load("digits", "test", data_dir=Path("unused")), int(sys.argv[3]), seed=0)
+    split = balanced_subset(
+        load(SUITE, "test", data_dir=Path(os.environ.get("DATA", "data"))), int(sys.argv[3]), seed=0
+    )
     rows = []
+    if SUITE != "digits" and part != "smoothing":
+        raise SystemExit(f"{part} is of digits, got SUITE={SUITE}")
     parts = {"tightness": tightness, "smoothing": contradictions, "smoothadv": losses, "complete": complete}
     for row in parts[part](split, checkpoint_dir):
         print(row, flush=True)
