@@ -27,8 +27,11 @@ def by_program(subject: Subject, asked: Asked, settings: Settings) -> Proof:
 
     Source: Tjeng et al., arXiv:1711.07356.
     """
-    seconds = settings["seconds"]
-    return _proof(subject, asked, lambda *given: verify(subject.program, *given, seconds))
+
+    def solve(reaches: list[Reach], label: int, others: list[int]) -> Answers:
+        return verify(subject.program, reaches, label, others, settings["seconds"])
+
+    return _proof(subject, asked, solve)
 
 
 def by_branches(subject: Subject, asked: Asked, settings: Settings) -> Proof:

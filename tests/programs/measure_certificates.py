@@ -3,7 +3,7 @@
 N is how many test images, a balanced subset. PART is `tightness` (every bound beside the best of CROWN's), `smoothing`
 (whether attacks on the smoothed classifier break what is certified, for some noises), `smoothadv` (PGD on the mean loss
 of the draws, and on the loss of their mean probabilities) or `complete` (what CROWN and branch and bound decide of the
-most robust models, and whether AutoAttack breaks what a witness does; of a model and radius of which three images in
+most robust models, and whether AutoAttack breaks what a witness does; of a model and radius of which IN_VAIN images in
 a row stay open, no more are tried). CHECKPOINTS names the folder of models `smoothing-SIGMA` that were trained for it,
 SECONDS_EACH the time limit of an image, and EPSILONS the radii of `complete`; SUITE, of `smoothing` alone, digits or
 mnist, whose data are in DATA. Writes STEM.csv.
@@ -173,7 +173,7 @@ def losses(split: Split, checkpoint_dir: Path) -> Iterator[dict[str, Any]]:
 
 ROBUST = ("ibp", "gair-rst", "fat-trades-b6", "rst", "trades-b6")
 RADII_OF_BRANCHES = "0.02,0.05,0.1,0.2"
-IN_VAIN = 3
+IN_VAIN = int(os.environ.get("IN_VAIN", "3"))
 """So many images in a row that stay open, and the others of that model and radius are not tried."""
 
 

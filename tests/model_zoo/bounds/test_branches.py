@@ -16,7 +16,7 @@ from model_zoo.bounds.interval_bounds import image_box
 from model_zoo.bounds.milp import Program
 from model_zoo.bounds.operations import Activation
 from model_zoo.bounds.reach import Reach
-from model_zoo.bounds.verify import FOUND, INFEASIBLE, OUT_OF_TIME, verify
+from model_zoo.bounds.verify import FOUND, INFEASIBLE, OUT_OF_TIME, Answer, verify
 
 
 class Residual(nn.Module):
@@ -186,10 +186,10 @@ def test_the_time_of_an_image_is_that_of_all_its_classes() -> None:
     asked: list[float] = []
 
     class Slow:
-        def answer(self, _reaches: Sequence[Reach], _label: int, _other: int, seconds: float) -> branches.Answer:
+        def answer(self, _reaches: Sequence[Reach], _label: int, _other: int, seconds: float) -> Answer:
             asked.append(seconds)
             clock[0] += 4.0
-            return branches.Answer(OUT_OF_TIME)
+            return Answer(OUT_OF_TIME)
 
     clock = [0.0]
     answers = verify(Slow(), [], 0, [1, 2, 3, 4], 10.0, lambda: clock[0])
