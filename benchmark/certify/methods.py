@@ -8,7 +8,8 @@ from typing import Any
 from attacks.errors import InputError
 from attacks.names import by_name, lookup
 from attacks.threat_model import ThreatModel
-from benchmark.certify.proofs import Prove, Settings, by_chords, by_crown, by_intervals, by_program, by_smoothing
+from benchmark.certify.complete import by_branches, by_program
+from benchmark.certify.proofs import Prove, Settings, by_chords, by_crown, by_intervals, by_smoothing
 from model_zoo.bounds.crown_margins import STEPS
 
 
@@ -68,11 +69,18 @@ METHODS: Mapping[str, Method] = by_name(
             summary="linear bounds with the best slopes, optimised",
         ),
         Method(
+            "bab",
+            prove=by_branches,
+            after=("ibp", "crown"),
+            settings={"seconds": 30.0},
+            summary="complete verification by branch and bound on CROWN, with a time limit an image",
+        ),
+        Method(
             "milp",
             prove=by_program,
             after=("ibp", "crown"),
             settings={"seconds": 30.0},
-            summary="complete verification of small networks, with a time limit an image",
+            summary="complete verification of small networks by mixed-integer programs, with a time limit an image",
         ),
         Method(
             "smoothing",
