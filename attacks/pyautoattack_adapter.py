@@ -18,7 +18,7 @@ FEWEST_CLASSES = 4
 
 
 def require_data(shape: Sequence[int], classes: int, norm: str, *, members: Sequence[str] = ()) -> None:
-    """Raise InputError for what the reference fails on: few classes, and sizes where its start under L2 and L1 overruns.
+    """Raise InputError for what the reference fails on: few classes, and sizes that its L2 and L1 starts overrun.
 
     That start has rows of tiles whose side is a fifth of the height; the last of them may lie beyond the edge.
 
