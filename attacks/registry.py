@@ -72,6 +72,7 @@ def _rays(name: str, queries: int) -> AttackSpec:
         reads_last=False,
         tolerates_rounding=False,
         asks_for="labels",
+        version=2,
         paper="Chen and Gu, arXiv:2006.12792",
     )
 
@@ -87,7 +88,7 @@ def _foolbox_labels(name: str, queries: int, *, algorithm: str) -> AttackSpec:
         steps=queries,
         reads_last=False,
         asks_for="labels",
-        version=2,
+        version=3,
         paper=paper,
     )
 

@@ -113,13 +113,15 @@ class EnoughError(Exception):
     """As many points as the test wants to see."""
 
 
-@pytest.mark.parametrize("name", ["foolbox-boundary", "foolbox-hopskipjump"])
-def test_foolboxs_attacks_by_labels_keep_the_nearest_point_that_foolbox_finds_within_the_budget(name: str) -> None:
+@pytest.mark.parametrize(("name", "epsilon"), [("foolbox-boundary", 0.65), ("foolbox-hopskipjump", 0.34)])
+def test_foolboxs_attacks_by_labels_propose_the_nearest_point_inside_that_foolbox_asks_about_within_the_budget(
+    name: str, epsilon: float
+) -> None:
     def model(x: Tensor) -> Tensor:  # noise is dark
         return torch.stack([0.6 - x.mean((1, 2, 3)), x[:, 0, :, :4].mean((1, 2)) - 0.6], 1)
 
     x, y = torch.rand(8, 1, 8, 8) / 4 + 0.75, torch.ones(8, dtype=torch.long)
-    threat, budget = ThreatModel("Linf", 1e-3), 400
+    threat, budget = ThreatModel("Linf", epsilon), 400
     spec = attack_spec(f"{name}-{budget}")
     assert isinstance(spec.method, ThirdParty)
     counting = CountingClassifier(model)
@@ -147,11 +149,17 @@ def test_foolboxs_attacks_by_labels_keep_the_nearest_point_that_foolbox_finds_wi
         run()
     points = torch.stack(shown)
     wrong = torch.stack([model(some).argmax(1) != y for some in shown])
-    distance = torch.where(wrong, (points - x).abs().amax((2, 3, 4)), torch.inf)
-    nearest = points[distance.argmin(0), torch.arange(8)]
-    assert torch.equal(ours, threat.project(nearest, x))
+    distance = (points - x).abs().amax((2, 3, 4))
+    breaks = wrong & (distance <= epsilon)
+    is_broken = breaks.any(0)
+    assert 0 < int(is_broken.sum()) < 8
+    assert wrong.any(0).all()
+    nearest = points[torch.where(breaks, distance, torch.inf).argmin(0), torch.arange(8)]
+    assert torch.equal(ours, torch.where(is_broken.view(-1, 1, 1, 1), nearest, x))
     assert counting.queries is not None
-    assert counting.queries.tolist() == [[budget, bad] for bad in wrong.sum(0).tolist()]
+    queries = torch.where(is_broken, 1 + breaks.int().argmax(0), budget)
+    bad = [int(wrong[: int(count), row].sum()) for row, count in enumerate(queries)]
+    assert counting.queries.tolist() == [[int(count), some] for count, some in zip(queries, bad, strict=True)]
 
 
 def test_foolboxs_attack_ends_when_all_images_are_broken() -> None:
