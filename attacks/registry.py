@@ -199,6 +199,7 @@ ATTACKS: Mapping[str, AttackSpec] = by_name(
             reads_last=False,
             tolerates_rounding=False,
             asks_for="logits",
+            version=2,
             paper="Croce et al., arXiv:2006.12834",
         ),
         *ENSEMBLES,
