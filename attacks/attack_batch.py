@@ -9,9 +9,13 @@ from torch import Tensor, nn
 
 from attacks import loop
 from attacks.ensemble import walk
+from attacks.errors import InputError, one_line
 from attacks.generators import seeded
+from attacks.input_checks import raised_in_backward
 from attacks.judge import BatchJudge
+from attacks.models.user_model import UserModel
 from attacks.oracle import CountingClassifier
+from attacks.out_of_memory import is_out_of_memory
 from attacks.precision import full_float32
 from attacks.randomized_loop import run_unjudged
 from attacks.rejection import ClassesAlone
@@ -111,7 +115,9 @@ def run_attack(
         observe: called with all that is judged: rows of the batch (M,), points (M, C, H, W), still correct (M,).
 
     Returns: an outcome for each reading.
+    Raises: InputError for data that the attack, or a member, cannot attack, and for what a library raises.
     """
+    attack.require_data(x.shape[1:], classes, setting.threat.norm)
     key = setting.seed, int(index[0])  # a model draws for the batch, so its draws belong to the batch
     judge = BatchJudge(
         target,
@@ -284,7 +290,12 @@ def _third_party(task: _Task, attack: AttackSpec, method: ThirdParty) -> Reading
     wrong = torch.full_like(y, -1)
     if len(x):
         seed = task.setting.seed + int(task.index[0])  # it draws by place in the batch: no two batches get the same
-        x_adv = method.propose(counting, x, y, task.setting.threat, seed=seed, **attack.propose_params)
+        try:
+            x_adv = method.propose(counting, x, y, task.setting.threat, seed=seed, **attack.propose_params)
+        except Exception as error:  # the library's own code may raise what it likes
+            if not _is_the_librarys(error, task.source):
+                raise
+            raise InputError(f"attack {attack.name}: {method.library} raised {one_line(error)}") from error
         wrong = task.judge(x_adv, torch.arange(len(x), device=x.device))
     share = 1 / max(len(x), 1)
     passes = torch.full((len(x),), share, dtype=torch.float64, device=x.device)
@@ -292,6 +303,13 @@ def _third_party(task: _Task, attack: AttackSpec, method: ThirdParty) -> Reading
     queries = None if task.setting.is_transfer or task.setting.judge_draws else counting.queries
     reading = Reading(attack.steps, wrong, None, passes * counting.forwards + judged, passes * counting.backwards)
     return reading if queries is None else replace(reading, queries=queries[:, 0], bad_queries=queries[:, 1])
+
+
+def _is_the_librarys(error: Exception, source: nn.Module) -> bool:
+    """Whether no other handler knows what to say of an exception: of memory, a device, or a user's model."""
+    if isinstance(error, (InputError, OSError, torch.AcceleratorError)) or is_out_of_memory(error):
+        return False
+    return not (isinstance(source, UserModel) and raised_in_backward(error))
 
 
 def _outcome(judge: BatchJudge, attacked: Tensor, reading: Reading) -> AttackOutcome:

@@ -87,7 +87,7 @@ def _reference(name: str, passes: int, params: Mapping[str, object]) -> AttackSp
     return AttackSpec(
         name,
         algorithm="pyautoattack-standard",
-        method=ThirdParty(pyautoattack_adapter.autoattack, "pyautoattack"),
+        method=ThirdParty(pyautoattack_adapter.autoattack, "pyautoattack", pyautoattack_adapter.require_data),
         params={"version": "standard", **params},
         steps=passes,
         norms=(*ANY_NORM, "L1"),

@@ -58,15 +58,17 @@ def step(
     """One step of Adam, or a smaller tau where the point succeeds, or a larger constant where it long did not.
 
     Args:
-        initial_const: as for init; largest_const: beyond it the constant begins anew, and tau is not shrunk further.
+        initial_const: as for init; largest_const: where doubling would exceed it the constant begins anew at
+            `initial_const`, under the same tau.
         rate: Adam's.
-        tries: the steps after which the constant doubles.
+        tries: the steps without success, since tau or the constant changed, after which the constant doubles.
         shrink: what tau is multiplied by, from the largest change of the point that succeeded.
 
     Returns: the next state; its x_adv lies inside the threat model.
     Source: Carlini and Wagner, arXiv:1608.04644, Section VI-C.
     Deviations: the attack is untargeted, as the table of arXiv:1905.13736 has it. A point succeeds under tau as soon
-        as it is misclassified and no pixel changed by more; the authors stop when the whole loss is near 0.
+        as it is misclassified and no pixel changed by more; the authors stop when the whole loss is near 0. They end
+        beyond the largest constant, and where tau is below 1/256; here the search goes on until its steps are spent.
     """
     point = _image(state.place)
     loss, uphill = oracle.loss_and_gradient(point, state.y, "margin")

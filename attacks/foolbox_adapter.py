@@ -76,8 +76,8 @@ def boundary(
         y: (N,) class indices.
         queries: labels asked for of each image, the search for its starting point included.
 
-    Returns: the nearest misclassified point found, or its projection where it is farther away than epsilon; inside the
-        threat model. It minimises the L2 norm, and is weak under Linf.
+    Returns: the nearest misclassified point that was asked about inside the threat model, else x: what nobody asked
+        about is no success by labels. It minimises the L2 norm, and is weak under Linf.
     Source: Brendel et al., arXiv:1712.04248, as implemented by foolbox.
     Deviations: it ends when the queries are spent, or all images of the batch are broken.
     """

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from attacks.scale import tolerance_of
+
 
 def project_l1(x_adv: Tensor, x: Tensor, epsilon: float) -> Tensor:
     """(N, C, H, W) the nearest points of {z : |z - x|_1 <= epsilon, 0 <= z <= 1}, exactly.
@@ -26,7 +28,13 @@ def project_l1(x_adv: Tensor, x: Tensor, epsilon: float) -> Tensor:
     if over.any():
         lam = _threshold(size[over], room[over], epsilon)[:, None]
         move[over] = torch.minimum((size[over] - lam).clamp_min(0), room[over])
-    return (flat + wish.sign() * move).view_as(x).to(x.dtype).clamp(0.0, 1.0)
+    moved = (flat + wish.sign() * move).to(x.dtype).clamp(0.0, 1.0)
+    went = (moved.double() - flat).abs()
+    outside = went.sum(1) > epsilon + tolerance_of(epsilon)
+    if outside.any():  # of many pixels the rounding to float32 adds up: there each is rounded towards x
+        nearer = torch.nextafter(moved, x.flatten(1))
+        moved = torch.where(outside[:, None] & (went > move), nearer, moved)
+    return moved.view_as(x)
 
 
 def _threshold(size: Tensor, room: Tensor, epsilon: float) -> Tensor:

@@ -42,10 +42,8 @@ def propose(
     Source: Szegedy et al., arXiv:1312.6199, Section 4.1.
     Deviations: the distance is squared, and the target is not drawn.
     """
-    with torch.no_grad():
-        target = classifier(x).scatter(1, y[:, None], -torch.inf).argmax(1)
     found = [
-        _nearest(classifier, x[row : row + 1], y[row], target[row : row + 1], threat, steps, searches, initial_const)
+        _nearest(classifier, x[row : row + 1], y[row : row + 1], threat, steps, searches, initial_const)
         for row in range(len(x))
     ]
     return threat.project(torch.cat(found), x) if found else x.clone()
@@ -55,13 +53,14 @@ def _nearest(
     classifier: CountingClassifier,
     x: Tensor,
     y: Tensor,
-    target: Tensor,
     threat: ThreatModel,
     steps: int,
     searches: int,
     initial_const: float,
 ) -> Tensor:
-    """(1, C, H, W) the nearest misclassified point of one image; the last minimiser where none is misclassified."""
+    """(1, C, H, W) the nearest misclassified point of one image, the last minimiser where none is misclassified."""
+    with torch.no_grad():
+        target = classifier(x).scatter(1, y[:, None], -torch.inf).argmax(1)
     const, fails_at, succeeds_at = initial_const, 0.0, np.inf
     best, distance, point = None, np.inf, x
     bounds = [(0.0, 1.0)] * x.numel()

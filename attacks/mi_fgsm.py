@@ -54,14 +54,17 @@ def step(
         state: x, x_adv (N, C, H, W) in [0, 1]; velocity, same shape; not modified.
         rel_step_size: step as a fraction of the threat model's epsilon.
         momentum: the decay factor mu of the velocity.
-        nesterov: the gradient is taken where the velocity leads (NI-FGSM).
+        nesterov: the gradient is taken where the velocity leads (NI-FGSM); under Linf alone.
         diversity: the probability that an image is shrunk and moved at random in a query (DI-FGSM).
         kernel: side of the Gaussian kernel that smooths the gradient (TI-FGSM), odd; 0 for none.
         variance_points: how many points around x_adv tell what is missing in its gradient (VMI-FGSM); 0 for none.
+            Under Linf alone.
         variance_reach: their distance in each pixel, at most, as a multiple of epsilon.
 
     Returns: the next state; its x_adv lies inside the threat model, while queries of `nesterov` and `variance_points`
         may lie outside of the ball.
+    Raises: InputError for an even kernel, and for `nesterov` or `variance_points` in another norm than Linf, whose
+        scale both have.
     Source: Dong et al., arXiv:1710.06081, Algorithm 1 (Linf) and Equation 8 (L2); nesterov: Lin et al.,
         arXiv:1908.06281, Equations 6 to 8; diversity: Xie et al., arXiv:1803.06978, Equation 4; kernel: Dong et al.,
         arXiv:1904.02884, Equation 7; variance: Wang and He, arXiv:2103.15571, Algorithm 1.
@@ -74,6 +77,8 @@ def step(
 
     if kernel < 0 or (kernel and kernel % 2 == 0):
         raise InputError(f"kernel must be an odd number of pixels, or 0 for none, got {kernel}")
+    if threat.norm != "Linf" and (nesterov or variance_points):
+        raise InputError(f"nesterov and variance_points are defined for Linf, got {threat.norm}; leave them out there")
 
     def gradient_at(points: Tensor, stream: int) -> Tensor:
         points = points.clamp(0.0, 1.0)

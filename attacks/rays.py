@@ -45,12 +45,13 @@ def init(x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> State:  # n
 
 
 def step(oracle: Oracle, state: State, *, tolerance: float) -> State:
-    """Ask for the label of one point: does the candidate reach as far, or, if it does, where is its boundary.
+    """Ask for the label of one point: is the candidate misclassified at the radius, and, if it is, from where on.
 
     Args:
         tolerance: of a radius, in pixel scale.
 
-    Returns: the next state; its x_adv lies inside the threat model, its queries may lie outside.
+    Returns: the next state, whose queries may lie outside of the threat model; its x_adv is the misclassified point at
+        the radius where that is inside, and else x: what nobody asked about is no success by labels.
     Source: Chen and Gu, arXiv:2006.12792, Algorithms 1 to 3.
     Deviations: a direction that no radius up to 1 is known for is tried at 1; after blocks of one pixel the whole is
         flipped again, and so on.
@@ -66,18 +67,18 @@ def step(oracle: Oracle, state: State, *, tolerance: float) -> State:
     found = (begins | state.bisects) & (high - low <= tolerance)
     better = found & ((high < state.radius) | (state.block < 0))
     direction = torch.where(better.view(-1, 1, 1, 1), candidate, state.direction)
-    least = torch.where(better, high, state.radius)
+    new_radius = torch.where(better, high, state.radius)
 
     moves = found | ~(begins | state.bisects)  # to the next block
     block = torch.where(moves, torch.where(is_last_block, 0, state.block + 1), state.block)
     stage = torch.where(moves & is_last_block, torch.where(is_last_stage, 0, state.stage + 1), state.stage)
-    reach = least.clamp(max=oracle.threat.epsilon).view(-1, 1, 1, 1)
+    known = torch.where(new_radius <= oracle.threat.epsilon, new_radius, 0.0).view(-1, 1, 1, 1)
     return replace(
         state,
-        x_adv=oracle.threat.project(state.x + reach * direction, state.x),
+        x_adv=oracle.threat.project(state.x + known * direction, state.x),
         steps=state.steps + 1,
         direction=direction,
-        radius=least,
+        radius=new_radius,
         stage=stage,
         block=block,
         bisects=(begins | state.bisects) & ~found,

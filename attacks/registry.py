@@ -72,6 +72,7 @@ def _rays(name: str, queries: int) -> AttackSpec:
         reads_last=False,
         tolerates_rounding=False,
         asks_for="labels",
+        version=2,
         paper="Chen and Gu, arXiv:2006.12792",
     )
 
@@ -87,7 +88,7 @@ def _foolbox_labels(name: str, queries: int, *, algorithm: str) -> AttackSpec:
         steps=queries,
         reads_last=False,
         asks_for="labels",
-        version=2,
+        version=3,
         paper=paper,
     )
 
@@ -123,10 +124,10 @@ ATTACKS: Mapping[str, AttackSpec] = by_name(
         replace(_pgd("pgd-20x10", 20), restarts=10),
         replace(_pgd("cw-linf", 30, loss="margin"), norms=("Linf",), paper="Carlini and Wagner, arXiv:1608.04644"),
         _momentum("mi-fgsm", paper="Dong et al., arXiv:1710.06081"),
-        _momentum("ni-fgsm", nesterov=True, paper="Lin et al., arXiv:1908.06281"),
+        replace(_momentum("ni-fgsm", nesterov=True, paper="Lin et al., arXiv:1908.06281"), norms=("Linf",)),
         _momentum("di-fgsm", diversity=0.5, paper="Xie et al., arXiv:1803.06978"),
         _momentum("ti-fgsm", kernel=5, paper="Dong et al., arXiv:1904.02884"),
-        _momentum("vmi-fgsm", variance_points=20, paper="Wang and He, arXiv:2103.15571"),
+        replace(_momentum("vmi-fgsm", variance_points=20, paper="Wang and He, arXiv:2103.15571"), norms=("Linf",)),
         replace(_pgd("sgm", 10, start="none", rel_step_size=0.125), skip_gradient=SKIP, paper=SGM),
         replace(_momentum("mi-sgm", paper=SGM), skip_gradient=SKIP),
         AttackSpec(
@@ -198,6 +199,7 @@ ATTACKS: Mapping[str, AttackSpec] = by_name(
             reads_last=False,
             tolerates_rounding=False,
             asks_for="logits",
+            version=2,
             paper="Croce et al., arXiv:2006.12834",
         ),
         *ENSEMBLES,

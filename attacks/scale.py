@@ -55,3 +55,8 @@ def unit(tensor: Tensor, dims: Sequence[int] = PER_IMAGE, *, order: int = 2) -> 
     scaled, _ = rescaled(tensor, dims)
     norm = torch.linalg.vector_norm(scaled, order, tuple(dims), keepdim=True)
     return scaled / torch.where(norm > 0, norm, 1.0)
+
+
+def tolerance_of(epsilon: float) -> float:
+    """How far float32 rounding alone may carry a projected point beyond a ball of radius epsilon."""
+    return 1e-6 + 1e-5 * epsilon

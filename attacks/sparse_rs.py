@@ -49,6 +49,8 @@ def init(x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> State:
 def step(oracle: Oracle, state: State, *, iterations: int, queries_per_step: int, alpha_init: float) -> State:
     """Exchange a few of the changed pixels for others, one query after the other, and keep what is better.
 
+    Where all pixels may change, the few get other colours.
+
     Args:
         iterations: how many steps will be taken; an `AttackSpec` fills in its own number of steps.
         queries_per_step: how many exchanges one step asks about.
@@ -86,7 +88,8 @@ def _swaps(state: State, number: Tensor, queries: int, alpha_init: float) -> Ten
     milestones = torch.tensor(MILESTONES, device=number.device)
     passed = (number[:, None] * 10_000 // queries > milestones).sum(1)
     share = alpha_init / torch.tensor(DIVISORS, device=number.device, dtype=state.x.dtype)[passed]
-    return (share * count).long().clamp_min(1).clamp_max(torch.minimum(count, free))[:, None]
+    most = torch.where(free > 0, torch.minimum(count, free), count)
+    return (share * count).long().clamp_min(1).clamp_max(most)[:, None]
 
 
 def _exchanged(state: State, keys: Tensor, corners: Tensor, swaps: Tensor) -> tuple[Tensor, Tensor]:
@@ -96,7 +99,8 @@ def _exchanged(state: State, keys: Tensor, corners: Tensor, swaps: Tensor) -> tu
         keys: (N, H * W) random; corners: (N, C, H, W) random; swaps: (N, 1).
     """
     leaving = _first(keys.masked_fill(~state.chosen, torch.inf), swaps)
-    coming = _first(keys.masked_fill(state.chosen, torch.inf), swaps)
+    is_whole = state.chosen.all(1, keepdim=True)
+    coming = torch.where(is_whole, leaving, _first(keys.masked_fill(state.chosen, torch.inf), swaps))
     chosen = (state.chosen & ~leaving) | coming
     x_adv = torch.where(_as_image(leaving, state.x), state.x, state.x_adv)
     return chosen, torch.where(_as_image(coming, state.x), corners, x_adv)

@@ -44,10 +44,13 @@ class ThirdParty:
     """A third-party attack, a batch in and a batch out: `propose(classifier, x, y, threat, *, seed) -> x_adv`.
 
     Its numbers depend on the batch that it is given, and on the version of the library that it comes from.
+    `requires(shape, classes, norm)`, which takes the parameters that it names, raises InputError for images (C, H, W),
+    a number of classes or a norm that the library fails on.
     """
 
     propose: Callable[..., Tensor]
     library: str
+    requires: Callable[..., None] | None = None
 
 
 @dataclass(frozen=True)
@@ -174,6 +177,24 @@ class AttackSpec:
         """Raise InputError for a norm that the attack is not defined for."""
         if family_of(norm) not in self.norms:
             raise InputError(f"attack {self.name} is defined for {', '.join(self.norms)}, got {norm}")
+
+    def require_data(self, shape: Sequence[int], classes: int, norm: str) -> None:
+        """Raise InputError for data that it, or one of its members, cannot attack.
+
+        Args:
+            shape: (C, H, W) of an image.
+        """
+        try:
+            self._require_data(shape, classes, norm)
+        except InputError as error:
+            raise InputError(f"attack {self.name}: {error}") from None
+
+    def _require_data(self, shape: Sequence[int], classes: int, norm: str) -> None:
+        if isinstance(self.method, Ensemble):
+            for part in (*self.method.screening, *self.method.members):
+                part._require_data(shape, classes, norm)
+        elif isinstance(self.method, ThirdParty) and self.method.requires is not None:
+            self.method.requires(shape, classes, norm, **_accepted(self.method.requires, self.params))
 
     @property
     def all_params(self) -> dict[str, Any]:

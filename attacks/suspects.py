@@ -26,7 +26,10 @@ LARGEST = 2**26
 
 @dataclass(frozen=True)
 class _Answer:
-    """A query, which of its points are suspect (M,), and how many steps were taken before it since `begin`."""
+    """A query, which of its points are suspect (M,), and how many steps were taken before it since `begin`.
+
+    Where queries are counted the suspects are the wrong answers, but of images that are broken: not by transfer.
+    """
 
     query: Query
     suspect: Tensor
@@ -194,8 +197,8 @@ class Suspects:
         for answer in gathered:
             rows = slice(None) if answer.query.rows is None else answer.query.rows
             where, asked = self._position[rows], self._asked[rows]
-            is_once = answer.query.rows is None
-            counts.append(self._tally.count(where, asked, answer.suspect, answer.query.forwards, is_once=is_once))
+            is_once, wrong = answer.query.rows is None, answer.suspect
+            counts.append(self._tally.count(where, asked, wrong, answer.query.forwards, is_once=is_once))
         return torch.cat(counts)
 
     def _settle_counts(self) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from attacks.draws import Draws
 from attacks.errors import InputError
 from attacks.l1_ball import project_l0, project_l1
-from attacks.scale import unit
+from attacks.scale import tolerance_of, unit
 from attacks.spatial import SPATIAL, degrees_of, family_of, transform
 
 LARGEST_EPSILON = {"Linf": 1.0, "L2": 10.0, "L1": 1000.0, "L0": 10000.0, SPATIAL: 100.0}
@@ -78,7 +78,7 @@ class ThreatModel:
     @property
     def tolerance(self) -> float:
         """How far float32 rounding alone may carry a projected point beyond epsilon."""
-        return 1e-6 + 1e-5 * self.epsilon
+        return tolerance_of(self.epsilon)
 
     def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """(N,) float64 distances between images (N, C, H, W).

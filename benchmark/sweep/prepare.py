@@ -72,6 +72,8 @@ def prepare(
         return PreparedSweep((), split, {}, {}, {}, {})
     store.open()
     check_images(split)
+    for case in cases:
+        case.attack.require_data(split.x.shape[1:], split.classes, case.threat.norm)
     every = {spec.name: spec for case in cases for spec in (case.model, case.source)}
 
     def load(name: str) -> nn.Module:

@@ -53,7 +53,7 @@ class SubstituteRecipe:
             raise InputError(f"step must be in (0, 1], in pixel scale, got {self.step:g}")
 
     def signed_step(self, round_: int) -> float:
-        """lambda (-1) ** floor(rho / tau) after round rho, counted from 0."""
+        """lambda (-1) ** floor(rho / tau) after round rho, counted from 0; Source, Deviations: `train_substitute`."""
         return self.step * (-1.0 if self.period and round_ // self.period % 2 else 1.0)
 
     def label_count(self, images: int) -> int:
@@ -82,7 +82,8 @@ def train_substitute(
     Source: Papernot et al., arXiv:1602.02697, Algorithm 1; periodic step and reservoir: Papernot et al.,
         arXiv:1605.07277, Section 3. Defaults: cleverhans' mnist_blackbox tutorial.
     Deviations: the direction is that of the label's logarithmic probability, which has the probability's signs and does
-        not underflow; each reservoir is one draw without replacement.
+        not underflow; each reservoir is one draw without replacement. The signs of the periodic step are the paper's,
+        +lambda in the first tau rounds; the tutorial begins with -lambda, and keeps +lambda from round 3 on.
     """
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.Adam(substitute.parameters(), lr=recipe.lr)

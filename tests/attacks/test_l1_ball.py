@@ -82,3 +82,22 @@ def test_l1_adds_up_values_and_l0_counts_pixels_of_which_any_channel_differs() -
     assert ThreatModel("L0", 1).distance(x_adv, x).tolist() == [2]
     assert ThreatModel("L0", 2).contains(x_adv, x).all()
     assert not ThreatModel("L0", 1).contains(x_adv, x).any()
+
+
+@pytest.mark.parametrize("epsilon", [0.1, 12.0, 60.0])
+def test_rounding_carries_no_dense_move_of_a_large_image_out_of_the_ball(epsilon: float) -> None:
+    """All 150,528 values move by little, and rounding to float32 adds up."""
+    x = torch.rand(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    threat = ThreatModel("L1", epsilon)
+    for sign in (1.0, -1.0):
+        for length in (1.5, 3.0):
+            moved = threat.project(x + sign * length * epsilon / x[0].numel(), x)
+            assert threat.contains(moved, x).all()
+            assert float(threat.distance(moved, x).min()) > 0.9 * epsilon
+
+
+def test_what_rounding_leaves_inside_is_rounded_to_nearest() -> None:
+    x, wished = points(50, (3, 32, 32))
+    for epsilon in (0.01, 2.0, 12.0):
+        exact = project_l1(wished.double(), x.double(), epsilon)
+        assert torch.equal(project_l1(wished, x, epsilon), exact.float().clamp(0, 1))

@@ -1,14 +1,17 @@
 """L-BFGS and C&W's Linf attack look for the nearest misclassified point: how near they come, and how they search."""
 
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from scipy.optimize import minimize
 from torch import Tensor, nn
 
-from attacks import attack, cw_linf
+from attacks import attack, cw_linf, lbfgs
 from attacks.draws import Draws
-from attacks.oracle import Oracle
+from attacks.oracle import CountingClassifier, Oracle
 from attacks.registry import ATTACKS
 from attacks.threat_model import ThreatModel
 
@@ -49,16 +52,46 @@ def test_it_breaks_an_image_little_beyond_its_exact_distance_and_never_before(
         assert (beyond.robust.tolist(), before.robust.tolist()) == ([False], [True])
 
 
-def test_lbfgs_stays_in_the_pixel_range_where_the_nearest_point_is_outside_of_it() -> None:
-    model, x, y, _ = problem("L2")
+def test_lbfgs_comes_near_the_nearest_point_of_the_pixel_range_where_that_of_the_plane_is_outside_of_it() -> None:
+    model, x, _, _ = problem("L2", n=3)
     dark = x.clone()
     dark[:, :, :2] = 0.0
     with torch.no_grad():
-        label = model(dark).argmax(1)
-    found = attack(model, dark, label, "lbfgs", epsilon=4.0, norm="L2", precision="fp32")
-    assert not found.robust.any()
-    assert found.x_adv.min() >= 0
-    assert y.shape == label.shape
+        y = model(dark).argmax(1)
+    normal = (model.weight[1 - y] - model.weight[y]).detach().double().numpy()
+    for row, (clean, away) in enumerate(zip(dark.flatten(1).double().numpy(), normal, strict=True)):
+        across = {"type": "ineq", "fun": lambda z, away=away: away @ (z - 0.5)}
+        solved = minimize(
+            lambda z, clean=clean: ((z - clean) ** 2).sum(),
+            clean,
+            jac=lambda z, clean=clean: 2 * (z - clean),
+            method="SLSQP",
+            bounds=[(0, 1)] * 16,
+            constraints=[across],
+        )
+        assert solved.success
+        distance = float(solved.fun) ** 0.5
+        assert distance > 1.05 * float(-away @ (clean - 0.5)) / np.linalg.norm(away)  # that of the plane
+        one = dark[row : row + 1], y[row : row + 1]
+        beyond, before = (
+            attack(model, *one, "lbfgs", epsilon=factor * distance, norm="L2", precision="fp32")
+            for factor in (1.05, 0.99)
+        )
+        assert (beyond.robust.tolist(), before.robust.tolist()) == ([False], [True])
+
+
+def test_lbfgs_shows_a_model_one_image_at_a_time() -> None:
+    model, x, y, _ = problem("L2", n=3)
+    sizes = set()
+
+    def watched(points: Tensor) -> Tensor:
+        sizes.add(len(points))
+        logits: Tensor = model(points)
+        return logits
+
+    settings: dict[str, Any] = {"steps": 5, "searches": 2, "initial_const": 0.01}
+    lbfgs.propose(CountingClassifier(watched), x, y, ThreatModel("L2", 0.5), seed=0, **settings)
+    assert sizes == {1}
 
 
 def test_tau_shrinks_where_a_point_succeeds_and_the_constant_doubles_where_none_does_for_long() -> None:

@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from attacks import mi_fgsm
+from attacks.api import attack
 from attacks.draws import Draws
 from attacks.errors import InputError
 from attacks.oracle import Oracle
+from attacks.registry import ATTACKS
 from attacks.threat_model import ThreatModel
 from attacks.transfer_terms import diverse_gradient, smoothed
 
@@ -47,10 +49,10 @@ def gradient_of(model: nn.Module, label: Tensor) -> Gradient:
     return gradient
 
 
-def iterates(model: nn.Module, steps: int, **options: Any) -> list[Tensor]:
+def iterates(model: nn.Module, steps: int, threat: ThreatModel = THREAT, **options: Any) -> list[Tensor]:
     x, y = batch()
-    oracle = Oracle(model, THREAT)
-    state = mi_fgsm.init(x, y, THREAT, Draws.start(3, torch.arange(len(x))))
+    oracle = Oracle(model, threat)
+    state = mi_fgsm.init(x, y, threat, Draws.start(3, torch.arange(len(x))))
     found = []
     for _ in range(steps):
         state = mi_fgsm.step(oracle, state, **SETTINGS, **options)
@@ -182,3 +184,56 @@ def test_every_query_is_an_image(options: dict[str, Any]) -> None:
 def test_an_even_kernel_is_refused(model: nn.Module) -> None:
     with pytest.raises(InputError, match="odd number of pixels"):
         iterates(model, 1, kernel=4)
+
+
+IN_L2 = ThreatModel("L2", 0.5)
+
+
+def test_under_l2_a_step_goes_along_the_velocity_and_a_query_is_where_the_point_is(model: nn.Module) -> None:
+    x, y = batch()
+    line = np.exp(-(np.linspace(-3, 3, 5) ** 2) / 2)
+    kernel = np.outer(line, line) / line.sum() ** 2
+    expected = []
+    for image, label in zip(x, y, strict=True):
+        gradient, clean = gradient_of(model, label), image.numpy()
+        point, velocity = clean, np.zeros(clean.shape)
+        for _ in range(5):
+            smooth = np.stack([scipy.ndimage.convolve(one, kernel, mode="constant") for one in gradient(point)])
+            velocity = SETTINGS["momentum"] * velocity + smooth / np.abs(smooth).sum()
+            delta = point - clean + SETTINGS["rel_step_size"] * IN_L2.epsilon * velocity / np.linalg.norm(velocity)
+            point = np.clip(clean + delta * min(1, IN_L2.epsilon / np.linalg.norm(delta)), 0, 1)
+        expected.append(point)
+    found = iterates(model, 5, IN_L2, kernel=5)[-1]
+    assert np.allclose(found, np.stack(expected), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "threat"),
+    [(name, threat) for name in ("mi-fgsm", "ti-fgsm", "vmi-fgsm") for threat in (THREAT, IN_L2)][:-1],
+)
+def test_queries_are_no_farther_away_than_neighbours_reach(name: str, threat: ThreatModel, model: nn.Module) -> None:
+    asked: list[Tensor] = []
+
+    def classifier(points: Tensor) -> Tensor:
+        asked.append(points.detach())
+        logits: Tensor = model(points)
+        return logits
+
+    x, y = batch()
+    oracle, state = Oracle(classifier, threat), mi_fgsm.init(x, y, threat, Draws.start(0, torch.arange(4)))
+    for _ in range(3):
+        state = mi_fgsm.step(oracle, state, **ATTACKS[name].step_params)
+    reach = 2.5 if name == "vmi-fgsm" else 1.0
+    assert max(float(threat.distance(points, x).max()) for points in asked) <= reach * threat.epsilon + 1e-6
+
+
+@pytest.mark.parametrize("options", [{"nesterov": True}, {"variance_points": 2}])
+def test_options_in_the_scale_of_linf_are_refused_in_another_norm(model: nn.Module, options: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="defined for Linf, got L2"):
+        iterates(model, 1, IN_L2, **options)
+
+
+@pytest.mark.parametrize("name", ["ni-fgsm", "vmi-fgsm"])
+def test_attacks_in_the_scale_of_linf_are_refused_in_another_norm(name: str) -> None:
+    with pytest.raises(InputError, match=f"{name} is defined for Linf, got L2"):
+        attack(nn.Flatten(), torch.rand(2, 1, 2, 2), torch.zeros(2).long(), name, norm="L2", epsilon=0.5)

@@ -114,3 +114,41 @@ def test_more_queries_break_no_less_and_each_is_counted() -> None:
     assert int(many.robust.sum()) < int(few.robust.sum()) < len(x)
     assert few.forwards[few.robust].tolist() == [51] * int(few.robust.sum())  # and the judge's of the last point
     assert not few.backwards.any()
+
+
+class Band(nn.Module):
+    """Another class where all pixels grew by 0.05 to 0.15, and nowhere else along the first direction."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        growth = x.flatten(1).mean(1) - 0.5
+        return torch.stack([torch.zeros_like(growth), torch.where((growth > 0.05) & (growth < 0.15), 1.0, -1.0)], 1)
+
+
+def test_a_point_that_nobody_asked_about_is_no_success() -> None:
+    """That at epsilon is misclassified, but the first query is about radius 1, and so are all others."""
+    x, y = torch.full((2, 1, 4, 4), 0.5), torch.tensor([0, 0])
+    found = attack(Band().eval(), x, y, "rays-20", epsilon=0.1)
+    assert found.robust.tolist() == [True, True]
+    assert found.queries is not None
+    assert found.bad_queries is not None
+    assert (found.queries.tolist(), found.bad_queries.tolist()) == ([20, 20], [0, 0])
+
+
+def test_what_it_proposes_in_the_end_was_asked_about_or_is_the_image() -> None:
+    asked: list[Tensor] = []
+
+    def model(points: Tensor) -> Tensor:
+        asked.append(points.clone())
+        logits: Tensor = network_(points)
+        return logits
+
+    network_, x = network(), images(20)
+    threat, y = ThreatModel("Linf", 0.05), network_(x).argmax(1)
+    state = rays.init(x, y, threat, Draws.start(0, torch.arange(20)))
+    for _ in range(200):
+        state = rays.step(Oracle(model, threat), state, tolerance=TOLERANCE)
+    is_near = state.radius <= threat.epsilon
+    assert 0 < int(is_near.sum()) < 20
+    assert torch.equal(state.x_adv[~is_near], x[~is_near])
+    nearest = torch.stack([(points - state.x_adv).abs().flatten(1).amax(1) for points in asked]).amin(0)
+    assert nearest[is_near].max() < 1e-7

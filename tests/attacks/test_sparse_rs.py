@@ -82,3 +82,17 @@ def test_a_radius_of_all_pixels_leaves_none_to_exchange_and_runs() -> None:
     model, x, y = problem(3)
     found = attack(model, x, y, ATTACKS["sparse-rs"].with_settings(steps=2), epsilon=9, norm="L0", precision="fp32")
     assert found.x_adv.shape == x.shape
+
+
+@pytest.mark.parametrize("count", [9, 300])
+def test_where_all_pixels_may_change_it_redraws_their_colours(count: int) -> None:
+    model, x, y = problem(8)
+    threat = ThreatModel("L0", count)
+    state = init(x, y, threat, Draws.start(0, torch.arange(8)))
+    first = step(Oracle(model, threat), state, iterations=40, queries_per_step=1, alpha_init=0.3)
+    state = first
+    for _ in range(39):
+        state = step(Oracle(model, threat), state, iterations=40, queries_per_step=1, alpha_init=0.3)
+    assert state.chosen.all()
+    assert ((state.x_adv == 0) | (state.x_adv == 1)).all()
+    assert (state.margin < first.margin).float().mean() > 0.7
