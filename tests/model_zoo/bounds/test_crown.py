@@ -185,6 +185,20 @@ def test_a_float32_pass_stays_inside_the_bounds_of_one_and_leaves_those_of_exact
     assert (points - bound)[others].max() < 1e-4
 
 
+@pytest.mark.parametrize("leak", [0.3, 0.01, 0.2, 0.7])
+def test_a_leak_that_float32_rounds_is_part_of_the_noise(leak: float) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(1, 1), nn.LeakyReLU(leak), nn.Linear(1, 1)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(0.0)
+        model[1].weight.fill_(-1.0)  # type: ignore[union-attr, operator]
+    x = torch.rand(20_000, 1, 1, 1, generator=torch.Generator().manual_seed(0)).clamp_min(1e-3)
+    reaches = interval_reaches(graph(model, (1, 1, 1)), image_box(x.double(), 0.0))
+    z, exact, noise = -x.view(-1, 1), leak * -x.double().view(-1, 1), reaches[3].noise
+    assert noise is not None
+    assert ((nn.functional.leaky_relu(z, leak).double() - exact).abs() <= noise).all()
+
+
 # Tightness
 
 
