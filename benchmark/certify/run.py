@@ -14,7 +14,7 @@ from attacks.judge import predict
 from attacks.precision import full_float32
 from benchmark.certify.case import CertifyCase, certify_key, identity
 from benchmark.certify.methods import Method
-from benchmark.certify.proofs import Asked, Proof, Subject
+from benchmark.certify.proofs import EXAMPLES, Asked, Proof, Subject
 from benchmark.data.split import Split
 from benchmark.evaluation.hardware import Hardware
 from benchmark.evaluation.model_checks import check_identity, check_images, check_model
@@ -85,7 +85,8 @@ def _subject(spec: ModelSpec, split: Split, hardware: Hardware, checkpoint_dir: 
     model = load_on(hardware, spec, split, checkpoint_dir)
     found = check_model(spec.name, model, split, hardware, needs_gradients=False, is_random=spec.randomized)
     check_identity(spec, found.flags)
-    return Subject(model, tuple(split.x.shape[1:]), hardware.batch_size)
+    some = torch.linspace(0, len(split) - 1, min(EXAMPLES, len(split))).long()
+    return Subject(model, tuple(split.x.shape[1:]), hardware.batch_size, split.x[some].to(hardware.device))
 
 
 def _require_bounds(case: CertifyCase, subject: Subject) -> None:
@@ -96,10 +97,7 @@ def _require_bounds(case: CertifyCase, subject: Subject) -> None:
             "certify its base classifier by smoothing"
         )
     try:
-        if case.method.is_deterministic:
-            assert subject.network
-        if case.method.name == "milp":
-            assert subject.program
+        case.method.prepare(subject)
     except InputError as error:
         raise InputError(f"model {case.model.name}: {error}") from None
 
