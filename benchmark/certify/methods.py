@@ -8,6 +8,7 @@ from typing import Any
 from attacks.errors import InputError
 from attacks.names import by_name, lookup
 from attacks.threat_model import ThreatModel
+from benchmark.certify.complete import by_branches, by_program
 from benchmark.certify.proofs import (
     Prepare,
     Prove,
@@ -15,7 +16,6 @@ from benchmark.certify.proofs import (
     by_chords,
     by_crown,
     by_intervals,
-    by_program,
     by_smoothing,
     with_bounds,
     with_program,
@@ -81,12 +81,19 @@ METHODS: Mapping[str, Method] = by_name(
             summary="linear bounds with the best slopes, optimised",
         ),
         Method(
+            "bab",
+            prove=by_branches,
+            after=("ibp", "crown"),
+            settings={"seconds": 30.0},
+            summary="complete verification by branch and bound on CROWN, with a time limit an image",
+        ),
+        Method(
             "milp",
             prove=by_program,
             prepare=with_program,
             after=("ibp", "crown"),
             settings={"seconds": 30.0},
-            summary="complete verification of small networks, with a time limit an image",
+            summary="complete verification of small networks by mixed-integer programs, with a time limit an image",
         ),
         Method(
             "smoothing",

@@ -12,16 +12,14 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from attacks import attack
-from attacks.judge import wrong_classes
 from attacks.threat_model import ThreatModel
-from benchmark.store.certificates import BROKEN, CERTIFIED, UNKNOWN
+from benchmark.store.certificates import CERTIFIED, UNKNOWN
 from model_zoo.bounds import smoothing
 from model_zoo.bounds.agreement import refuse_disagreement
 from model_zoo.bounds.crown_margins import best_margins, interval_margins, margins_by
 from model_zoo.bounds.graph import Network, graph
 from model_zoo.bounds.interval_bounds import Box, image_box
-from model_zoo.bounds.milp import FOUND, INFEASIBLE, Answer, Program, verify
+from model_zoo.bounds.milp import Program
 from model_zoo.bounds.reach import interval_reaches
 
 ELEMENTS = 2**26
@@ -148,58 +146,6 @@ def by_crown(subject: Subject, asked: Asked, settings: Settings) -> Proof:
     return _in_parts(lambda part: best_margins(subject.network, part.box, part.y, steps=steps)[0], subject, asked)
 
 
-def by_program(subject: Subject, asked: Asked, settings: Settings) -> Proof:
-    """Complete verification: a short attack first, then a mixed-integer program for each class that CROWN leaves open.
-
-    Source: Tjeng et al., arXiv:1711.07356.
-    """
-    x, y, threat = asked.x, asked.y, asked.threat
-    state = torch.full_like(y, UNKNOWN)
-    bound = torch.full((len(y),), math.nan, dtype=torch.float64)
-    witness: list[Tensor | None] = [None] * len(y)
-    size = subject.batch_size
-    shown = attack(
-        subject.model, x, y, "pgd-100", epsilon=threat.epsilon, index=asked.index, seed=asked.seed, precision="fp32"
-    )
-    wrong = wrong_classes(subject.model, x, y, shown.x_adv, threat, batch_size=size) >= 0
-    for row in range(len(y)):
-        if wrong[row]:
-            state[row], witness[row] = BROKEN, shown.x_adv[row]
-            continue
-        one = asked.of(torch.tensor([row]))
-        margins, reaches = best_margins(subject.network, one.box, one.y)
-        open_classes = [int(k) for k in margins[0].argsort() if k != y[row] and margins[0, k] <= 0]
-        bound[row] = _least(margins, one.y)[0]
-        answers = verify(subject.program, reaches, int(y[row]), open_classes, settings["seconds"])
-        if all(answer.outcome == INFEASIBLE for _, answer in answers):
-            state[row] = CERTIFIED
-        found = [(other, answer) for other, answer in answers if answer.outcome == FOUND]
-        for other, answer in found:
-            point = _judged(subject, one, other, answer)
-            if point is not None:
-                state[row], witness[row] = BROKEN, point
-    return Proof(state, bound, witness)
-
-
-def _judged(subject: Subject, one: Asked, other: int, answer: Answer) -> Tensor | None:
-    """A point near that of the solver that the judge says is misclassified; None where there is none."""
-    assert answer.point is not None
-    x_adv = one.threat.project(answer.point.float().unsqueeze(0), one.x)
-    for step in range(STEPS):
-        if (wrong_classes(subject.model, one.x, one.y, x_adv, one.threat, batch_size=1) >= 0).any():
-            return x_adv[0]
-        moving = x_adv.clone().requires_grad_()
-        with torch.enable_grad():
-            logits = subject.model(moving)
-            (gradient,) = torch.autograd.grad(logits[0, other] - logits[0, one.y[0]], moving)
-        x_adv = one.threat.project(x_adv + one.threat.epsilon / (4 + step) * gradient.sign(), one.x)
-    return None
-
-
-STEPS = 20
-"""From the solver's point towards one that a float32 pass misclassifies: at the solver's, two logits may be equal."""
-
-
 def by_smoothing(subject: Subject, asked: Asked, settings: Settings) -> Proof:
     """Randomised smoothing of the model as it is: of another classifier, each but for a probability of alpha.
 
@@ -236,11 +182,11 @@ def _in_parts(margins: Callable[[Asked], Tensor], subject: Subject, asked: Asked
     size = max(1, ELEMENTS // (pixels * subject.network.largest))
     parts = torch.arange(len(asked.y)).split(size)
     with torch.no_grad():
-        bound = torch.cat([_least(margins(part), part.y) for part in (asked.of(rows) for rows in parts)]).cpu()
+        bound = torch.cat([least_margin(margins(part), part.y) for part in (asked.of(rows) for rows in parts)]).cpu()
     state = torch.where(bound > 0, CERTIFIED, UNKNOWN)
     return Proof(state, bound, [None] * len(asked.y))
 
 
-def _least(margins: Tensor, y: Tensor) -> Tensor:
+def least_margin(margins: Tensor, y: Tensor) -> Tensor:
     """(N,) the least lower bound of a margin, of margins (N, K)."""
     return margins.scatter(1, y.unsqueeze(1), torch.inf).amin(1)

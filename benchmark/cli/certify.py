@@ -48,8 +48,9 @@ def certify(
     specs = without_twins(choose_models(chosen, models, own, shared, brought))
     split = choose_images(chosen, shared, brought, skip_broken=own_data.skip_broken)
     hardware = tuned(choose_hardware(shared), chosen, split, shared)
-    if hardware.device.type != "cpu" and any(one.name == "milp" for one in methods):
-        raise InputError("milp runs on the CPU alone, got --device cuda; use --device cpu, or leave milp out")
+    for one in methods:
+        if hardware.device.type != "cpu" and one.name in ("bab", "milp"):
+            raise InputError(f"{one.name} runs on the CPU alone, got --device cuda; use --device cpu, or leave it out")
     store = Store(shared.results_dir / "runs")
     with in_use(store.root):
         store.open()

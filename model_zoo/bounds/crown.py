@@ -73,15 +73,29 @@ def leak_of(operation: Activation) -> float:
     return operation.leak if isinstance(operation, LeakyRelu) else 0.0
 
 
-def lower_bounds(network: Network, rows: Tensor, place: int, reaches: Sequence[Reach], slopes: Slopes) -> Tensor:
+def lower_bounds(
+    network: Network,
+    rows: Tensor,
+    place: int,
+    reaches: Sequence[Reach],
+    slopes: Slopes,
+    *,
+    multipliers: Slopes | None = None,
+    seen: dict[int, Tensor] | None = None,
+) -> Tensor:
     """(N, R) lower bounds of linear functions of what a node puts out, over the box of images.
 
     Args:
         rows: (N, R, ...) their coefficients.
         place: of the node.
         reaches: of the nodes up to it; the first is that of the images.
+        multipliers: by place of an activation, (N, 1 or R, ...) of its input: positive only where that is known to be
+            at least 0, negative only where it is known to be at most 0. The bound then is of the images for which this
+            is so (Lagrange's multipliers of these constraints).
+        seen: is given the coefficients (N, R, ...) of what each activation puts out, and of the images, flattened.
 
-    Source: Zhang et al., arXiv:1811.00866, Theorem 3.2; alpha as in Xu et al., arXiv:2011.13824.
+    Source: Zhang et al., arXiv:1811.00866, Theorem 3.2; alpha as in Xu et al., arXiv:2011.13824; multipliers as in
+        Wang et al., arXiv:2103.06624, Theorem 3.1.
     """
     bound, image = rows.new_zeros(rows.shape[:2]), reaches[IMAGE].box
     waiting = {place: rows}
@@ -107,11 +121,17 @@ def lower_bounds(network: Network, rows: Tensor, place: int, reaches: Sequence[R
                 bound = bound + offset
             case _:
                 around = lines(reaches[feed].box, leak_of(operation), slopes[at])  # type: ignore[arg-type]
+                if seen is not None:
+                    seen[at] = rows
                 above, below = rows.clamp_min(0), rows.clamp_max(0)
                 bound = bound + (below.flatten(2) @ around.offset_up.flatten(2).mT).squeeze(2)
                 rows = above * around.slope_low + below * around.slope_up
+                if multipliers is not None:
+                    rows = rows - multipliers[at]
         _add(waiting, feed, rows)
     rows = waiting[IMAGE].flatten(2)
+    if seen is not None:
+        seen[IMAGE] = rows
     center, radius = (part.flatten(1).unsqueeze(2) for part in (image.center, image.radius))
     return bound + (rows @ center - rows.abs() @ radius).squeeze(2)
 
@@ -128,7 +148,7 @@ def reaches_by(network: Network, image: Box, rule: str) -> tuple[list[Reach], di
     """
     reaches = [first_reach(image)]
     slopes: dict[int, Tensor] = {}
-    read = _read_by_activations(network)
+    read = read_by_activations(network)
     for place, node in enumerate(network.nodes[1:], 1):
         if isinstance(node.operation, Activation):
             slopes[place] = rule_slopes(reaches[node.feeds[0]].box, leak_of(node.operation), rule)
@@ -139,7 +159,7 @@ def reaches_by(network: Network, image: Box, rule: str) -> tuple[list[Reach], di
     return reaches, slopes
 
 
-def _read_by_activations(network: Network) -> set[int]:
+def read_by_activations(network: Network) -> set[int]:
     """The nodes whose bounds matter to an activation or a pooling, and that intervals alone do not bound exactly."""
     read = {node.feeds[0] for node in network.nodes if isinstance(node.operation, Activation | MaxPool) and node.feeds}
     return {place for place in read if not _is_first_layer(network, place)}
@@ -196,13 +216,14 @@ def _columns(network: Network, place: int, reaches: Sequence[Reach], slopes: Slo
     low, up = around.slope_low * columns, around.slope_up * columns
     low_start = around.slope_low * (start - noise[0]) - noise[1]
     up_start = around.slope_up * (start + noise[0]) + around.offset_up + noise[1]
-    low, up = torch.cat([low, low_start], 1), torch.cat([up, up_start], 1)
     sides = []
-    for down, top in ((low, up), (up, low)):
-        of_pixels = _signed(node.operation, down, top).flatten(2)
-        constant = of_pixels[:, -1] + node.operation(image.lower.new_zeros(1, *middle.shape)).flatten(1)
-        center = (image.center.flatten(1).unsqueeze(1) @ of_pixels[:, :-1]).squeeze(1)
-        sides.append((constant + center, (image.radius.flatten(1).unsqueeze(1) @ of_pixels[:, :-1].abs()).squeeze(1)))
+    parallel = node.operation.linear(low).flatten(2) if torch.equal(around.slope_low, around.slope_up) else None
+    for down, top, start_down, start_top in ((low, up, low_start, up_start), (up, low, up_start, low_start)):
+        of_pixels = _signed(node.operation, down, top).flatten(2) if parallel is None else parallel
+        constant = _signed(node.operation, start_down, start_top).flatten(1)
+        constant = constant + node.operation(image.lower.new_zeros(1, *middle.shape)).flatten(1)
+        center = (image.center.flatten(1).unsqueeze(1) @ of_pixels).squeeze(1)
+        sides.append((constant + center, (image.radius.flatten(1).unsqueeze(1) @ of_pixels.abs()).squeeze(1)))
     (lower, under), (upper, over) = sides
     under, over = (radius + (noise[2].flatten(1) if noise[2].ndim else 0.0) for radius in (under, over))
     return Box((lower - under).unflatten(1, node.shape), (upper + over).unflatten(1, node.shape))

@@ -69,7 +69,7 @@ def best_margins(network: Network, image: Box, y: Tensor, *, steps: int = STEPS)
         part = [reach.of(unknown) for reach in reaches]
         first = torch.stack(found)[:, unknown].argmax(0)  # (M, K) the rule that is the best start
         start = {place: _chosen([slopes[place][unknown] for _, slopes in alone], first) for place in alone[0][1]}
-        climbed = _optimised(network, rows[unknown], part, start, steps)
+        climbed = optimised(network, rows[unknown], network.last, part, start, steps)
         best[unknown] = torch.maximum(best[unknown], climbed)
     return best, reaches
 
@@ -96,20 +96,27 @@ def _chosen(candidates: Sequence[Tensor], first: Tensor) -> Tensor:
     return stacked[torch.arange(len(first), device=first.device).unsqueeze(1), first]
 
 
-def _optimised(network: Network, rows: Tensor, reaches: Sequence[Reach], start: Slopes, steps: int) -> Tensor:
+def optimised(
+    network: Network, rows: Tensor, place: int, reaches: Sequence[Reach], start: Slopes, steps: int
+) -> Tensor:
     """(N, R) the best bounds on the way of slopes that climb; of every linear function its own.
+
+    Args:
+        rows, place, reaches: as `lower_bounds` takes them.
+        start: slopes (N, R, ...) of the activations before the node.
+        steps: at least 0.
 
     Source: Xu et al., arXiv:2011.13824, Section 3.1.
     Deviations: bounds of activations are fixed; the steps are Adam's with a rate that falls by 0.95 each.
     """
-    slopes = {place: slope.clone().requires_grad_() for place, slope in start.items()}
-    leaks = {place: leak_of(network.nodes[place].operation) for place in slopes}  # type: ignore[arg-type]
+    slopes = {at: slope.clone().requires_grad_() for at, slope in start.items()}
+    leaks = {at: leak_of(network.nodes[at].operation) for at in slopes}  # type: ignore[arg-type]
     optimiser = torch.optim.Adam(slopes.values(), lr=RATE)
     schedule = torch.optim.lr_scheduler.ExponentialLR(optimiser, 0.95)
     best = rows.new_full(rows.shape[:2], -torch.inf)
     for step in range(steps + 1):
         with torch.enable_grad():
-            bound = lower_bounds(network, rows, network.last, reaches, slopes)
+            bound = lower_bounds(network, rows, place, reaches, slopes)
             best = torch.maximum(best, bound.detach())
             if step == steps:
                 break
@@ -119,6 +126,6 @@ def _optimised(network: Network, rows: Tensor, reaches: Sequence[Reach], start: 
         optimiser.step()
         schedule.step()
         with torch.no_grad():
-            for place, slope in slopes.items():
-                slope.clamp_(leaks[place], 1.0)
+            for at, slope in slopes.items():
+                slope.clamp_(leaks[at], 1.0)
     return best

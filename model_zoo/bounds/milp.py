@@ -4,7 +4,6 @@ Whatever float32 adds to what a node should compute is a variable, too, between 
 they are much wider than what the solver tolerates (about 1e-6); at the first they are as wide, and it is trusted.
 """
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +14,6 @@ import torch
 from numpy.typing import NDArray
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import coo_array, csr_array
-from torch import Tensor
 
 from attacks.errors import InputError
 from model_zoo.bounds.crown import leak_of
@@ -23,24 +21,10 @@ from model_zoo.bounds.graph import IMAGE, Network
 from model_zoo.bounds.layers import Convolution, Dense, Flatten, MaxPool
 from model_zoo.bounds.operations import Activation, Sum
 from model_zoo.bounds.reach import Reach
+from model_zoo.bounds.verify import FOUND, INFEASIBLE, OUT_OF_TIME, Answer
 
-INFEASIBLE, FOUND, OUT_OF_TIME = "infeasible", "found", "out of time"
 FIRST = 1e9
 """A gap that any point closes: the solver stops at the first one that it finds."""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What the solver said of one class.
-
-    Args:
-        outcome: no point of the box has a logit of the class that reaches that of the label; one has; or neither is
-            known in time.
-        point: (C, H, W) float64, where there is one.
-    """
-
-    outcome: str
-    point: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -138,27 +122,6 @@ class Program:
             return Answer(OUT_OF_TIME)
         point = solved.x[: self.starts[1]].reshape(self.network.nodes[IMAGE].shape)
         return Answer(FOUND, torch.from_numpy(point.copy()))
-
-
-def verify(
-    program: Program, reaches: Sequence[Reach], label: int, others: Sequence[int], seconds: float
-) -> list[tuple[int, Answer]]:
-    """What the solver says of some classes, one after the other, until one is reached or the time is over.
-
-    Args:
-        reaches: of one image (N = 1), of every node.
-        others: classes, the likeliest first.
-        seconds: for all of them together.
-    """
-    found: list[tuple[int, Answer]] = []
-    end = time.monotonic() + seconds
-    for other in others:
-        left = end - time.monotonic()
-        answer = program.answer(reaches, label, other, left) if left > 0 else Answer(OUT_OF_TIME)
-        found.append((other, answer))
-        if answer.outcome == FOUND:
-            break
-    return found
 
 
 def _ends(reach: Reach) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -1,10 +1,12 @@
 """How tight bounds are, and what smoothing certifies: python tests/programs/measure_certificates.py PART STEM N.
 
-N is how many digits, a balanced subset. PART is `tightness` (every bound beside the best of CROWN's), `smoothing`
+N is how many test images, a balanced subset. PART is `tightness` (every bound beside the best of CROWN's), `smoothing`
 (whether attacks on the smoothed classifier break what is certified, for some noises), `smoothadv` (PGD on the mean loss
-of the draws, and on the loss of their mean probabilities) or `complete` (what cheap bounds and programs decide of the
-most robust models, and whether AutoAttack breaks what a witness does). CHECKPOINTS names the folder of models
-`smoothing-SIGMA` that were trained for it, SECONDS_EACH the time limit of a program. Writes STEM.csv.
+of the draws, and on the loss of their mean probabilities) or `complete` (what CROWN and branch and bound decide of the
+most robust models, and whether AutoAttack breaks what a witness does; of a model and radius of which IN_VAIN images in
+a row stay open, no more are tried). CHECKPOINTS names the folder of models `smoothing-SIGMA` that were trained for it,
+SECONDS_EACH the time limit of an image, and EPSILONS the radii of `complete`; SUITE, of `smoothing` alone, digits or
+mnist, whose data are in DATA. Writes STEM.csv.
 """
 
 import copy
@@ -41,14 +43,17 @@ from model_zoo.registry import models_of
 from model_zoo.smoothed import smoothed
 
 TIGHTNESS = (("ibp", 0.2), ("convex-bound", 0.2), ("trades-b6", 0.05))
-SIGMAS = (0.12, 0.25, 0.5)
+SIGMAS = {"digits": (0.12, 0.25, 0.5), "mnist": (0.25, 0.5, 1.0)}
 RADII = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5)
 SAMPLES, ALPHA = 1000, 0.001
 BATCH = 25
 
 
+SUITE = os.environ.get("SUITE", "digits")
+
+
 def model_of(name: str, checkpoint_dir: Path) -> nn.Module:
-    return load_model(models_of("digits", checkpoint_dir)[name], checkpoint_dir, classes=10)
+    return load_model(models_of(SUITE, checkpoint_dir)[name], checkpoint_dir, classes=10)
 
 
 def least(margins: Tensor, y: Tensor) -> Tensor:
@@ -110,11 +115,11 @@ def tightness(split: Split, checkpoint_dir: Path) -> Iterator[dict[str, Any]]:
 def contradictions(split: Split, checkpoint_dir: Path) -> Iterator[dict[str, Any]]:
     """A row a noise: certified accuracy by radius, and what an attack on the smoothed classifier breaks of it."""
     x, y, index = split.x, split.y, split.index
-    for sigma in SIGMAS:
-        spec = models_of("digits", checkpoint_dir)[f"smoothing-{sigma:g}"]
+    for sigma in SIGMAS[SUITE]:
+        spec = models_of(SUITE, checkpoint_dir)[f"smoothing-{sigma}"]
         base = load_model(spec, checkpoint_dir, classes=10)
         held = smoothing.certify(base, x, index, sigma=sigma, estimation=SAMPLES, alpha=ALPHA)
-        row: dict[str, Any] = {"sigma": sigma, "n": len(y), "samples": SAMPLES}
+        row: dict[str, Any] = {"suite": SUITE, "sigma": sigma, "n": len(y), "samples": SAMPLES}
         row["abstained"] = int((held.prediction == smoothing.ABSTAIN).sum())
         for radius in RADII:
             row[f"certified at {radius:g}"] = 100 * held.holds(y, radius).double().mean().item()
@@ -167,30 +172,42 @@ def losses(split: Split, checkpoint_dir: Path) -> Iterator[dict[str, Any]]:
 
 
 ROBUST = ("ibp", "gair-rst", "fat-trades-b6", "rst", "trades-b6")
-RADII_OF_PROGRAMS = (0.05, 0.1, 0.02, 0.2)
+RADII_OF_BRANCHES = "0.02,0.05,0.1,0.2"
+IN_VAIN = int(os.environ.get("IN_VAIN", "3"))
+"""So many images in a row that stay open, and the others of that model and radius are not tried."""
 
 
 def complete(split: Split, checkpoint_dir: Path) -> Iterator[dict[str, Any]]:
     """A row a model and radius: how the images that are right when clean are divided, by method."""
-    seconds = float(os.environ.get("SECONDS_EACH", "10"))
-    for epsilon in RADII_OF_PROGRAMS:
+    settings = {"seconds": float(os.environ.get("SECONDS_EACH", "30"))}
+    for epsilon in map(float, os.environ.get("EPSILONS", RADII_OF_BRANCHES).split(",")):
         for name in ROBUST:
             model = model_of(name, checkpoint_dir)
             asked = Asked(split.x, split.y, split.index, ThreatModel("Linf", epsilon), 0)
             asked = asked.of((model(split.x).argmax(1) == split.y).nonzero().squeeze(1))
-            row: dict[str, Any] = {"model": name, "epsilon": epsilon, "n": len(split), "clean": len(asked.y)}
             subject = Subject(model, tuple(split.x.shape[1:]), len(split))
-            for method, settings in (("crown", {"steps": 20.0}), ("milp", {"seconds": seconds})):
-                row[f"certified by {method}"], broken = 0, asked.of(torch.arange(0))
-                if len(asked.y):
-                    proof = METHODS[method].prove(subject, asked, settings)
-                    row[f"certified by {method}"] = int((proof.state == CERTIFIED).sum())
-                    broken = asked.of((proof.state == BROKEN).nonzero().squeeze(1))
-                    asked = asked.of((proof.state == UNKNOWN).nonzero().squeeze(1))
-            row |= {"witness": len(broken.y), "unknown": len(asked.y), "AutoAttack leaves standing": ""}
-            if len(broken.y):
-                left = attack(model, broken.x, broken.y, "autoattack", epsilon=epsilon, index=broken.index).robust
-                row["AutoAttack leaves standing"] = " ".join(map(str, broken.index[left].tolist()))
+            started = time.process_time()
+            state = METHODS["crown"].prove(subject, asked, {"steps": 20.0}).state
+            row: dict[str, Any] = {"model": name, "epsilon": epsilon, "n": len(split), "clean": len(asked.y)}
+            row |= {"certified by crown": int((state == CERTIFIED).sum()), "certified by bab": 0}
+            broken, tried, in_vain = [], 0, 0
+            shown = attack(model, asked.x, asked.y, "pgd-100", epsilon=epsilon, index=asked.index, precision="fp32")
+            for place in (state == UNKNOWN).nonzero():
+                if shown.robust[place] and in_vain >= IN_VAIN:
+                    continue
+                (found,) = METHODS["bab"].prove(subject, asked.of(place), settings).state.tolist()
+                state[place] = found
+                tried += 1
+                in_vain = in_vain + 1 if found == UNKNOWN else 0
+                row["certified by bab"] += found == CERTIFIED
+                broken += [int(place)] if found == BROKEN else []
+            row |= {"witness": len(broken), "open": int((state == UNKNOWN).sum()), "given to bab": tried}
+            row["open images"] = " ".join(map(str, asked.index[state == UNKNOWN].tolist()))
+            row |= {"seconds": round(time.process_time() - started, 1), "AutoAttack leaves standing": ""}
+            if broken:
+                part = asked.of(torch.tensor(broken))
+                left = attack(model, part.x, part.y, "autoattack", epsilon=epsilon, index=part.index).robust
+                row["AutoAttack leaves standing"] = " ".join(map(str, part.index[left].tolist()))
             yield row
 
 
@@ -198,8 +215,12 @@ def main() -> None:
     torch.set_num_threads(1)
     part, stem = sys.argv[1], Path(sys.argv[2])
     checkpoint_dir = Path(os.environ.get("CHECKPOINTS", "checkpoints"))
-    split = balanced_subset(load("digits", "test", data_dir=Path("unused")), int(sys.argv[3]), seed=0)
+    split = balanced_subset(
+        load(SUITE, "test", data_dir=Path(os.environ.get("DATA", "data"))), int(sys.argv[3]), seed=0
+    )
     rows = []
+    if SUITE != "digits" and part != "smoothing":
+        raise SystemExit(f"{part} is of digits, got SUITE={SUITE}")
     parts = {"tightness": tightness, "smoothing": contradictions, "smoothadv": losses, "complete": complete}
     for row in parts[part](split, checkpoint_dir):
         print(row, flush=True)

@@ -15,10 +15,10 @@ from torch import nn
 
 from attacks.errors import InputError
 from attacks.threat_model import ThreatModel
-from benchmark.certify import proofs
+from benchmark.certify import complete, proofs
 from benchmark.certify.case import CertifyCase, certify_key, identity
 from benchmark.certify.methods import METHODS, choose_methods
-from benchmark.certify.proofs import Asked, Subject
+from benchmark.certify.proofs import Asked, Prove, Subject
 from benchmark.certify.run import certify_models
 from benchmark.data.datasets import load
 from benchmark.data.split import Split, balanced_subset
@@ -98,6 +98,7 @@ PINNED = {
     "ibp": "a15ab160172ca47f3e6aec54bc862e33",
     "convex": "8eff6b3cd447c56ff4bd80025aeef030",
     "crown": "73262c79f11d8dc8d1c2836744a683c4",
+    "bab": "1501d58f951b414483b1ecbb27cf327d",
     "milp": "1ed351978c0e7b0f7229a30a014886ef",
     "smoothing": "67bef9dd1f64510f68a5cbd9676b68af",
 }
@@ -467,7 +468,11 @@ def test_a_model_that_no_bound_is_known_for_is_named_before_anything_is_computed
 # Complete verification
 
 
-def test_a_complete_method_decides_every_image_of_a_small_network_as_a_grid_of_points_does() -> None:
+COMPLETE = pytest.mark.parametrize("prove", [complete.by_program, complete.by_branches])
+
+
+@COMPLETE
+def test_a_complete_method_decides_every_image_of_a_small_network_as_a_grid_of_points_does(prove: Prove) -> None:
     torch.manual_seed(1)
     model = nn.Sequential(nn.Flatten(), nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 6), nn.LeakyReLU(0.1), nn.Linear(6, 3))
     for parameter in model.parameters():
@@ -476,7 +481,7 @@ def test_a_complete_method_decides_every_image_of_a_small_network_as_a_grid_of_p
     y = model(x).argmax(1)
     subject, threat = Subject(model.eval(), (1, 1, 2), 50), ThreatModel("Linf", 0.3)
     asked = Asked(x, y, torch.arange(40), threat, 0)
-    proof = proofs.by_program(subject, asked, {"seconds": 20.0})
+    proof = prove(subject, asked, {"seconds": 20.0})
     line = torch.linspace(-0.3, 0.3, 121)
     grid = torch.cartesian_prod(line, line).view(1, -1, 1, 1, 2)
     points = (x.unsqueeze(1) + grid).clamp(0, 1)
@@ -492,7 +497,10 @@ def test_a_complete_method_decides_every_image_of_a_small_network_as_a_grid_of_p
         assert model(point.unsqueeze(0)).argmax() != y[row]
 
 
-def test_the_solvers_point_is_judged_and_without_an_attack_before_it_too(monkeypatch: pytest.MonkeyPatch) -> None:
+@COMPLETE
+def test_the_solvers_point_is_judged_and_without_an_attack_before_it_too(
+    prove: Prove, monkeypatch: pytest.MonkeyPatch
+) -> None:
     torch.manual_seed(1)
     model = nn.Sequential(nn.Flatten(), nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
     for parameter in model.parameters():
@@ -501,12 +509,12 @@ def test_the_solvers_point_is_judged_and_without_an_attack_before_it_too(monkeyp
     y = model(x).argmax(1)
     asked = Asked(x, y, torch.arange(20), ThreatModel("Linf", 0.3), 0)
     subject = Subject(model, (1, 1, 2), 50)
-    with_attack = proofs.by_program(subject, asked, {"seconds": 20.0}).state
+    with_attack = prove(subject, asked, {"seconds": 20.0}).state
     idle = type("Shown", (), {"x_adv": x})
-    monkeypatch.setattr(proofs, "attack", lambda *_, **__: idle)
-    assert torch.equal(proofs.by_program(subject, asked, {"seconds": 20.0}).state, with_attack)
+    monkeypatch.setattr(complete, "attack", lambda *_, **__: idle)
+    assert torch.equal(prove(subject, asked, {"seconds": 20.0}).state, with_attack)
     assert (with_attack == BROKEN).any()
-    out_of_time = proofs.by_program(subject, asked, {"seconds": 0.0}).state
+    out_of_time = prove(subject, asked, {"seconds": 0.0}).state
     assert (out_of_time == UNKNOWN).any()
     assert ((out_of_time == with_attack) | (out_of_time == UNKNOWN)).all()
 
