@@ -50,7 +50,7 @@ def certify_models(
     for method in methods:
         method.require_norm(suite.threat)
     cases = [
-        CertifyCase(suite.name, split.digest, len(split), model, method, suite.threat, seed)
+        CertifyCase(suite.name, split.digest, len(split), model, method, suite.threat, seed, split.origin)
         for method in methods
         for model in models
     ]
@@ -74,10 +74,7 @@ def certify_models(
             bar.set_description_str(method.name)
             for _ in run_all(len(tasks), compute, workers):
                 bar.update()
-    shown = [_certified(case, store) for case in cases]
-    for one in shown:
-        store.show(suite.name, one)
-    return shown
+    return [store.show(suite.name, _certified(case, store)) for case in cases]
 
 
 def _subject(spec: ModelSpec, split: Split, hardware: Hardware, checkpoint_dir: Path) -> Subject:
@@ -187,4 +184,5 @@ def _certified(case: CertifyCase, store: CertificateStore) -> Certified:
         index=certificates.index,
         state=certificates.state,
         radius=radius,
+        origin=case.origin,
     )

@@ -24,7 +24,7 @@ from benchmark.data.datasets import load
 from benchmark.data.split import Split, balanced_subset
 from benchmark.evaluation.hardware import Hardware
 from benchmark.report.bars import bars
-from benchmark.report.certified import radius_table
+from benchmark.report.certified import radius_table, together
 from benchmark.report.publish import rebuild_tables
 from benchmark.report.score import SuiteScores
 from benchmark.store.certificate_audit import certificate_faults
@@ -263,6 +263,96 @@ def test_certificates_hold_in_smaller_balls_alone(spec: ModelSpec) -> None:
     assert proven_images(certified, spec.identity, ThreatModel("Linf", 0.1)).tolist() == [0, 1, 2]
     assert proven_images(certified, spec.identity, ThreatModel("Linf", 0.3)).tolist() == []
     refuse_contradiction("x", np.array([3]), np.array([1, 2]))
+
+
+def test_certificates_of_other_images_count_nowhere(spec: ModelSpec, scores_of: Callable[..., SuiteScores]) -> None:
+    threat = ThreatModel("Linf", 0.2)
+    one = shown(spec, [CERTIFIED] * 400, images="a" * 64, origin="o" * 64)
+    for images, origin, count in (
+        ("a" * 64, "", 400),
+        ("b" * 64, "o" * 64, 400),  # another selection from the same whole
+        ("b" * 64, "p" * 64, 0),
+        ("b" * 64, "", 0),
+        ("", "", 0),
+    ):
+        assert len(proven_images([one], spec.identity, threat, images, origin)) == count
+    old = replace(one, origin="")
+    assert "origin" not in old.to_dict()
+    assert certified_from(old.to_dict()).origin == ""
+    assert certified_from(one.to_dict()).origin == "o" * 64
+    assert len(proven_images([old], spec.identity, threat, "b" * 64, "")) == 0
+    suite = scores_of({("ibp", "pgd-20", ""): 300})
+    suite = replace(suite, entries=[replace(suite.entries[0], networks={"ibp": spec.identity})])
+    assert bars(replace(suite, certified=[replace(one, state=np.full(400, BROKEN))])) == {}
+    with pytest.raises(ContradictionError):
+        bars(replace(suite, certified=[replace(one, images="")]))
+
+
+def test_a_certificate_holds_in_the_balls_inside_its_own_whatever_their_norm(
+    spec: ModelSpec, scores_of: Callable[..., SuiteScores]
+) -> None:
+    one = shown(spec, [CERTIFIED] * 400)
+    for norm, epsilon, holds in (
+        ("L2", 0.2, True),
+        ("L1", 0.1, True),
+        ("L2", 0.3, False),
+        ("L0", 0, False),
+        ("spatial-30deg", 0.1, False),
+    ):
+        assert one.holds_in(ThreatModel(norm, epsilon)) == holds
+    assert not replace(one, norm="L2").holds_in(ThreatModel("Linf", 0.1))
+    assert replace(one, norm="L2").breaks(ThreatModel("Linf", 0.2))
+    assert not one.breaks(ThreatModel("L2", 0.2))
+    suite = scores_of({("ibp", "pgd-20", ""): 300})
+    entries = [replace(suite.entries[0], networks={"ibp": spec.identity}, norm="L2", epsilon=0.2)]
+    with pytest.raises(ContradictionError):
+        bars(replace(suite, entries=entries, certified=[one]))
+
+
+def test_a_weaker_run_takes_nothing_from_a_stronger_one_and_two_that_contradict_each_other_stop(
+    spec: ModelSpec, tmp_path: Path
+) -> None:
+    store = CertificateStore(tmp_path)
+    strong, weak = shown(spec, [1, 2, 0, 1], settings="steps=20"), shown(spec, [1, 0, 0, 0], settings="steps=0")
+    for order in ((strong, weak), (weak, strong)):
+        for one in order:
+            store.show("digits", one)
+        (found,) = store.shown("digits")
+        assert (found.state.tolist(), found.settings) == ([1, 2, 0, 1], "steps=20")
+    store.show("digits", shown(spec, [0, 0, 1, 0], settings="steps=5"))
+    (found,) = store.shown("digits")
+    assert (found.state.tolist(), found.settings) == ([1, 2, 1, 1], "steps=20 or steps=5")
+    (packed,) = together([weak], [strong])
+    assert packed.state.tolist() == [1, 2, 0, 1]
+    with pytest.raises(ContradictionError, match="image 1 is both certified and broken, by two runs"):
+        store.show("digits", shown(spec, [0, 1, 0, 0]))
+    store.show("digits", shown(spec, [0, 1, 0, 0], version=2))  # which says that the older one was wrong
+    assert store.shown("digits")[0].state.tolist() == [0, 1, 0, 0]
+    drawn = {"method": "smoothing", "is_deterministic": False}
+    for settings in ("sigma=0.25", "sigma=0.5"):
+        store.show("smooth", shown(spec, [1, 0], settings=settings, **drawn))
+    assert [one.settings for one in store.shown("smooth")] == ["sigma=0.25", "sigma=0.5"]
+
+
+def test_a_selection_is_found_among_more_images_and_not_among_others_of_the_same_name(
+    command: Command, digits: Split, tmp_path: Path
+) -> None:
+    words = ("--models", "ibp", "--quiet", "--workers", "1")
+    attacked = (*words, "--attacks", "fgsm", "--transfer", "none")
+    assert command(tmp_path, "certify", *words, "--method", "ibp", "--examples", "10").returncode == 0
+    assert command(tmp_path, *attacked, "--examples", "20").returncode == 0
+    board = pd.read_csv(tmp_path / "results/mine/digits/leaderboard.csv")
+    assert 0 < board["certified_acc"][0] <= 50
+    pixels = (digits.x[:, 0] * 255).round().byte().numpy()
+    for folder, rows in (("one", slice(0, 20)), ("other", slice(20, 40))):
+        (tmp_path / folder).mkdir()
+        np.savez(tmp_path / folder / "test.npz", x=pixels[rows], y=digits.y[rows].numpy())
+    own = ("--dataset", "digits", "--results-dir", "own")
+    run = command(tmp_path, "certify", *words, "--method", "ibp", *own, "--data", "one/test.npz")
+    assert run.returncode == 0, run.stderr
+    run = command(tmp_path, *attacked, *own, "--data", "other/test.npz")
+    assert run.returncode == 0, run.stderr
+    assert "certified_acc" not in pd.read_csv(tmp_path / "own/digits/leaderboard.csv")
 
 
 @pytest.fixture(scope="module")
