@@ -609,6 +609,73 @@ def test_the_solvers_point_is_judged_and_without_an_attack_before_it_too(
     assert ((out_of_time == with_attack) | (out_of_time == UNKNOWN)).all()
 
 
+def broken_by_a_grid(model: nn.Module, x: torch.Tensor, y: torch.Tensor, side: int = 61) -> torch.Tensor:
+    """(N,) whether a point of a grid over the ball of radius 0.3 around two pixels is misclassified."""
+    line = torch.linspace(-0.3, 0.3, side)
+    points = (x.unsqueeze(1) + torch.cartesian_prod(line, line).view(1, -1, 1, 1, 2)).clamp(0, 1)
+    return (model(points.flatten(0, 1)).argmax(1).view(len(x), -1) != y.unsqueeze(1)).any(1)
+
+
+@COMPLETE
+@pytest.mark.parametrize("scale", [1.0, 3e-8])
+def test_a_complete_method_certifies_nothing_that_breaks_however_small_a_layers_numbers_are(
+    prove: Prove, scale: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(complete, "attack", lambda *given, **_: type("Shown", (), {"x_adv": given[1]}))
+    certified = 0
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(2, 6), nn.ReLU(), nn.Linear(6, 2)).eval()
+        for parameter in model.parameters():
+            parameter.requires_grad_(False)
+        for place, factor in ((1, 2 * scale), (3, 1 / scale)):
+            model[place].weight.mul_(factor)  # type: ignore[union-attr, operator]
+        model[1].bias.mul_(scale)  # type: ignore[union-attr, operator]
+        x = torch.rand(5, 1, 1, 2)
+        y = model(x).argmax(1)
+        asked = Asked(x, y, torch.arange(5), ThreatModel("Linf", 0.3), 0)
+        state = prove(Subject(model, (1, 1, 2), 5), asked, {"seconds": 20.0}).state
+        assert not ((state == CERTIFIED) & broken_by_a_grid(model, x, y)).any()
+        certified += int((state == CERTIFIED).sum())
+    assert certified >= 2
+
+
+class Pooled(nn.Module):
+    """A block with a shortcut, batch norm and average pooling, for images (N, 1, 1, 2)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.bn = nn.Conv2d(1, 2, (1, 2), padding=(0, 1)), nn.BatchNorm2d(2)
+        self.second, self.pool = nn.Conv2d(2, 2, (1, 3), padding=(0, 1)), nn.AvgPool2d((1, 2), stride=1)
+        self.last = nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = nn.functional.relu(self.bn(self.first(x)))
+        h = h + nn.functional.leaky_relu(self.second(h), 0.3)
+        out: torch.Tensor = self.last(self.pool(h).flatten(1))
+        return out
+
+
+@COMPLETE
+def test_a_complete_method_decides_a_residual_network_with_batch_norm_and_pooling(
+    prove: Prove, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(complete, "attack", lambda *given, **_: type("Shown", (), {"x_adv": given[1]}))
+    torch.manual_seed(8)
+    model = Pooled()
+    model.bn.running_mean, model.bn.running_var = torch.tensor([0.2, -0.3]), torch.tensor([0.3, 0.8])
+    for parameter in model.eval().parameters():
+        parameter.requires_grad_(False).mul_(2)
+    x = torch.rand(12, 1, 1, 2)
+    y = model(x).argmax(1)
+    asked = Asked(x, y, torch.arange(12), ThreatModel("Linf", 0.3), 0)
+    state = prove(Subject(model, (1, 1, 2), 12), asked, {"seconds": 20.0}).state
+    breaks = broken_by_a_grid(model, x, y)
+    assert 0 < int(breaks.sum()) < 12
+    assert (state[breaks] == BROKEN).all()
+    assert (state[~breaks] == CERTIFIED).float().mean() >= 0.8
+
+
 # Smoothing
 
 
