@@ -17,7 +17,7 @@ class CertifyCase:
 
     Args:
         suite: whose tables show them.
-        images: digest of the images; n: how many.
+        images: digest of the images; n: how many; origin: digest of the whole that they are from, "" if not known.
         seed: of all draws; certificates without draws do not depend on it.
     """
 
@@ -28,6 +28,7 @@ class CertifyCase:
     method: Method
     threat: ThreatModel
     seed: int
+    origin: str = ""
 
     @property
     def title(self) -> str:

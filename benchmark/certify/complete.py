@@ -15,7 +15,7 @@ from model_zoo.bounds.crown_margins import best_margins
 from model_zoo.bounds.reach import Reach
 from model_zoo.bounds.verify import FOUND, INFEASIBLE, Answer, verify
 
-STEPS = 20
+WITNESS_STEPS = 20
 """From the solver's point towards one that a float32 pass misclassifies: at the solver's, two logits may be equal."""
 Answers = list[tuple[int, Answer]]
 Solve = Callable[[list[Reach], int, list[int]], Answers]
@@ -81,7 +81,7 @@ def _judged(subject: Subject, one: Asked, other: int, answer: Answer) -> Tensor 
     """A point near that of the solver that the judge says is misclassified; None where there is none."""
     assert answer.point is not None
     x_adv = one.threat.project(answer.point.float().unsqueeze(0), one.x)
-    for step in range(STEPS):
+    for step in range(WITNESS_STEPS):
         if (wrong_classes(subject.model, one.x, one.y, x_adv, one.threat, batch_size=1) >= 0).any():
             return x_adv[0]
         moving = x_adv.clone().requires_grad_()

@@ -9,7 +9,17 @@ from attacks.errors import InputError
 from attacks.names import by_name, lookup
 from attacks.threat_model import ThreatModel
 from benchmark.certify.complete import by_branches, by_program
-from benchmark.certify.proofs import Prove, Settings, by_chords, by_crown, by_intervals, by_smoothing
+from benchmark.certify.proofs import (
+    Prepare,
+    Prove,
+    Settings,
+    by_chords,
+    by_crown,
+    by_intervals,
+    by_smoothing,
+    with_bounds,
+    with_program,
+)
 from model_zoo.bounds.crown_margins import STEPS
 
 
@@ -20,6 +30,7 @@ class Method:
     Args:
         name: as on the command line and in the tables.
         prove: what it does.
+        prepare: what it needs of a model, before anything is computed.
         version: one more with whatever moves its verdicts.
         settings: numbers that it goes by.
         after: cheaper methods whose certificates this one could make, too: it goes on with what they leave unknown.
@@ -31,6 +42,7 @@ class Method:
     name: str
     _: KW_ONLY
     prove: Prove
+    prepare: Prepare = with_bounds
     summary: str
     version: int = 1
     settings: Settings = field(default_factory=lambda: MappingProxyType({}))
@@ -78,6 +90,7 @@ METHODS: Mapping[str, Method] = by_name(
         Method(
             "milp",
             prove=by_program,
+            prepare=with_program,
             after=("ibp", "crown"),
             settings={"seconds": 30.0},
             summary="complete verification of small networks by mixed-integer programs, with a time limit an image",
@@ -85,6 +98,7 @@ METHODS: Mapping[str, Method] = by_name(
         Method(
             "smoothing",
             prove=by_smoothing,
+            prepare=lambda _: None,
             settings={"sigma": 0.25, "n0": 100, "n": 10_000, "alpha": 0.001},
             is_deterministic=False,
             norms=("L2", "Linf"),

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from attacks.threat_model import ThreatModel
 from benchmark.store.certificates import CERTIFIED, UNKNOWN
 from model_zoo.bounds import smoothing
+from model_zoo.bounds.agreement import refuse_disagreement
 from model_zoo.bounds.crown_margins import best_margins, interval_margins, margins_by
 from model_zoo.bounds.graph import Network, graph
 from model_zoo.bounds.interval_bounds import Box, image_box
@@ -23,6 +24,8 @@ from model_zoo.bounds.reach import interval_reaches
 
 ELEMENTS = 2**26
 """Numbers that the largest step of a bound holds at a time: half a gigabyte."""
+EXAMPLES = 10
+"""Images on which the graph of a model must agree with it."""
 Settings = Mapping[str, float]
 
 
@@ -34,16 +37,23 @@ class Subject:
         model: as it is judged: float32, in eval mode, frozen.
         shape: (C, H, W) of its images.
         batch_size: images of one pass.
+        examples: (N, C, H, W) images on which its graph must agree with it; None for random ones.
     """
 
     model: nn.Module
     shape: tuple[int, ...]
     batch_size: int
+    examples: Tensor | None = None
 
     @cached_property
     def network(self) -> Network:
-        """Its graph in float64. Raises: InputError for what no bound is known for."""
-        return graph(self.model, self.shape)
+        """Its graph in float64. Raises: InputError for what no bound is known for, or a graph of something else."""
+        found, examples = graph(self.model, self.shape), self.examples
+        if examples is None:
+            device = found.nodes[-1].operation.weight.device  # type: ignore[union-attr]  # it ends in a linear layer
+            examples = torch.rand(EXAMPLES, *self.shape, generator=torch.Generator().manual_seed(0)).to(device)
+        refuse_disagreement(found, self.model, examples)
+        return found
 
     @cached_property
     def program(self) -> Program:
@@ -93,6 +103,18 @@ class Proof:
 
 
 Prove = Callable[[Subject, Asked, Settings], Proof]
+Prepare = Callable[[Subject], object]
+"""Makes what a method needs of a model. Raises: InputError for a model that it does not take."""
+
+
+def with_bounds(subject: Subject) -> Network:
+    """What all bounds need: the graph."""
+    return subject.network
+
+
+def with_program(subject: Subject) -> Program:
+    """What the solver needs: the program of the graph."""
+    return subject.program
 
 
 def by_intervals(subject: Subject, asked: Asked, _settings: Settings) -> Proof:

@@ -14,7 +14,7 @@ from attacks.judge import predict
 from attacks.precision import full_float32
 from benchmark.certify.case import CertifyCase, certify_key, identity
 from benchmark.certify.methods import Method
-from benchmark.certify.proofs import Asked, Proof, Subject
+from benchmark.certify.proofs import EXAMPLES, Asked, Proof, Subject
 from benchmark.data.split import Split
 from benchmark.evaluation.hardware import Hardware
 from benchmark.evaluation.model_checks import check_identity, check_images, check_model
@@ -50,7 +50,7 @@ def certify_models(
     for method in methods:
         method.require_norm(suite.threat)
     cases = [
-        CertifyCase(suite.name, split.digest, len(split), model, method, suite.threat, seed)
+        CertifyCase(suite.name, split.digest, len(split), model, method, suite.threat, seed, split.origin)
         for method in methods
         for model in models
     ]
@@ -74,10 +74,7 @@ def certify_models(
             bar.set_description_str(method.name)
             for _ in run_all(len(tasks), compute, workers):
                 bar.update()
-    shown = [_certified(case, store) for case in cases]
-    for one in shown:
-        store.show(suite.name, one)
-    return shown
+    return [store.show(suite.name, _certified(case, store)) for case in cases]
 
 
 def _subject(spec: ModelSpec, split: Split, hardware: Hardware, checkpoint_dir: Path) -> Subject:
@@ -85,7 +82,8 @@ def _subject(spec: ModelSpec, split: Split, hardware: Hardware, checkpoint_dir: 
     model = load_on(hardware, spec, split, checkpoint_dir)
     found = check_model(spec.name, model, split, hardware, needs_gradients=False, is_random=spec.randomized)
     check_identity(spec, found.flags)
-    return Subject(model, tuple(split.x.shape[1:]), hardware.batch_size)
+    some = torch.linspace(0, len(split) - 1, min(EXAMPLES, len(split))).long()
+    return Subject(model, tuple(split.x.shape[1:]), hardware.batch_size, split.x[some].to(hardware.device))
 
 
 def _require_bounds(case: CertifyCase, subject: Subject) -> None:
@@ -96,10 +94,7 @@ def _require_bounds(case: CertifyCase, subject: Subject) -> None:
             "certify its base classifier by smoothing"
         )
     try:
-        if case.method.is_deterministic:
-            assert subject.network
-        if case.method.name == "milp":
-            assert subject.program
+        case.method.prepare(subject)
     except InputError as error:
         raise InputError(f"model {case.model.name}: {error}") from None
 
@@ -189,4 +184,5 @@ def _certified(case: CertifyCase, store: CertificateStore) -> Certified:
         index=certificates.index,
         state=certificates.state,
         radius=radius,
+        origin=case.origin,
     )

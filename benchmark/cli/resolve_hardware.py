@@ -64,6 +64,7 @@ def choose_images(
         broken = skip_broken or 0
         return brought.select(suite.examples, seed=shared.seed, most_broken=broken, quiet=shared.quiet)
     split = load_images(suite.dataset, "test", shared)
+    split = replace(split, origin=split.digest)
     if suite.examples is None:
         return split
     if suite.examples > len(split):

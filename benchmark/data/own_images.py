@@ -64,8 +64,9 @@ class OwnImages:
         wanted = whole if examples is None else balanced_subset(whole, examples, seed=seed)
         rows = wanted.index.numpy()
         if isinstance(self.source, Tensor):
-            chosen = replace(wanted, x=self.source[wanted.index])
-            return with_wider(chosen, replace(whole, x=self.source), seed=seed)
+            whole = replace(whole, x=self.source)
+            chosen = replace(wanted, x=self.source[wanted.index], origin=whole.digest)
+            return with_wider(chosen, whole, seed=seed)
         sums, broken = summed(self.source, rows, quiet=quiet)
         if len(broken) > most_broken:
             first = next(iter(broken.values()))

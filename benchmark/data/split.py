@@ -30,6 +30,7 @@ class Split:
         index: int64 (N,), ascending: where each image stands in the whole part. Draws and selections are keyed by it.
         names: of the classes, in the order of the logits, where they are not those of the dataset.
         wider: a larger selection, for what is asked of a model by clean passes alone; None where there is none.
+        origin: digest of the whole part that a selection is from; "" where that is not known.
     """
 
     dataset: str
@@ -40,6 +41,7 @@ class Split:
     classes: int
     names: Sequence[str] = ()
     wider: "Split | None" = None
+    origin: str = ""
 
     def __len__(self) -> int:
         return len(self.y)

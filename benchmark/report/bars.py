@@ -37,19 +37,23 @@ def bars(suite: SuiteScores) -> dict[str, Bar]:
     """
     found = {}
     for model in suite.worst:
-        entry = next(entry for entry in suite.entries if entry.model == model)
-        network, threat = entry.networks.get(model, {}), ThreatModel(entry.norm, entry.epsilon)
-        own = [one for one in suite.certified if one.is_deterministic and dict(one.network) == dict(network)]
-        if not any(one.norm == threat.norm and one.epsilon >= threat.epsilon for one in own):
+        entries = [entry for entry in suite.entries if entry.model == model]
+        network = entries[0].networks.get(model, {})
+        threat = ThreatModel(entries[0].norm, entries[0].epsilon)
+        whole = {(entry.images, entry.origin) for entry in entries}  # all selected from the same images
+        own = [
+            one
+            for one in suite.certified
+            if one.is_deterministic and dict(one.network) == dict(network) and any(one.is_of(*of) for of in whole)
+        ]
+        if not any(one.holds_in(threat) for one in own):
             continue
         images, robust = suite.shared[model], suite.worst[model]
-        proven = proven_images(own, network, threat)
+        proven = np.unique(np.concatenate([proven_images(own, network, threat, *of) for of in whole]))
         for case, judged in zip(suite.entries, suite.judged, strict=True):
             if case.model == model:
                 refuse_contradiction(f"{suite.suite}: {case.title}", judged.index[~judged.robust], proven)
-        witnessed = [
-            one.index[one.state == BROKEN] for one in own if one.norm == threat.norm and one.epsilon <= threat.epsilon
-        ]
+        witnessed = [one.index[one.state == BROKEN] for one in own if one.breaks(threat)]
         broken = ~robust
         for witnesses in witnessed:
             broken = broken | np.isin(images, witnesses)

@@ -8,7 +8,7 @@ import pandas as pd
 
 from benchmark.report.tables import write_csv
 from benchmark.stats.shares import percent, wilson
-from benchmark.store.certificate_store import in_order
+from benchmark.store.certificate_store import both, in_order
 from benchmark.store.certificates import BROKEN, Certified, certified_from
 
 NOTE = "certified"
@@ -76,6 +76,13 @@ def noted_certified(notes: Mapping[str, Any]) -> list[Certified]:
 
 
 def together(own: Sequence[Certified], packed: Sequence[Certified]) -> list[Certified]:
-    """What a store has, and of what is packed the rest."""
-    places = [one.place for one in own]
-    return in_order([*own, *(one for one in packed if one.place not in places)])
+    """What a store has, and what is packed; of the same place what either proves."""
+    found = list(own)
+    for one in packed:
+        places = [other.place for other in found]
+        if one.place in places:
+            at = places.index(one.place)
+            found[at] = both(found[at], one)
+        else:
+            found.append(one)
+    return in_order(found)

@@ -91,10 +91,23 @@ class CertificateStore:
             return None
         return joined([part for part, _ in whole]), sum(timing["seconds"] for _, timing in whole)
 
-    def show(self, suite: str, certified: Certified) -> None:
-        """Have a suite's tables show what is certified of a model; it takes the place of what they showed before."""
-        path = self.root / "certified" / suite / f"{digest_of(certified.place)}.json"
+    def show(self, suite: str, certified: Certified) -> Certified:
+        """Have a suite's tables show what is certified of a model, with what they showed of it in the same place.
+
+        Returns: what they show now.
+        """
+        path = self._place(suite, certified)
+        for other in sorted(path.parent.glob("*.json")):
+            before = _read(other)
+            if before is not None and before.place == certified.place:
+                certified = both(certified, before)
+                if other != path:
+                    discard(other)  # from before settings were part of the place
         write_or_say(path, sealed(certified.to_dict()))
+        return certified
+
+    def _place(self, suite: str, certified: Certified) -> Path:
+        return self.root / "certified" / suite / f"{digest_of(certified.place)}.json"
 
     def shown(self, suite: str) -> list[Certified]:
         """What the tables of a suite show, by model and method. Raises: InputError for a damaged record."""
@@ -139,15 +152,42 @@ class ContradictionError(InputError):
     """An image is both certified and broken."""
 
 
-def proven_images(certified: Sequence[Certified], network: Mapping[str, str], threat: ThreatModel) -> NDArray[np.int64]:
-    """(M,) the indices of the images that a deterministic method certifies of a network, in this ball at least."""
+def _read(path: Path) -> Certified | None:
+    """What a record says; None for a damaged one."""
+    record = read_sealed(path)
+    try:
+        return None if record is None else certified_from(record)
+    except ValueError:
+        return None
+
+
+def both(newer: Certified, earlier: Certified) -> Certified:
+    """What either of two runs of the same place proves. Raises: ContradictionError where the two contradict."""
+    try:
+        return newer.with_earlier(earlier)
+    except ValueError as error:
+        raise ContradictionError(f"{error}; report it, with the folder of the verdict store") from None
+
+
+def proven_images(
+    certified: Sequence[Certified],
+    network: Mapping[str, str],
+    threat: ThreatModel,
+    images: str = "",
+    origin: str = "",
+) -> NDArray[np.int64]:
+    """(M,) the indices of the images that a deterministic method certifies of a network, in this ball at least.
+
+    Args:
+        images: digest of the images that are asked for; origin: of the whole that they are from.
+    """
     found = [
         one.index[one.state == CERTIFIED]
         for one in certified
         if one.is_deterministic
         and dict(one.network) == dict(network)
-        and one.norm == threat.norm
-        and one.epsilon >= threat.epsilon
+        and one.is_of(images, origin)
+        and one.holds_in(threat)
     ]
     return np.unique(np.concatenate(found)) if found else np.empty(0, dtype=np.int64)
 

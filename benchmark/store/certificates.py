@@ -5,7 +5,7 @@ import io
 import json
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from attacks.threat_model import ThreatModel
 from benchmark.stats.shares import Bools
 from benchmark.store.chunk import Range, checksum, stem
 
@@ -101,7 +102,8 @@ class Certified:
         method: its name; version: of the method; settings: in a few words.
         is_deterministic: whether it is a proof about the model itself, and not, but for a probability of alpha, about
             the model smoothed.
-        norm, epsilon: the threat model. images: digest of the images. seed: of all draws.
+        norm, epsilon: the threat model. seed: of all draws.
+        images: digest of the images. origin: of the whole that they were selected from; "" where that is not known.
         index: (N,) int64, ascending. state: (N,) int64, as in `Certificates`.
         radius: of smoothing, (N,) float32, the L2 radius within which the image is certified to be of its class; -1
             where it is misclassified or the classifier abstains. None of all other methods.
@@ -120,6 +122,7 @@ class Certified:
     index: NDArray[np.int64]
     state: NDArray[np.int64]
     radius: NDArray[np.float32] | None = None
+    origin: str = ""
 
     @property
     def certified(self) -> Bools:
@@ -129,9 +132,44 @@ class Certified:
 
     @property
     def place(self) -> dict[str, Any]:
-        """What tells it from others of the suite: a newer one of the same takes its place."""
-        names = ("network", "method", "norm", "epsilon", "images")
+        """What tells it from others of the suite: a newer one of the same is taken together with it.
+
+        Of what is drawn, the settings and the seed are part of it.
+        """
+        drawn = () if self.is_deterministic else ("settings", "seed")
+        names = ("network", "method", "norm", "epsilon", "images", *drawn)
         return {name: dict(self.network) if name == "network" else getattr(self, name) for name in names}
+
+    def is_of(self, images: str, origin: str) -> bool:
+        """Whether its indices count the same images as those with this digest, or selected from this whole."""
+        return self.images == images or (self.origin != "" and self.origin == origin)
+
+    def holds_in(self, threat: ThreatModel) -> bool:
+        """Whether a point that is misclassified in this ball would contradict what it certifies."""
+        return is_inside(threat, ThreatModel(self.norm, self.epsilon))
+
+    def breaks(self, threat: ThreatModel) -> bool:
+        """Whether its witnesses lie in this ball."""
+        return is_inside(ThreatModel(self.norm, self.epsilon), threat)
+
+    def with_earlier(self, earlier: "Certified") -> "Certified":
+        """What either of two runs of the same place proves; of another version, or of draws, the newer one alone.
+
+        Raises: ValueError where an image is certified by the one and broken by the other.
+        """
+        if earlier.version != self.version or not self.is_deterministic:
+            return self
+        if not np.array_equal(earlier.index, self.index):
+            return self
+        state = np.where(self.state == UNKNOWN, earlier.state, self.state)
+        if both := self.index[(earlier.state != UNKNOWN) & (earlier.state != state)].tolist():
+            raise ValueError(f"{self.model}: {self.method}: image {both[0]} is both certified and broken, by two runs")
+        if np.array_equal(state, self.state):
+            return self
+        if np.array_equal(state, earlier.state):
+            return replace(earlier, model=self.model, origin=self.origin or earlier.origin)
+        settings = dict.fromkeys([*earlier.settings.split(" or "), self.settings])
+        return replace(self, state=state, settings=" or ".join(settings), origin=self.origin or earlier.origin)
 
     def to_dict(self) -> dict[str, Any]:
         """As it is written to JSON.
@@ -143,8 +181,22 @@ class Certified:
         if self.radius is not None:
             rows += self.radius.astype("<f4").tobytes()
         plain = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in ROWS}
+        if not self.origin:
+            del plain["origin"]
         packed = base64.b64encode(zlib.compress(rows, 9)).decode()
         return {**plain, "network": dict(self.network), "n": len(self.index), "rows": packed}
+
+
+LARGER = ("L1", "L2", "Linf")
+"""Norms of which a ball lies inside that of every later one with the same radius."""
+
+
+def is_inside(ball: ThreatModel, other: ThreatModel) -> bool:
+    """Whether a ball lies inside another one around the same image: as far as the radii alone tell."""
+    if ball.norm != other.norm and not {ball.norm, other.norm} <= {*LARGER}:
+        return False
+    widens = ball.norm == other.norm or LARGER.index(ball.norm) < LARGER.index(other.norm)
+    return widens and ball.epsilon <= other.epsilon
 
 
 ROWS = ("index", "state", "radius")
@@ -154,7 +206,7 @@ ROWS = ("index", "state", "radius")
 def certified_from(record: Mapping[str, Any]) -> Certified:
     """What `Certified.to_dict` wrote. Raises: ValueError, in one line, for anything else."""
     try:
-        names = [field.name for field in fields(Certified) if field.name not in ROWS]
+        names = [field.name for field in fields(Certified) if field.name not in (*ROWS, "origin")]
         n = int(record["n"])
         rows = zlib.decompress(base64.b64decode(record["rows"], validate=True))
         if len(rows) not in (5 * n, 9 * n):
@@ -162,7 +214,8 @@ def certified_from(record: Mapping[str, Any]) -> Certified:
         index = np.frombuffer(rows, "<i4", n).astype(np.int64)
         state = np.frombuffer(rows, "<i1", n, 4 * n).astype(np.int64)
         radius = np.frombuffer(rows, "<f4", n, 5 * n).astype(np.float32) if len(rows) > 5 * n else None
-        return Certified(**{name: record[name] for name in names}, index=index, state=state, radius=radius)
+        plain = {name: record[name] for name in names}
+        return Certified(**plain, index=index, state=state, radius=radius, origin=record.get("origin", ""))
     except (LookupError, TypeError, AttributeError, ValueError, zlib.error) as error:
         raise ValueError(
             f"expected what is certified of a model, got something else ({type(error).__name__})"

@@ -52,6 +52,7 @@ def shown_case(case: EvalCase, rank: Sequence[int]) -> ShownCase:
         schedule=case.model.schedule,
         judge_draws=case.judge_draws,
         eot=case.eot,
+        origin=case.origin,
     )
 
 

@@ -12,7 +12,7 @@ KINDS: Mapping[Any, type | tuple[type, ...]] = {
     Mapping[str, Mapping[str, str]]: dict,
 }
 """By the type of a field of `ShownCase`, what JSON has there."""
-UNLESS_DEFAULT = ("judge_draws", "eot")
+UNLESS_DEFAULT = ("judge_draws", "eot", "origin")
 """Fields that are written only where they say something."""
 
 
@@ -27,7 +27,7 @@ class ShownCase:
         source_model: "" for a white-box case.
         n: how many images; images: their digest. seed: of all draws. version: of the attack.
         schedule: how the model was trained here, in a few words; "" where that is not known.
-        judge_draws, eot: as in `EvalCase`.
+        judge_draws, eot, origin: as in `EvalCase`.
     """
 
     key: str
@@ -50,6 +50,7 @@ class ShownCase:
     schedule: str
     judge_draws: int = 0
     eot: int = 1
+    origin: str = ""
 
     @property
     def cell(self) -> str:

@@ -31,6 +31,7 @@ class EvalCase:
         seed: of all draws.
         judge_draws: passes whose mean probabilities decide; 0 for one pass of a model that is not randomised.
         eot: passes that each query of the attack averages.
+        origin: digest of the whole that the images were selected from, which no number depends on; "" if not known.
     """
 
     suite: str
@@ -44,6 +45,7 @@ class EvalCase:
     seed: int
     judge_draws: int = 0
     eot: int = 1
+    origin: str = ""
 
     @property
     def is_randomized(self) -> bool:

@@ -67,6 +67,7 @@ def cases(
                 attack,
                 suite.threat,
                 seed,
+                origin=split.origin,
             ),
             judge_draws=judge_draws,
             eot=eot,

@@ -80,10 +80,12 @@ def compute_task(
 
 def _refuse_contradictions(group: Sequence[EvalCase], verdicts: Sequence[Verdicts], store: Store) -> None:
     """Raise ContradictionError, before anything is written, where an image was broken that is certified."""
-    certified = CertificateStore(store.root).shown(group[0].suite)
+    certificates = CertificateStore(store.root)
+    certified = [one for suite in certificates.suites() for one in certificates.shown(suite)]
     for case, verdict in zip(group, verdicts, strict=True) if certified else ():
         broken = verdict.index[~verdict.robust_any]
-        refuse_contradiction(title_of([case]), broken, proven_images(certified, case.model.identity, case.threat))
+        proven = proven_images(certified, case.model.identity, case.threat, case.images, case.origin)
+        refuse_contradiction(title_of([case]), broken, proven)
 
 
 def _evaluate(

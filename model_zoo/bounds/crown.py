@@ -43,7 +43,8 @@ def rule_slopes(box: Box, leak: float, rule: str) -> Tensor:
     if rule == "zero":
         return torch.full_like(box.lower, leak)
     if rule == "adaptive":
-        return torch.where(box.upper >= -box.lower, 1.0, leak)
+        one = torch.ones_like(box.lower) if leak else 1.0  # of two plain numbers float32 is made, which rounds the leak
+        return torch.where(box.upper >= -box.lower, one, leak)
     return _chord(box, leak)
 
 
@@ -64,7 +65,7 @@ def _chord(box: Box, leak: float) -> Tensor:
     is_unstable = (box.lower < 0) & (box.upper > 0)
     width = torch.where(is_unstable, box.upper - box.lower, 1.0)
     return torch.where(
-        is_unstable, (box.upper - leak * box.lower) / width, torch.where(box.lower >= 0, 1.0, leak).to(width.dtype)
+        is_unstable, (box.upper - leak * box.lower) / width, torch.where(box.lower >= 0, torch.ones_like(width), leak)
     )
 
 

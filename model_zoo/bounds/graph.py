@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx, nn
 
-from attacks.errors import InputError
-from attacks.models.user_model import UserModel
-from model_zoo.bounds.layers import Dense, traced
+from attacks.errors import InputError, one_line
+from attacks.models.user_model import Quirks, UserModel
+from model_zoo.bounds.layers import Dense
 from model_zoo.bounds.operations import Activation, Image, Operation, operations_of, refusal
+from model_zoo.bounds.tracing import is_size, refuse_hooks, refuse_overwritten, traced
 
 IMAGE = 0
 """The place of the image among the nodes."""
@@ -79,7 +80,7 @@ class Network:
 
 
 def graph(model: nn.Module, shape: Sequence[int]) -> Network:
-    """The graph of a network in eval mode, in float64; the model stays as it is.
+    """The graph of a network as it is, in float64; the model is not changed.
 
     Args:
         model: images (N, *shape) to logits.
@@ -87,15 +88,19 @@ def graph(model: nn.Module, shape: Sequence[int]) -> Network:
 
     Raises: InputError, in one line, for what no bound is known for, which it names.
     """
-    exact = copy.deepcopy(_without_wrapper(model)).double().eval()
-    for parameter in exact.parameters():
-        parameter.requires_grad_(False)
+    exact = _copied(_without_wrapper(model))
+    steps = traced(exact)
+    refuse_overwritten(steps, exact)
     nodes = [Node("image", Image(), (), tuple(shape))]
     places: dict[fx.Node, int] = {}
     device = next((tensor.device for tensor in (*exact.parameters(), *exact.buffers())), torch.device("cpu"))
-    for step in traced(exact).nodes:
+    for step in steps.nodes:
         if step.op == "placeholder":
+            if places:
+                raise refusal(step.name, "it is an input beside the images; have forward take images alone")
             places[step] = IMAGE
+            continue
+        if is_size(step):
             continue
         if step.op == "output":
             if step.args[0] not in places:
@@ -118,14 +123,40 @@ def _ending_in_logits(nodes: Sequence[Node], last: int, model: nn.Module) -> Net
     return Network(nodes)
 
 
+def _copied(model: nn.Module) -> nn.Module:
+    """A copy in float64 without gradients."""
+    refuse_hooks(model)
+    try:
+        exact = copy.deepcopy(model)
+    except Exception as error:  # a model may hold what it likes
+        raise InputError(
+            f"expected a model that can be copied, got one that cannot ({one_line(error)}); keep what cannot be copied "
+            "outside of it"
+        ) from None
+    for parameter in exact.parameters():
+        parameter.requires_grad_(False)
+    return exact.double()
+
+
 def _without_wrapper(model: nn.Module) -> nn.Module:
     """A user's own model without what runs it; its normalisation stays in front."""
     if not isinstance(model, UserModel):
         return model
-    quirks = model.quirks
-    if quirks.output or quirks.dtype or quirks.keeps_state or quirks.has_generators or quirks.returns_arrays:
+    if unlike := _unlike_a_network(model.quirks):
         raise InputError(
-            "expected a model that returns its logits and draws and keeps nothing, which alone can be bounded, got one "
-            f"that is run by {quirks}; certify by smoothing, or have the factory return a plain network"
+            "expected a plain network in float32, which alone can be bounded, got a model that "
+            f"{' and '.join(unlike)}; certify by smoothing, or have the factory return a plain one"
         )
     return nn.Sequential(model.normalize, model.model)
+
+
+def _unlike_a_network(quirks: Quirks) -> list[str]:
+    """What a model does that no bound knows of, in a few words each."""
+    said = {
+        f"returns its logits as {quirks.output}": bool(quirks.output),
+        f"takes images in {quirks.dtype}": bool(quirks.dtype),
+        "keeps something from pass to pass": quirks.keeps_state,
+        "draws from generators of its own": quirks.has_generators,
+        "returns what is no plain tensor": quirks.returns_arrays,
+    }
+    return [what for what, holds in said.items() if holds]

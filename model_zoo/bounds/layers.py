@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from attacks.errors import InputError
 from attacks.models.normalisation import Normalize
-from model_zoo.architectures.strided_conv import HalvingConv2d
+from model_zoo.bounds.tracing import described, function_of, is_size, refuse_hooks, tensors_of, traced
 
 Shape = Sequence[int]
 
@@ -130,8 +131,11 @@ def layers(model: nn.Module) -> list[Layer]:
     """
     found: list[Layer] = []
     last: fx.Node | None = None
+    refuse_hooks(model)
     for node in traced(model).nodes:
-        if node.op != "placeholder" and node.all_input_nodes != [last]:
+        if is_size(node):
+            continue
+        if node.op != "placeholder" and tensors_of(node) != [last]:
             raise _refusal(node, "it is not fed by the layer before it alone")
         if node.op not in ("placeholder", "output"):
             step = layer_of(node, model)
@@ -144,44 +148,30 @@ def layers(model: nn.Module) -> list[Layer]:
     return found
 
 
-def traced(model: nn.Module) -> fx.Graph:
-    """The model's forward pass as a graph of layers. Raises: InputError for one that cannot be traced."""
-    try:
-        return _Tracer().trace(model)
-    except Exception as error:  # tracing runs the model's own code, which may raise what it likes
-        raise InputError(
-            f"expected a network that is a graph of layers, got {type(model).__name__}, "
-            f"which cannot be traced ({type(error).__name__}); bound another architecture"
-        ) from error
-
-
-class _Tracer(fx.Tracer):
-    """Looks into every module but torch's own, the normalisation and a convolution that computes what torch's does."""
-
-    def is_leaf_module(self, module: nn.Module, name: str) -> bool:
-        return isinstance(module, Normalize | HalvingConv2d) or super().is_leaf_module(module, name)
-
-
 def layer_of(node: fx.Node, model: nn.Module) -> list[Layer] | None:
     """What a step of the traced network is: one layer, none where it changes nothing; None where it is another."""
     if node.op == "call_module":
         return _from_module(model.get_submodule(str(node.target)))
-    name = function_of(node)
-    if name == "relu":
-        return [Relu()]
-    if name == "flatten" and node.args[1:] == (1,) and not node.kwargs:
-        return [Flatten()]
+    match function_of(node):
+        case "relu":
+            return [Relu()]
+        case "flatten" if {"end_dim": -1, **_settings(node, ("start_dim", "end_dim"))} == {
+            "start_dim": 1,
+            "end_dim": -1,
+        }:
+            return [Flatten()]
+        case "view" | "reshape" if len(node.args) == 3 and is_size(node.args[1]) and node.args[2] == -1:
+            return [Flatten()]
+        case "max_pool2d":
+            settings = _settings(node, ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices"))
+            if not settings.get("return_indices"):
+                return [MaxPool(nn.MaxPool2d(**settings))]
     return None
 
 
-def function_of(node: fx.Node) -> str:
-    """The name of the function or method that a step calls."""
-    return str(node.target) if node.op == "call_method" else getattr(node.target, "__name__", "")
-
-
-def described(node: fx.Node, model: nn.Module) -> str:
-    """What a message calls a step without a bound: the class of its module, else "it"."""
-    return type(model.get_submodule(str(node.target))).__name__ if node.op == "call_module" else "it"
+def _settings(node: fx.Node, names: Sequence[str]) -> dict[str, Any]:
+    """What a step is called with beside a tensor, by name."""
+    return {**dict(zip(names, node.args[1:], strict=False)), **node.kwargs}
 
 
 def _from_module(module: nn.Module) -> list[Layer] | None:

@@ -1,9 +1,14 @@
 """Complete verification of small networks: is there a misclassified point in the box, by mixed-integer programming.
 
+The solver compares all numbers with the same tolerance, and drops small coefficients. So the variables of each node are
+counted in the largest number that it can put out, each row in its largest coefficient, and each row is widened by the
+tolerance: what the solver takes for infeasible is so without it.
+
 Whatever float32 adds to what a node should compute is a variable, too, between its bounds. From the second layer on
 they are much wider than what the solver tolerates (about 1e-6); at the first they are as wide, and it is trusted.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +28,8 @@ from model_zoo.bounds.operations import Activation, Sum
 from model_zoo.bounds.reach import Reach
 from model_zoo.bounds.verify import FOUND, INFEASIBLE, OUT_OF_TIME, Answer
 
+TOLERANCE = 1e-6
+"""Of HiGHS, for rows and whole numbers."""
 FIRST = 1e9
 """A gap that any point closes: the solver stops at the first one that it finds."""
 
@@ -103,6 +110,11 @@ class Program:
     def _variables(self, place: int) -> NDArray[np.int64]:
         return np.arange(self.starts[place], self.starts[place + 1])
 
+    def _units(self, lower: NDArray[np.float64], upper: NDArray[np.float64]) -> NDArray[np.float64]:
+        """What the variables of all nodes are counted in: the largest number that their node can put out."""
+        nodes = [slice(*ends) for ends in itertools.pairwise(self.starts)]
+        return np.concatenate([np.full(at.stop - at.start, _largest(lower[at], upper[at])) for at in nodes])
+
     def _solved(
         self,
         rows: "_Rows",
@@ -112,16 +124,25 @@ class Program:
         seconds: float,
     ) -> Answer:
         binaries = rows.count - len(lower)
-        bounds = Bounds(np.append(lower, np.zeros(binaries)), np.append(upper, np.ones(binaries)))
-        is_whole = np.append(np.zeros(len(lower)), np.ones(binaries))
+        unit = np.append(self._units(lower, upper), np.ones(binaries))
+        lower, upper = np.append(lower, np.zeros(binaries)) / unit, np.append(upper, np.ones(binaries)) / unit
+        bounds = Bounds(lower, upper)
+        is_whole = np.append(np.zeros(rows.count - binaries), np.ones(binaries))
         options = {"time_limit": seconds, "mip_rel_gap": FIRST}
-        solved = milp(cost, integrality=is_whole, bounds=bounds, constraints=rows.constraint, options=options)
+        cost = cost * unit / np.abs(cost * unit).max()
+        constraint = rows.constraint(unit)
+        solved = milp(cost, integrality=is_whole, bounds=bounds, constraints=constraint, options=options)
         if solved.status == 2:
             return Answer(INFEASIBLE)
         if solved.x is None:
             return Answer(OUT_OF_TIME)
-        point = solved.x[: self.starts[1]].reshape(self.network.nodes[IMAGE].shape)
+        point = (solved.x * unit)[: self.starts[1]].reshape(self.network.nodes[IMAGE].shape)
         return Answer(FOUND, torch.from_numpy(point.copy()))
+
+
+def _largest(lower: NDArray[np.float64], upper: NDArray[np.float64]) -> float:
+    """The largest absolute number between bounds; 1 where all is 0."""
+    return float(max(np.abs(lower).max(), np.abs(upper).max())) or 1.0
 
 
 def _ends(reach: Reach) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -177,9 +198,13 @@ class _Rows:
         self.add([(h, 1.0), (z, -1.0), (on, -(1 - leak) * low)], -np.inf, slack - (1 - leak) * low)
         self.add([(h, 1.0), (z, -leak), (on, -(1 - leak) * high)], -np.inf, slack)
 
-    @property
-    def constraint(self) -> LinearConstraint:
-        """All rows."""
+    def constraint(self, unit: NDArray[np.float64]) -> LinearConstraint:
+        """All rows, of variables that are counted in some unit each, and widened by the solver's tolerance."""
         row, column, value = (np.concatenate(part) for part in zip(*self._parts, strict=True))
-        matrix = coo_array((value, (row, column)), shape=(self._height, self.count)).tocsr()
-        return LinearConstraint(matrix, np.concatenate(self._lower), np.concatenate(self._upper))
+        value = value * unit[column]
+        size = np.zeros(self._height)
+        np.maximum.at(size, row, np.abs(value))
+        size[size == 0] = 1.0
+        matrix = coo_array((value / size[row], (row, column)), shape=(self._height, self.count)).tocsr()
+        lower, upper = np.concatenate(self._lower) / size, np.concatenate(self._upper) / size
+        return LinearConstraint(matrix, lower - TOLERANCE, upper + TOLERANCE)

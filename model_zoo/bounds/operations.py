@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from attacks.errors import InputError
-from attacks.models.normalisation import Normalize
 from model_zoo.bounds.layers import (
     Convolution,
     Dense,
@@ -19,10 +18,9 @@ from model_zoo.bounds.layers import (
     Layer,
     MaxPool,
     Relu,
-    described,
-    function_of,
     layer_of,
 )
+from model_zoo.bounds.tracing import described, function_of, tensors_of
 
 
 @dataclass(frozen=True)
@@ -63,54 +61,69 @@ def operations_of(
         if len(shapes) == 2 and shapes[0] == shapes[1] and len(step.args) == 2 and not step.kwargs:
             return [Sum()], None
         raise refusal(step.name, "it adds something else than two layers of one shape")
-    if len(shapes) != 1 or step.all_input_nodes != [step.args[0]]:
+    if len(shapes) != 1 or tensors_of(step) != [*step.args[:1]]:
         raise refusal(step.name, "it is not fed by one layer, nor the sum of two")
     (shape,) = shapes
+    own, constants = _own(step, model, shape, device)
+    known = layer_of(step, model) if own is None else own
+    if known is None or any(isinstance(one, MaxPool) and one.pool.ceil_mode for one in known):
+        raise refusal(step.name, f"no bound is known for {described(step, model)}")
+    if known and not _takes(known[0], shape):
+        raise refusal(step.name, f"no bound is known for {described(step, model)} on what has the shape {shape}")
+    return [*known], constants
+
+
+def _takes(operation: Operation, shape: tuple[int, ...]) -> bool:
+    """Whether an operation bounds what has this shape, one image left out: a linear layer only a single axis."""
+    match operation:
+        case Dense():
+            return len(shape) == 1
+        case Convolution():
+            return len(shape) == 3 and shape[0] == operation.weight.shape[1] * operation.groups
+        case MaxPool():
+            return len(shape) == 3
+    return True
+
+
+def _own(
+    step: fx.Node, model: nn.Module, shape: tuple[int, ...], device: torch.device
+) -> tuple[Sequence[Operation] | None, Tensor | None]:
+    """What a step does that `layers` has no bound for, or in which more constants than a bias are added up."""
     if step.op == "call_module":
-        module = model.get_submodule(str(step.target))
-        own, constants = _from_module(module, shape, device)
-        if own is not None:
-            return own, constants
-    elif function_of(step) == "leaky_relu":
-        leak = step.args[1] if len(step.args) > 1 else step.kwargs.get("negative_slope", 0.01)
-        return [LeakyRelu(_leak(step.name, leak))], None
-    elif function_of(step) == "mean" and len(shape) == 3:
-        axes = step.args[1] if len(step.args) > 1 else step.kwargs.get("dim")
-        keeps = step.args[2] if len(step.args) > 2 else step.kwargs.get("keepdim", False)
+        return _from_module(step.name, model.get_submodule(str(step.target)), shape, device)
+    settings = {**dict(zip(("1", "2"), step.args[1:], strict=False)), **step.kwargs}
+    name = function_of(step)
+    if name == "leaky_relu":
+        return [LeakyRelu(_leak(step.name, settings.get("1", settings.get("negative_slope", 0.01))))], None
+    if name == "mean" and len(shape) == 3 and settings.keys() <= {"1", "2", "dim", "keepdim"}:
+        axes, keeps = settings.get("1", settings.get("dim")), settings.get("2", settings.get("keepdim", False))
         if isinstance(axes, (tuple, list)) and sorted(axis % 4 for axis in axes) == [2, 3]:
             pooled = _average(shape, shape[1:], shape[1:], (0, 0), device)
             return [pooled, *([] if keeps else [Flatten()])], None
-    known = layer_of(step, model)
-    if known is None or any(isinstance(one, MaxPool) and one.pool.ceil_mode for one in known):
-        raise refusal(step.name, f"no bound is known for {described(step, model)}")
-    return [*known], None
+    return None, None
 
 
 def _from_module(
-    module: nn.Module, shape: tuple[int, ...], device: torch.device
-) -> tuple[list[Operation] | None, Tensor | None]:
-    """What a module does that `layers` has no bound for, or in which more constants than a bias are added up."""
+    name: str, module: nn.Module, shape: tuple[int, ...], device: torch.device
+) -> tuple[Sequence[Operation] | None, Tensor | None]:
     match module:
+        case nn.BatchNorm2d() | nn.BatchNorm1d() | nn.Dropout() if module.training:
+            raise refusal(name, "it is kept in training mode, where it answers otherwise than in eval mode")
         case nn.BatchNorm2d() | nn.BatchNorm1d():
             if module.running_mean is None or module.running_var is None:
-                return None, None
+                raise refusal(name, "it has no running statistics, and answers by those of the batch")
             ones = torch.ones_like(module.running_var)
             scale = (ones if module.weight is None else module.weight) / (module.running_var + module.eps).sqrt()
             shift = torch.zeros_like(ones) if module.bias is None else module.bias
             constants = (scale * module.running_mean).abs() + shift.abs()
             return [_channelwise(scale, shift - scale * module.running_mean, shape)], constants
-        case Normalize():
-            scale = 1 / module.std.flatten()
-            offset = -(module.mean / module.std).flatten()
-            return [_channelwise(scale, offset, shape)], offset.abs()
         case nn.LeakyReLU():
-            return [LeakyRelu(_leak("leaky_relu", module.negative_slope))], None
+            return [LeakyRelu(_leak(name, module.negative_slope))], None
         case nn.AvgPool2d(ceil_mode=False, divisor_override=None) if len(shape) == 3:
             padding = _pair(module.padding)
             if padding != (0, 0) and not module.count_include_pad:
                 return None, None
-            stride = module.kernel_size if module.stride is None else module.stride
-            return [_average(shape, _pair(module.kernel_size), _pair(stride), padding, device)], None
+            return [_average(shape, _pair(module.kernel_size), _pair(module.stride), padding, device)], None
         case nn.AdaptiveAvgPool2d(output_size=(1 | (1, 1))) if len(shape) == 3:
             return [_average(shape, shape[1:], shape[1:], (0, 0), device)], None
     return None, None

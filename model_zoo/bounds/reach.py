@@ -91,8 +91,8 @@ def _noise(network: Network, place: int, feeds: Sequence[Box]) -> Tensor | None:
             return _gamma(network, terms) * (node.operation.magnitude(sizes[0]) + constants) * (1 + _of_bounds(network))
         case Sum():
             return _gamma(network, 1) * (sizes[0] + sizes[1]) * (1 + _of_bounds(network))
-        case LeakyRelu():
-            return _gamma(network, 1) * node.operation.leak * sizes[0] * (1 + _of_bounds(network))
+        case LeakyRelu():  # two roundings: that of the leak to float32, and that of the product
+            return _gamma(network, 2) * node.operation.leak * sizes[0] * (1 + _of_bounds(network))
     return None
 
 

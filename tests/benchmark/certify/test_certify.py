@@ -24,7 +24,7 @@ from benchmark.data.datasets import load
 from benchmark.data.split import Split, balanced_subset
 from benchmark.evaluation.hardware import Hardware
 from benchmark.report.bars import bars
-from benchmark.report.certified import radius_table
+from benchmark.report.certified import radius_table, together
 from benchmark.report.publish import rebuild_tables
 from benchmark.report.score import SuiteScores
 from benchmark.store.certificate_audit import certificate_faults
@@ -265,6 +265,96 @@ def test_certificates_hold_in_smaller_balls_alone(spec: ModelSpec) -> None:
     refuse_contradiction("x", np.array([3]), np.array([1, 2]))
 
 
+def test_certificates_of_other_images_count_nowhere(spec: ModelSpec, scores_of: Callable[..., SuiteScores]) -> None:
+    threat = ThreatModel("Linf", 0.2)
+    one = shown(spec, [CERTIFIED] * 400, images="a" * 64, origin="o" * 64)
+    for images, origin, count in (
+        ("a" * 64, "", 400),
+        ("b" * 64, "o" * 64, 400),  # another selection from the same whole
+        ("b" * 64, "p" * 64, 0),
+        ("b" * 64, "", 0),
+        ("", "", 0),
+    ):
+        assert len(proven_images([one], spec.identity, threat, images, origin)) == count
+    old = replace(one, origin="")
+    assert "origin" not in old.to_dict()
+    assert certified_from(old.to_dict()).origin == ""
+    assert certified_from(one.to_dict()).origin == "o" * 64
+    assert len(proven_images([old], spec.identity, threat, "b" * 64, "")) == 0
+    suite = scores_of({("ibp", "pgd-20", ""): 300})
+    suite = replace(suite, entries=[replace(suite.entries[0], networks={"ibp": spec.identity})])
+    assert bars(replace(suite, certified=[replace(one, state=np.full(400, BROKEN))])) == {}
+    with pytest.raises(ContradictionError):
+        bars(replace(suite, certified=[replace(one, images="")]))
+
+
+def test_a_certificate_holds_in_the_balls_inside_its_own_whatever_their_norm(
+    spec: ModelSpec, scores_of: Callable[..., SuiteScores]
+) -> None:
+    one = shown(spec, [CERTIFIED] * 400)
+    for norm, epsilon, holds in (
+        ("L2", 0.2, True),
+        ("L1", 0.1, True),
+        ("L2", 0.3, False),
+        ("L0", 0, False),
+        ("spatial-30deg", 0.1, False),
+    ):
+        assert one.holds_in(ThreatModel(norm, epsilon)) == holds
+    assert not replace(one, norm="L2").holds_in(ThreatModel("Linf", 0.1))
+    assert replace(one, norm="L2").breaks(ThreatModel("Linf", 0.2))
+    assert not one.breaks(ThreatModel("L2", 0.2))
+    suite = scores_of({("ibp", "pgd-20", ""): 300})
+    entries = [replace(suite.entries[0], networks={"ibp": spec.identity}, norm="L2", epsilon=0.2)]
+    with pytest.raises(ContradictionError):
+        bars(replace(suite, entries=entries, certified=[one]))
+
+
+def test_a_weaker_run_takes_nothing_from_a_stronger_one_and_two_that_contradict_each_other_stop(
+    spec: ModelSpec, tmp_path: Path
+) -> None:
+    store = CertificateStore(tmp_path)
+    strong, weak = shown(spec, [1, 2, 0, 1], settings="steps=20"), shown(spec, [1, 0, 0, 0], settings="steps=0")
+    for order in ((strong, weak), (weak, strong)):
+        for one in order:
+            store.show("digits", one)
+        (found,) = store.shown("digits")
+        assert (found.state.tolist(), found.settings) == ([1, 2, 0, 1], "steps=20")
+    store.show("digits", shown(spec, [0, 0, 1, 0], settings="steps=5"))
+    (found,) = store.shown("digits")
+    assert (found.state.tolist(), found.settings) == ([1, 2, 1, 1], "steps=20 or steps=5")
+    (packed,) = together([weak], [strong])
+    assert packed.state.tolist() == [1, 2, 0, 1]
+    with pytest.raises(ContradictionError, match="image 1 is both certified and broken, by two runs"):
+        store.show("digits", shown(spec, [0, 1, 0, 0]))
+    store.show("digits", shown(spec, [0, 1, 0, 0], version=2))  # which says that the older one was wrong
+    assert store.shown("digits")[0].state.tolist() == [0, 1, 0, 0]
+    drawn = {"method": "smoothing", "is_deterministic": False}
+    for settings in ("sigma=0.25", "sigma=0.5"):
+        store.show("smooth", shown(spec, [1, 0], settings=settings, **drawn))
+    assert [one.settings for one in store.shown("smooth")] == ["sigma=0.25", "sigma=0.5"]
+
+
+def test_a_selection_is_found_among_more_images_and_not_among_others_of_the_same_name(
+    command: Command, digits: Split, tmp_path: Path
+) -> None:
+    words = ("--models", "ibp", "--quiet", "--workers", "1")
+    attacked = (*words, "--attacks", "fgsm", "--transfer", "none")
+    assert command(tmp_path, "certify", *words, "--method", "ibp", "--examples", "10").returncode == 0
+    assert command(tmp_path, *attacked, "--examples", "20").returncode == 0
+    board = pd.read_csv(tmp_path / "results/mine/digits/leaderboard.csv")
+    assert 0 < board["certified_acc"][0] <= 50
+    pixels = (digits.x[:, 0] * 255).round().byte().numpy()
+    for folder, rows in (("one", slice(0, 20)), ("other", slice(20, 40))):
+        (tmp_path / folder).mkdir()
+        np.savez(tmp_path / folder / "test.npz", x=pixels[rows], y=digits.y[rows].numpy())
+    own = ("--dataset", "digits", "--results-dir", "own")
+    run = command(tmp_path, "certify", *words, "--method", "ibp", *own, "--data", "one/test.npz")
+    assert run.returncode == 0, run.stderr
+    run = command(tmp_path, *attacked, *own, "--data", "other/test.npz")
+    assert run.returncode == 0, run.stderr
+    assert "certified_acc" not in pd.read_csv(tmp_path / "own/digits/leaderboard.csv")
+
+
 @pytest.fixture(scope="module")
 def ran(command: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The results folder of certificates and an attack on the same images."""
@@ -388,17 +478,80 @@ def test_what_cannot_be_certified_is_one_line(
     assert run.stderr.count("\n") == 1
 
 
+REFUSED = {
+    "tanh": ("nn.Tanh()", "", "no bound is known for Tanh"),
+    "in place": ("Plus(nn.ReLU(inplace=True))", "", "works in place, and add reads after it what it overwrote"),
+    "hook": ("nn.ReLU()", "model[1].register_forward_hook(lambda *given: -given[-1])", "it has forward hooks"),
+    "forward": ("nn.ReLU()", "model[2].forward = torch.tanh", "its forward was replaced"),
+    "training": ("Kept(30)", "", "it is kept in training mode"),
+    "bfloat16": (
+        "Low()",
+        "",
+        "a model that computes in float32, whose rounding the bounds know, got bfloat16",
+    ),
+    "weight_norm": ("nn.ReLU()", "nn.utils.weight_norm(model[1])", "call torch.nn.utils.remove_weight_norm first"),
+    "pruning": ("nn.ReLU()", "prune.l1_unstructured(model[1], 'weight', 5)", "call torch.nn.utils.prune.remove first"),
+    "lock": ("nn.ReLU()", "model.lock = threading.Lock()", "expected a model that can be copied"),
+    "linear": (
+        "nn.ReLU()",
+        "model = nn.Sequential(nn.Linear(8, 8), *model)",
+        "known for Linear on what has the shape (1",
+    ),
+}
+"""By what is in the way of a bound: the middle of a network, what is done to it afterwards, and what is said."""
+FACTORY = """import threading
+import torch
+from torch import nn
+from torch.nn.utils import prune
+class Plus(nn.Module):
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+    def forward(self, h):
+        return self.inner(h) + h
+class Kept(nn.BatchNorm1d):
+    def train(self, mode=True):
+        return super().train(True)
+Kept.__module__ = "torch.nn"
+class Low(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(30, 30)
+    def forward(self, h):
+        with torch.autocast("cpu", torch.bfloat16):
+            return h + self.inner(h).relu()
+def make():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 30), {middle}, nn.Linear(30, 10))
+    {change}
+    return model
+"""
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")  # the deprecated one, which people still have
+@pytest.mark.parametrize("name", REFUSED)
 def test_a_model_that_no_bound_is_known_for_is_named_before_anything_is_computed(
-    tmp_path: Path, command: Command
+    name: str, tmp_path: Path, command: Command
 ) -> None:
-    (tmp_path / "mine.py").write_text(
-        "import torch\nfrom torch import nn\ndef make():\n    torch.manual_seed(0)\n"
-        "    return nn.Sequential(nn.Flatten(), nn.Linear(64, 300), nn.Tanh(), nn.Linear(300, 10)).eval()\n"
-    )
-    words = ("--model", "mine.py:make", "--dataset", "digits", "--method", "ibp", "--quiet")
-    run = command(tmp_path, "certify", *words)
-    assert run.returncode == 2
-    assert "no bound is known for Tanh" in run.stderr or "clean images are classified correctly" in run.stderr
+    middle, change, said = REFUSED[name]
+    code = FACTORY.replace("{middle}", middle).replace("{change}", change or "pass")
+    (tmp_path / "mine.py").write_text(code)
+    space: dict[str, Any] = {}
+    exec(code, space)
+    model, train = space["make"]().train(), load("digits", "train", data_dir=Path("unused"))
+    optimiser = torch.optim.Adam(model.parameters(), 3e-3)
+    for start in range(0, 3000, 100):
+        rows = torch.arange(start, start + 100) % len(train)
+        loss = nn.functional.cross_entropy(model(train.x[rows]).float(), train.y[rows])
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    torch.save(model.state_dict(), tmp_path / "mine.pt")
+    words = ("--model", "mine.py:make", "--checkpoint", "mine.pt", "--dataset", "digits", "--examples", "60")
+    run = command(tmp_path, "certify", *words, "--method", "ibp", "--quiet", "--workers", "1")
+    assert (run.returncode, run.stdout) == (2, ""), run.stderr
+    assert said in run.stderr
+    assert run.stderr.count("\n") == 1
     assert not (tmp_path / "results/mine/runs/certificates").exists()
 
 
@@ -454,6 +607,73 @@ def test_the_solvers_point_is_judged_and_without_an_attack_before_it_too(
     out_of_time = prove(subject, asked, {"seconds": 0.0}).state
     assert (out_of_time == UNKNOWN).any()
     assert ((out_of_time == with_attack) | (out_of_time == UNKNOWN)).all()
+
+
+def broken_by_a_grid(model: nn.Module, x: torch.Tensor, y: torch.Tensor, side: int = 61) -> torch.Tensor:
+    """(N,) whether a point of a grid over the ball of radius 0.3 around two pixels is misclassified."""
+    line = torch.linspace(-0.3, 0.3, side)
+    points = (x.unsqueeze(1) + torch.cartesian_prod(line, line).view(1, -1, 1, 1, 2)).clamp(0, 1)
+    return (model(points.flatten(0, 1)).argmax(1).view(len(x), -1) != y.unsqueeze(1)).any(1)
+
+
+@COMPLETE
+@pytest.mark.parametrize("scale", [1.0, 3e-8])
+def test_a_complete_method_certifies_nothing_that_breaks_however_small_a_layers_numbers_are(
+    prove: Prove, scale: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(complete, "attack", lambda *given, **_: type("Shown", (), {"x_adv": given[1]}))
+    certified = 0
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(2, 6), nn.ReLU(), nn.Linear(6, 2)).eval()
+        for parameter in model.parameters():
+            parameter.requires_grad_(False)
+        for place, factor in ((1, 2 * scale), (3, 1 / scale)):
+            model[place].weight.mul_(factor)  # type: ignore[union-attr, operator]
+        model[1].bias.mul_(scale)  # type: ignore[union-attr, operator]
+        x = torch.rand(5, 1, 1, 2)
+        y = model(x).argmax(1)
+        asked = Asked(x, y, torch.arange(5), ThreatModel("Linf", 0.3), 0)
+        state = prove(Subject(model, (1, 1, 2), 5), asked, {"seconds": 20.0}).state
+        assert not ((state == CERTIFIED) & broken_by_a_grid(model, x, y)).any()
+        certified += int((state == CERTIFIED).sum())
+    assert certified >= 2
+
+
+class Pooled(nn.Module):
+    """A block with a shortcut, batch norm and average pooling, for images (N, 1, 1, 2)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.bn = nn.Conv2d(1, 2, (1, 2), padding=(0, 1)), nn.BatchNorm2d(2)
+        self.second, self.pool = nn.Conv2d(2, 2, (1, 3), padding=(0, 1)), nn.AvgPool2d((1, 2), stride=1)
+        self.last = nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = nn.functional.relu(self.bn(self.first(x)))
+        h = h + nn.functional.leaky_relu(self.second(h), 0.3)
+        out: torch.Tensor = self.last(self.pool(h).flatten(1))
+        return out
+
+
+@COMPLETE
+def test_a_complete_method_decides_a_residual_network_with_batch_norm_and_pooling(
+    prove: Prove, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(complete, "attack", lambda *given, **_: type("Shown", (), {"x_adv": given[1]}))
+    torch.manual_seed(8)
+    model = Pooled()
+    model.bn.running_mean, model.bn.running_var = torch.tensor([0.2, -0.3]), torch.tensor([0.3, 0.8])
+    for parameter in model.eval().parameters():
+        parameter.requires_grad_(False).mul_(2)
+    x = torch.rand(12, 1, 1, 2)
+    y = model(x).argmax(1)
+    asked = Asked(x, y, torch.arange(12), ThreatModel("Linf", 0.3), 0)
+    state = prove(Subject(model, (1, 1, 2), 12), asked, {"seconds": 20.0}).state
+    breaks = broken_by_a_grid(model, x, y)
+    assert 0 < int(breaks.sum()) < 12
+    assert (state[breaks] == BROKEN).all()
+    assert (state[~breaks] == CERTIFIED).float().mean() >= 0.8
 
 
 # Smoothing

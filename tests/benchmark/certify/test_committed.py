@@ -30,12 +30,13 @@ def broken_and_proven() -> Iterator[tuple[str, Images, Images]]:
         for case in suite.cases.values():
             entry = case.entry
             network, threat = entry.networks[entry.model], ThreatModel(entry.norm, entry.epsilon)
-            proven = proven_images(certified, network, threat)
+            proven = proven_images(certified, network, threat, entry.images, entry.origin)
             if len(proven):
                 wrong = case.prediction.astype(np.int64) != case.label
                 yield f"{suite.suite}: {entry.title}", case.index[~case.robust_any | wrong], proven
     for one in certified:
-        proven = proven_images(certified, one.network, ThreatModel(one.norm, one.epsilon))
+        threat = ThreatModel(one.norm, one.epsilon)
+        proven = proven_images(certified, one.network, threat, one.images, one.origin)
         yield f"{one.model}: a witness of {one.method}", one.index[one.state == BROKEN], proven
 
 

@@ -151,7 +151,7 @@ def test_the_transposed_convolution_is_the_adjoint(size: int, convolution: nn.Co
         (nn.Sequential(nn.Conv2d(1, 2, 3), nn.Tanh(), nn.Flatten(), nn.Linear(2, 2)), "no bound is known for Tanh"),
         (nn.Sequential(nn.Flatten(2), nn.Linear(4, 2)), "no bound is known for Flatten"),
         (nn.Sequential(nn.Conv2d(1, 2, 3, padding="same"), nn.Flatten(), nn.Linear(8, 2)), "known for Conv2d"),
-        (Viewing(), "layer view cannot be bounded: no bound is known for it"),
+        (Viewing(), "layer view cannot be bounded: no bound is known for view"),
     ],
     ids=["batch-norm", "tanh", "flatten", "same-padding", "view"],
 )

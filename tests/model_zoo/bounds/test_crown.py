@@ -39,6 +39,20 @@ class Residual(nn.Module):
         return out
 
 
+class Shared(nn.Module):
+    """A convolution that is used twice, and a shortcut from the image itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.relu = nn.Conv2d(2, 2, 3, padding=1), nn.ReLU()
+        self.fc = nn.Linear(32, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.relu(self.conv(self.relu(self.conv(x)))) + x
+        out: Tensor = self.fc((h + nn.functional.relu(h)).flatten(1))
+        return out
+
+
 SMALL: dict[str, Callable[[], nn.Module]] = {
     "perceptron": lambda: nn.Sequential(
         nn.Flatten(), nn.Linear(32, 12), nn.ReLU(), nn.Linear(12, 10), nn.BatchNorm1d(10), nn.ReLU(), nn.Linear(10, 3)
@@ -48,6 +62,11 @@ SMALL: dict[str, Callable[[], nn.Module]] = {
         *(nn.Conv2d(4, 12, 3, stride=2, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(48, 3)),
     ),
     "residual": Residual,
+    "shared": Shared,
+    "grouped and dilated": lambda: nn.Sequential(
+        *(nn.Conv2d(2, 4, 2, dilation=2, padding=1, groups=2), nn.ReLU(), nn.Conv2d(4, 4, 3, stride=2, padding=2)),
+        *(nn.LeakyReLU(0.3), nn.Conv2d(4, 6, 2, groups=2), nn.ReLU(), nn.Flatten(), nn.Linear(24, 3)),
+    ),
     "max pooling": lambda: nn.Sequential(
         *(nn.Conv2d(2, 4, 3, padding=1), nn.MaxPool2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(16, 8), nn.ReLU()),
         nn.Linear(8, 3),
@@ -92,6 +111,19 @@ def points_around(x: Tensor, epsilon: float, n: int = 500) -> Tensor:
     direction = 2 * torch.rand(n, *x.shape, generator=torch.Generator().manual_seed(2), dtype=x.dtype) - 1
     direction[::2] = direction[::2].sign()
     return (x + epsilon * direction).clamp(0, 1)
+
+
+def worst_points(model: nn.Module, x: Tensor, y: int, epsilon: float) -> Tensor:
+    """(K - 1, C, H, W) points of the ball around one image where PGD made the margin of each other class small."""
+    others = [k for k in range(3) if k != y]
+    points = x.expand(len(others), *x.shape)
+    for step in range(30):
+        points = points.detach().requires_grad_()
+        logits = model(points)
+        (gradient,) = torch.autograd.grad(sum(logits[row, k] - logits[row, y] for row, k in enumerate(others)), points)  # type: ignore[arg-type]
+        moved = points + epsilon / (1 + step / 4) * gradient.sign()
+        points = torch.minimum(torch.maximum(moved, x - epsilon), x + epsilon).clamp(0, 1)
+    return points.detach()
 
 
 # The graph
@@ -149,7 +181,9 @@ def test_no_point_of_the_ball_has_a_smaller_margin_than_any_bound(name: str, eps
     bounds = [margins_by(found, image, y, rule) for rule in RULES]
     bounds += [best_margins(found, image, y)[0], interval_margins(found, y, interval_reaches(found, image))]
     for n in range(len(x)):
-        margins = clean_margins(model.double()(points_around(x[n], epsilon)), y[n].expand(500))
+        worst = worst_points(model.double(), x[n], int(y[n]), epsilon)
+        points = torch.cat([points_around(x[n], epsilon), worst])
+        margins = clean_margins(model(points), y[n].expand(len(points)))
         for bound in bounds:
             assert (margins >= bound[n] - 1e-9).all()
 
@@ -183,6 +217,20 @@ def test_a_float32_pass_stays_inside_the_bounds_of_one_and_leaves_those_of_exact
     assert (rounded >= bound)[others].all()
     assert (rounded < points - 1e-12)[others].any()
     assert (points - bound)[others].max() < 1e-4
+
+
+@pytest.mark.parametrize("leak", [0.3, 0.01, 0.2, 0.7])
+def test_a_leak_that_float32_rounds_is_part_of_the_noise(leak: float) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(1, 1), nn.LeakyReLU(leak), nn.Linear(1, 1)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(0.0)
+        model[1].weight.fill_(-1.0)  # type: ignore[union-attr, operator]
+    x = torch.rand(20_000, 1, 1, 1, generator=torch.Generator().manual_seed(0)).clamp_min(1e-3)
+    reaches = interval_reaches(graph(model, (1, 1, 1)), image_box(x.double(), 0.0))
+    z, exact, noise = -x.view(-1, 1), leak * -x.double().view(-1, 1), reaches[3].noise
+    assert noise is not None
+    assert ((nn.functional.leaky_relu(z, leak).double() - exact).abs() <= noise).all()
 
 
 # Tightness
