@@ -56,7 +56,7 @@ class _Precisions(TorchDispatchMode):
     """Notes the floating-point types of all that is computed."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.dtypes: set[torch.dtype] = set()
 
     def __torch_dispatch__(

@@ -35,7 +35,7 @@ class _Proxy(fx.Proxy):
     """A value while it is traced; fx takes `z += y`, which works in place on all that is called z, for a new sum."""
 
     def __iadd__(self, other: object) -> fx.Proxy:
-        return self.tracer.create_proxy("call_function", operator.iadd, (self, other), {})  # type: ignore[arg-type]
+        return self.tracer.create_proxy("call_function", operator.iadd, (self, other), {})
 
 
 class _Tracer(fx.Tracer):

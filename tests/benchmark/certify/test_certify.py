@@ -613,7 +613,8 @@ def broken_by_a_grid(model: nn.Module, x: torch.Tensor, y: torch.Tensor, side: i
     """(N,) whether a point of a grid over the ball of radius 0.3 around two pixels is misclassified."""
     line = torch.linspace(-0.3, 0.3, side)
     points = (x.unsqueeze(1) + torch.cartesian_prod(line, line).view(1, -1, 1, 1, 2)).clamp(0, 1)
-    return (model(points.flatten(0, 1)).argmax(1).view(len(x), -1) != y.unsqueeze(1)).any(1)
+    broken: torch.Tensor = (model(points.flatten(0, 1)).argmax(1).view(len(x), -1) != y.unsqueeze(1)).any(1)
+    return broken
 
 
 @COMPLETE
@@ -629,8 +630,8 @@ def test_a_complete_method_certifies_nothing_that_breaks_however_small_a_layers_
         for parameter in model.parameters():
             parameter.requires_grad_(False)
         for place, factor in ((1, 2 * scale), (3, 1 / scale)):
-            model[place].weight.mul_(factor)  # type: ignore[union-attr, operator]
-        model[1].bias.mul_(scale)  # type: ignore[union-attr, operator]
+            model[place].weight.mul_(factor)  # type: ignore[operator]
+        model[1].bias.mul_(scale)  # type: ignore[operator]
         x = torch.rand(5, 1, 1, 2)
         y = model(x).argmax(1)
         asked = Asked(x, y, torch.arange(5), ThreatModel("Linf", 0.3), 0)

@@ -120,7 +120,7 @@ def worst_points(model: nn.Module, x: Tensor, y: int, epsilon: float) -> Tensor:
     for step in range(30):
         points = points.detach().requires_grad_()
         logits = model(points)
-        (gradient,) = torch.autograd.grad(sum(logits[row, k] - logits[row, y] for row, k in enumerate(others)), points)  # type: ignore[arg-type]
+        (gradient,) = torch.autograd.grad(sum(logits[row, k] - logits[row, y] for row, k in enumerate(others)), points)
         moved = points + epsilon / (1 + step / 4) * gradient.sign()
         points = torch.minimum(torch.maximum(moved, x - epsilon), x + epsilon).clamp(0, 1)
     return points.detach()
@@ -225,7 +225,7 @@ def test_a_leak_that_float32_rounds_is_part_of_the_noise(leak: float) -> None:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.fill_(0.0)
-        model[1].weight.fill_(-1.0)  # type: ignore[union-attr, operator]
+        model[1].weight.fill_(-1.0)  # type: ignore[operator]
     x = torch.rand(20_000, 1, 1, 1, generator=torch.Generator().manual_seed(0)).clamp_min(1e-3)
     reaches = interval_reaches(graph(model, (1, 1, 1)), image_box(x.double(), 0.0))
     z, exact, noise = -x.view(-1, 1), leak * -x.double().view(-1, 1), reaches[3].noise

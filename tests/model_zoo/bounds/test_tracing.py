@@ -20,17 +20,22 @@ from model_zoo.bounds.layers import layers
 class Small(nn.Module):
     """Two convolutions and a linear layer, for images (N, 1, 6, 6); `between` is what lies between them."""
 
-    def __init__(self, between: Callable[["Small", Tensor], Tensor] = lambda model, h: model.second(F.relu(h))) -> None:
+    def __init__(self, between: "Callable[[Small, Tensor], Tensor] | None" = None) -> None:
         super().__init__()
         self.first, self.second = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
         self.bn, self.dropout = nn.BatchNorm2d(4), nn.Dropout(0.5)
         self.relu, self.leaky = nn.ReLU(inplace=True), nn.LeakyReLU(0.1, inplace=True)
         self.row, self.last = nn.Linear(6, 6), nn.Linear(144, 3)
-        self.between = between
+        self.between = between or relu_then_second
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.last(self.between(self, self.first(x)).flatten(1))
         return out
+
+
+def relu_then_second(model: Small, h: Tensor) -> Tensor:
+    out: Tensor = model.second(F.relu(h))
+    return out
 
 
 def added_in_place(model: Small, h: Tensor) -> Tensor:
@@ -41,7 +46,8 @@ def added_in_place(model: Small, h: Tensor) -> Tensor:
 
 def overwritten_view(model: Small, h: Tensor) -> Tensor:
     seen = model.dropout(h)
-    return model.second(model.relu(h)) + seen
+    out: Tensor = model.second(model.relu(h)) + seen
+    return out
 
 
 OVERWRITING: dict[str, Callable[[Small, Tensor], Tensor]] = {
@@ -109,7 +115,7 @@ def with_hook_of_its_own(model: Small) -> None:
 
 def with_another_forward(model: Small) -> None:
     before = model.last.forward
-    model.last.forward = lambda v: -before(v)  # type: ignore[method-assign]
+    model.last.forward = lambda v: -before(v)  # type: ignore[method-assign, assignment]
 
 
 def with_weight_norm(model: Small) -> None:
