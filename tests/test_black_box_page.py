@@ -31,7 +31,9 @@ def test_no_tier_is_below_the_worst_case_and_the_gap_is_what_lies_between(folder
         known = tiers[tiers[name].notna()]
         assert (known[name] >= known[BLACK_BOX] - ROUNDING).all()
     assert (tiers[BLACK_BOX] >= tiers["worst case"] - ROUNDING).all()
-    assert ((tiers[BLACK_BOX] - tiers["worst case"] - tiers["gap"]).abs() <= ROUNDING).all()
+    if "gap" in tiers:
+        known = tiers[tiers["gap"].notna()]
+        assert ((known[BLACK_BOX] - known["worst case"] - known["gap"]).abs() <= ROUNDING).all()
     board = pd.read_csv(folder / "leaderboard.csv").set_index("model")
     for column in (BLACK_BOX, "worst case"):
         assert (board.loc[tiers["model"], column].to_numpy() - tiers[column]).abs().max() <= ROUNDING
@@ -40,7 +42,10 @@ def test_no_tier_is_below_the_worst_case_and_the_gap_is_what_lies_between(folder
 def test_the_page_has_the_gaps_of_all_boards() -> None:
     page, lines = (ROOT / "docs/black-box.md").read_text(encoding="utf-8"), []
     for folder in WITH_TIERS:
-        gaps = pd.read_csv(folder / "tiers.csv")["gap"]
+        tiers = pd.read_csv(folder / "tiers.csv")
+        if "gap" not in tiers:  # under rotations and shifts there is no attack with gradients
+            continue
+        gaps = tiers["gap"].dropna()
         figures = " | ".join(f"{value:.1f}" for value in (gaps.min(), gaps.median(), gaps.max()))
         lines.append(f"| [{folder.name}](../results/{folder.name}/tiers.md) | {len(gaps)} | {figures} |")
     missing = [line for line in lines if line not in page]

@@ -17,7 +17,8 @@ BLACK_BOX = "black-box worst case"
 """The column of the worst case over all tiers."""
 TIER_NOTE = (
     "Each figure is a worst case over the attacks of that kind, on the images that all attacks of the model saw: "
-    "`transfer` is crafted on other models, `logits` and `labels` query the model. `gap`: what others break beside."
+    "`transfer` is crafted on other models, `logits` and `labels` query the model. `gap`: what attacks with gradients "
+    "break beyond all of these."
 )
 
 
