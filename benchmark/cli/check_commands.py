@@ -83,7 +83,7 @@ def diagnose_command(*, shared: Shared, **options: Any) -> None:
 )
 @option("--examples", WHAT, "The number of test images.", type=click.IntRange(1))
 @option("--steps", WHAT, "The slopes of crown climb for so many steps.  [default: 20]", type=click.IntRange(0, 10_000))
-@option("--seconds", WHAT, "bab and milp may take so many seconds for an image.  [default: 30]", type=Number())
+@option("--seconds", WHAT, "Methods bab and milp may take so many seconds for an image.  [default: 30]", type=Number())
 @option("--sigma", WHAT, "The noise of smoothing has this deviation, in pixel scale.  [default: 0.25]", type=Number())
 @option("--n0", WHAT, "Smoothing guesses the class by so many samples.  [default: 100]", type=click.IntRange(1))
 @option(

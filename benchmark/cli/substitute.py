@@ -14,11 +14,11 @@ from attacks.generators import seeded
 from attacks.judge import predict
 from attacks.names import check_name, lookup
 from attacks.number import parse_number
-from benchmark.cli.options import Shared
+from benchmark.cli.options import OwnModel, Shared
+from benchmark.cli.resolve import choose_suite
 from benchmark.cli.resolve_hardware import choose_hardware, load_images, use_threads
+from benchmark.cli.resolve_models import choose_models
 from benchmark.data.split import balanced_subset, holdout
-from benchmark.suites.models import models_for
-from benchmark.suites.registry import SUITES
 from model_zoo.architectures.registry import build, find
 from model_zoo.card import card
 from model_zoo.files.atomic import atomic_write, file_of, sha256_of
@@ -35,24 +35,29 @@ BATCH = 500
 def substitute(
     shared: Shared,
     *,
-    models: str,
-    suite: str,
+    models: str | None,
+    suite: str | None,
     architecture: str | None,
     examples: int,
     overrides: Sequence[str],
+    own: OwnModel,
+    dataset: str | None,
     name: str | None,
 ) -> None:
-    """Train a substitute of a model of the suite, and register it by its card.
+    """Train a substitute of a model of the suite, or of the user's own, and register it by its card.
 
     The first images are of those that the suite's recipes hold out for validation under seed 0: no model that was
     trained here by that seed, as the shipped ones were, learnt from them. Authors' own models may have.
     """
     settings = _recipe(overrides)
-    chosen = lookup(suite, SUITES, "suite")
-    spec = lookup(models, models_for(chosen.name, shared.checkpoint_dir), f"model of suite {chosen.name}")
+    chosen = choose_suite(suite, dataset, None, None, None)
+    specs = [] if models is None and not own.is_given else choose_models(chosen, models, own, shared)
+    if len(specs) != 1:
+        named = ", ".join(one.name for one in specs) or "none"
+        raise InputError(f"expected one model, by --models NAME or --model PATH.py:FACTORY, got {named}")
+    spec = identified(specs[0], shared.checkpoint_dir)
     if spec.rejects:
-        raise InputError(f"--models {spec.name}: it may reject images; name a model of classes alone")
-    spec = identified(spec, shared.checkpoint_dir)
+        raise InputError(f"model {spec.name} may reject images; name a model of classes alone")
     usual = recipe_of("natural", chosen.dataset, "fast")
     network = architecture or usual.architecture
     name = check_name(name or f"substitute-of-{spec.name}", "--name")
@@ -75,14 +80,14 @@ def substitute(
 
     started = time.perf_counter()
     with seeded(shared.seed, "substitute"):
-        own = build(network, split.classes).to(hardware.device)
-        if not any(parameter.requires_grad for parameter in own.parameters()):
+        trained = build(network, split.classes).to(hardware.device)
+        if not any(parameter.requires_grad for parameter in trained.parameters()):
             raise InputError(f"--architecture {network} is not trained by gradients; use a network or a linear model")
-        x, y = train_substitute(own, labels, first.x.to(hardware.device), settings, seed=shared.seed)
+        x, y = train_substitute(trained, labels, first.x.to(hardware.device), settings, seed=shared.seed)
     seconds = time.perf_counter() - started
-    agreement = 100 * (predict(own, x, batch_size=BATCH) == y).double().mean().item()
+    agreement = 100 * (predict(trained, x, batch_size=BATCH) == y).double().mean().item()
     best = file_of(stem, ".safetensors")
-    save_state_dict(own.state_dict(), best, {})
+    save_state_dict(trained.state_dict(), best, {})
     model_spec = ModelSpec(
         name,
         suites=(chosen.name,),
@@ -94,7 +99,7 @@ def substitute(
         paper=PAPER,
     )
     record = {
-        "command": _command(shared, spec.name, chosen.name, network, examples, overrides, name),
+        "command": _command(shared, _words(own, spec), chosen.name, network, examples, overrides, name),
         "settings": {"of": spec.identity, "examples": examples, **asdict(settings), "seed": shared.seed},
         "labels": len(y),
         "agreement": round(agreement, 4),
@@ -103,7 +108,7 @@ def substitute(
     }
     atomic_write(file_of(stem, ".json"), card(model_spec, record))
     print(f"Trained {name} on {len(y)} labels of {spec.name}: it agrees with {agreement:.1f}% of them.")
-    words = ["--suite", chosen.name, "--models", spec.name, "--sources", name, "--transfer", "fgsm"]
+    words = ["--suite", chosen.name, *_words(own, spec), "--sources", name, "--transfer", "fgsm"]
     print(f"Attack by it: python run_benchmark.py {shlex.join(words)}")
 
 
@@ -127,10 +132,26 @@ def _recipe(overrides: Sequence[str]) -> SubstituteRecipe:
     return chosen
 
 
+def _words(own: OwnModel, spec: ModelSpec) -> list[str]:
+    """The options that name the model."""
+    if not own.is_given:
+        return ["--models", spec.name]
+    given = {"--model": own.model, "--checkpoint": own.checkpoint, "--output": own.output}
+    given |= {"--mean": own.mean, "--std": own.std}
+    words = [word for option, value in given.items() if value is not None for word in (option, str(value))]
+    return [*words, "--trust-code"] if own.trust_code else words
+
+
 def _command(
-    shared: Shared, model: str, suite: str, network: str, examples: int, overrides: Sequence[str], name: str
+    shared: Shared,
+    model: Sequence[str],
+    suite: str,
+    network: str,
+    examples: int,
+    overrides: Sequence[str],
+    name: str,
 ) -> str:
-    """The command that trains the same again."""
-    words = ["substitute", "--models", model, "--suite", suite, "--architecture", network, "--examples", str(examples)]
+    """The command that trains the same again; model: the words that name it."""
+    words = ["substitute", *model, "--suite", suite, "--architecture", network, "--examples", str(examples)]
     words += [word for override in overrides for word in ("--set", override)]
     return shlex.join(["python", "run_benchmark.py", *words, "--name", name, "--seed", str(shared.seed)])

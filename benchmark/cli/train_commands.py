@@ -8,7 +8,9 @@ from benchmark.cli.headings import HeadedCommand, option
 from benchmark.cli.options import (
     CHECKPOINTS,
     DATA,
+    DATASET,
     DEVICE,
+    OWN_MODEL,
     QUIET,
     SEED,
     WHAT,
@@ -54,8 +56,13 @@ def train_command(*, shared: Shared, **options: Any) -> None:
 
 
 @click.command("substitute", cls=HeadedCommand)
-@option("--models", WHAT, "This model of the suite is asked for labels.", required=True, metavar="NAME")
-@option("--suite", WHAT, "The model and the images are of this suite.", default="digits", metavar="NAME")
+@option("--models", WHAT, "This model of the suite is asked for labels.", metavar="NAME")
+@option(
+    "--suite",
+    WHAT,
+    "The model and the images are of this suite.  [default: digits, or that of --dataset]",
+    metavar="NAME",
+)
 @option("--architecture", WHAT, "The substitute is this network.  [default: that of recipe fast]", metavar="NAME")
 @option(
     "--examples",
@@ -73,7 +80,7 @@ def train_command(*, shared: Shared, **options: Any) -> None:
     metavar="KEY=VALUE",
 )
 @option("--name", WHAT, "The substitute has this name.  [default: substitute-of-NAME]")
-@takes(SEED, DATA, CHECKPOINTS, DEVICE, QUIET)
+@takes(SEED, OWN_MODEL, DATASET, DATA, CHECKPOINTS, DEVICE, QUIET)
 def substitute_command(*, shared: Shared, **options: Any) -> None:
     """Train a network on the labels that a model gives, to craft transfer attacks on (--sources)."""
     from benchmark.cli.substitute import substitute

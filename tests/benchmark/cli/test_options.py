@@ -95,7 +95,9 @@ TAKEN = {
         "quiet",
     },
     "substitute": DATA
-    | {"models", "suite", "architecture", "examples", "set", "name", "seed", "checkpoint-dir", "device", "quiet"},
+    | OWN_MODEL
+    | {"models", "suite", "dataset", "architecture", "examples", "set", "name", "seed", "checkpoint-dir", "device"}
+    | {"quiet"},
     "fit": DATA | {"technique", "suite", "examples", "part", "name", "seed", "checkpoint-dir", "quiet"},
     "table": {"papers", "results-dir"},
     "push": {"models", "suite", "folder", "results-dir", "checkpoint-dir"},

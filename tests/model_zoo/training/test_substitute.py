@@ -1,5 +1,6 @@
 """The substitute attack: labels alone are asked for, as many as the recipe says, and the examples transfer."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -87,3 +88,22 @@ def test_the_command_trains_one_that_transfer_attacks_are_crafted_on(
     for message, more in wrong.items():
         with pytest.raises(InputError, match=message):
             cli(["substitute", "--models", "natural", *short, *folders, *more], standalone_mode=False)
+
+
+def test_a_model_of_ones_own_has_a_substitute_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    program = tmp_path / "mine.py"
+    program.write_text(
+        "import torch\n\n\ndef make():\n    torch.manual_seed(0)\n"
+        "    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))\n"
+    )
+    folders = ["--checkpoint-dir", str(tmp_path / "checkpoints"), "--dataset", "digits"]
+    short = ["--set", "rounds=2", "--set", "epochs=1", "--examples", "20", "--name", "copy"]
+    cli(["substitute", "--model", f"{program}:make", *short, *folders], standalone_mode=False)
+    said = capsys.readouterr().out
+    assert "Trained copy on 40 labels of make" in said
+    assert f"run_benchmark.py --suite digits --model {program}:make --sources copy --transfer fgsm" in said
+    record = json.loads((tmp_path / "checkpoints/digits/copy.json").read_text())
+    assert f"substitute --model {program}:make --suite digits" in json.dumps(record)
+    for words in ([], ["--models", "natural,madry"], ["--models", "natural", "--model", f"{program}:make"]):
+        with pytest.raises(InputError, match="expected one model"):
+            cli(["substitute", *words, *short, *folders], standalone_mode=False)
