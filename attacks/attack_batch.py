@@ -13,7 +13,6 @@ from attacks.errors import InputError, one_line
 from attacks.generators import seeded
 from attacks.input_checks import raised_in_backward
 from attacks.judge import BatchJudge
-from attacks.models.user_model import UserModel
 from attacks.oracle import CountingClassifier
 from attacks.out_of_memory import is_out_of_memory
 from attacks.precision import full_float32
@@ -293,7 +292,7 @@ def _third_party(task: _Task, attack: AttackSpec, method: ThirdParty) -> Reading
         try:
             x_adv = method.propose(counting, x, y, task.setting.threat, seed=seed, **attack.propose_params)
         except Exception as error:  # the library's own code may raise what it likes
-            if not _is_the_librarys(error, task.source):
+            if not _is_the_librarys(error):
                 raise
             raise InputError(f"attack {attack.name}: {method.library} raised {one_line(error)}") from error
         wrong = task.judge(x_adv, torch.arange(len(x), device=x.device))
@@ -305,11 +304,11 @@ def _third_party(task: _Task, attack: AttackSpec, method: ThirdParty) -> Reading
     return reading if queries is None else replace(reading, queries=queries[:, 0], bad_queries=queries[:, 1])
 
 
-def _is_the_librarys(error: Exception, source: nn.Module) -> bool:
-    """Whether no other handler knows what to say of an exception: of memory, a device, or a user's model."""
+def _is_the_librarys(error: Exception) -> bool:
+    """Whether no other handler knows what to say of an exception: of memory, a device, or a model's backward pass."""
     if isinstance(error, (InputError, OSError, torch.AcceleratorError)) or is_out_of_memory(error):
         return False
-    return not (isinstance(source, UserModel) and raised_in_backward(error))
+    return not raised_in_backward(error)
 
 
 def _outcome(judge: BatchJudge, attacked: Tensor, reading: Reading) -> AttackOutcome:
