@@ -1,7 +1,9 @@
 """A model's forward pass as a graph of steps, and what such a graph does not show."""
 
 import operator
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+from weakref import WeakSet
 
 from torch import fx, nn
 from torch.nn.utils import parametrize
@@ -31,6 +33,11 @@ def traced(model: nn.Module) -> fx.Graph:
         ) from error
 
 
+Hook = TypeVar("Hook", bound=Callable[..., Any])
+_LOOKING_ON: WeakSet[Callable[..., Any]] = WeakSet()
+"""Of `changes_nothing`."""
+
+
 class _Proxy(fx.Proxy):
     """A value while it is traced; fx takes `z += y`, which works in place on all that is called z, for a new sum."""
 
@@ -48,6 +55,12 @@ class _Tracer(fx.Tracer):
         return isinstance(module, Normalize | HalvingConv2d) or super().is_leaf_module(module, name)
 
 
+def changes_nothing(hook: Hook) -> Hook:
+    """A forward hook that looks on, and that bounds need not see."""
+    _LOOKING_ON.add(hook)
+    return hook
+
+
 def refuse_hooks(model: nn.Module) -> None:
     """Raise InputError where a module that tracing does not look into, or the model itself, is not as its class is."""
     for name, module in model.named_modules():
@@ -60,7 +73,8 @@ def refuse_hooks(model: nn.Module) -> None:
         if parametrize.is_parametrized(module):
             remedy = "torch.nn.utils.parametrize.remove_parametrizations"
             raise InputError(f"{called} cannot be bounded: its weight is computed anew each time; call {remedy} first")
-        if module._forward_hooks or module._forward_pre_hooks:
+        hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
+        if any(hook not in _LOOKING_ON for hook in hooks):
             raise InputError(f"{called} cannot be bounded: it has forward hooks, which no bound sees; remove them")
         if "forward" in vars(module):
             raise InputError(

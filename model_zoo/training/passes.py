@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from model_zoo.bounds.tracing import changes_nothing
+
 
 @dataclass
 class Passes:
@@ -23,6 +25,7 @@ def counted(*models: nn.Module | None) -> Iterator[Passes]:
     def backward(gradient: Tensor) -> None:
         passes.backwards += len(gradient)
 
+    @changes_nothing
     def forward(_module: nn.Module, _inputs: tuple[Any, ...], logits: Tensor) -> None:
         if logits.requires_grad:
             logits.register_hook(backward)

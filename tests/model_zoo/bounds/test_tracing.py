@@ -15,6 +15,7 @@ from attacks.models.normalisation import Normalize
 from attacks.models.user_model import Quirks, UserModel
 from model_zoo.bounds.graph import graph
 from model_zoo.bounds.layers import layers
+from model_zoo.bounds.tracing import changes_nothing
 
 
 class Small(nn.Module):
@@ -193,3 +194,12 @@ def test_how_a_users_model_is_run_is_said_in_words() -> None:
     inner = TwoInputs().eval()  # which is called with images alone
     x = torch.rand(2, 1, 6, 6)
     torch.testing.assert_close(graph(UserModel(inner, Quirks()), (1, 6, 6)).outputs(x.double())[-1].float(), inner(x))
+
+
+def test_a_hook_that_looks_on_is_none() -> None:
+    model = Small().eval()
+    model.register_forward_hook(changes_nothing(lambda *_: None))
+    graph(model, (1, 6, 6))
+    model.register_forward_hook(lambda *_: None)
+    with pytest.raises(InputError, match="has forward hooks"):
+        graph(model, (1, 6, 6))
