@@ -4,6 +4,7 @@ import warnings
 from contextlib import suppress
 
 import foolbox
+import torch
 from torch import Tensor
 
 from attacks.generators import seeded
@@ -108,7 +109,7 @@ def _from_noise(
     seed: int,
     queries: int,
 ) -> Tensor:
-    """The attack from a blend of each image with noise; an image that no noise makes misclassified stays."""
+    """The attack from a blend of each image with noise; an image of which no point found is inside the ball stays."""
     budget = QueryBudget(classifier, x, y, threat, queries=queries)
     model = foolbox.PyTorchModel(budget, bounds=(0, 1), device=x.device)
     blend = foolbox.attacks.LinearSearchBlendedUniformNoiseAttack(directions=100, steps=50)
@@ -119,7 +120,8 @@ def _from_noise(
         if len(found):
             criterion = foolbox.Misclassification(y[found])
             attack.run(model, x[found], criterion, starting_points=start[found])
-    return threat.project(budget.x_adv, x)
+    inside = threat.contains(budget.x_adv, x).view(-1, 1, 1, 1)
+    return torch.where(inside, threat.project(budget.x_adv, x), x)
 
 
 def _nearest_found(

@@ -12,7 +12,7 @@ class BudgetSpentError(Exception):
 
 
 class QueryBudget(nn.Module):
-    """A classifier that ends an attack by `BudgetSpentError`, and keeps what it was shown that breaks an image.
+    """A classifier that ends an attack by `BudgetSpentError`, and keeps the nearest misclassified point it was shown.
 
     Args:
         classifier: answers, and is told in its `queries` what each image took.
@@ -21,7 +21,7 @@ class QueryBudget(nn.Module):
 
     Attributes:
         rows: which images (M,) a pass is about, one point each in this order; all of them to begin with.
-        x_adv: (N, C, H, W) of each image the nearest misclassified point inside the threat model, else itself.
+        x_adv: (N, C, H, W) of each image the nearest misclassified point by the threat model's norm, else itself.
     """
 
     def __init__(
@@ -46,10 +46,9 @@ class QueryBudget(nn.Module):
         logits: Tensor = self._classifier(points)
         wrong = logits.argmax(1) != self._y[rows]
         self.counts[rows] += self._is_open[rows, None] * torch.stack([torch.ones_like(rows), wrong.long()], 1)
-        breaks = wrong & self._threat.contains(points, x)
-        distance = torch.where(breaks, self._threat.distance(points, x).double(), torch.inf)
+        distance = torch.where(wrong, self._threat.distance(points, x).double(), torch.inf)
         nearer = rows[distance < self._least[rows]]
         self.x_adv[nearer] = points[distance < self._least[rows]].detach()
         self._least[rows] = torch.minimum(self._least[rows], distance)
-        self._is_open[rows] &= ~breaks
+        self._is_open[rows] &= ~(wrong & self._threat.contains(points, x))
         return logits
