@@ -17,6 +17,8 @@ from benchmark.suites.published import FIGURES
 Row = dict[str, Any]
 DEFENSES = {"natural": "standard", "half-half": "half-half", "madry": "robust"}
 """By the name of a defense, what the published table calls it."""
+TITLES = {"mnist": "MNIST", "cifar10": "CIFAR-10"}
+"""By the name of a dataset, what it calls that."""
 WARM_UP = 0.4
 """Of a training: without it MNIST within 0.3 is not learnt."""
 SOURCE = "Tsipras et al., ICLR 2019, table of standard, half-half and robust training (lecture slides)"
@@ -40,7 +42,7 @@ class Setting:
     @property
     def title(self) -> str:
         """The dataset as the published table calls it, and the norm."""
-        return f"{ {'mnist': 'MNIST', 'cifar10': 'CIFAR-10'}[self.dataset] }, {self.norm}"
+        return f"{TITLES[self.dataset]}, {self.norm}"
 
 
 SETTINGS = (

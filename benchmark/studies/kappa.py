@@ -10,17 +10,15 @@ from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from attacks.api import attack
 from attacks.draws import Draws
 from attacks.threat_model import ThreatModel
-from benchmark.data.datasets import load
-from benchmark.data.split import Split, balanced_subset
+from benchmark.data.split import Split
 from benchmark.report.figures import new_figure, series_style
+from benchmark.studies.shipped import broken_within, digits_model
 from benchmark.studies.study import Comparison, Inputs, StudyResult
+from benchmark.studies.training import digits_images
 from model_zoo.defenses.context import TrainingContext
 from model_zoo.defenses.search import search
-from model_zoo.load import load_model
-from model_zoo.registry import SHIPPED, models_of
 
 MODELS = ("natural", "madry", "gairat")
 SOURCE = "Zhang et al. 2021 (GAIRAT), Section 3.2"
@@ -31,11 +29,7 @@ def distances(model: torch.nn.Module, images: Split, radii: Tensor, *, seed: int
 
     An image that none breaks has the largest radius and one step more.
     """
-    broken = torch.zeros(len(images), len(radii), dtype=torch.bool)
-    for place, radius in enumerate(radii):
-        shown = attack(model, images.x, images.y, "pgd-20", epsilon=float(radius), seed=seed, index=images.index)
-        broken[:, place] = ~shown.robust
-    broken = broken.int().cummax(1).values.bool()  # a larger ball has all points of a smaller one
+    broken = torch.from_numpy(broken_within(model, images, "pgd-20", radii.tolist(), seed=seed)[0])
     scale = torch.cat([radii, radii[-1:] + (radii[1] - radii[0])])
     found: Tensor = scale[(~broken).sum(1)]
     with torch.no_grad():
@@ -52,13 +46,12 @@ def compute(inputs: Inputs, *, images: int, radii: int, steps: int) -> StudyResu
     Source: Zhang et al., arXiv:2010.01736, Section 3.2.
     Deviations: test images, where GAIRAT weighs training images; the distance is the least epsilon that PGD-20 needs.
     """
-    chosen = balanced_subset(load("digits", "test", data_dir=inputs.data_dir), images, seed=inputs.seed)
+    chosen = digits_images("test", images, inputs)
     threat, grid = ThreatModel("Linf", 0.2), torch.linspace(0.5 / radii, 0.5, radii)
-    specs = models_of_digits()
     rows: list[dict[str, Any]] = []
     comparisons = []
     for name in MODELS:
-        model = load_model(specs[name], SHIPPED, classes=10)
+        model = digits_model(name)
         draws = Draws.start(inputs.seed, chosen.index, torch.zeros_like(chosen.index))
         ctx = TrainingContext(threat, draws, steps, 0.25)
         kappa = search(ctx, model, chosen.x, chosen.y, loss="cross-entropy", start="uniform").correct
@@ -81,11 +74,6 @@ def compute(inputs: Inputs, *, images: int, radii: int, steps: int) -> StudyResu
         )
     table = pd.DataFrame(rows)
     return StudyResult(table, comparisons, _sentence(table, steps))
-
-
-def models_of_digits() -> Any:
-    """The models of digits that come with the project, by name."""
-    return models_of("digits", SHIPPED)
 
 
 def _sentence(table: pd.DataFrame, steps: int) -> str:

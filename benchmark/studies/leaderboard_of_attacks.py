@@ -9,15 +9,11 @@ import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.integrate import trapezoid
-from torch import nn
 
-from attacks.api import attack
-from benchmark.data.datasets import load
-from benchmark.data.split import Split, balanced_subset
 from benchmark.report.figures import series_style
+from benchmark.studies.shipped import broken_within, digits_model
 from benchmark.studies.study import Comparison, Inputs, StudyResult
-from model_zoo.load import load_model
-from model_zoo.registry import SHIPPED, models_of
+from benchmark.studies.training import digits_images
 
 Row = dict[str, Any]
 Curve = NDArray[np.float64]
@@ -28,20 +24,6 @@ LARGEST = {"natural": 0.2, "madry": 0.5, "trades-b6": 0.5}
 """By model, the radius up to which attacks are compared: nearly all images are broken there."""
 BEST = "all of them"
 SOURCE = "Cinà et al., AttackBench, arXiv:2404.19460: APGD among the best under Linf (from memory, unverified)"
-
-
-def broken_at(model: nn.Module, images: Split, name: str, radii: Sequence[float], *, seed: int) -> tuple[Any, float]:
-    """Which images (N, R) an attack breaks within each radius, ascending, or is wrong about, and its most passes.
-
-    A larger ball has all points of a smaller one, so what is broken stays broken.
-    """
-    broken = np.zeros((len(images), len(radii)), np.bool_)
-    most = 0.0
-    for place, radius in enumerate(radii):
-        shown = attack(model, images.x, images.y, name, epsilon=radius, seed=seed, index=images.index)
-        broken[:, place] = ~shown.robust.numpy()
-        most = max(most, float((shown.forwards + shown.backwards).max()))
-    return np.logical_or.accumulate(broken, 1), most
 
 
 def optimality(curve: Curve, best: Curve, clean: float, radii: Sequence[float]) -> float:
@@ -66,13 +48,12 @@ def compute(inputs: Inputs, *, images: int, radii: int) -> StudyResult:
     Source: Cinà et al., arXiv:2404.19460.
     Deviations: a grid of radii in place of each attack's own search for the nearest point; digits.
     """
-    chosen = balanced_subset(load("digits", "test", data_dir=inputs.data_dir), images, seed=inputs.seed)
-    specs = models_of("digits", SHIPPED)
+    chosen = digits_images("test", images, inputs)
     rows: list[Row] = []
     for name in MODELS:
-        model = load_model(specs[name], SHIPPED, classes=10)
+        model = digits_model(name)
         grid = [float(radius) for radius in np.linspace(0, LARGEST[name], radii + 1)[1:]]
-        found = {one: broken_at(model, chosen, one, grid, seed=inputs.seed) for one in ATTACKS}
+        found = {one: broken_within(model, chosen, one, grid, seed=inputs.seed) for one in ATTACKS}
         with torch.no_grad():
             clean = float((model(chosen.x).argmax(1) == chosen.y).double().mean())
         together = np.logical_or.reduce([broken for broken, _ in found.values()])

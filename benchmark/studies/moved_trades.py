@@ -6,10 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attacks.loop import run_steps
 from attacks.losses import kl_divergence
-from attacks.oracle import Oracle
-from attacks.registry import PGD
 from attacks.spatial import transform
 from attacks.threat_model import ThreatModel
 from model_zoo.defenses import trades
@@ -36,7 +33,8 @@ def moved_trades(moves: ThreatModel, pixels: ThreatModel, *, beta: float, tried:
         x_adv = worst_move(model, x, (2 * ctx.draws.uniform((tried, 3), stream=MOVE_STREAM) - 1) * limits)
         share = max(0.0, (grown - CHANGED_FROM) / (1 - CHANGED_FROM))
         if share:
-            x_adv = _changed(model, x, x_adv, replace(ctx, threat=replace(pixels, epsilon=share * pixels.epsilon)))
+            changed = replace(ctx, threat=replace(pixels, epsilon=share * pixels.epsilon))
+            x_adv = changed.craft(model, x_adv, y, loss="kl-divergence", start="gaussian", clean=x)
         return trades.objective(model(x), model(x_adv), y, beta=beta)
 
     return DefenseSpec(
@@ -62,21 +60,3 @@ def worst_move(model: nn.Module, x: Tensor, proposed: Tensor) -> Tensor:
         clean = F.log_softmax(model(x), 1).repeat_interleave(k, 0)
         which = kl_divergence(model(moved), clean).view(-1, k).argmax(1)
     return moved.view(len(x), k, *x.shape[1:])[torch.arange(len(x)), which]
-
-
-def _changed(model: nn.Module, x: Tensor, moved: Tensor, ctx: TrainingContext) -> Tensor:
-    """(N, C, H, W) PGD's points around the moved images, where the prediction diverges from that of the clean ones."""
-    oracle = Oracle(model, ctx.threat, precision=ctx.precision)
-    step_params = {"loss": "kl-divergence", "rel_step_size": ctx.rel_step_size}
-    with under_attack(model):
-        clean = F.log_softmax(oracle.logits(x), 1)
-        return run_steps(
-            PGD,
-            oracle,
-            moved,
-            clean,
-            ctx.draws,
-            steps=ctx.steps,
-            init_params={"start": "gaussian"},
-            step_params=step_params,
-        )

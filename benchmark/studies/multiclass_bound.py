@@ -13,14 +13,13 @@ from torch import Tensor, nn
 from attacks.api import attack
 from attacks.draws import Draws
 from attacks.threat_model import ThreatModel
-from benchmark.data.datasets import load
-from benchmark.data.split import Split, balanced_subset
+from benchmark.data.split import Split
 from benchmark.report.figures import new_figure, series_style
 from benchmark.studies.psi import largest_gap, least_ratio, psi
+from benchmark.studies.shipped import digits_model
 from benchmark.studies.study import Comparison, Inputs, StudyResult
+from benchmark.studies.training import digits_images
 from model_zoo.defenses.context import TrainingContext
-from model_zoo.load import load_model
-from model_zoo.registry import SHIPPED, models_of
 
 Row = dict[str, Any]
 MODELS = ("natural", "madry", "mart", "trades-b1", "trades-b6")
@@ -103,12 +102,11 @@ def compute(inputs: Inputs, *, images: int, draws: int) -> StudyResult:
     Source: Zhang et al., arXiv:1901.08573, Theorem 3.1.
     Deviations: ten classes, by cross-entropy, where the theorem has two.
     """
-    chosen = balanced_subset(load("digits", "test", data_dir=inputs.data_dir), images, seed=inputs.seed)
-    specs = models_of("digits", SHIPPED)
+    chosen = digits_images("test", images, inputs)
     rows = [
         {"model": name, "temperature": one.temperature, **three_sides(one.eval(), chosen, seed=inputs.seed)}
         for name in MODELS
-        for one in [Tempered(load_model(specs[name], SHIPPED, classes=10), chosen)]
+        for one in [Tempered(digits_model(name), chosen)]
     ]
     ratios = {classes: least_ratio(classes, draws=draws, seed=inputs.seed) for classes in CLASSES}
     comparisons = [

@@ -63,8 +63,9 @@ def changes_nothing(hook: Hook) -> Hook:
 
 def refuse_hooks(model: nn.Module) -> None:
     """Raise InputError where a module that tracing does not look into, or the model itself, is not as its class is."""
+    tracer = _Tracer()
     for name, module in model.named_modules():
-        if module is not model and not _Tracer().is_leaf_module(module, name):
+        if module is not model and not tracer.is_leaf_module(module, name):
             continue
         called = f"layer {name}" if name else f"the model, a {type(module).__name__},"
         for hook in module._forward_pre_hooks.values():

@@ -56,6 +56,7 @@ class TrainingContext:
         *,
         loss: str,
         start: str,
+        clean: Tensor | None = None,
         steps: int | None = None,
         rel_step_size: float | None = None,
     ) -> Tensor:
@@ -65,11 +66,12 @@ class TrainingContext:
             x: (N, C, H, W) in [0, 1]; y: (N,) class indices.
             loss: "cross-entropy", or "kl-divergence" from the model's own clean prediction.
             start: of PGD: "none", "uniform" or "gaussian".
+            clean: (N, C, H, W) the images of that prediction, where x is not them.
             steps, rel_step_size: where the method fixes them; else those of the recipe.
         """
         oracle = Oracle(model, self.threat, precision=self.precision)
         with under_attack(model):
-            label = F.log_softmax(oracle.logits(x), 1) if loss == "kl-divergence" else y
+            label = F.log_softmax(oracle.logits(x if clean is None else clean), 1) if loss == "kl-divergence" else y
             return run_steps(
                 PGD,
                 oracle,

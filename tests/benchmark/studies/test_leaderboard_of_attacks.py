@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from benchmark.data.split import Split
 from benchmark.studies import leaderboard_of_attacks
-from benchmark.studies.leaderboard_of_attacks import BEST, broken_at, compute, draw, optimality
+from benchmark.studies.leaderboard_of_attacks import BEST, compute, draw, optimality
+from benchmark.studies.shipped import broken_within
 from benchmark.studies.study import Inputs
 
 
@@ -28,7 +29,7 @@ def test_images_break_at_their_distance_and_stay_broken() -> None:
     x = torch.tensor([0.3, 0.42, 0.55, 0.6]).view(4, 1, 1, 1).expand(4, 1, 2, 2)
     y = torch.tensor([0, 0, 1, 0])  # the last is misclassified
     images = Split("four", "test", x, y, torch.arange(4), 4)
-    broken, passes = broken_at(Bright().eval(), images, "pgd-20", [0.02, 0.1, 0.3], seed=0)
+    broken, passes = broken_within(Bright().eval(), images, "pgd-20", [0.02, 0.1, 0.3], seed=0)
     assert broken.tolist() == [[False, False, True], [False, True, True], [False, True, True], [True, True, True]]
     assert 20 <= passes <= 60
 
