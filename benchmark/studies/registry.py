@@ -11,6 +11,7 @@ from benchmark.studies import (
     fat_passes,
     feature_model,
     gaussian_model,
+    half_half,
     isoperimetry,
     kappa,
     leaderboard_of_attacks,
@@ -151,6 +152,15 @@ STUDIES: Mapping[str, Study] = by_name(
             paper="Raghunathan et al., arXiv:2002.10716, Section 1",
             summary="what adversarial training costs in clean accuracy, against the number of training images",
             minutes=27,
+        ),
+        Study(
+            "half-half",
+            compute=half_half.compute,
+            draw=half_half.draw,
+            settings={"train": 20_000, "test": 1000, "updates": 1200},
+            paper="Tsipras et al., arXiv:1805.12152, Section 2",
+            summary="what half of the clean loss gives back, against epsilon",
+            minutes=60,
         ),
         Study(
             "robust-overfitting",
