@@ -157,5 +157,5 @@ def draw(table: pd.DataFrame) -> Figure:
             axes.plot(own["epsilon"], own["clean_acc"], **{**style, "linestyle": "--"})
         axes.set(xlabel="epsilon", title=title)
     figure.axes[0].set(ylabel="accuracy (%): under PGD-20, clean (dashed)")
-    figure.axes[0].legend(frameon=False, loc="lower left")
+    figure.axes[-1].legend(frameon=False, loc="upper right")
     return figure
