@@ -7,7 +7,19 @@ from functools import partial
 
 from torch import Tensor
 
-from attacks import cw_linf, foolbox_adapter, lbfgs, mi_fgsm, pgd, random_points, rays, sparse_rs, spatial_search, spsa
+from attacks import (
+    cw_linf,
+    foolbox_adapter,
+    lbfgs,
+    mi_fgsm,
+    nes,
+    pgd,
+    random_points,
+    rays,
+    sparse_rs,
+    spatial_search,
+    spsa,
+)
 from attacks.autoattack import AUTOATTACK_L1, AUTOATTACK_MEMBERS, ENSEMBLES, L1_MEMBERS, REFERENCES
 from attacks.errors import InputError
 from attacks.losses import LOSSES
@@ -53,6 +65,20 @@ def _spsa(name: str, steps: int, queries_per_step: int, rel_step_size: float) ->
         asks_for="logits",
         version=2,
         paper="Uesato et al., arXiv:1802.05666",
+    )
+
+
+def _nes(name: str, queries: int) -> AttackSpec:
+    return AttackSpec(
+        name,
+        algorithm="nes",
+        method=Recurrence(nes.init, nes.step),
+        params={"queries_per_step": 50, "width": 0.001, "rel_step_size": 0.2, "momentum": 0.9},
+        steps=queries // 50,
+        reads_last=False,
+        tolerates_rounding=False,
+        asks_for="logits",
+        paper="Ilyas et al., arXiv:1804.08598",
     )
 
 
@@ -172,6 +198,7 @@ ATTACKS: Mapping[str, AttackSpec] = by_name(
         _square("square-500", 500),
         _spsa("spsa", 100, 257, 0.05),
         _spsa("spsa-500", 10, 50, 0.25),
+        _nes("nes", 2000),
         _rays("rays", 2000),
         AttackSpec(
             "random-points",
@@ -229,6 +256,7 @@ FAMILIES: Mapping[str, Family] = {
     "pgd": Family(_pgd, of="steps"),
     "square": Family(_square, unit=50),
     "spsa": Family(lambda name, queries: _spsa(name, queries // 50, 50, 0.25), unit=50),
+    "nes": Family(_nes, unit=50),
     "rays": Family(_rays),
     **{name: Family(partial(_foolbox_labels, algorithm=name)) for name in FOOLBOX_LABELS},
 }

@@ -20,6 +20,18 @@ def margins(oracle: Oracle, points: Tensor, y: Tensor) -> Tensor:
     return torch.cat(found, 1)
 
 
+def gradient_by_pairs(oracle: Oracle, centre: Tensor, y: Tensor, vectors: Tensor, width: float) -> Tensor:
+    """An estimate of the logit margin's gradient at centre (N, C, H, W), shaped as it, by two-sided differences.
+
+    Args:
+        vectors: (N, P, C, H, W) directions of zero mean and unit variance, for each image P.
+        width: how far along each of them the two points of a pair lie from the centre; they are clipped to [0, 1].
+    """
+    points = torch.cat([centre[:, None] + width * vectors, centre[:, None] - width * vectors], 1).clamp(0, 1)
+    above, below = margins(oracle, points, y).chunk(2, 1)
+    return ((above - below)[:, :, None, None, None] * vectors).mean(1) / (2 * width)
+
+
 def sums_so_far(rows: Tensor, values: Tensor) -> Tensor:
     """Values (M, ...), each added to those that stand before it of the same image; rows: (M,) the images' numbers."""
     order = rows.argsort(stable=True)

@@ -8,7 +8,7 @@ from torch import Tensor
 from attacks.draws import Draws
 from attacks.oracle import Oracle
 from attacks.scale import unit
-from attacks.several_points import margins
+from attacks.several_points import gradient_by_pairs
 from attacks.threat_model import ThreatModel
 
 DECAYS = (0.9, 0.999)
@@ -55,10 +55,7 @@ def step(oracle: Oracle, state: State, *, queries_per_step: int, width: float, r
     threat = oracle.threat
     draws = replace(state.draws, step=state.steps)
     signs = torch.where(draws.uniform(((queries_per_step - 1) // 2, *state.x.shape[1:])) < 0.5, -1.0, 1.0)
-    centre = state.x_adv[:, None]
-    points = torch.cat([centre + width * signs, centre - width * signs], 1).clamp(0, 1)
-    above, below = margins(oracle, points, state.y).chunk(2, 1)
-    gradient = ((above - below)[:, :, None, None, None] * signs).mean(1) / (2 * width)
+    gradient = gradient_by_pairs(oracle, state.x_adv, state.y, signs, width)
     first = DECAYS[0] * state.first_moment + (1 - DECAYS[0]) * gradient
     second = DECAYS[1] * state.second_moment + (1 - DECAYS[1]) * gradient**2
     count = (state.steps + 1).view(-1, 1, 1, 1)

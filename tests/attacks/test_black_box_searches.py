@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attacks import attack, random_points, spsa
+from attacks import attack, nes, random_points, spsa
 from attacks.draws import Draws
 from attacks.generators import seeded
 from attacks.losses import logit_margin
@@ -76,7 +76,25 @@ def test_spsa_asks_about_each_new_point_and_no_other_inside_a_narrow_ball() -> N
         assert torch.equal(asked[-1], state.x_adv)
 
 
-@pytest.mark.parametrize(("name", "queries"), [("spsa-500", 490), ("random-points", 10_000)])
+def test_nes_estimates_the_gradient_of_the_margin_and_goes_against_its_sign() -> None:
+    """Of a linear classifier, whatever the width of a pair: within L2 the step is along the estimate itself."""
+    weight = torch.randn(2, 64, generator=torch.Generator().manual_seed(0))
+    weight += 0.5 * weight.sign()
+    x, y = torch.full((1, 1, 8, 8), 0.5), torch.tensor([0])
+    gradient = (weight[0] - weight[1]).view(1, 1, 8, 8)
+    for norm, length in (("Linf", 8 * 0.02), ("L2", 0.02)):
+        oracle = Oracle(lambda x: x.double().flatten(1) @ weight.T.double(), ThreatModel(norm, 0.1))
+        state = nes.init(x, y, oracle.threat, Draws.start(0, torch.tensor([0])))
+        after = nes.step(oracle, state, queries_per_step=40_001, width=0.001, rel_step_size=0.2, momentum=0.9)
+        assert torch.allclose(after.mean.float() / 0.1, gradient, atol=0.8)
+        moved = (after.x_adv - x).float()
+        assert float(moved.norm()) == pytest.approx(length, rel=1e-3)
+        assert torch.equal(moved.sign()[gradient.abs() > 1], -gradient.sign()[gradient.abs() > 1])
+    again = nes.step(oracle, after, queries_per_step=3, width=0.001, rel_step_size=0.2, momentum=1.0)
+    assert torch.equal(again.mean, after.mean)  # nothing of a new estimate where all of the mean is kept
+
+
+@pytest.mark.parametrize(("name", "queries"), [("spsa-500", 490), ("nes-500", 490), ("random-points", 10_000)])
 def test_every_query_is_counted_on_images_that_nothing_breaks(name: str, queries: int) -> None:
     model = network()
     x, y = images(model, 2)
@@ -111,11 +129,12 @@ def test_random_points_keep_the_point_of_least_margin_and_stop_at_the_first_that
     assert float(result.forwards[~result.robust].min()) < 1000
 
 
-def test_a_stronger_search_by_spsa_breaks_no_less() -> None:
+@pytest.mark.parametrize("family", ["spsa", "nes"])
+def test_a_longer_search_by_estimated_gradients_breaks_no_less(family: str) -> None:
     model = network()
     x, y = images(model)
-    longer = ATTACKS["spsa-500"].with_settings(name="longer", steps=40)
-    short, long = (int(attack(model, x, y, spec, epsilon=0.1).robust.sum()) for spec in (ATTACKS["spsa-500"], longer))
+    specs = (attack_spec(f"{family}-250"), attack_spec(f"{family}-2000"))
+    short, long = (int(attack(model, x, y, spec, epsilon=0.1).robust.sum()) for spec in specs)
     assert long < short < len(x)
 
 
@@ -196,7 +215,9 @@ def test_sums_so_far_are_each_images_own() -> None:
     assert sums_so_far(rows, values).tolist() == [[1, 5], [1, 6], [2, 12], [3, 12], [2, 8]]
 
 
-@pytest.mark.parametrize(("name", "epsilon"), [("square-500", 0.05), ("spsa-500", 0.05), ("rays-500", 0.04)])
+@pytest.mark.parametrize(
+    ("name", "epsilon"), [("square-500", 0.05), ("spsa-500", 0.05), ("nes-500", 0.05), ("rays-500", 0.04)]
+)
 def test_queries_and_bad_queries_are_counted_up_to_the_one_that_breaks_an_image(name: str, epsilon: float) -> None:
     """Of one image at a time a classifier sees all queries in order, and can count them itself."""
     torch.manual_seed(0)

@@ -204,13 +204,13 @@ def test_another_loss_is_for_recurrences_that_climb_one_with_the_same_kind_of_la
     assert ATTACKS["pgd-20"].with_loss("cross-entropy") is ATTACKS["pgd-20"]
 
 
-@pytest.mark.parametrize("family", ["square", "spsa", "rays", "foolbox-boundary", "foolbox-hopskipjump"])
+@pytest.mark.parametrize("family", ["square", "spsa", "nes", "rays", "foolbox-boundary", "foolbox-hopskipjump"])
 @pytest.mark.parametrize("queries", [50, 1000, 2000, 10_000])
 def test_a_number_behind_the_name_of_a_query_attack_is_its_budget(family: str, queries: int) -> None:
     spec = attack_spec(f"{family}-{queries}")
     assert spec.name == f"{family}-{queries}"
     assert query_budget(spec) == queries
-    assert spec.asks_for == ("logits" if family in ("square", "spsa") else "labels")
+    assert spec.asks_for == ("logits" if family in ("square", "spsa", "nes") else "labels")
 
 
 def test_names_of_the_table_and_those_of_a_family_are_the_same_attacks() -> None:
@@ -219,6 +219,7 @@ def test_names_of_the_table_and_those_of_a_family_are_the_same_attacks() -> None
         if length.isdecimal():
             assert FAMILIES[family].make(name, int(length)).identity == ATTACKS[name].identity, name
     assert attack_spec("square-5000").identity == ATTACKS["square"].identity
+    assert attack_spec("nes-2000").identity == ATTACKS["nes"].identity
     assert attack_spec("rays-2000").identity == ATTACKS["rays"].identity
 
 

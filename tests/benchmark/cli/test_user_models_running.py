@@ -246,6 +246,7 @@ def test_which_attacks_need_gradients() -> None:
         "square-500",
         "spsa",
         "spsa-500",
+        "nes",
         "rays",
         "random-points",
         "spatial-grid",
