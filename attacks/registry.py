@@ -277,9 +277,10 @@ def attack_spec(name: str) -> AttackSpec:
     if family is None:
         return lookup(name, ATTACKS, "attack")
     if length % family.unit or not 0 < length <= MOST:
+        multiple = f", a multiple of {family.unit}" if family.unit > 1 else ""
         raise InputError(
-            f"attack {name}: expected a number of {family.of} from {family.unit} to {MOST}, a multiple of "
-            f"{family.unit}, got {length}; use {name.rpartition('-')[0]}-{_nearest(length, family.unit)}"
+            f"attack {name}: expected a number of {family.of} from {family.unit} to {MOST}{multiple}, got {length}; "
+            f"use {name.rpartition('-')[0]}-{_nearest(length, family.unit)}"
         )
     return family.make(name, length)
 

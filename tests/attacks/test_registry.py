@@ -233,7 +233,7 @@ def test_the_budgets_of_other_attacks_without_gradients_are_known() -> None:
     [
         ("square-1234", "a multiple of 50, got 1234; use square-1250"),
         ("spsa-1", "a multiple of 50, got 1; use spsa-50"),
-        ("rays-0", "got 0; use rays-1"),
+        ("rays-0", "from 1 to 1000000, got 0; use rays-1"),
         ("pgd-2000000", "expected a number of steps from 1 to 1000000"),
         ("sqare-1000", "did you mean 'square-500'?"),
     ],
