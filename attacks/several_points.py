@@ -24,7 +24,7 @@ def gradient_by_pairs(oracle: Oracle, centre: Tensor, y: Tensor, vectors: Tensor
     """An estimate of the logit margin's gradient at centre (N, C, H, W), shaped as it, by two-sided differences.
 
     Args:
-        vectors: (N, P, C, H, W) directions of zero mean and unit variance, for each image P.
+        vectors: (N, P, C, H, W) directions, P of each image; their entries have mean 0 and variance 1.
         width: how far along each of them the two points of a pair lie from the centre; they are clipped to [0, 1].
     """
     points = torch.cat([centre[:, None] + width * vectors, centre[:, None] - width * vectors], 1).clamp(0, 1)

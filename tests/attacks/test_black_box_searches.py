@@ -43,15 +43,19 @@ def test_an_images_number_is_first_where_it_first_stands() -> None:
     assert first_of_each(torch.tensor([3, 1, 3, 3, 1, 0])).tolist() == [True, True, False, False, False, True]
 
 
-def test_spsa_estimates_the_gradient_of_the_margin() -> None:
-    """Of a linear classifier the estimate tends to the gradient, and its first step is against it in every pixel."""
+def linear_margin() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Weights (2, 64) of a linear classifier, the gradient of its margin, the grey image and its label."""
     weight = torch.randn(2, 64, generator=torch.Generator().manual_seed(0))
     weight += 0.5 * weight.sign()
-    x, y = torch.full((1, 1, 8, 8), 0.5), torch.tensor([0])
+    return weight, (weight[0] - weight[1]).view(1, 1, 8, 8), torch.full((1, 1, 8, 8), 0.5), torch.tensor([0])
+
+
+def test_spsa_estimates_the_gradient_of_the_margin() -> None:
+    """Of a linear classifier the estimate tends to the gradient, and its first step is against it in every pixel."""
+    weight, gradient, x, y = linear_margin()
     oracle = Oracle(lambda x: x.flatten(1) @ weight.T, ThreatModel("Linf", 0.1))
     state = spsa.init(x, y, oracle.threat, Draws.start(0, torch.tensor([0])))
     after = spsa.step(oracle, state, queries_per_step=40_001, width=0.01, rel_step_size=0.1)
-    gradient = (weight[0] - weight[1]).view(1, 1, 8, 8)
     clear = gradient.abs() > 1
     assert torch.equal((after.x_adv - x).sign()[clear], -gradient.sign()[clear])
     assert torch.allclose(after.first_moment / 0.1, gradient, atol=0.8)
@@ -77,11 +81,8 @@ def test_spsa_asks_about_each_new_point_and_no_other_inside_a_narrow_ball() -> N
 
 
 def test_nes_estimates_the_gradient_of_the_margin_and_goes_against_its_sign() -> None:
-    """Of a linear classifier, whatever the width of a pair: within L2 the step is along the estimate itself."""
-    weight = torch.randn(2, 64, generator=torch.Generator().manual_seed(0))
-    weight += 0.5 * weight.sign()
-    x, y = torch.full((1, 1, 8, 8), 0.5), torch.tensor([0])
-    gradient = (weight[0] - weight[1]).view(1, 1, 8, 8)
+    """Of a linear classifier; within L2 a step has its length, not that of signs."""
+    weight, gradient, x, y = linear_margin()
     for norm, length in (("Linf", 8 * 0.02), ("L2", 0.02)):
         oracle = Oracle(lambda x: x.double().flatten(1) @ weight.T.double(), ThreatModel(norm, 0.1))
         state = nes.init(x, y, oracle.threat, Draws.start(0, torch.tensor([0])))
@@ -133,7 +134,7 @@ def test_random_points_keep_the_point_of_least_margin_and_stop_at_the_first_that
 def test_a_longer_search_by_estimated_gradients_breaks_no_less(family: str) -> None:
     model = network()
     x, y = images(model)
-    specs = (attack_spec(f"{family}-250"), attack_spec(f"{family}-2000"))
+    specs = (attack_spec(f"{family}-500"), attack_spec(f"{family}-2000"))
     short, long = (int(attack(model, x, y, spec, epsilon=0.1).robust.sum()) for spec in specs)
     assert long < short < len(x)
 
